@@ -1,1 +1,46 @@
-//! placeholder
+//! The rules of a concert booking: values, aggregates, commands, and the one decision that every strategy runs.
+//!
+//! Nothing here waits, reads a clock, draws a random number or knows a store. What changes money or seats is a
+//! [`Command`]; [`decide_batch`] folds a batch of them over the rows a ledger loaded ([`WorkingSet`]) and says what
+//! each is answered. The waiting room of one concert is a state machine of the same kind ([`Room`]).
+//!
+//! # Layout
+//!
+//! * [`ids`], [`money`], [`concert`], [`seat`], [`reservation`], [`account`], [`payment`]: values and aggregates.
+//! * [`command`], [`batch`], [`decide`], [`rejection`], [`event`]: what may be asked, over what, and what comes of it.
+//! * [`room`], [`line`], [`admission`], [`eta`]: the waiting room.
+
+pub mod account;
+pub mod admission;
+pub mod batch;
+pub mod command;
+pub mod concert;
+pub mod decide;
+pub mod eta;
+pub mod event;
+pub mod ids;
+pub mod line;
+pub mod money;
+pub mod payment;
+pub mod rejection;
+pub mod reservation;
+pub mod room;
+pub mod seat;
+
+pub use account::{Account, Entry, EntryKind, PointsEntry, PointsKind};
+pub use admission::{Admission, AdmissionMode, PerInterval};
+pub use batch::{Batch, Policy, SeatChange, StoredReply, Tracked, WorkingSet};
+pub use command::{Actor, Command, Fingerprint, FreshIds, IdempotencyKey, Key, Request, Roots};
+pub use concert::{ConcertPlan, ConcertRef, DatePlan, DateRef, DateTerms, SeatPlan};
+pub use decide::{Decision, Outcome, Reply, decide_batch};
+pub use eta::Eta;
+pub use event::{Event, ReservationChange};
+pub use ids::{CommandId, ConcertId, DateId, EntryId, PaymentId, QueueEntryId, ReservationId, UserId};
+pub use payment::{Payment, Refund, Ticket};
+pub use rejection::Rejection;
+pub use reservation::{Reservation, ReservationStatus, SeatAtSale};
+pub use room::{Entered, Place, QueueStatus, Room, RoomChange, RoomCounts, Stock};
+pub use seat::{Seat, SeatKey, SeatNumber, SeatState};
+
+/// An instant of the store's clock, UTC, kept to the microsecond.
+pub type Timestamp = chrono::DateTime<chrono::Utc>;

@@ -1,0 +1,79 @@
+//! What other systems learn of a booking. Written with the change it tells of, in the same transaction.
+
+use crate::money::{Money, Points};
+use crate::{ConcertId, DateId, EntryId, PaymentId, Reservation, ReservationId, SeatKey, SeatNumber, UserId};
+use serde::{Deserialize, Serialize};
+
+/// How many ordered streams the outbox has. A seat's events always fall into the same one.
+pub const OUTBOX_SHARDS: u32 = 16;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReservationChange {
+    Held,
+    Released,
+    Expired,
+    Confirmed,
+    Cancelled,
+}
+
+/// A change of a reservation is told once for each of its seats, in that seat's order, and once for the whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    Seat { change: ReservationChange, date: DateId, seat: SeatNumber, reservation: ReservationId },
+    Reservation { change: ReservationChange, reservation: ReservationId, user: UserId, concert: ConcertId, date: DateId, seats: Vec<SeatNumber>, total: Money },
+    PaymentPaid { payment: PaymentId, reservation: ReservationId, user: UserId, concert: ConcertId, amount: Money, points_spent: Points, points_granted: Points },
+    PaymentRefunded { payment: PaymentId, reservation: ReservationId, user: UserId, concert: ConcertId, amount: Money, points_restored: Points, points_taken_back: Points },
+    WalletCharged { user: UserId, entry: EntryId, amount: Money, balance: Money },
+    WalletUsed { user: UserId, entry: EntryId, amount: Money, balance: Money },
+}
+
+impl Event {
+    pub(crate) fn seat(change: ReservationChange, key: SeatKey, reservation: ReservationId) -> Self {
+        Self::Seat { change, date: key.date, seat: key.number, reservation }
+    }
+
+    pub(crate) fn reservation(change: ReservationChange, of: &Reservation) -> Self {
+        Self::Reservation {
+            change,
+            reservation: of.id,
+            user: of.user,
+            concert: of.concert.id,
+            date: of.date.id,
+            seats: of.seats.iter().map(|seat| seat.number).collect(),
+            total: of.total(),
+        }
+    }
+
+    /// The event's type as it is published.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Seat { change, .. } | Self::Reservation { change, .. } => match change {
+                ReservationChange::Held => "reservation.held",
+                ReservationChange::Released => "reservation.released",
+                ReservationChange::Expired => "reservation.expired",
+                ReservationChange::Confirmed => "reservation.confirmed",
+                ReservationChange::Cancelled => "reservation.cancelled",
+            },
+            Self::PaymentPaid { .. } => "payment.paid",
+            Self::PaymentRefunded { .. } => "payment.refunded",
+            Self::WalletCharged { .. } => "wallet.charged",
+            Self::WalletUsed { .. } => "wallet.used",
+        }
+    }
+
+    /// The outbox shard, from 0: by seat, by reservation, or by wallet, so that each one's order holds.
+    pub fn shard(&self) -> u32 {
+        // The low half of a UUIDv7 is random.
+        let spread = |id: uuid::Uuid, salt: u32| {
+            let low = id.as_u128() as u64;
+            (((low ^ u64::from(salt)).wrapping_mul(0x9E37_79B9_7F4A_7C15)) >> 32) as u32 % OUTBOX_SHARDS
+        };
+        match self {
+            Self::Seat { date, seat, .. } => spread(date.0, *seat),
+            Self::Reservation { reservation, .. } => spread(reservation.0, 0),
+            Self::PaymentPaid { user, .. } | Self::PaymentRefunded { user, .. } | Self::WalletCharged { user, .. } | Self::WalletUsed { user, .. } => spread(user.0, 0),
+        }
+    }
+}

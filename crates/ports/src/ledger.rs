@@ -1,0 +1,61 @@
+use async_trait::async_trait;
+use boxoffice_domain::{Batch, IdempotencyKey, Reply, SeatChange};
+
+use crate::Source;
+
+/// How a write is guarded against what others commit meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guard {
+    /// Rows are locked before they are read, in the global order.
+    RowLock,
+    /// Rows are read without locks; a write whose row has another version by then is [`LedgerError::Conflict`].
+    Version,
+}
+
+/// What a batch came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// One for each request, in order.
+    pub replies: Vec<Reply>,
+    /// The seats that this call changed, with their new versions, for whoever keeps a view of them.
+    pub seats: Vec<SeatChange>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// Under [`Guard::Version`]: somebody else was first. Nothing was written; run it again.
+    #[error("a row changed meanwhile")]
+    Conflict,
+    /// Serialisation failure, deadlock, lost connection (even after COMMIT): run it again, replies de-duplicate.
+    #[error("the transaction may be run again: {0}")]
+    Retryable(#[source] Source),
+    /// A row stayed locked for too long. Nothing was written.
+    #[error("a lock was not to be had in time")]
+    LockTimeout,
+    /// Data or a constraint that this batch cannot get past. Nothing was written; a smaller batch may.
+    #[error("the batch was refused by the store: {0}")]
+    Refused(#[source] Source),
+    /// The store cannot be reached.
+    #[error("the store is unavailable: {0}")]
+    Unavailable(#[source] Source),
+}
+
+/// The only place where money and seats change.
+#[cfg_attr(feature = "mock", mockall::automock)]
+#[async_trait]
+pub trait Ledger: Send + Sync {
+    /// Loads what the batch touches, runs [`boxoffice_domain::decide_batch`], writes everything: all effects of the
+    /// batch are durable when this returns `Ok`, or none is. Once polled it runs to its end, even when its future is
+    /// dropped.
+    async fn transact(&self, batch: Batch, guard: Guard) -> Result<Committed, LedgerError>;
+
+    /// The live reply stored under `key`, marked as replayed.
+    async fn reply(&self, key: IdempotencyKey) -> Result<Option<StoredAnswer>, LedgerError>;
+}
+
+/// A stored reply with the fingerprint it was given for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredAnswer {
+    pub fingerprint: boxoffice_domain::Fingerprint,
+    pub reply: Reply,
+}

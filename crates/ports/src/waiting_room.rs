@@ -1,0 +1,58 @@
+use async_trait::async_trait;
+use boxoffice_domain::{Admission, ConcertId, Entered, Place, QueueEntryId, RoomCounts, Stock, Timestamp, UserId};
+
+use crate::Source;
+
+#[derive(Debug, thiserror::Error)]
+pub enum RoomError {
+    /// No room was opened for this concert.
+    #[error("there is no waiting room for this concert")]
+    NoRoom,
+    /// Draining: nobody new may join.
+    #[error("the waiting room takes nobody new")]
+    Closed,
+    #[error("the waiting room is unavailable: {0}")]
+    Unavailable(#[source] Source),
+}
+
+/// What a room must know of its concert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RoomTerms {
+    pub concert: ConcertId,
+    pub sale_starts_at: Option<Timestamp>,
+    /// Used when the room has no admission of its own yet; afterwards only [`WaitingRoom::set_admission`] changes it.
+    pub admission: Admission,
+}
+
+/// What a tick did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ticked {
+    pub promoted: u64,
+    pub expired: u64,
+}
+
+/// The waiting rooms of all concerts. Each mutation is atomic over all instances and durable (as far as the adapter
+/// promises durability) when it returns. Time is the room's store's.
+#[cfg_attr(feature = "mock", mockall::automock)]
+#[async_trait]
+pub trait WaitingRoom: Send + Sync {
+    /// Opens the room of a concert, or brings its start of sale up to date. Opening again is harmless.
+    async fn open(&self, terms: RoomTerms) -> Result<(), RoomError>;
+    /// Joins, or finds the place one has; `fresh` names the entry if it is new.
+    /// [`RoomError::Closed`] while draining.
+    async fn join(&self, concert: ConcertId, user: UserId, fresh: QueueEntryId) -> Result<Entered, RoomError>;
+    /// An entry as a poll shows it, from memory: no round trip to a store. `None` for one that is not known.
+    async fn place(&self, concert: ConcertId, entry: QueueEntryId) -> Result<Option<Place>, RoomError>;
+    /// The same from where the truth is, for starting a hold (I4).
+    async fn touch(&self, concert: ConcertId, entry: QueueEntryId) -> Result<Option<Place>, RoomError>;
+    /// Ends an entry as left; one that has ended stays as it is.
+    async fn leave(&self, concert: ConcertId, entry: QueueEntryId) -> Result<(), RoomError>;
+    /// Ends the user's turn, if it is running, because it was paid.
+    async fn finish(&self, concert: ConcertId, user: UserId) -> Result<(), RoomError>;
+    /// Ends turns that are over and promotes whoever may go, in one capped step.
+    async fn tick(&self, concert: ConcertId, stock: Stock) -> Result<Ticked, RoomError>;
+    async fn admission(&self, concert: ConcertId) -> Result<Admission, RoomError>;
+    /// From now on and over restarts.
+    async fn set_admission(&self, concert: ConcertId, admission: Admission) -> Result<(), RoomError>;
+    async fn counts(&self, concert: ConcertId) -> Result<RoomCounts, RoomError>;
+}
