@@ -1,12 +1,12 @@
 //! The rows a batch is decided over, and what deciding makes of them.
 
+use crate::Rejection;
 use crate::decide::{Outcome, Reply};
 use crate::money::Money;
 use crate::{
-    Account, DateId, DateTerms, Entry, Event, Fingerprint, IdempotencyKey, Payment, PaymentId, PointsEntry, Request, Reservation, ReservationId, Seat, SeatKey,
-    SeatState, Timestamp, UserId,
+    Account, DateId, DateTerms, Entry, Event, Fingerprint, IdempotencyKey, Payment, PaymentId, PointsEntry, Request, Reservation,
+    ReservationId, Seat, SeatKey, SeatState, Timestamp, UserId,
 };
-use crate::Rejection;
 use std::collections::HashMap;
 use std::sync::Arc;
 

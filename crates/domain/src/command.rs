@@ -130,7 +130,9 @@ impl Command {
             Self::HoldSeats { date, choices, .. } => {
                 choices.iter().flatten().map(|&number| Key::Seat(SeatKey { date: *date, number })).collect()
             }
-            Self::ExtendHold { reservation, .. } | Self::ReleaseHold { reservation } | Self::ExpireHold { reservation } => vec![Key::Reservation(*reservation)],
+            Self::ExtendHold { reservation, .. } | Self::ReleaseHold { reservation } | Self::ExpireHold { reservation } => {
+                vec![Key::Reservation(*reservation)]
+            }
             Self::Pay { reservation, user, .. } => vec![Key::Reservation(*reservation), Key::Account(*user)],
             Self::Refund { payment, .. } => vec![Key::Payment(*payment)],
         };
@@ -143,15 +145,14 @@ impl Command {
     pub fn lane_key(&self) -> Key {
         match self {
             Self::ChargeWallet { user, .. } | Self::UseWallet { user, .. } => Key::Account(*user),
-            Self::HoldSeats { date, choices, best: false, .. } => choices
-                .iter()
-                .flatten()
-                .min()
-                .map_or(Key::Date(*date), |&number| Key::Seat(SeatKey { date: *date, number })),
-            Self::HoldSeats { date, .. } => Key::Date(*date),
-            Self::ExtendHold { reservation, .. } | Self::ReleaseHold { reservation } | Self::ExpireHold { reservation } | Self::Pay { reservation, .. } => {
-                Key::Reservation(*reservation)
+            Self::HoldSeats { date, choices, best: false, .. } => {
+                choices.iter().flatten().min().map_or(Key::Date(*date), |&number| Key::Seat(SeatKey { date: *date, number }))
             }
+            Self::HoldSeats { date, .. } => Key::Date(*date),
+            Self::ExtendHold { reservation, .. }
+            | Self::ReleaseHold { reservation }
+            | Self::ExpireHold { reservation }
+            | Self::Pay { reservation, .. } => Key::Reservation(*reservation),
             Self::Refund { payment, .. } => Key::Payment(*payment),
         }
     }

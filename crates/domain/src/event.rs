@@ -21,12 +21,51 @@ pub enum ReservationChange {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    Seat { change: ReservationChange, date: DateId, seat: SeatNumber, reservation: ReservationId },
-    Reservation { change: ReservationChange, reservation: ReservationId, user: UserId, concert: ConcertId, date: DateId, seats: Vec<SeatNumber>, total: Money },
-    PaymentPaid { payment: PaymentId, reservation: ReservationId, user: UserId, concert: ConcertId, amount: Money, points_spent: Points, points_granted: Points },
-    PaymentRefunded { payment: PaymentId, reservation: ReservationId, user: UserId, concert: ConcertId, amount: Money, points_restored: Points, points_taken_back: Points },
-    WalletCharged { user: UserId, entry: EntryId, amount: Money, balance: Money },
-    WalletUsed { user: UserId, entry: EntryId, amount: Money, balance: Money },
+    Seat {
+        change: ReservationChange,
+        date: DateId,
+        seat: SeatNumber,
+        reservation: ReservationId,
+    },
+    Reservation {
+        change: ReservationChange,
+        reservation: ReservationId,
+        user: UserId,
+        concert: ConcertId,
+        date: DateId,
+        seats: Vec<SeatNumber>,
+        total: Money,
+    },
+    PaymentPaid {
+        payment: PaymentId,
+        reservation: ReservationId,
+        user: UserId,
+        concert: ConcertId,
+        amount: Money,
+        points_spent: Points,
+        points_granted: Points,
+    },
+    PaymentRefunded {
+        payment: PaymentId,
+        reservation: ReservationId,
+        user: UserId,
+        concert: ConcertId,
+        amount: Money,
+        points_restored: Points,
+        points_taken_back: Points,
+    },
+    WalletCharged {
+        user: UserId,
+        entry: EntryId,
+        amount: Money,
+        balance: Money,
+    },
+    WalletUsed {
+        user: UserId,
+        entry: EntryId,
+        amount: Money,
+        balance: Money,
+    },
 }
 
 impl Event {
@@ -73,7 +112,10 @@ impl Event {
         match self {
             Self::Seat { date, seat, .. } => spread(date.0, *seat),
             Self::Reservation { reservation, .. } => spread(reservation.0, 0),
-            Self::PaymentPaid { user, .. } | Self::PaymentRefunded { user, .. } | Self::WalletCharged { user, .. } | Self::WalletUsed { user, .. } => spread(user.0, 0),
+            Self::PaymentPaid { user, .. }
+            | Self::PaymentRefunded { user, .. }
+            | Self::WalletCharged { user, .. }
+            | Self::WalletUsed { user, .. } => spread(user.0, 0),
         }
     }
 }

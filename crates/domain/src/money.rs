@@ -18,9 +18,16 @@ mod tests {
 
     #[test]
     fn percent_rounds_down() {
-        for (amount, percent, points) in
-            [(0, 5, 0), (19, 5, 0), (20, 5, 1), (132_000, 5, 6_600), (132_019, 5, 6_600), (99, 0, 0), (99, 100, 99), (i64::MAX, 100, i64::MAX)]
-        {
+        for (amount, percent, points) in [
+            (0, 5, 0),
+            (19, 5, 0),
+            (20, 5, 1),
+            (132_000, 5, 6_600),
+            (132_019, 5, 6_600),
+            (99, 0, 0),
+            (99, 100, 99),
+            (i64::MAX, 100, i64::MAX),
+        ] {
             assert_eq!(percent_of(amount, percent), points, "{percent} % of {amount}");
         }
     }

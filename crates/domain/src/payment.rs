@@ -38,7 +38,13 @@ impl Refund {
         let available = points + payment.points_spent;
         let points_taken_back = payment.points_granted.min(available);
         let shortfall = payment.points_granted - points_taken_back;
-        Self { amount: (payment.amount - shortfall).max(0), points_restored: payment.points_spent, points_taken_back, shortfall, refunded_at }
+        Self {
+            amount: (payment.amount - shortfall).max(0),
+            points_restored: payment.points_spent,
+            points_taken_back,
+            shortfall,
+            refunded_at,
+        }
     }
 }
 
@@ -69,7 +75,16 @@ mod tests {
 
     fn payment(amount: Money, points_spent: Points, points_granted: Points) -> Payment {
         let id = Uuid::from_u128(7);
-        Payment { id: id.into(), reservation: id.into(), user: id.into(), amount, points_spent, points_granted, paid_at: DateTime::UNIX_EPOCH, refund: None }
+        Payment {
+            id: id.into(),
+            reservation: id.into(),
+            user: id.into(),
+            amount,
+            points_spent,
+            points_granted,
+            paid_at: DateTime::UNIX_EPOCH,
+            refund: None,
+        }
     }
 
     #[test]

@@ -213,7 +213,16 @@ impl Room {
         }
         let place = self.line.append();
         self.waiting.insert(place, fresh);
-        let record = RoomChange { entry: fresh, user, place, status: QueueStatus::Waiting, joined_at: now, promoted_at: None, active_until: None, ended_at: None };
+        let record = RoomChange {
+            entry: fresh,
+            user,
+            place,
+            status: QueueStatus::Waiting,
+            joined_at: now,
+            promoted_at: None,
+            active_until: None,
+            ended_at: None,
+        };
         changes.push(record.clone());
         self.by_user.insert(user, fresh);
         self.entries.insert(fresh, record);
@@ -239,7 +248,16 @@ impl Room {
             Eta::estimate(ahead, self.pace.within(now, TimeDelta::seconds(RATE_WINDOW_S)), window_s)
         });
         let active_until = record.active_until.filter(|_| status == QueueStatus::Active);
-        Some(Place { entry, user: record.user, status, arrival: record.place, ahead, active_until, eta, sale_starts_at: self.sale_starts_at })
+        Some(Place {
+            entry,
+            user: record.user,
+            status,
+            arrival: record.place,
+            ahead,
+            active_until,
+            eta,
+            sale_starts_at: self.sale_starts_at,
+        })
     }
 
     /// The user's latest entry.
@@ -315,7 +333,10 @@ impl Room {
     }
 
     fn end_if_over(&mut self, entry: QueueEntryId, now: Timestamp, changes: &mut Vec<RoomChange>) {
-        let over = self.entries.get(&entry).is_some_and(|record| record.status == QueueStatus::Active && record.active_until.is_none_or(|until| until <= now));
+        let over = self
+            .entries
+            .get(&entry)
+            .is_some_and(|record| record.status == QueueStatus::Active && record.active_until.is_none_or(|until| until <= now));
         if over {
             self.end(entry, QueueStatus::Expired, now, changes);
         }

@@ -17,8 +17,13 @@ pub struct SeatKey {
 pub enum SeatState {
     Available,
     /// Until `until`; from that instant on it reads as available, whatever the row says.
-    Held { reservation: ReservationId, until: Timestamp },
-    Sold { reservation: ReservationId },
+    Held {
+        reservation: ReservationId,
+        until: Timestamp,
+    },
+    Sold {
+        reservation: ReservationId,
+    },
 }
 
 impl SeatState {

@@ -13,6 +13,7 @@ mod lock;
 mod outbox;
 mod queries;
 mod secrets;
+mod stores;
 mod upkeep;
 mod waiting_room;
 
@@ -28,6 +29,7 @@ pub use lock::*;
 pub use outbox::*;
 pub use queries::*;
 pub use secrets::*;
+pub use stores::*;
 pub use upkeep::*;
 pub use waiting_room::*;
 

@@ -7,7 +7,8 @@
 use super::{Decided, Outcome, not_found};
 use crate::batch::{Policy, Tracked, WorkingSet};
 use crate::{
-    Actor, DateId, Event, FreshIds, Rejection, Reservation, ReservationChange, ReservationId, ReservationStatus, SeatAtSale, SeatKey, SeatNumber, SeatState, UserId,
+    Actor, DateId, Event, FreshIds, Rejection, Reservation, ReservationChange, ReservationId, ReservationStatus, SeatAtSale, SeatKey,
+    SeatNumber, SeatState, UserId,
 };
 use chrono::TimeDelta;
 
@@ -55,7 +56,13 @@ pub(super) fn hold(set: &mut WorkingSet, fresh: &FreshIds, wish: &Wish<'_>, poli
         }
         let seat = row.change();
         seat.state = SeatState::Held { reservation: id, until: expires_at };
-        seats.push(SeatAtSale { number: key.number, section: seat.section.clone(), row: seat.row.clone(), grade: seat.grade.clone(), price: seat.price });
+        seats.push(SeatAtSale {
+            number: key.number,
+            section: seat.section.clone(),
+            row: seat.row.clone(),
+            grade: seat.grade.clone(),
+            price: seat.price,
+        });
         set.written.events.push(Event::seat(ReservationChange::Held, key, id));
     }
     let reservation = Reservation {

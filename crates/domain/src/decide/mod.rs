@@ -11,9 +11,6 @@ mod holds;
 mod payments;
 mod wallet;
 
-#[cfg(test)]
-mod tests;
-
 use crate::batch::{Batch, Policy, StoredReply, WorkingSet};
 use crate::{Command, Entry, Payment, Rejection, Request, Reservation, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -23,13 +20,31 @@ use serde::{Deserialize, Serialize};
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum Outcome {
     /// A charge or a use.
-    Entered { entry: Entry },
-    Held { reservation: Reservation, extensions_left: u32 },
-    Extended { reservation: Reservation, extensions_left: u32 },
-    Released { reservation: Reservation },
-    Expired { reservation: Reservation },
-    Paid { payment: Payment, reservation: Reservation },
-    Refunded { payment: Payment, reservation: Reservation },
+    Entered {
+        entry: Entry,
+    },
+    Held {
+        reservation: Reservation,
+        extensions_left: u32,
+    },
+    Extended {
+        reservation: Reservation,
+        extensions_left: u32,
+    },
+    Released {
+        reservation: Reservation,
+    },
+    Expired {
+        reservation: Reservation,
+    },
+    Paid {
+        payment: Payment,
+        reservation: Reservation,
+    },
+    Refunded {
+        payment: Payment,
+        reservation: Reservation,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,11 +6,19 @@ use super::{Outcome, not_found};
 use crate::batch::{Policy, Tracked, WorkingSet};
 use crate::money::{Points, percent_of};
 use crate::{
-    EntryKind, Event, FreshIds, Payment, PaymentId, PointsEntry, PointsKind, Refund, Rejection, ReservationChange, ReservationId, ReservationStatus, SeatState, UserId,
+    EntryKind, Event, FreshIds, Payment, PaymentId, PointsEntry, PointsKind, Refund, Rejection, ReservationChange, ReservationId,
+    ReservationStatus, SeatState, UserId,
 };
 use uuid::Uuid;
 
-pub(super) fn pay(set: &mut WorkingSet, fresh: &FreshIds, user: UserId, id: ReservationId, points: Points, policy: &Policy) -> Result<Outcome, Rejection> {
+pub(super) fn pay(
+    set: &mut WorkingSet,
+    fresh: &FreshIds,
+    user: UserId,
+    id: ReservationId,
+    points: Points,
+    policy: &Policy,
+) -> Result<Outcome, Rejection> {
     let held = live_hold(set, id, Some(user))?;
     let total = held.total();
     if !(0..=total).contains(&points) {
@@ -43,7 +51,8 @@ pub(super) fn pay(set: &mut WorkingSet, fresh: &FreshIds, user: UserId, id: Rese
         reservation.status = ReservationStatus::Confirmed;
         reservation.payment = Some(payment);
     })?;
-    let payment = Payment { id: payment, reservation: id, user, amount, points_spent: points, points_granted, paid_at: set.now, refund: None };
+    let payment =
+        Payment { id: payment, reservation: id, user, amount, points_spent: points, points_granted, paid_at: set.now, refund: None };
     set.written.events.push(Event::reservation(ReservationChange::Confirmed, &reservation));
     set.written.events.push(Event::PaymentPaid {
         payment: payment.id,
@@ -72,7 +81,14 @@ pub(super) fn refund(set: &mut WorkingSet, fresh: &FreshIds, user: UserId, id: P
 
     let refund = Refund::settle(&payment, set.account(user).value.points, set.now);
     if refund.amount > 0 {
-        enter(set, fresh, user, EntryKind::Refund, refund.amount, Cause { reservation: Some(payment.reservation), payment: Some(id), memo: None });
+        enter(
+            set,
+            fresh,
+            user,
+            EntryKind::Refund,
+            refund.amount,
+            Cause { reservation: Some(payment.reservation), payment: Some(id), memo: None },
+        );
     }
     move_points(set, fresh.points[0], user, PointsKind::Restore, refund.points_restored, id);
     move_points(set, fresh.points[1], user, PointsKind::TakeBack, -refund.points_taken_back, id);
@@ -103,6 +119,7 @@ fn move_points(set: &mut WorkingSet, id: Uuid, user: UserId, kind: PointsKind, p
     account.points += points;
     account.points_entries += 1;
     debug_assert!(account.points >= 0);
-    let entry = PointsEntry { id: id.into(), user, seq: account.points_entries, kind, points, balance: account.points, payment, created_at };
+    let entry =
+        PointsEntry { id: id.into(), user, seq: account.points_entries, kind, points, balance: account.points, payment, created_at };
     set.written.points_entries.push(entry);
 }

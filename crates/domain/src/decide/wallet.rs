@@ -16,7 +16,14 @@ pub(super) fn charge(set: &mut WorkingSet, fresh: &FreshIds, user: UserId, amoun
     Ok(Outcome::Entered { entry })
 }
 
-pub(super) fn spend(set: &mut WorkingSet, fresh: &FreshIds, user: UserId, amount: Money, memo: Option<&str>, policy: &Policy) -> Result<Outcome, Rejection> {
+pub(super) fn spend(
+    set: &mut WorkingSet,
+    fresh: &FreshIds,
+    user: UserId,
+    amount: Money,
+    memo: Option<&str>,
+    policy: &Policy,
+) -> Result<Outcome, Rejection> {
     check_amount(amount, policy)?;
     if set.account(user).value.balance < amount {
         return Err(Rejection::InsufficientBalance);
@@ -58,7 +65,11 @@ pub(super) fn enter(set: &mut WorkingSet, fresh: &FreshIds, user: UserId, kind: 
 }
 
 fn check_amount(amount: Money, policy: &Policy) -> Result<(), Rejection> {
-    if (1..=policy.amount_max).contains(&amount) { Ok(()) } else { Err(out_of_range("amount", format!("must be from 1 to {}", policy.amount_max))) }
+    if (1..=policy.amount_max).contains(&amount) {
+        Ok(())
+    } else {
+        Err(out_of_range("amount", format!("must be from 1 to {}", policy.amount_max)))
+    }
 }
 
 pub(super) fn out_of_range(field: &str, reason: impl Into<String>) -> Rejection {
