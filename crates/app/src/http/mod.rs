@@ -1,1 +1,126 @@
-//! placeholder
+//! HTTP: routes, and everything between a request's bytes and one call into the engine or a read model.
+//!
+//! A handler parses, makes one call and maps what came of it. Refusals come in one order, whatever the route: path and
+//! method, bearer, rate, body size and type, queue token, idempotency key and body, then the decision. Whatever fails
+//! is a [`problem::Problem`] and leaves as `application/problem+json`; [`edge`] is the one place that writes it.
+
+mod admin;
+mod answer;
+mod auth;
+mod body;
+mod concerts;
+mod edge;
+mod idempotency;
+mod metrics;
+mod openapi;
+mod params;
+mod payments;
+mod problem;
+mod queue;
+mod queue_token;
+mod rate;
+mod reservations;
+mod routes;
+mod seat_pages;
+mod seats;
+mod system;
+mod views;
+mod wallet;
+
+pub mod document;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use actix_web::dev::Server;
+use actix_web::web::Data;
+use actix_web::{App as ActixApp, HttpServer};
+use boxoffice_domain::Policy;
+use boxoffice_engine::{SeatView, Shows};
+use boxoffice_ports::{Clock, Executor, Ids, Ledger, StoreError, Stores, WaitingRoom};
+
+use crate::config::Settings;
+
+pub use auth::AuthError;
+pub use metrics::Metrics;
+pub use openapi::openapi;
+pub use routes::configure;
+
+/// What the wiring brings together.
+pub struct Parts {
+    pub settings: Arc<Settings>,
+    pub policy: Arc<Policy>,
+    pub stores: Stores,
+    /// The store's ledger as the engine watches it: what commits through it shows in the seat view at once.
+    pub ledger: Arc<dyn Ledger>,
+    pub room: Arc<dyn WaitingRoom>,
+    /// Hold, extend, release.
+    pub seat: Arc<dyn Executor>,
+    /// Charge, use.
+    pub wallet: Arc<dyn Executor>,
+    /// Pay, refund.
+    pub payment: Arc<dyn Executor>,
+    pub seats: Arc<SeatView>,
+    pub shows: Arc<Shows>,
+    pub clock: Arc<dyn Clock>,
+    pub ids: Arc<dyn Ids>,
+    pub metrics: Arc<Metrics>,
+}
+
+/// Everything a handler may need. Shared by all workers.
+pub struct App {
+    pub(crate) parts: Parts,
+    pub(crate) auth: auth::Auth,
+    pub(crate) queue_tokens: queue_token::QueueTokens,
+    pub(crate) rate: rate::RateLimit,
+    pub(crate) seat_pages: seat_pages::SeatPages,
+    pub(crate) openapi_json: actix_web::web::Bytes,
+}
+
+impl std::ops::Deref for App {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.parts
+    }
+}
+
+/// Why the HTTP side cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    #[error(transparent)]
+    Auth(#[from] AuthError),
+    #[error("the keys that tokens are signed with cannot be read: {0}")]
+    Secrets(#[from] StoreError),
+}
+
+impl App {
+    /// Reads the keys tokens are signed with, drawing what the store does not have yet.
+    pub async fn build(parts: Parts) -> Result<Self, SetupError> {
+        let auth = auth::Auth::from_settings(&parts.settings, parts.stores.secrets.as_ref()).await?;
+        let queue_tokens = queue_token::QueueTokens::from_settings(&parts.settings, parts.stores.secrets.as_ref()).await?;
+        let rate = rate::RateLimit::new(parts.settings.http.requests_per_second_per_user);
+        let openapi_json = openapi().to_json().unwrap_or_default().into();
+        Ok(Self { parts, auth, queue_tokens, rate, seat_pages: seat_pages::SeatPages::new(), openapi_json })
+    }
+}
+
+/// A server that listens but serves only while `server` is awaited. SIGTERM lets requests finish; then it returns.
+pub struct Bound {
+    pub server: Server,
+    pub addresses: Vec<SocketAddr>,
+}
+
+/// Binds `http.listen`.
+pub fn bind(app: Data<App>) -> io::Result<Bound> {
+    let http = &app.settings.http;
+    let (listen, workers) = (http.listen.clone(), http.workers);
+    let factory = move || ActixApp::new().wrap_fn(edge::edge).configure(configure(app.clone()));
+    let server = HttpServer::new(factory).workers(workers).shutdown_timeout(SHUTDOWN_S).bind(listen)?;
+    let addresses = server.addrs();
+    Ok(Bound { server: server.run(), addresses })
+}
+
+/// How long requests in flight may take after SIGTERM, seconds.
+const SHUTDOWN_S: u64 = 10;
