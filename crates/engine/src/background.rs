@@ -1,0 +1,95 @@
+//! The work nobody asked for: promotion, expiry of turns and holds, the catalogue, the outbox, pruning.
+//!
+//! Each piece runs in its own task at its own interval; a round that fails is logged and tried again at the next, a
+//! round that takes longer than its interval delays the next one instead of piling up. All stop together, each after
+//! the round it is in.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use boxoffice_domain::Policy;
+use boxoffice_ports::{Clock, Ids, Ledger, Source, Stores, WaitingRoom};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+
+use crate::admission_loop::AdmissionLoop;
+use crate::relay::Relay;
+use crate::sweep::Sweep;
+use crate::{RoomTeller, SeatView, Shows, Stats, shows};
+
+const RELAY_EVERY: Duration = Duration::from_millis(250);
+const PRUNE_EVERY: Duration = Duration::from_secs(30);
+
+#[derive(Clone, Copy, Debug)]
+pub struct BackgroundSettings {
+    pub tick: Duration,
+    pub sweep: Duration,
+    pub stock_linked: bool,
+}
+
+/// What the background works with. `ledger` is the watched one.
+pub struct Parts {
+    pub stores: Stores,
+    pub ledger: Arc<dyn Ledger>,
+    pub room: Arc<dyn WaitingRoom>,
+    pub shows: Arc<Shows>,
+    pub seats: Arc<SeatView>,
+    pub teller: Arc<RoomTeller>,
+    pub clock: Arc<dyn Clock>,
+    pub ids: Arc<dyn Ids>,
+    pub policy: Arc<Policy>,
+    pub stats: Arc<Stats>,
+}
+
+/// The running tasks.
+pub struct Background {
+    stop: watch::Sender<bool>,
+    tasks: JoinSet<()>,
+}
+
+impl Background {
+    /// Reads the catalogue and opens the rooms, so that requests find them, then starts the tasks.
+    pub async fn start(parts: Parts, settings: BackgroundSettings) -> Result<Self, Source> {
+        let Parts { stores, ledger, room, shows, seats, teller, clock, ids, policy, stats } = parts;
+        let admission = Arc::new(AdmissionLoop { room, shows, seats, clock, stats: stats.clone(), stock_linked: settings.stock_linked });
+        let sweep = Arc::new(Sweep { ledger, upkeep: stores.upkeep, ids, policy, stats: stats.clone() });
+        let relay = Arc::new(Relay { outbox: stores.outbox, teller, stats });
+        admission.refresh().await?;
+
+        let (stop, stopped) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        let refresh = admission.clone();
+        tasks.spawn(every("catalogue", shows::REFRESH, stopped.clone(), async move || refresh.refresh().await));
+        tasks.spawn(every("admission", settings.tick, stopped.clone(), async move || admission.tick().await));
+        let holds = sweep.clone();
+        tasks.spawn(every("sweep", settings.sweep, stopped.clone(), async move || holds.holds().await));
+        tasks.spawn(every("prune", PRUNE_EVERY, stopped.clone(), async move || sweep.replies().await));
+        tasks.spawn(every("relay", RELAY_EVERY, stopped, async move || relay.round().await));
+        Ok(Self { stop, tasks })
+    }
+
+    /// Stops everything, each after the round it is in.
+    pub async fn stop(mut self) {
+        // Nobody listens any more when all tasks have ended.
+        let _ = self.stop.send(true);
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+async fn every<F>(what: &'static str, interval: Duration, mut stopped: watch::Receiver<bool>, round: F)
+where
+    F: AsyncFn() -> Result<(), Source>,
+{
+    let mut timer = tokio::time::interval(interval);
+    timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = timer.tick() => {}
+            _ = stopped.changed() => return,
+        }
+        if let Err(error) = round().await {
+            tracing::warn!(error, task = what, "a round of background work failed");
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! `combining`: arrival order in this process, one commit for many.
+//!
+//! A command is put into the queue of its lane, chosen by the first key it contends for. Each lane has one worker with
+//! one batch in flight: it takes whatever has queued while the last commit ran (no fixed window: a lone command does
+//! not wait for company), decides all of it in one ledger call, answers, and takes the next. So a hot row moves once a
+//! commit and not once a command.
+//!
+//! *Hot path.* One queue slot and one oneshot a command; one task, one ledger call and one commit a batch.
+//!
+//! *Order.* Within a lane, arrival. Across lanes the ledger's lock order rules; a payment may touch rows of several.
+//!
+//! *Bounds.* `queue_max` commands wait in all lanes together, a batch has at most `batch_max`; beyond the first the
+//! answer is [`ExecuteError::Overloaded`] at once, and so it is for a command that would not be decided within `wait`,
+//! checked when its batch is made up. What is in a batch is decided.
+//!
+//! *Failure.* A caller that goes away changes nothing: the command is decided and its reply kept. A failing batch is
+//! run again or cut in two (`attempt`). A crash before the commit loses commands that nobody was told of; after it,
+//! answers, which the replies repeat.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use boxoffice_domain::{Policy, Request};
+use boxoffice_ports::{ExecuteError, Executor, Ledger, Receipt};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::attempt::{Answer, answer_all};
+use crate::Stats;
+
+#[derive(Clone, Copy, Debug)]
+pub struct CombiningSettings {
+    /// Workers, each with one batch in flight.
+    pub lanes: usize,
+    pub batch_max: usize,
+    /// How many commands may wait, over all lanes.
+    pub queue_max: usize,
+    /// How long a command may wait for its batch, and a batch for an unreachable store.
+    pub wait: Duration,
+}
+
+struct Waiting {
+    request: Request,
+    since: Instant,
+    answer: oneshot::Sender<Answer>,
+}
+
+/// See the module's opening.
+pub struct Combining {
+    lanes: Vec<mpsc::Sender<Waiting>>,
+    hasher: RandomState,
+    stats: Arc<Stats>,
+}
+
+impl Combining {
+    /// Starts the workers on the current tokio runtime. They end when the executor is dropped and what waited is
+    /// answered.
+    pub fn start(ledger: Arc<dyn Ledger>, policy: Arc<Policy>, settings: CombiningSettings, stats: Arc<Stats>) -> Arc<Self> {
+        let lanes = settings.lanes.max(1);
+        let capacity = (settings.queue_max / lanes).max(1);
+        let start_lane = |_| {
+            let (queue, waiting) = mpsc::channel(capacity);
+            let lane = Lane {
+                waiting,
+                ledger: ledger.clone(),
+                policy: policy.clone(),
+                stats: stats.clone(),
+                batch_max: settings.batch_max.max(1),
+                wait: settings.wait,
+            };
+            tokio::spawn(lane.run());
+            queue
+        };
+        Arc::new(Self { lanes: (0..lanes).map(start_lane).collect(), hasher: RandomState::new(), stats: stats.clone() })
+    }
+
+    fn lane_of(&self, request: &Request) -> &mpsc::Sender<Waiting> {
+        match self.lanes.as_slice() {
+            [only] => only,
+            lanes => &lanes[self.hasher.hash_one(request.command.lane_key()) as usize % lanes.len()],
+        }
+    }
+
+    /// How many commands wait now.
+    pub fn waiting(&self) -> usize {
+        self.lanes.iter().map(|lane| lane.max_capacity() - lane.capacity()).sum()
+    }
+}
+
+#[async_trait]
+impl Executor for Combining {
+    async fn execute(&self, request: Request) -> Result<Receipt, ExecuteError> {
+        let (answer, answered) = oneshot::channel();
+        let lane = self.lane_of(&request);
+        match lane.try_send(Waiting { request, since: Instant::now(), answer }) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => {
+                self.stats.overloaded.add(1);
+                return Err(ExecuteError::Overloaded);
+            }
+            Err(TrySendError::Closed(_)) => return Err(stopped()),
+        }
+        answered.await.map_err(|_| stopped())?.map(Receipt::Done)
+    }
+}
+
+fn stopped() -> ExecuteError {
+    ExecuteError::Unavailable("the lane has stopped".into())
+}
+
+struct Lane {
+    waiting: mpsc::Receiver<Waiting>,
+    ledger: Arc<dyn Ledger>,
+    policy: Arc<Policy>,
+    stats: Arc<Stats>,
+    batch_max: usize,
+    wait: Duration,
+}
+
+impl Lane {
+    async fn run(mut self) {
+        let mut taken = Vec::with_capacity(self.batch_max);
+        // How long the last ledger call took: a command that could only be answered too late is refused instead.
+        let mut last_call = Duration::ZERO;
+        while self.waiting.recv_many(&mut taken, self.batch_max).await > 0 {
+            let started = Instant::now();
+            let mut requests = Vec::with_capacity(taken.len());
+            let mut callers = Vec::with_capacity(taken.len());
+            for Waiting { request, since, answer } in taken.drain(..) {
+                if started - since + last_call.min(self.wait / 2) > self.wait {
+                    self.stats.overloaded.add(1);
+                    // A caller that went away needs no answer.
+                    let _ = answer.send(Err(ExecuteError::Overloaded));
+                    continue;
+                }
+                requests.push(request);
+                callers.push(answer);
+            }
+            if requests.is_empty() {
+                continue;
+            }
+            let answers = answer_all(&self.ledger, requests.into(), &self.policy, &self.stats, started + self.wait).await;
+            last_call = started.elapsed();
+            for (caller, answer) in callers.into_iter().zip(answers) {
+                let _ = caller.send(answer);
+            }
+        }
+    }
+}

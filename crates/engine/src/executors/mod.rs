@@ -1,0 +1,9 @@
+//! Executors: the mechanisms that decide who goes next. Each answers every request once, bounds its waiting, and leaves
+//! what is true to the ledger.
+
+mod attempt;
+mod combining;
+mod locked;
+
+pub use combining::{Combining, CombiningSettings};
+pub use locked::Locked;

@@ -1,0 +1,42 @@
+//! What the engine counts about itself. Read by whoever exports metrics, and by benchmarks.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A number that only the relaxed order is needed for: it is read for display alone.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicU64);
+
+impl Gauge {
+    pub fn add(&self, by: u64) {
+        self.0.fetch_add(by, Ordering::Relaxed);
+    }
+
+    pub fn set(&self, to: u64) {
+        self.0.store(to, Ordering::Relaxed);
+    }
+
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct Stats {
+    /// Commands that were decided, replays and refusals included.
+    pub commands: Gauge,
+    /// Batches that were committed.
+    pub batches: Gauge,
+    /// Batches that were run again.
+    pub retries: Gauge,
+    /// Batches that were cut in two because the store refused them.
+    pub bisections: Gauge,
+    /// Commands turned away because too many were waiting, or because they had waited too long.
+    pub overloaded: Gauge,
+    /// Microseconds spent in ledger calls.
+    pub ledger_us: Gauge,
+    /// Holds whose expiry was written by the sweep.
+    pub swept_holds: Gauge,
+    /// Events taken out of the outbox.
+    pub relayed_events: Gauge,
+    pub promoted: Gauge,
+}
