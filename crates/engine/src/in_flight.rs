@@ -136,3 +136,123 @@ impl Drop for Landing<'_> {
 fn lock(shard: &Shard) -> MutexGuard<'_, HashMap<IdempotencyKey, Flight>> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{ScriptedLedger, TestClock, charge, committed, number, policy, reply_to, until};
+    use crate::{Combining, CombiningSettings};
+    use boxoffice_domain::Batch;
+    use boxoffice_ports::{LedgerError, MockExecutor};
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use tokio::task::JoinHandle;
+
+    const WAIT: Duration = Duration::from_secs(3);
+
+    fn over(ledger: &Arc<ScriptedLedger>) -> Arc<SingleFlight> {
+        let settings = CombiningSettings { lanes: 1, batch_max: 1, queue_max: 100, wait: WAIT };
+        let inner = Combining::start(ledger.clone(), policy(), settings, Arc::default());
+        SingleFlight::new(inner, Arc::new(TestClock::default()), WAIT)
+    }
+
+    fn send(executor: &Arc<SingleFlight>, request: Request) -> JoinHandle<Result<Receipt, ExecuteError>> {
+        let executor = executor.clone();
+        tokio::spawn(async move { executor.execute(request).await })
+    }
+
+    async fn followed(executor: &SingleFlight, request: &Request, followers: usize) {
+        let (key, _) = request.idempotency().unwrap();
+        until(|| lock(executor.shard(&key)).get(&key).map_or(0, |flight| flight.followers.len()) == followers).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn equal_requests_at_once_run_once_and_get_equal_answers() {
+        for equal in [2, 3, 10, 100] {
+            let ledger = ScriptedLedger::gated(|batch| Ok(committed(batch)));
+            let executor = over(&ledger);
+            let sent: Vec<_> = (0..equal).map(|_| send(&executor, charge(1, 5))).collect();
+            followed(&executor, &charge(1, 5), equal - 1).await;
+            ledger.let_through(1);
+            let mut first = 0;
+            for answer in sent {
+                let Receipt::Done(reply) = answer.await.unwrap().unwrap() else { panic!("not done") };
+                first += u32::from(!reply.replayed);
+                assert_eq!(Reply { replayed: false, ..reply }, reply_to(&charge(1, 5)));
+            }
+            assert_eq!((first, ledger.batches().len()), (1, 1), "{equal} equal requests");
+            followed(&executor, &charge(1, 5), 0).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_request_under_a_key_in_flight_is_refused() {
+        let ledger = ScriptedLedger::gated(|batch| Ok(committed(batch)));
+        let executor = over(&ledger);
+        let first = send(&executor, charge(1, 5));
+        until(|| ledger.begun.load(Ordering::SeqCst) == 1).await;
+        let other = Request { fingerprint: Some(Fingerprint([9; 32])), ..charge(1, 5) };
+        let Receipt::Done(reply) = executor.execute(other).await.unwrap() else { panic!("not done") };
+        assert_eq!(reply.decision, Decision::Refused(Rejection::IdempotencyKeyReused));
+        ledger.let_through(1);
+        first.await.unwrap().unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn when_the_first_caller_goes_away_a_follower_runs_the_command() {
+        let ledger = ScriptedLedger::gated(|batch| Ok(committed(batch)));
+        let executor = over(&ledger);
+        let first = send(&executor, charge(1, 5));
+        until(|| ledger.begun.load(Ordering::SeqCst) == 1).await;
+        let followers: Vec<_> = (0..3).map(|_| send(&executor, charge(1, 5))).collect();
+        followed(&executor, &charge(1, 5), 3).await;
+        first.abort();
+        followed(&executor, &charge(1, 5), 2).await;
+        ledger.let_through(2);
+        for follower in followers {
+            follower.await.unwrap().unwrap();
+        }
+        assert_eq!(ledger.batches(), [vec![5], vec![5]], "the ledger's reply makes the second a replay");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_error_is_not_shared() {
+        let left = AtomicU32::new(1);
+        let ledger = ScriptedLedger::gated(move |batch: &Batch| {
+            let fails = left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+            if fails { Err(LedgerError::Refused("data".into())) } else { Ok(committed(batch)) }
+        });
+        let executor = over(&ledger);
+        let first = send(&executor, charge(1, 5));
+        until(|| ledger.begun.load(Ordering::SeqCst) == 1).await;
+        let second = send(&executor, charge(1, 5));
+        followed(&executor, &charge(1, 5), 1).await;
+        ledger.let_through(2);
+        assert!(first.await.unwrap().is_err());
+        assert!(second.await.unwrap().is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_follower_waits_no_longer_than_wait() {
+        let ledger = ScriptedLedger::gated(|batch| Ok(committed(batch)));
+        let executor = over(&ledger);
+        let _first = send(&executor, charge(1, 5));
+        until(|| ledger.begun.load(Ordering::SeqCst) == 1).await;
+        let before = tokio::time::Instant::now();
+        assert!(matches!(executor.execute(charge(1, 5)).await, Err(ExecuteError::InProgress)));
+        assert_eq!(before.elapsed(), WAIT);
+    }
+
+    #[tokio::test]
+    async fn requests_without_a_key_pass() {
+        let mut inner = MockExecutor::new();
+        inner.expect_execute().times(2).returning(|request| {
+            assert_eq!(number(&request), 5);
+            Ok(Receipt::Done(reply_to(&request)))
+        });
+        let executor = SingleFlight::new(Arc::new(inner), Arc::new(TestClock::default()), WAIT);
+        let request = Request { fingerprint: None, ..charge(1, 5) };
+        for _ in 0..2 {
+            executor.execute(request.clone()).await.unwrap();
+        }
+    }
+}

@@ -18,6 +18,8 @@ mod seat_view;
 mod shows;
 mod stats;
 mod sweep;
+#[cfg(test)]
+mod testing;
 mod watched;
 
 pub use background::{Background, BackgroundSettings, Parts};

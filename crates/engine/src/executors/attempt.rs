@@ -81,9 +81,7 @@ enum LedgerFailure {
 impl LedgerFailure {
     fn into_answer(self) -> ExecuteError {
         match self {
-            Self::Said(LedgerError::LockTimeout | LedgerError::Retryable(_) | LedgerError::Conflict) => {
-                ExecuteError::Unavailable(self.to_string().into())
-            }
+            Self::Said(LedgerError::LockTimeout) => ExecuteError::Unavailable(self.to_string().into()),
             other => ExecuteError::Internal(other.to_string().into()),
         }
     }
@@ -123,6 +121,8 @@ async fn run(
             }
             LedgerFailure::Said(LedgerError::Unavailable(_)) => {}
             LedgerFailure::Said(LedgerError::Retryable(_) | LedgerError::Conflict) if tries < TRIES => {}
+            // Cutting it up would not help, and would run it many times more.
+            LedgerFailure::Said(LedgerError::Retryable(_) | LedgerError::Conflict) => return Err(Failure::Everybody(failure)),
             _ => return Err(Failure::Culprit(failure)),
         }
         stats.retries.add(1);

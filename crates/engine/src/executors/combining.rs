@@ -150,3 +150,6 @@ impl Lane {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

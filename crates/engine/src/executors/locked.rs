@@ -139,3 +139,6 @@ impl Inner {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests;

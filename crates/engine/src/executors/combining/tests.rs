@@ -1,0 +1,200 @@
+use super::*;
+use crate::testing::{ScriptedLedger, charge, committed, number, policy, reply_to, until};
+use boxoffice_domain::Batch;
+use boxoffice_ports::LedgerError;
+use std::sync::atomic::{AtomicU32, Ordering};
+use tokio::task::JoinHandle;
+
+const WAIT: Duration = Duration::from_secs(3);
+
+fn start(ledger: &Arc<ScriptedLedger>, batch_max: usize, queue_max: usize) -> (Arc<Combining>, Arc<Stats>) {
+    let stats = Arc::new(Stats::default());
+    let settings = CombiningSettings { lanes: 1, batch_max, queue_max, wait: WAIT };
+    (Combining::start(ledger.clone(), policy(), settings, stats.clone()), stats)
+}
+
+fn send(executor: &Arc<Combining>, n: u128) -> JoinHandle<Result<Receipt, ExecuteError>> {
+    let executor = executor.clone();
+    tokio::spawn(async move { executor.execute(charge(1, n)).await })
+}
+
+/// Sends `all` in order, behind one command (number 0) whose ledger call does not come back yet.
+async fn queue_up(
+    executor: &Arc<Combining>,
+    ledger: &ScriptedLedger,
+    all: std::ops::Range<u128>,
+) -> Vec<JoinHandle<Result<Receipt, ExecuteError>>> {
+    let mut sent = vec![send(executor, 0)];
+    until(|| ledger.begun.load(Ordering::SeqCst) == 1).await;
+    for n in all {
+        let waiting = executor.waiting();
+        sent.push(send(executor, n));
+        until(|| executor.waiting() == waiting + 1).await;
+    }
+    sent
+}
+
+fn refuse(batch: &Batch, culprit: u128) -> Result<boxoffice_ports::Committed, LedgerError> {
+    if batch.requests.iter().any(|request| number(request) == culprit) {
+        Err(LedgerError::Refused("data".into()))
+    } else {
+        Ok(committed(batch))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lone_command_does_not_wait_for_company() {
+    let ledger = ScriptedLedger::new(|batch| Ok(committed(batch)));
+    let (executor, stats) = start(&ledger, 10, 10);
+    let before = Instant::now();
+    let receipt = executor.execute(charge(1, 7)).await.unwrap();
+    assert_eq!(receipt, Receipt::Done(reply_to(&charge(1, 7))));
+    assert_eq!(before.elapsed(), Duration::ZERO, "no window");
+    assert_eq!((stats.batches.get(), stats.commands.get()), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_queued_during_a_commit_is_one_batch_in_order() {
+    let ledger = ScriptedLedger::gated(|batch| Ok(committed(batch)));
+    let (executor, stats) = start(&ledger, 100, 100);
+    let sent = queue_up(&executor, &ledger, 1..41).await;
+    ledger.let_through(2);
+    for (n, answer) in sent.into_iter().enumerate() {
+        assert_eq!(answer.await.unwrap().unwrap(), Receipt::Done(reply_to(&charge(1, n as u128))), "each gets its own answer");
+    }
+    assert_eq!(ledger.batches(), [vec![0], (1..41).collect()]);
+    assert_eq!((stats.batches.get(), stats.commands.get()), (2, 41));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_has_at_most_batch_max() {
+    let ledger = ScriptedLedger::gated(|batch| Ok(committed(batch)));
+    let (executor, _) = start(&ledger, 4, 100);
+    let sent = queue_up(&executor, &ledger, 1..11).await;
+    ledger.let_through(10);
+    for answer in sent {
+        answer.await.unwrap().unwrap();
+    }
+    assert_eq!(ledger.batches().iter().map(Vec::len).collect::<Vec<_>>(), [1, 4, 4, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn beyond_queue_max_the_answer_is_overloaded_at_once() {
+    let ledger = ScriptedLedger::gated(|batch| Ok(committed(batch)));
+    let (executor, stats) = start(&ledger, 100, 5);
+    let accepted = queue_up(&executor, &ledger, 1..6).await;
+    for n in 6..60 {
+        assert!(matches!(executor.execute(charge(1, n)).await, Err(ExecuteError::Overloaded)));
+    }
+    assert_eq!((stats.overloaded.get(), executor.waiting()), (54, 5));
+    ledger.let_through(2);
+    for answer in accepted {
+        answer.await.unwrap().unwrap();
+    }
+    assert_eq!(ledger.batches().concat().len(), 6, "nothing that was refused was decided");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waited_longer_than_wait_is_refused_before_the_ledger() {
+    let ledger = ScriptedLedger::gated(|batch| Ok(committed(batch)));
+    let (executor, _) = start(&ledger, 100, 100);
+    let mut sent = queue_up(&executor, &ledger, 1..3).await;
+    tokio::time::advance(WAIT + Duration::from_millis(1)).await;
+    ledger.let_through(2);
+    let first = sent.remove(0).await.unwrap();
+    assert!(first.is_ok(), "what was in a batch is decided: {first:?}");
+    for late in sent {
+        assert!(matches!(late.await.unwrap(), Err(ExecuteError::Overloaded)));
+    }
+    assert_eq!(ledger.batches(), [vec![0]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_goes_away_costs_its_neighbours_nothing() {
+    let ledger = ScriptedLedger::gated(|batch| Ok(committed(batch)));
+    let (executor, _) = start(&ledger, 100, 100);
+    let mut sent = queue_up(&executor, &ledger, 1..4).await;
+    sent.remove(2).abort();
+    ledger.let_through(2);
+    for answer in sent {
+        answer.await.unwrap().unwrap();
+    }
+    assert_eq!(ledger.batches(), [vec![0], vec![1, 2, 3]], "and its command is decided");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failing_batch_is_bisected_to_its_culprit() {
+    let ledger = ScriptedLedger::gated(|batch| refuse(batch, 6));
+    let (executor, stats) = start(&ledger, 100, 100);
+    let sent = queue_up(&executor, &ledger, 1..9).await;
+    ledger.let_through(100);
+    for (n, answer) in sent.into_iter().enumerate() {
+        match answer.await.unwrap() {
+            Ok(receipt) => assert_eq!(receipt, Receipt::Done(reply_to(&charge(1, n as u128)))),
+            Err(ExecuteError::Internal(_)) => assert_eq!(n, 6),
+            Err(error) => panic!("{n}: {error}"),
+        }
+    }
+    assert_eq!(stats.bisections.get(), 3, "8, 4, 2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_in_the_ledger_costs_the_culprit_alone() {
+    let ledger = ScriptedLedger::gated(|batch| {
+        assert!(!batch.requests.iter().any(|request| number(request) == 2), "the test's panic");
+        Ok(committed(batch))
+    });
+    let (executor, _) = start(&ledger, 100, 100);
+    let sent = queue_up(&executor, &ledger, 1..4).await;
+    ledger.let_through(100);
+    for (n, answer) in sent.into_iter().enumerate() {
+        assert_eq!(answer.await.unwrap().is_err(), n == 2);
+    }
+    executor.execute(charge(1, 9)).await.expect("the lane lives on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_transient_failure_is_run_again_three_times() {
+    for (failures, answered) in [(3, true), (4, false)] {
+        let left = AtomicU32::new(failures);
+        let ledger = ScriptedLedger::new(move |batch| {
+            let fails = left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+            if fails { Err(LedgerError::Retryable("serialisation".into())) } else { Ok(committed(batch)) }
+        });
+        let (executor, stats) = start(&ledger, 100, 100);
+        let result = executor.execute(charge(1, 1)).await;
+        assert_eq!(result.is_ok(), answered, "{failures} failures: {result:?}");
+        assert!(answered || matches!(result, Err(ExecuteError::Unavailable(_))));
+        assert_eq!((ledger.batches().len(), stats.retries.get()), (4, 3));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lock_timeout_of_a_lone_command_is_unavailable() {
+    let ledger = ScriptedLedger::new(|_| Err(LedgerError::LockTimeout));
+    let (executor, _) = start(&ledger, 100, 100);
+    assert!(matches!(executor.execute(charge(1, 1)).await, Err(ExecuteError::Unavailable(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_stays_away_is_waited_for_until_the_deadline() {
+    let ledger = ScriptedLedger::new(|_| Err(LedgerError::Unavailable("gone".into())));
+    let (executor, _) = start(&ledger, 100, 100);
+    let before = Instant::now();
+    assert!(matches!(executor.execute(charge(1, 1)).await, Err(ExecuteError::Unavailable(_))));
+    assert!(before.elapsed() <= WAIT && before.elapsed() > WAIT / 2, "{:?}", before.elapsed());
+    assert!(ledger.batches().len() > 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn equal_keys_share_a_lane() {
+    let ledger = ScriptedLedger::gated(|batch| Ok(committed(batch)));
+    let settings = CombiningSettings { lanes: 4, batch_max: 100, queue_max: 100, wait: WAIT };
+    let executor = Combining::start(ledger.clone(), policy(), settings, Arc::default());
+    let sent = queue_up(&executor, &ledger, 1..20).await;
+    ledger.let_through(100);
+    for answer in sent {
+        answer.await.unwrap().unwrap();
+    }
+    assert_eq!(ledger.batches(), [vec![0], (1..20).collect()], "one wallet is never split over two connections");
+}

@@ -1,0 +1,181 @@
+use super::*;
+use crate::testing::{ScriptedLedger, charge, committed, policy, reply_to};
+use boxoffice_domain::Fingerprint;
+use boxoffice_ports::{MockLease, MockLedger, MockLock, StoredAnswer};
+use mockall::Sequence;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+const WAIT: Duration = Duration::from_secs(3);
+
+fn locked(lock: MockLock, ledger: Arc<dyn Ledger>) -> Arc<Locked> {
+    Locked::new(Arc::new(lock), ledger, policy(), WAIT, Arc::default())
+}
+
+#[tokio::test]
+async fn acquire_transact_release_in_that_order_on_every_path() {
+    type Call = fn() -> Result<(), LedgerError>;
+    let paths: [(&str, Call, fn(Result<Receipt, ExecuteError>)); 3] = [
+        ("success and refusal", || Ok(()), |result| assert_eq!(result.unwrap(), Receipt::Done(reply_to(&charge(1, 5))))),
+        (
+            "refused by the store",
+            || Err(LedgerError::Refused("data".into())),
+            |result| assert!(matches!(result, Err(ExecuteError::Internal(_)))),
+        ),
+        ("panic", || panic!("the test's panic"), |result| assert!(matches!(result, Err(ExecuteError::Internal(_))))),
+    ];
+    for (what, call, check) in paths {
+        let mut order = Sequence::new();
+        let (mut lock, mut ledger, mut lease) = (MockLock::new(), MockLedger::new(), MockLease::new());
+        let slot = Arc::new(std::sync::Mutex::new(None));
+        let lent = slot.clone();
+        lock.expect_acquire().once().in_sequence(&mut order).returning(move |keys, owner, wait| {
+            let request = charge(1, 5);
+            assert_eq!((keys, owner, wait), (request.command.contention(), request.command_id, WAIT));
+            let lease: MockLease = lent.lock().unwrap().take().expect("acquired once");
+            Ok(Box::new(lease))
+        });
+        ledger.expect_transact().once().in_sequence(&mut order).returning(move |batch, guard| {
+            assert_eq!(guard, Guard::Version);
+            call().map(|()| committed(&batch))
+        });
+        lease.expect_release().once().in_sequence(&mut order).returning(|| ());
+        *slot.lock().unwrap() = Some(lease);
+        let result = locked(lock, Arc::new(ledger)).execute(charge(1, 5)).await;
+        eprintln!("{what}");
+        check(result);
+    }
+}
+
+fn lock_with(lease: impl Fn() -> MockLease + Send + Sync + 'static) -> MockLock {
+    let mut lock = MockLock::new();
+    lock.expect_acquire().once().returning(move |_, _, _| Ok(Box::new(lease())));
+    lock
+}
+
+fn held_lease() -> MockLease {
+    let mut lease = MockLease::new();
+    lease.expect_release().once().returning(|| ());
+    lease
+}
+
+/// A lease that lasts: `lost` of a mock returns at once, so this one is written out.
+struct LastingLease(Arc<AtomicU32>);
+
+#[async_trait]
+impl Lease for LastingLease {
+    async fn lost(&self) {
+        std::future::pending().await
+    }
+
+    async fn release(self: Box<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+fn lasting_lock(releases: &Arc<AtomicU32>) -> MockLock {
+    let mut lock = MockLock::new();
+    let releases = releases.clone();
+    lock.expect_acquire().once().returning(move |_, _, _| Ok(Box::new(LastingLease(releases.clone()))));
+    lock
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_conflict_is_run_again_until_it_passes() {
+    let (left, releases) = (AtomicU32::new(20), Arc::new(AtomicU32::new(0)));
+    let ledger = ScriptedLedger::new(move |batch| {
+        let conflict = left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+        if conflict { Err(LedgerError::Conflict) } else { Ok(committed(batch)) }
+    });
+    let receipt = locked(lasting_lock(&releases), ledger.clone()).execute(charge(1, 5)).await.unwrap();
+    assert_eq!(receipt, Receipt::Done(reply_to(&charge(1, 5))));
+    assert_eq!((ledger.batches().len(), releases.load(Ordering::SeqCst)), (21, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn conflicts_without_end_are_busy_when_wait_is_over() {
+    let releases = Arc::new(AtomicU32::new(0));
+    let ledger = ScriptedLedger::new(|_| Err(LedgerError::Conflict));
+    let before = Instant::now();
+    let result = locked(lasting_lock(&releases), ledger).execute(charge(1, 5)).await;
+    assert!(matches!(result, Err(ExecuteError::Busy)), "{result:?}");
+    assert!(before.elapsed() <= WAIT);
+    assert_eq!(releases.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_that_may_pass_is_run_again_a_few_times() {
+    let releases = Arc::new(AtomicU32::new(0));
+    let ledger = ScriptedLedger::new(|_| Err(LedgerError::Retryable("lost connection".into())));
+    let result = locked(lasting_lock(&releases), ledger.clone()).execute(charge(1, 5)).await;
+    assert!(matches!(result, Err(ExecuteError::Unavailable(_))), "{result:?}");
+    assert_eq!((ledger.batches().len(), releases.load(Ordering::SeqCst)), (TRIES as usize, 1));
+}
+
+#[tokio::test]
+async fn a_lost_lease_ends_the_retrying() {
+    let lock = lock_with(|| {
+        let mut lease = held_lease();
+        lease.expect_lost().returning(|| ());
+        lease
+    });
+    let ledger = ScriptedLedger::new(|_| Err(LedgerError::Conflict));
+    let result = locked(lock, ledger.clone()).execute(charge(1, 5)).await;
+    assert!(matches!(result, Err(ExecuteError::Busy)), "{result:?}");
+    assert_eq!(ledger.batches().len(), 1);
+}
+
+#[tokio::test]
+async fn a_lost_lease_does_not_undo_what_was_committed() {
+    let ledger = ScriptedLedger::new(|batch| Ok(committed(batch)));
+    let receipt = locked(lock_with(held_lease), ledger).execute(charge(1, 5)).await.unwrap();
+    assert_eq!(receipt, Receipt::Done(reply_to(&charge(1, 5))));
+}
+
+fn busy(same_command: bool) -> MockLock {
+    let mut lock = MockLock::new();
+    lock.expect_acquire().once().returning(move |_, _, _| Err(LockError::Busy { same_command }));
+    lock
+}
+
+fn stored(fingerprint: Fingerprint) -> StoredAnswer {
+    StoredAnswer { fingerprint, reply: Reply { replayed: true, ..reply_to(&charge(1, 5)) } }
+}
+
+#[tokio::test]
+async fn before_busy_the_stored_reply_is_looked_up_once() {
+    let ledger = ScriptedLedger::new(|_| panic!("nothing is decided without the lock"));
+    assert!(matches!(locked(busy(false), ledger.clone()).execute(charge(1, 5)).await, Err(ExecuteError::Busy)));
+
+    let found = stored(Fingerprint([5; 32]));
+    ledger.stored.lock().unwrap().push_back(Some(found.clone()));
+    assert_eq!(locked(busy(false), ledger.clone()).execute(charge(1, 5)).await.unwrap(), Receipt::Done(found.reply));
+
+    ledger.stored.lock().unwrap().push_back(Some(stored(Fingerprint([6; 32]))));
+    let Receipt::Done(reply) = locked(busy(false), ledger).execute(charge(1, 5)).await.unwrap() else { panic!("not done") };
+    assert_eq!(reply.decision, Decision::Refused(Rejection::IdempotencyKeyReused));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_duplicate_waits_for_the_holder_of_its_own_command() {
+    let ledger = ScriptedLedger::new(|_| panic!("nothing is decided without the lock"));
+    ledger.stored.lock().unwrap().extend([None, None, Some(stored(Fingerprint([5; 32])))]);
+    let receipt = locked(busy(true), ledger.clone()).execute(charge(1, 5)).await.unwrap();
+    assert!(matches!(receipt, Receipt::Done(Reply { replayed: true, .. })));
+    let before = Instant::now();
+    assert!(matches!(locked(busy(true), ledger).execute(charge(1, 5)).await, Err(ExecuteError::InProgress)));
+    assert!(before.elapsed() <= WAIT);
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_away_leaves_no_half_command_and_no_lock() {
+    let releases = Arc::new(AtomicU32::new(0));
+    let ledger = ScriptedLedger::gated(|batch| Ok(committed(batch)));
+    let executor = locked(lasting_lock(&releases), ledger.clone());
+    let caller = tokio::spawn(async move { executor.execute(charge(1, 5)).await });
+    crate::testing::until(|| ledger.begun.load(Ordering::SeqCst) == 1).await;
+    caller.abort();
+    assert!(caller.await.is_err());
+    ledger.let_through(1);
+    crate::testing::until(|| releases.load(Ordering::SeqCst) == 1).await;
+    assert_eq!(ledger.batches(), [vec![5]]);
+}

@@ -1,0 +1,162 @@
+//! What the tests of this crate share: requests, a policy, a clock, and a ledger that does what a test tells it.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use boxoffice_domain::{
+    Actor, Batch, Command, CommandId, Decision, Fingerprint, FreshIds, IdempotencyKey, Policy, Rejection, Reply, Request, Timestamp, UserId,
+};
+use boxoffice_ports::{Clock, Committed, Guard, Ids, Ledger, LedgerError, StoredAnswer};
+use chrono::{DateTime, TimeDelta};
+use tokio::sync::Semaphore;
+use uuid::Uuid;
+
+pub(crate) fn id<T: From<Uuid>>(n: u128) -> T {
+    Uuid::from_u128(n).into()
+}
+
+pub(crate) fn at(s: i64) -> Timestamp {
+    DateTime::UNIX_EPOCH + TimeDelta::seconds(s)
+}
+
+pub(crate) fn policy() -> Arc<Policy> {
+    Arc::new(Policy {
+        hold_ttl_s: 300,
+        extensions_max: 1,
+        max_seats_per_user: 4,
+        amount_max: 1_000_000,
+        balance_max: 1_000_000_000,
+        reward_percent: 5,
+        idempotency_ttl_s: 60,
+    })
+}
+
+/// A charge of user `user` as command `n`.
+pub(crate) fn charge(user: u128, n: u128) -> Request {
+    let fresh = Uuid::from_u128(n);
+    Request {
+        command_id: CommandId(fresh),
+        actor: Actor::User(id(user)),
+        fingerprint: Some(Fingerprint([n as u8; 32])),
+        fresh: FreshIds { subject: fresh, entry: fresh, points: [fresh; 2] },
+        command: Command::ChargeWallet { user: id(user), amount: n as i64 },
+    }
+}
+
+/// A reply that names the request it belongs to, by the time it was decided at.
+pub(crate) fn reply_to(request: &Request) -> Reply {
+    let decision = Decision::Refused(Rejection::InsufficientBalance);
+    Reply { decision, decided_at: at(request.command_id.0.as_u128() as i64), replayed: false }
+}
+
+pub(crate) fn committed(batch: &Batch) -> Committed {
+    Committed { replies: batch.requests.iter().map(reply_to).collect(), seats: Vec::new() }
+}
+
+/// The number that [`charge`] gave a command.
+pub(crate) fn number(request: &Request) -> u128 {
+    request.command_id.0.as_u128()
+}
+
+#[derive(Default)]
+pub(crate) struct TestClock(AtomicI64);
+
+impl TestClock {
+    pub(crate) fn set(&self, s: i64) {
+        self.0.store(s, Ordering::SeqCst);
+    }
+}
+
+impl Clock for TestClock {
+    fn now(&self) -> Timestamp {
+        at(self.0.load(Ordering::SeqCst))
+    }
+
+    fn offset(&self) -> TimeDelta {
+        TimeDelta::zero()
+    }
+}
+
+pub(crate) struct TestIds(AtomicI64);
+
+impl TestIds {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self(AtomicI64::new(1)))
+    }
+}
+
+impl Ids for TestIds {
+    fn fresh(&self) -> Uuid {
+        Uuid::from_u128(self.0.fetch_add(1, Ordering::SeqCst) as u128)
+    }
+}
+
+type Answer = Box<dyn Fn(&Batch) -> Result<Committed, LedgerError> + Send + Sync>;
+
+/// Answers every call by `answer`, after a permit of `gate`; notes the numbers of each batch.
+pub(crate) struct ScriptedLedger {
+    answer: Answer,
+    pub(crate) gate: Semaphore,
+    pub(crate) calls: Mutex<Vec<Vec<u128>>>,
+    pub(crate) begun: AtomicUsize,
+    /// Replies that are found stored, one a look-up.
+    pub(crate) stored: Mutex<VecDeque<Option<StoredAnswer>>>,
+}
+
+impl ScriptedLedger {
+    pub(crate) fn new(answer: impl Fn(&Batch) -> Result<Committed, LedgerError> + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Self {
+            answer: Box::new(answer),
+            gate: Semaphore::new(Semaphore::MAX_PERMITS),
+            calls: Mutex::default(),
+            begun: AtomicUsize::new(0),
+            stored: Mutex::default(),
+        })
+    }
+
+    /// One that waits for [`ScriptedLedger::let_through`] before each call.
+    pub(crate) fn gated(answer: impl Fn(&Batch) -> Result<Committed, LedgerError> + Send + Sync + 'static) -> Arc<Self> {
+        let ledger = Self::new(answer);
+        ledger.gate.forget_permits(Semaphore::MAX_PERMITS);
+        ledger
+    }
+
+    pub(crate) fn let_through(&self, calls: usize) {
+        self.gate.add_permits(calls);
+    }
+
+    pub(crate) fn batches(&self) -> Vec<Vec<u128>> {
+        self.calls.lock().unwrap().clone()
+    }
+}
+
+#[async_trait]
+impl Ledger for ScriptedLedger {
+    async fn transact(&self, batch: Batch, _: Guard) -> Result<Committed, LedgerError> {
+        self.begun.fetch_add(1, Ordering::SeqCst);
+        self.gate.acquire().await.unwrap().forget();
+        self.calls.lock().unwrap().push(batch.requests.iter().map(number).collect());
+        (self.answer)(&batch)
+    }
+
+    async fn reply(&self, _: IdempotencyKey) -> Result<Option<StoredAnswer>, LedgerError> {
+        Ok(self.stored.lock().unwrap().pop_front().flatten())
+    }
+}
+
+/// Lets other tasks run until `what` holds; the tests' clock is paused, so this costs no time.
+pub(crate) async fn until(what: impl Fn() -> bool) {
+    for _ in 0..100_000 {
+        if what() {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+    panic!("the condition never came");
+}
+
+pub(crate) fn user(n: u128) -> UserId {
+    id(n)
+}
