@@ -399,3 +399,6 @@ pub fn poll_after_ms(place: &Place, now: Timestamp) -> Option<u32> {
     };
     Some(ms as u32)
 }
+
+#[cfg(test)]
+mod tests;

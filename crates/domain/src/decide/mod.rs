@@ -11,6 +11,9 @@ mod holds;
 mod payments;
 mod wallet;
 
+#[cfg(test)]
+mod tests;
+
 use crate::batch::{Batch, Policy, StoredReply, WorkingSet};
 use crate::{Command, Entry, Payment, Rejection, Request, Reservation, Timestamp};
 use serde::{Deserialize, Serialize};
