@@ -50,3 +50,51 @@ impl AdmissionLoop {
         Ok(obtainable)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{CONCERT, TestClock, concert_row, id, seat_row};
+    use boxoffice_domain::SeatState;
+    use boxoffice_ports::{MockQueries, MockWaitingRoom, Ticked};
+    use std::sync::Mutex;
+
+    #[tokio::test]
+    async fn a_tick_tells_each_room_what_can_still_be_had() {
+        let mut queries = MockQueries::new();
+        queries.expect_catalog().returning(|| Ok(vec![concert_row(1)]));
+        queries.expect_seats().returning(|_| {
+            let held = SeatState::Held { reservation: id(1), until: crate::testing::at(500) };
+            let sold = SeatState::Sold { reservation: id(2) };
+            Ok(vec![seat_row(1, 1, SeatState::Available), seat_row(2, 1, held), seat_row(3, 1, sold)])
+        });
+        let mut room = MockWaitingRoom::new();
+        room.expect_open().times(1).returning(|terms| {
+            assert_eq!(terms.concert, id(CONCERT));
+            Ok(())
+        });
+        let told = Arc::<Mutex<Vec<Stock>>>::default();
+        let seen = told.clone();
+        room.expect_tick().returning(move |concert, stock| {
+            assert_eq!(concert, id(CONCERT));
+            seen.lock().unwrap().push(stock);
+            Ok(Ticked { promoted: 3, expired: 0 })
+        });
+        let (queries, clock) = (Arc::new(queries), Arc::new(TestClock::default()));
+        let admission = AdmissionLoop {
+            room: Arc::new(room),
+            shows: Shows::new(queries.clone()),
+            seats: SeatView::new(queries, clock.clone()),
+            clock: clock.clone(),
+            stats: Arc::default(),
+            stock_linked: true,
+        };
+        admission.refresh().await.unwrap();
+        admission.tick().await.unwrap();
+        clock.set(1_000);
+        admission.tick().await.unwrap();
+        let stock = |obtainable| Stock { obtainable, linked: true };
+        assert_eq!(*told.lock().unwrap(), [stock(2), stock(0)], "a live hold may come back; a closed date sells nothing");
+        assert_eq!(admission.stats.promoted.get(), 6);
+    }
+}

@@ -93,3 +93,28 @@ where
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::until;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failed_round_is_tried_again_and_stopping_ends_the_task() {
+        let rounds = Arc::new(AtomicU32::new(0));
+        let (stop, stopped) = watch::channel(false);
+        let counted = rounds.clone();
+        let task = tokio::spawn(every("test", Duration::from_millis(10), stopped, async move || {
+            counted.fetch_add(1, Ordering::SeqCst);
+            Err("it fails".into())
+        }));
+        while rounds.load(Ordering::SeqCst) < 5 {
+            tokio::time::advance(Duration::from_millis(10)).await;
+            tokio::task::yield_now().await;
+        }
+        stop.send(true).unwrap();
+        until(|| task.is_finished()).await;
+        task.await.unwrap();
+    }
+}

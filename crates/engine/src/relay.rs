@@ -45,3 +45,54 @@ impl Relay {
         Ok(count)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{CONCERT, at, id};
+    use boxoffice_ports::{MockOutbox, MockQueries, MockWaitingRoom, OutboxRow, RoomError};
+    use std::sync::Mutex;
+
+    fn row(id_in_shard: i64, event: Event) -> OutboxRow {
+        OutboxRow { shard: 3, id: id_in_shard, event, occurred_at: at(0) }
+    }
+
+    fn rows() -> Vec<OutboxRow> {
+        let (user, concert) = (id(5), id(CONCERT));
+        vec![
+            row(1, Event::WalletCharged { user, entry: id(1), amount: 5, balance: 5 }),
+            row(2, Event::PaymentPaid { payment: id(1), reservation: id(2), user, concert, amount: 5, points_spent: 0, points_granted: 0 }),
+        ]
+    }
+
+    fn relay(finish: Result<(), RoomError>) -> (Relay, Arc<Mutex<Vec<i64>>>) {
+        let (mut outbox, mut queries, mut room) = (MockOutbox::new(), MockQueries::new(), MockWaitingRoom::new());
+        outbox.expect_unsent().returning(|shard, _| Ok(if shard == 3 { rows() } else { Vec::new() }));
+        let deleted = Arc::<Mutex<Vec<i64>>>::default();
+        let seen = deleted.clone();
+        outbox.expect_sent().returning(move |shard, ids| {
+            assert_eq!(shard, 3);
+            seen.lock().unwrap().extend(ids);
+            Ok(())
+        });
+        queries.expect_live_holds().returning(|_, _| Ok(Vec::new()));
+        let finish = Mutex::new(Some(finish));
+        room.expect_finish().once().returning(move |_, _| finish.lock().unwrap().take().unwrap());
+        let teller = RoomTeller::new(Arc::new(room), Arc::new(queries));
+        (Relay { outbox: Arc::new(outbox), teller, stats: Arc::default() }, deleted)
+    }
+
+    #[tokio::test]
+    async fn rows_are_deleted_once_the_room_was_told() {
+        let (relay, deleted) = relay(Ok(()));
+        relay.round().await.unwrap();
+        assert_eq!((deleted.lock().unwrap().as_slice(), relay.stats.relayed_events.get()), ([1, 2].as_slice(), 2));
+    }
+
+    #[tokio::test]
+    async fn rows_stay_while_the_room_cannot_be_told() {
+        let (relay, deleted) = relay(Err(RoomError::Unavailable("gone".into())));
+        assert!(relay.round().await.is_err());
+        assert!(deleted.lock().unwrap().is_empty());
+    }
+}

@@ -75,3 +75,38 @@ impl Shows {
         dates.filter(|date| date.booking_closes_at > now).map(|date| date.date.id).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{CONCERT, DATE, at, concert_row, id};
+    use boxoffice_ports::MockQueries;
+    use std::sync::atomic::{AtomicI64, Ordering};
+
+    #[tokio::test]
+    async fn the_catalogue_is_read_again_and_changed_seats_are_named() {
+        let version = Arc::new(AtomicI64::new(1));
+        let mut queries = MockQueries::new();
+        let now = version.clone();
+        queries.expect_catalog().returning(move || Ok(vec![concert_row(now.load(Ordering::SeqCst))]));
+        let shows = Shows::new(Arc::new(queries));
+        assert!(shows.concert(id(CONCERT)).is_none());
+        assert!(shows.refresh().await.unwrap().is_empty(), "what is new was not seen by anybody");
+        assert_eq!(shows.concerts().len(), 1);
+        assert_eq!(shows.date(id(DATE)).unwrap().1.total, 4);
+        assert!(shows.refresh().await.unwrap().is_empty());
+        version.store(2, Ordering::SeqCst);
+        assert_eq!(shows.refresh().await.unwrap(), [id(DATE)]);
+    }
+
+    #[tokio::test]
+    async fn a_date_is_open_until_its_booking_closes() {
+        let mut queries = MockQueries::new();
+        queries.expect_catalog().returning(|| Ok(vec![concert_row(1)]));
+        let shows = Shows::new(Arc::new(queries));
+        shows.refresh().await.unwrap();
+        assert_eq!(shows.open_dates(id(CONCERT), at(999)), [id(DATE)]);
+        assert!(shows.open_dates(id(CONCERT), at(1_000)).is_empty());
+        assert!(shows.open_dates(id(1), at(0)).is_empty());
+    }
+}

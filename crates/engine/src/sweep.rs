@@ -64,3 +64,58 @@ impl Sweep {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{ScriptedLedger, TestIds, committed, id, policy};
+    use boxoffice_ports::{LedgerError, MockUpkeep};
+    use std::sync::Mutex;
+
+    fn sweep(due: Vec<Vec<u128>>, ledger: Arc<ScriptedLedger>) -> Sweep {
+        let due = Mutex::new(due.into_iter());
+        let mut upkeep = MockUpkeep::new();
+        upkeep.expect_due_holds().returning(move |limit| {
+            assert_eq!(limit, SWEEP_BATCH);
+            Ok(due.lock().unwrap().next().unwrap_or_default().into_iter().map(id).collect())
+        });
+        Sweep { ledger, upkeep: Arc::new(upkeep), ids: TestIds::new(), policy: policy(), stats: Arc::default() }
+    }
+
+    #[tokio::test]
+    async fn holds_are_swept_a_batch_at_a_time_until_none_is_due() {
+        let ledger = ScriptedLedger::new(|batch| {
+            for request in batch.requests.iter() {
+                assert!(matches!(request.command, Command::ExpireHold { .. }));
+                assert_eq!((request.actor, request.fingerprint), (Actor::System, None));
+            }
+            Ok(committed(batch))
+        });
+        let full: Vec<u128> = (0..u128::from(SWEEP_BATCH)).collect();
+        let sweep = sweep(vec![full.clone(), full, vec![1, 2, 3]], ledger.clone());
+        sweep.holds().await.unwrap();
+        assert_eq!(ledger.batches().iter().map(Vec::len).collect::<Vec<_>>(), [500, 500, 3]);
+        assert_eq!(sweep.stats.swept_holds.get(), 1_003);
+    }
+
+    #[tokio::test]
+    async fn a_failed_sweep_says_so_and_ends_its_round() {
+        let ledger = ScriptedLedger::new(|_| Err(LedgerError::Unavailable("gone".into())));
+        let sweep = sweep(vec![vec![1]; 3], ledger.clone());
+        assert!(sweep.holds().await.is_err());
+        assert_eq!(ledger.batches().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn replies_are_pruned_in_bounded_steps() {
+        let mut upkeep = MockUpkeep::new();
+        let steps = Mutex::new(vec![2_000, 2_000, 7].into_iter());
+        upkeep.expect_prune_replies().times(3).returning(move |limit| {
+            assert_eq!(limit, PRUNE_BATCH);
+            Ok(steps.lock().unwrap().next().unwrap())
+        });
+        let ledger = ScriptedLedger::new(|batch| Ok(committed(batch)));
+        let sweep = Sweep { upkeep: Arc::new(upkeep), ledger, ids: TestIds::new(), policy: policy(), stats: Arc::default() };
+        sweep.replies().await.unwrap();
+    }
+}

@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use boxoffice_domain::{
-    Actor, Batch, Command, CommandId, Decision, Fingerprint, FreshIds, IdempotencyKey, Policy, Rejection, Reply, Request, Timestamp, UserId,
+    Actor, Admission, AdmissionMode, Batch, Command, CommandId, ConcertRef, DateRef, Decision, Fingerprint, FreshIds, IdempotencyKey,
+    Outcome, Payment, Policy, Rejection, Reply, Request, Reservation, ReservationStatus, Seat, SeatAtSale, SeatKey, SeatState, Timestamp,
 };
-use boxoffice_ports::{Clock, Committed, Guard, Ids, Ledger, LedgerError, StoredAnswer};
+use boxoffice_ports::{Clock, Committed, ConcertRow, DateRow, Guard, Ids, Ledger, LedgerError, SeatRow, StoredAnswer};
 use chrono::{DateTime, TimeDelta};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
@@ -157,6 +158,65 @@ pub(crate) async fn until(what: impl Fn() -> bool) {
     panic!("the condition never came");
 }
 
-pub(crate) fn user(n: u128) -> UserId {
-    id(n)
+/// Seats of [`date`], all of one section, row, grade and price.
+pub(crate) fn seat_row(number: u32, version: i64, state: SeatState) -> SeatRow {
+    let seat = Seat { key: key(number), section: Some("A".into()), row: Some("1".into()), grade: "R".into(), price: 100, state };
+    SeatRow { seat, version }
+}
+
+pub(crate) fn key(number: u32) -> SeatKey {
+    SeatKey { date: id(DATE), number }
+}
+
+pub(crate) const CONCERT: u128 = 77;
+pub(crate) const DATE: u128 = 78;
+
+/// A concert with one date, bookable for a thousand seconds.
+pub(crate) fn concert_row(seats_version: i64) -> ConcertRow {
+    let date = DateRow {
+        date: DateRef { id: id(DATE), starts_at: at(2_000), ends_at: None },
+        key: "day-1".into(),
+        booking_opens_at: at(0),
+        booking_closes_at: at(1_000),
+        refund_closes_at: at(1_000),
+        total: 4,
+        price_min: 100,
+        price_max: 100,
+        seats_version,
+    };
+    ConcertRow {
+        concert: ConcertRef { id: id(CONCERT), name: "N".into(), venue: "V".into() },
+        key: "k".into(),
+        time_zone: "UTC".into(),
+        sale_starts_at: None,
+        admission: Admission { mode: AdmissionMode::Running, max_active: 10, per_interval: None },
+        dates: vec![date],
+    }
+}
+
+/// A paid reservation of `user`, as an outcome.
+pub(crate) fn paid(user: u128) -> Outcome {
+    let payment = Payment {
+        id: id(1),
+        reservation: id(2),
+        user: id(user),
+        amount: 100,
+        points_spent: 0,
+        points_granted: 5,
+        paid_at: at(0),
+        refund: None,
+    };
+    let reservation = Reservation {
+        id: id(2),
+        user: id(user),
+        concert: concert_row(1).concert,
+        date: concert_row(1).dates[0].date.clone(),
+        seats: vec![SeatAtSale { number: 1, section: None, row: None, grade: "R".into(), price: 100 }],
+        status: ReservationStatus::Confirmed,
+        created_at: at(0),
+        expires_at: at(300),
+        extensions: 0,
+        payment: Some(id(1)),
+    };
+    Outcome::Paid { payment, reservation }
 }

@@ -80,3 +80,63 @@ impl Ledger for Watched {
         self.inner.reply(key).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{CONCERT, DATE, ScriptedLedger, TestClock, charge, committed, id, key, paid, policy, seat_row, until};
+    use crate::{SeatStatus, SeatView};
+    use boxoffice_domain::{SeatChange, SeatState};
+    use boxoffice_ports::{MockQueries, MockWaitingRoom};
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    fn teller(holds: usize, finished: &Arc<AtomicU32>) -> Arc<RoomTeller> {
+        let (mut queries, mut room) = (MockQueries::new(), MockWaitingRoom::new());
+        queries.expect_live_holds().returning(move |user, concert| {
+            assert_eq!((user, concert), (id(5), id(CONCERT)));
+            Ok(vec![id(9); holds])
+        });
+        let finished = finished.clone();
+        room.expect_finish().returning(move |concert, user| {
+            assert_eq!((user, concert), (id(5), id(CONCERT)));
+            finished.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        });
+        RoomTeller::new(Arc::new(room), Arc::new(queries))
+    }
+
+    #[tokio::test]
+    async fn a_payment_ends_the_turn_unless_another_hold_lives() {
+        for (holds, times) in [(0, 1), (1, 0)] {
+            let finished = Arc::default();
+            teller(holds, &finished).paid(id(5), id(CONCERT)).await.unwrap();
+            assert_eq!(finished.load(Ordering::SeqCst), times);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_commit_is_seen_before_its_caller_is_answered() {
+        let mut queries = MockQueries::new();
+        queries.expect_seats().returning(|_| Ok(vec![seat_row(1, 1, SeatState::Available)]));
+        let seats = SeatView::new(Arc::new(queries), Arc::new(TestClock::default()));
+        assert_eq!(seats.date(id(DATE)).await.unwrap().unwrap().statuses, [SeatStatus::Available]);
+        let ledger = ScriptedLedger::new(|batch| {
+            let mut committed = committed(batch);
+            let replayed = batch.requests.len() > 1;
+            committed.replies[0] = Reply { decision: Decision::Done(paid(5)), replayed, ..committed.replies[0].clone() };
+            committed.seats = vec![SeatChange { key: key(1), version: 2, state: SeatState::Sold { reservation: id(2) } }];
+            Ok(committed)
+        });
+        let finished = Arc::default();
+        let watched = Watched::start(ledger, seats.clone(), teller(0, &finished));
+        watched.transact(Batch::new(vec![charge(5, 1)], policy()), Guard::RowLock).await.unwrap();
+        assert_eq!(seats.date(id(DATE)).await.unwrap().unwrap().statuses, [SeatStatus::Sold]);
+        until(|| finished.load(Ordering::SeqCst) == 1).await;
+        // A replay was told when it was new.
+        watched.transact(Batch::new(vec![charge(5, 1), charge(5, 2)], policy()), Guard::RowLock).await.unwrap();
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(finished.load(Ordering::SeqCst), 1);
+    }
+}
