@@ -7,9 +7,9 @@ use std::collections::HashSet;
 use std::ops::RangeInclusive;
 
 /// The shortest secret a token may be signed with, bytes (RFC 7518, 3.2).
-pub const SECRET_BYTES_MIN: usize = 32;
+const SECRET_BYTES_MIN: usize = 32;
 /// The largest integer that every JSON reader understands exactly, and so the highest balance.
-pub const BALANCE_MAX: i64 = (1 << 53) - 1;
+const BALANCE_MAX: i64 = (1 << 53) - 1;
 /// The longest name of a queue key, characters; it is part of every queue token.
 const KID_MAX: usize = 32;
 
