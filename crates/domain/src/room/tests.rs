@@ -97,8 +97,10 @@ fn expiry_takes_effect_at_its_instant_before_any_tick() {
     assert_eq!((counts.active, counts.expired, counts.waiting), (0, 1, 1));
     room.finish(user(1), at(over), &mut Vec::new());
     assert_eq!(status(&room, 1, over), (QueueStatus::Expired, None), "a turn that is over is not finished");
+    room.leave(entry(1), at(over), &mut Vec::new());
+    assert_eq!(status(&room, 1, over), (QueueStatus::Expired, None), "nor left");
     assert_eq!(tick(&mut room, over, PLENTY), [entry(2)]);
-    assert_eq!(room.counts(at(over)).expired, 1);
+    assert_eq!((room.counts(at(over)).expired, room.counts(at(over)).left), (1, 0));
 }
 
 #[test]
@@ -204,6 +206,31 @@ fn ended_entries_are_forgotten_after_a_day() {
     assert_eq!(room.place(entry(1), at(0)), None);
     assert_eq!(room.entry_of(user(1)), None);
     assert_eq!(room.counts(at(0)).left, 1, "and still counted");
+}
+
+#[test]
+fn a_restored_room_forgets_by_when_entries_ended_not_by_place() {
+    let mut before = room(admission(1, None), None, 2);
+    let mut changes = Vec::new();
+    before.leave(entry(2), at(0), &mut changes);
+    before.leave(entry(1), at(5_000), &mut changes);
+    changes.sort_unstable_by_key(|change| change.place);
+    let mut restored = Room::new(admission(1, None), None, TTL_S);
+    changes.into_iter().for_each(|record| restored.restore(record));
+    restored.restored();
+    tick(&mut restored, ENDED_KEPT_S * 1_000 + 1, PLENTY);
+    assert_eq!((restored.entry_of(user(1)), restored.entry_of(user(2))), (Some(entry(1)), None));
+}
+
+#[test]
+fn counts_and_places_go_on_from_what_is_no_longer_kept_one_by_one() {
+    let mut restored = Room::new(admission(1, None), None, TTL_S);
+    restored.restore_counts(5, 3, 2);
+    restored.restore_last_place(10);
+    restored.restored();
+    let counts = restored.counts(at(0));
+    assert_eq!((counts.served, counts.expired, counts.left, counts.waiting), (5, 3, 2, 0));
+    assert_eq!(restored.join(user(1), entry(1), at(0), &mut Vec::new()).unwrap().place.arrival, 11);
 }
 
 #[test]

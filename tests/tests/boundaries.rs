@@ -1,0 +1,307 @@
+//! The walls between the crates: what a manifest may name, and what a source may mention. A wall that is crossed fails
+//! here with the file, the line and the rule.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A crate's manifest and sources, by path from the repository's root.
+struct Crate {
+    name: &'static str,
+    manifest: toml::Table,
+    sources: Vec<(String, String)>,
+}
+
+/// What a crate's `[dependencies]` may name.
+struct Wall {
+    name: &'static str,
+    /// Crates of this workspace, for use and for tests.
+    internal: &'static [&'static str],
+    /// Outside crates. `None`: anything that `never` does not name.
+    external: Option<&'static [&'static str]>,
+    /// Only as optional dependencies, behind a feature.
+    optional: &'static [&'static str],
+    /// Beginnings of names that are never there, in tests neither.
+    never: &'static [&'static str],
+}
+
+const PREFIX: &str = "boxoffice";
+const WEB: &[&str] = &["actix", "utoipa", "tracing-actix", "clap", "axum", "hyper", "tower"];
+const OUTSIDE_ENGINE: &[&str] = &[
+    "actix",
+    "utoipa",
+    "tracing-actix",
+    "clap",
+    "axum",
+    "hyper",
+    "tower",
+    "diesel",
+    "libsqlite3",
+    "tokio-postgres",
+    "sqlx",
+    "redis",
+    "rslock",
+    "rdkafka",
+    "krafka",
+    "lapin",
+    "reqwest",
+];
+
+const WALLS: &[Wall] = &[
+    Wall {
+        name: "domain",
+        internal: &[],
+        external: Some(&["chrono", "serde", "sha2", "thiserror", "uuid"]),
+        optional: &[],
+        never: &["tokio", "async-trait", "futures", "rand", "tracing"],
+    },
+    Wall {
+        name: "ports",
+        internal: &["boxoffice-domain"],
+        external: Some(&["async-trait", "chrono", "thiserror", "uuid"]),
+        optional: &["futures-util", "mockall", "serde_json", "tokio"],
+        never: OUTSIDE_ENGINE,
+    },
+    Wall {
+        name: "engine",
+        internal: &["boxoffice-domain", "boxoffice-ports"],
+        external: Some(&["async-trait", "chrono", "futures-util", "rand", "thiserror", "tokio", "tracing", "uuid"]),
+        optional: &[],
+        never: OUTSIDE_ENGINE,
+    },
+    Wall { name: "adapters", internal: &["boxoffice-domain", "boxoffice-ports"], external: None, optional: &[], never: WEB },
+    Wall {
+        name: "app",
+        internal: &["boxoffice-domain", "boxoffice-ports", "boxoffice-engine", "boxoffice-adapters"],
+        external: None,
+        optional: &[],
+        never: &["diesel", "libsqlite3", "tokio-postgres", "sqlx", "redis", "rslock", "rdkafka", "krafka", "lapin"],
+    },
+];
+
+/// A phrase that only some files may have in their code; comments may speak of anything.
+struct Phrase {
+    /// Found as a whole word, or as a path that begins with it.
+    words: &'static [&'static str],
+    /// The crates it is looked for in.
+    crates: &'static [&'static str],
+    /// Files, or folders that end in `/`, where it belongs.
+    allowed: &'static [&'static str],
+    because: &'static str,
+}
+
+const ALL: &[&str] = &["domain", "ports", "engine", "adapters", "app"];
+
+const PHRASES: &[Phrase] = &[
+    Phrase {
+        words: &["Utc::now", "Local::now", "Uuid::now_v7", "Uuid::new_v4"],
+        crates: ALL,
+        allowed: &["crates/adapters/src/clock.rs"],
+        because: "time comes from Clock or a store, identifiers come from Ids",
+    },
+    Phrase {
+        words: &["boxoffice_adapters"],
+        crates: ALL,
+        allowed: &["crates/app/src/wiring.rs"],
+        because: "only the wiring names concrete adapters",
+    },
+    Phrase {
+        words: &["boxoffice_engine"],
+        crates: &["domain", "ports", "adapters"],
+        allowed: &[],
+        because: "the engine is built on ports, nothing below the application knows it",
+    },
+    Phrase {
+        words: &["actix_web", "diesel", "redis", "rslock", "rdkafka", "lapin"],
+        crates: &["domain", "ports", "engine"],
+        allowed: &[],
+        because: "no technology's type this side of the ports",
+    },
+    Phrase {
+        words: &["async", "await", "std::time", "std::thread", "std::fs", "std::net", "std::env"],
+        crates: &["domain"],
+        allowed: &[],
+        because: "the decision is synchronous and knows no clock, thread, file or socket",
+    },
+];
+
+/// Every wall that is crossed, one line each.
+fn violations(crates: &[Crate]) -> Vec<String> {
+    let mut found = Vec::new();
+    for Crate { name, manifest, sources } in crates {
+        match WALLS.iter().find(|wall| wall.name == *name) {
+            Some(wall) => check_manifest(wall, manifest, &mut found),
+            None => found.push(format!("crates/{name}: a crate that the design does not know")),
+        }
+        for phrase in PHRASES.iter().filter(|phrase| phrase.crates.contains(name)) {
+            for (path, text) in sources.iter().filter(|(path, _)| !is_allowed(path, phrase.allowed)) {
+                for (at, line) in text.lines().enumerate() {
+                    for word in phrase.words.iter().filter(|word| mentions(code_of(line), word)) {
+                        found.push(format!("{path}:{}: `{word}`: {}", at + 1, phrase.because));
+                    }
+                }
+            }
+        }
+    }
+    found
+}
+
+fn check_manifest(wall: &Wall, manifest: &toml::Table, found: &mut Vec<String>) {
+    let mut cross = |table: &str, dependency: &str, why: &str| {
+        found.push(format!("crates/{}/Cargo.toml [{table}]: `{dependency}` {why}", wall.name));
+    };
+    for table in ["dependencies", "dev-dependencies", "build-dependencies"] {
+        let Some(dependencies) = manifest.get(table).and_then(toml::Value::as_table) else { continue };
+        for (name, how) in dependencies {
+            let package = how.get("package").and_then(toml::Value::as_str).unwrap_or(name);
+            if package.starts_with(PREFIX) {
+                if !wall.internal.contains(&package) {
+                    cross(table, package, "is behind a wall");
+                }
+                continue;
+            }
+            if wall.never.iter().any(|start| package.starts_with(start)) {
+                let optional = wall.optional.contains(&package) || table == "dev-dependencies" && package.starts_with("tokio");
+                if !optional {
+                    cross(table, package, "never belongs here");
+                    continue;
+                }
+            }
+            if table != "dependencies" {
+                continue;
+            }
+            let is_optional = how.get("optional").and_then(toml::Value::as_bool).unwrap_or(false);
+            match wall.external {
+                Some(list) if list.contains(&package) => {}
+                Some(_) if wall.optional.contains(&package) && is_optional => {}
+                Some(_) if wall.optional.contains(&package) => cross(table, package, "must be optional"),
+                Some(_) => cross(table, package, "is not on the list of what the crate may use"),
+                None => {}
+            }
+        }
+    }
+    if manifest.contains_key("target") {
+        cross("target", "*", "dependencies by platform are not looked into here: use [dependencies]");
+    }
+}
+
+fn is_allowed(path: &str, allowed: &[&str]) -> bool {
+    allowed.iter().any(|place| if place.ends_with('/') { path.starts_with(place) } else { path == *place })
+}
+
+/// A line without its comment. An address (`https://…`) is not a comment.
+fn code_of(line: &str) -> &str {
+    let mut from = 0;
+    while let Some(at) = line[from..].find("//").map(|at| at + from) {
+        if !line[..at].ends_with(':') {
+            return &line[..at];
+        }
+        from = at + 2;
+    }
+    line
+}
+
+/// Whether `word` stands in `code` with no letter, digit or underscore next to it.
+fn mentions(code: &str, word: &str) -> bool {
+    let is_name = |c: char| c.is_alphanumeric() || c == '_';
+    code.match_indices(word).any(|(at, _)| {
+        let (before, after) = (code[..at].chars().next_back(), code[at + word.len()..].chars().next());
+        !before.is_some_and(is_name) && !after.is_some_and(is_name)
+    })
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests lie in the repository").to_path_buf()
+}
+
+fn read_sources(folder: &Path, into: &mut Vec<(String, String)>) {
+    for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+        if entry.is_dir() {
+            read_sources(&entry, into);
+        } else if entry.extension().is_some_and(|extension| extension == "rs") {
+            let path = entry.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
+            into.push((path, fs::read_to_string(&entry).unwrap()));
+        }
+    }
+}
+
+fn workspace() -> Vec<Crate> {
+    let mut crates = BTreeMap::new();
+    for entry in fs::read_dir(root().join("crates")).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()) {
+        let name: &'static str = entry.file_name().unwrap().to_str().unwrap().to_owned().leak();
+        let manifest = fs::read_to_string(entry.join("Cargo.toml")).unwrap().parse().unwrap();
+        let mut sources = Vec::new();
+        read_sources(&entry.join("src"), &mut sources);
+        crates.insert(name, Crate { name, manifest, sources });
+    }
+    crates.into_values().collect()
+}
+
+#[test]
+fn no_crate_crosses_a_boundary() {
+    let crates = workspace();
+    assert_eq!(crates.iter().map(|of| of.name).collect::<Vec<_>>(), ["adapters", "app", "domain", "engine", "ports"]);
+    assert!(crates.iter().all(|of| !of.sources.is_empty()));
+    let found = violations(&crates);
+    assert!(found.is_empty(), "boundaries are crossed:\n{}", found.join("\n"));
+}
+
+fn synthetic(name: &'static str, manifest: &str, path: &str, text: &str) -> Vec<String> {
+    let sources = vec![(format!("crates/{name}/src/{path}"), text.to_owned())];
+    violations(&[Crate { name, manifest: manifest.parse().unwrap(), sources }])
+}
+
+#[test]
+fn a_manifest_that_crosses_a_boundary_is_found() {
+    for (name, manifest, expected) in [
+        ("domain", "[dependencies]\nserde = \"1\"\nuuid.workspace = true", None),
+        ("domain", "[dependencies]\ntokio = \"1\"", Some("`tokio` never belongs")),
+        ("domain", "[dependencies]\nregex = \"1\"", Some("`regex` is not on the list")),
+        ("domain", "[dev-dependencies]\nboxoffice-ports.workspace = true", Some("`boxoffice-ports` is behind a wall")),
+        ("ports", "[dependencies]\ntokio = { version = \"1\", optional = true }", None),
+        ("ports", "[dependencies]\ntokio = \"1\"", Some("`tokio` must be optional")),
+        ("ports", "[dependencies]\nboxoffice-engine.workspace = true", Some("`boxoffice-engine` is behind a wall")),
+        ("engine", "[dependencies]\nboxoffice-ports.workspace = true\ntokio = \"1\"", None),
+        ("engine", "[dependencies]\nactix-web = \"4\"", Some("`actix-web` never belongs")),
+        ("engine", "[dependencies]\ndb = { package = \"diesel\", version = \"2\" }", Some("`diesel` never belongs")),
+        ("engine", "[dev-dependencies]\nredis = \"1\"", Some("`redis` never belongs")),
+        ("engine", "[dev-dependencies]\nboxoffice-adapters.workspace = true", Some("`boxoffice-adapters` is behind a wall")),
+        ("engine", "[target.'cfg(unix)'.dependencies]\ndiesel = \"2\"", Some("dependencies by platform")),
+        ("adapters", "[dependencies]\ndiesel = \"2\"\nboxoffice-ports.workspace = true", None),
+        ("adapters", "[dependencies]\nboxoffice-engine.workspace = true", Some("`boxoffice-engine` is behind a wall")),
+        ("adapters", "[dev-dependencies]\nboxoffice.workspace = true", Some("`boxoffice` is behind a wall")),
+        ("app", "[dependencies]\nboxoffice-adapters.workspace = true\nactix-web = \"4\"", None),
+        ("app", "[dependencies]\nrdkafka = \"0.39\"", Some("`rdkafka` never belongs")),
+        ("helpers", "", Some("a crate that the design does not know")),
+    ] {
+        let found = synthetic(name, manifest, "lib.rs", "");
+        match expected {
+            None => assert!(found.is_empty(), "{name} {manifest}: {found:?}"),
+            Some(expected) => assert!(matches!(&found[..], [one] if one.contains(expected)), "{name} {manifest}: {found:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_source_that_crosses_a_boundary_is_found() {
+    for (name, path, text, crossed) in [
+        ("app", "http/mod.rs", "let now = Utc::now();", true),
+        ("app", "http/mod.rs", "let now = chrono::Utc::now();", true),
+        ("app", "http/mod.rs", "// never Utc::now()", false),
+        ("app", "http/mod.rs", "let a = \"https://x\"; let id = Uuid::now_v7();", true),
+        ("adapters", "clock.rs", "Utc::now().timestamp_micros() + Uuid::now_v7()", false),
+        ("adapters", "memory/clock.rs", "Utc::now()", true),
+        ("app", "wiring.rs", "use boxoffice_adapters::memory::MemoryStore;", false),
+        ("app", "cli/mod.rs", "use boxoffice_adapters::memory::MemoryStore;", true),
+        ("engine", "sweep.rs", "use boxoffice_adapters::memory;", true),
+        ("adapters", "memory/mod.rs", "use boxoffice_engine::SeatView;", true),
+        ("engine", "sweep.rs", "use diesel::prelude::*;", true),
+        ("engine", "sweep.rs", "let redistributed = predieseled();", false),
+        ("domain", "room.rs", "pub async fn tick() {}", true),
+        ("domain", "room.rs", "let at = std::time::Instant::now();", true),
+        ("domain", "room.rs", "//! No async here.", false),
+    ] {
+        let found = synthetic(name, "", path, text);
+        assert_eq!(!found.is_empty(), crossed, "{name}/{path} {text}: {found:?}");
+    }
+}
