@@ -1,4 +1,10 @@
 //! The booking server: HTTP, command line, configuration and wiring around the engine.
+//!
+//! # Layout
+//!
+//! * [`cli`]: the subcommands. [`config`]: what they are told. [`telemetry`]: what they log.
+//! * [`wiring`]: puts stores, engine and HTTP together; the only place that names concrete adapters.
+//! * [`http`]: the public surface. [`season`]: something to book in a fresh store.
 
 pub mod cli;
 pub mod config;

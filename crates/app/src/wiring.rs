@@ -1,1 +1,303 @@
-//! placeholder
+//! Puts stores, engine and HTTP together. The only place that names concrete adapters.
+//!
+//! [`start`] makes a whole server inside this process, for `main` and for tests alike; what it cannot start it takes
+//! down again. [`Running::stop`] goes the other way: requests in flight are answered, then the background ends after
+//! the round it is in, then the store is closed.
+
+#[cfg(feature = "sqlite")]
+use crate::config::QueueBackend;
+use crate::config::{Settings, StoreBackend, StrategyName};
+use crate::http::{self, App, Bound};
+use crate::season::{self, SeasonError};
+use actix_web::dev::ServerHandle;
+use actix_web::web::Data;
+use boxoffice_adapters::clock::SystemIds;
+use boxoffice_adapters::memory::{MemoryLock, MemoryStore, MemoryWaitingRoom};
+#[cfg(feature = "sqlite")]
+use boxoffice_adapters::sqlite::{self, SqliteOptions, SqliteStore};
+use boxoffice_domain::Policy;
+use boxoffice_engine::{
+    Background, BackgroundSettings, Combining, CombiningSettings, Locked, Parts, RoomTeller, SeatView, Shows, SingleFlight, Stats, Watched,
+};
+use boxoffice_ports::{Clock, Executor, Ids, Ledger, Source, Stores, WaitingRoom};
+use std::any::Any;
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinHandle;
+
+pub use boxoffice_adapters::clock::SystemClock;
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Settings(#[from] crate::config::ConfigError),
+    #[error("store.backend = \"sqlite\" needs a build with the feature `sqlite`")]
+    NoSqlite,
+    /// For commands that work on what a server left, or beside it.
+    #[error("store.backend = \"memory\" keeps nothing outside the server's own process")]
+    NothingKept,
+    #[error("store.sqlite_path: {0} does not exist")]
+    NoStore(String),
+    #[error("store.sqlite_path: {path}: {source}")]
+    Store { path: String, source: Source },
+    #[error("the waiting room cannot be opened: {0}")]
+    Room(#[source] Source),
+    #[error(transparent)]
+    Season(#[from] SeasonError),
+    #[error("the background work cannot start: {0}")]
+    Background(#[source] Source),
+    #[error(transparent)]
+    Http(#[from] http::SetupError),
+    #[error("http.listen: {listen} cannot be bound: {source}")]
+    Bind { listen: SocketAddr, source: io::Error },
+}
+
+/// A server that serves.
+pub struct Running {
+    /// The bound address; with port 0 the one that was free.
+    pub address: SocketAddr,
+    pub settings: Arc<Settings>,
+    pub clock: Arc<SystemClock>,
+    /// The store's own ports, not watched by the engine.
+    pub stores: Stores,
+    pub room: Arc<dyn WaitingRoom>,
+    pub stats: Arc<Stats>,
+    background: Background,
+    handle: ServerHandle,
+    server: JoinHandle<io::Result<()>>,
+    _open: Open,
+}
+
+/// Starts a server on `settings`, which are checked first.
+pub async fn start(settings: Settings, clock: Arc<SystemClock>) -> Result<Running, StartError> {
+    settings.check()?;
+    let settings = Arc::new(settings);
+    let open = open(&settings, clock.clone()).await?;
+    if settings.demo_season() {
+        load_season(&settings, &open.stores).await?;
+    }
+    let engine = Engine::new(&open, &settings, clock.clone());
+    let background = Background::start(engine.background_parts(), engine.background_settings(&settings));
+    let background = background.await.map_err(StartError::Background)?;
+    let (server, address) = match bind(&engine, &settings).await {
+        Ok(Bound { server, addresses }) => (server, addresses.first().copied().unwrap_or(settings.http.listen)),
+        Err(error) => {
+            background.stop().await;
+            return Err(error);
+        }
+    };
+    announce(&settings, address);
+    let handle = server.handle();
+    let server = tokio::spawn(server);
+    let Engine { stores, room, stats, .. } = engine;
+    Ok(Running { address, settings, clock, stores, room, stats, background, handle, server, _open: open })
+}
+
+async fn bind(engine: &Engine, settings: &Arc<Settings>) -> Result<Bound, StartError> {
+    let app = App::build(engine.http_parts(settings)).await?;
+    http::bind(Data::new(app)).map_err(|source| StartError::Bind { listen: settings.http.listen, source })
+}
+
+impl Running {
+    /// Returns when the server has ended without [`Running::stop`].
+    pub async fn ended(&mut self) -> io::Result<()> {
+        (&mut self.server).await.map_err(io::Error::other)?
+    }
+
+    /// Answers what is in flight, then stops everything.
+    pub async fn stop(self) {
+        self.handle.stop(true).await;
+        self.background.stop().await;
+    }
+}
+
+fn announce(settings: &Settings, address: SocketAddr) {
+    let Settings { store, queue, strategy, .. } = settings;
+    tracing::info!(
+        %address,
+        store = ?store.backend,
+        store.path = %store.sqlite_path.display(),
+        queue = ?queue.backend,
+        strategy.seat = ?strategy.seat,
+        strategy.wallet = ?strategy.wallet,
+        strategy.payment = ?strategy.payment,
+        auth.mode = ?settings.auth.mode,
+        "serving"
+    );
+}
+
+async fn load_season(settings: &Settings, stores: &Stores) -> Result<(), StartError> {
+    match season::load(stores, settings.default_admission(), settings.money.amount_max).await {
+        Ok(true) => tracing::info!("the store was empty: the demo season is loaded"),
+        Ok(false) => {}
+        Err(SeasonError::Unfit(fault)) => {
+            tracing::warn!(field = fault.field, reason = fault.reason, "the demo season does not fit the configuration and is not loaded");
+        }
+        Err(error) => return Err(error.into()),
+    }
+    Ok(())
+}
+
+/// What commands and reads go through.
+struct Engine {
+    stores: Stores,
+    room: Arc<dyn WaitingRoom>,
+    clock: Arc<dyn Clock>,
+    ids: Arc<dyn Ids>,
+    policy: Arc<Policy>,
+    stats: Arc<Stats>,
+    seats: Arc<SeatView>,
+    shows: Arc<Shows>,
+    teller: Arc<RoomTeller>,
+    /// The store's, watched.
+    ledger: Arc<dyn Ledger>,
+}
+
+impl Engine {
+    fn new(open: &Open, settings: &Settings, clock: Arc<dyn Clock>) -> Self {
+        let (stores, room) = (open.stores.clone(), open.room.clone());
+        let seats = SeatView::new(stores.queries.clone(), clock.clone());
+        let teller = RoomTeller::new(room.clone(), stores.queries.clone());
+        let ledger = Watched::start(stores.ledger.clone(), seats.clone(), teller.clone());
+        let shows = Shows::new(stores.queries.clone());
+        let (ids, policy, stats) = (Arc::new(SystemIds), Arc::new(settings.policy()), Arc::default());
+        Self { stores, room, clock, ids, policy, stats, seats, shows, teller, ledger }
+    }
+
+    fn background_parts(&self) -> Parts {
+        Parts {
+            stores: self.stores.clone(),
+            ledger: self.ledger.clone(),
+            room: self.room.clone(),
+            shows: self.shows.clone(),
+            seats: self.seats.clone(),
+            teller: self.teller.clone(),
+            clock: self.clock.clone(),
+            ids: self.ids.clone(),
+            policy: self.policy.clone(),
+            stats: self.stats.clone(),
+        }
+    }
+
+    fn background_settings(&self, settings: &Settings) -> BackgroundSettings {
+        BackgroundSettings {
+            tick: Duration::from_millis(settings.admission.tick_ms),
+            sweep: Duration::from_millis(settings.hold.sweep_ms),
+            stock_linked: settings.admission.stock_linked,
+        }
+    }
+
+    fn http_parts(&self, settings: &Arc<Settings>) -> http::Parts {
+        let strategy = &settings.strategy;
+        let mut executors = HashMap::new();
+        let mut named = |name| executors.entry(name).or_insert_with(|| self.executor(name, settings)).clone();
+        http::Parts {
+            seat: named(strategy.seat),
+            wallet: named(strategy.wallet),
+            payment: named(strategy.payment),
+            settings: settings.clone(),
+            policy: self.policy.clone(),
+            stores: self.stores.clone(),
+            ledger: self.ledger.clone(),
+            room: self.room.clone(),
+            seats: self.seats.clone(),
+            shows: self.shows.clone(),
+            clock: self.clock.clone(),
+            ids: self.ids.clone(),
+            stats: self.stats.clone(),
+        }
+    }
+
+    /// A strategy serves all the classes it is named for, so that their commands share batches, or locks.
+    fn executor(&self, name: StrategyName, settings: &Settings) -> Arc<dyn Executor> {
+        let (strategy, wait) = (&settings.strategy, settings.strategy.wait());
+        let (ledger, policy, stats) = (self.ledger.clone(), self.policy.clone(), self.stats.clone());
+        let inner: Arc<dyn Executor> = match name {
+            StrategyName::Combining => {
+                let (lanes, batch_max, queue_max) = (strategy.lanes, strategy.batch_max, strategy.queue_max);
+                Combining::start(ledger, policy, CombiningSettings { lanes, batch_max, queue_max, wait }, stats)
+            }
+            StrategyName::Memory => Locked::new(MemoryLock::new(), ledger, policy, wait, stats),
+        };
+        SingleFlight::new(inner, self.clock.clone(), wait)
+    }
+}
+
+/// An open store with its waiting rooms.
+struct Open {
+    stores: Stores,
+    room: Arc<dyn WaitingRoom>,
+    /// Keeps a second server off the same store.
+    _serving: Option<Box<dyn Any + Send + Sync>>,
+}
+
+async fn open(settings: &Settings, clock: Arc<SystemClock>) -> Result<Open, StartError> {
+    let active_ttl_s = settings.admission.active_ttl_s;
+    match settings.store.backend {
+        StoreBackend::Memory => {
+            let stores = MemoryStore::new(clock.clone()).stores();
+            Ok(Open { stores, room: MemoryWaitingRoom::new(clock, active_ttl_s), _serving: None })
+        }
+        #[cfg(not(feature = "sqlite"))]
+        StoreBackend::Sqlite => Err(StartError::NoSqlite),
+        #[cfg(feature = "sqlite")]
+        StoreBackend::Sqlite => {
+            let serving = sqlite::lock_for_serving(&settings.store.sqlite_path).map_err(store_error(settings))?;
+            let store = open_sqlite(settings, clock.clone()).await?;
+            let room = match settings.queue.backend {
+                QueueBackend::Store => store.waiting_room(active_ttl_s).await.map_err(|error| StartError::Room(error.into()))?,
+                QueueBackend::Memory => MemoryWaitingRoom::new(clock, active_ttl_s),
+            };
+            Ok(Open { stores: store.stores(), room, _serving: Some(Box::new(serving)) })
+        }
+    }
+}
+
+/// Brings the schema up to date.
+pub async fn migrate(settings: &Settings) -> Result<(), StartError> {
+    match settings.store.backend {
+        StoreBackend::Memory => Err(StartError::NothingKept),
+        #[cfg(not(feature = "sqlite"))]
+        StoreBackend::Sqlite => Err(StartError::NoSqlite),
+        #[cfg(feature = "sqlite")]
+        StoreBackend::Sqlite => sqlite::migrate(&settings.store.sqlite_path).map_err(store_error(settings)),
+    }
+}
+
+/// The store alone, for a command that works beside a running server. Created when it is not there.
+pub async fn open_stores(settings: &Settings) -> Result<Stores, StartError> {
+    match settings.store.backend {
+        StoreBackend::Memory => Err(StartError::NothingKept),
+        #[cfg(not(feature = "sqlite"))]
+        StoreBackend::Sqlite => Err(StartError::NoSqlite),
+        #[cfg(feature = "sqlite")]
+        StoreBackend::Sqlite => Ok(open_sqlite(settings, Arc::new(SystemClock::default())).await?.stores()),
+    }
+}
+
+/// [`open_stores`], but a store that is not there stays so.
+pub async fn open_existing_stores(settings: &Settings) -> Result<Stores, StartError> {
+    let path = &settings.store.sqlite_path;
+    if settings.store.backend == StoreBackend::Sqlite && !path.exists() {
+        return Err(StartError::NoStore(path.display().to_string()));
+    }
+    open_stores(settings).await
+}
+
+#[cfg(feature = "sqlite")]
+async fn open_sqlite(settings: &Settings, clock: Arc<SystemClock>) -> Result<Arc<SqliteStore>, StartError> {
+    if settings.store.migrate_on_start {
+        migrate(settings).await?;
+    }
+    let options = SqliteOptions { path: settings.store.sqlite_path.clone(), readers: settings.store.connections };
+    SqliteStore::open(options, clock).map_err(store_error(settings))
+}
+
+#[cfg(feature = "sqlite")]
+fn store_error<E: Into<Source>>(settings: &Settings) -> impl FnOnce(E) -> StartError {
+    let path = settings.store.sqlite_path.display().to_string();
+    move |error| StartError::Store { path, source: error.into() }
+}

@@ -1,0 +1,112 @@
+//! The command line. Answers go to standard output, logs and complaints to standard error.
+//!
+//! Exit codes: 0 done; 1 it could not be done, or `audit` found a breach, or `import` a fault; 2 a wrong command line.
+
+mod audit;
+mod import;
+mod serve;
+
+use crate::config::{Layers, Settings};
+use crate::{config, http, telemetry, wiring};
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// A concert-booking server: waiting room, seat map, holds, wallet, payment, refund and points.
+#[derive(Debug, Parser)]
+#[command(name = "boxoffice", version, about)]
+pub struct Arguments {
+    /// A TOML file laid over the built-in configuration
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Sets one key, over everything else; may be repeated
+    #[arg(long, global = true, value_name = "SECTION.KEY=VALUE")]
+    set: Vec<String>,
+    /// Machine output
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Option<Task>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Serves until it is told to stop (the default)
+    Serve,
+    /// Brings the store's schema up to date
+    Migrate,
+    /// Brings concerts in, from a file with one concert document or an array of them; a server may be running
+    Import { file: PathBuf },
+    /// Checks the store's invariants in one snapshot; exits with 1 when one is broken; a server may be running
+    Audit,
+    /// Prints the OpenAPI document
+    Openapi,
+    /// Prints the effective configuration, secrets hidden
+    Config,
+}
+
+/// Does what the command line says.
+pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let Arguments { config, set, json, command } = arguments;
+    let task = command.unwrap_or(Task::Serve);
+    if matches!(task, Task::Openapi) {
+        print(&http::openapi().to_pretty_json()?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let settings = config::load(&Layers::of_process(config, set)).context("the configuration is refused")?;
+    telemetry::init(&settings.telemetry)?;
+    match task {
+        Task::Serve => serve::run(settings).await,
+        Task::Migrate => migrate(&settings).await,
+        Task::Import { file } => import::run(&settings, &file, json).await,
+        Task::Audit => audit::run(&settings, json).await,
+        Task::Config => show(&settings, json),
+        Task::Openapi => Ok(ExitCode::SUCCESS),
+    }
+}
+
+async fn migrate(settings: &Settings) -> anyhow::Result<ExitCode> {
+    wiring::migrate(settings).await?;
+    print(&format!("the schema of {} is up to date", settings.store.sqlite_path.display()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show(settings: &Settings, json: bool) -> anyhow::Result<ExitCode> {
+    let text = if json { serde_json::to_string_pretty(settings)? } else { toml::to_string(settings)? };
+    print(text.trim_end())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A line, or several, to standard output. Whoever reads it may have enough: a closed pipe is no error.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("standard output"),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn options_stand_before_or_after_the_subcommand() {
+        for line in ["boxoffice --set hold.ttl_s=5 --json audit", "boxoffice audit --set hold.ttl_s=5 --json"] {
+            let arguments = Arguments::try_parse_from(line.split(' ')).unwrap();
+            assert!(matches!(arguments.command, Some(Task::Audit)) && arguments.json, "{line}");
+            assert_eq!(arguments.set, ["hold.ttl_s=5"]);
+        }
+        assert!(Arguments::try_parse_from(["boxoffice"]).unwrap().command.is_none());
+        assert!(Arguments::try_parse_from(["boxoffice", "import"]).is_err());
+        assert!(Arguments::try_parse_from(["boxoffice", "sell"]).is_err());
+    }
+}
