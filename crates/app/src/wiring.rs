@@ -72,8 +72,9 @@ pub struct Running {
 }
 
 /// Starts a server on `settings`, which are checked first.
-pub async fn start(settings: Settings, clock: Arc<SystemClock>) -> Result<Running, StartError> {
+pub async fn start(mut settings: Settings, clock: Arc<SystemClock>) -> Result<Running, StartError> {
     settings.check()?;
+    settings.http.workers = settings.http.worker_count();
     let settings = Arc::new(settings);
     let open = open(&settings, clock.clone()).await?;
     if settings.demo_season() {
@@ -110,6 +111,11 @@ impl Running {
     /// Answers what is in flight, then stops everything.
     pub async fn stop(self) {
         self.handle.stop(true).await;
+        if !self.server.is_finished()
+            && let Err(error) = self.server.await
+        {
+            tracing::error!(%error, "the server did not end as it should");
+        }
         self.background.stop().await;
     }
 }
@@ -256,8 +262,8 @@ async fn open(settings: &Settings, clock: Arc<SystemClock>) -> Result<Open, Star
     }
 }
 
-/// Brings the schema up to date.
-pub async fn migrate(settings: &Settings) -> Result<(), StartError> {
+/// Brings the schema up to date; says which migrations that took.
+pub async fn migrate(settings: &Settings) -> Result<Vec<String>, StartError> {
     match settings.store.backend {
         StoreBackend::Memory => Err(StartError::NothingKept),
         #[cfg(not(feature = "sqlite"))]
@@ -300,4 +306,98 @@ async fn open_sqlite(settings: &Settings, clock: Arc<SystemClock>) -> Result<Arc
 fn store_error<E: Into<Source>>(settings: &Settings) -> impl FnOnce(E) -> StartError {
     let path = settings.store.sqlite_path.display().to_string();
     move |error| StartError::Store { path, source: error.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Layers, load};
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpStream;
+
+    fn settings(set: &[&str]) -> Settings {
+        let set = ["http.listen=127.0.0.1:0", "http.workers=1"].iter().chain(set).map(|key| (*key).to_owned()).collect();
+        load(&Layers { set, ..Layers::default() }).unwrap()
+    }
+
+    async fn started(set: &[&str]) -> Result<Running, StartError> {
+        start(settings(set), Arc::new(SystemClock::default())).await
+    }
+
+    /// The status line of an answer.
+    async fn get(address: SocketAddr, path: &'static str) -> io::Result<String> {
+        let call = move || {
+            let mut stream = TcpStream::connect(address)?;
+            write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer)?;
+            Ok(answer.lines().next().unwrap_or_default().to_owned())
+        };
+        tokio::task::spawn_blocking(call).await.map_err(io::Error::other)?
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn server_answers_until_it_is_stopped() {
+        let running = started(&["store.backend=memory", "demo.season=true"]).await.unwrap();
+        let address = running.address;
+        assert_eq!(get(address, "/health/live").await.unwrap(), "HTTP/1.1 200 OK");
+        assert_eq!(get(address, "/api/v1/concerts").await.unwrap(), "HTTP/1.1 200 OK");
+        assert_eq!(running.stores.queries.catalog().await.unwrap().len(), 3);
+        running.stop().await;
+        assert!(get(address, "/health/live").await.is_err());
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn every_strategy_starts_on_the_memory_store() {
+        for strategy in ["combining", "memory"] {
+            let [seat, wallet, payment] = ["seat", "wallet", "payment"].map(|class| format!("strategy.{class}={strategy}"));
+            let running = started(&["store.backend=memory", "strategy.lanes=2", &seat, &wallet, &payment]).await.unwrap();
+            assert_eq!(get(running.address, "/health/ready").await.unwrap(), "HTTP/1.1 200 OK", "{strategy}");
+            running.stop().await;
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn address_in_use_is_named() {
+        let running = started(&["store.backend=memory"]).await.unwrap();
+        let listen = format!("http.listen={}", running.address);
+        let refusal = started(&["store.backend=memory", &listen]).await.err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(refusal.contains("http.listen") && refusal.contains(&running.address.to_string()), "{refusal}");
+        running.stop().await;
+    }
+
+    #[tokio::test]
+    async fn commands_beside_a_server_need_a_store_that_lasts() {
+        let memory = settings(&["store.backend=memory"]);
+        assert!(matches!(open_stores(&memory).await, Err(StartError::NothingKept)));
+        assert!(matches!(migrate(&memory).await, Err(StartError::NothingKept)));
+    }
+
+    #[cfg(not(feature = "sqlite"))]
+    #[tokio::test]
+    async fn sqlite_is_refused_by_a_build_without_it() {
+        let refusal = started(&[]).await.err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(refusal.contains("feature `sqlite`"), "{refusal}");
+    }
+
+    #[cfg(feature = "sqlite")]
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn sqlite_file_serves_one_server_at_a_time_and_outlives_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = format!("store.sqlite_path={}", folder.path().join("shop.db").display());
+        assert!(matches!(open_existing_stores(&settings(&[&path])).await, Err(StartError::NoStore(_))));
+
+        let first = started(&[&path]).await.unwrap();
+        let season = first.stores.queries.catalog().await.unwrap();
+        assert_eq!(season.len(), 3);
+        assert!(started(&[&path]).await.is_err(), "a second server on the same file");
+        let beside = open_existing_stores(&settings(&[&path])).await.unwrap();
+        assert_eq!(beside.queries.catalog().await.unwrap(), season);
+        drop(beside);
+        first.stop().await;
+
+        let second = started(&[&path]).await.unwrap();
+        assert_eq!(second.stores.queries.catalog().await.unwrap(), season, "the season is loaded once");
+        second.stop().await;
+    }
 }

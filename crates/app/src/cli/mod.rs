@@ -59,7 +59,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     telemetry::init(&settings.telemetry)?;
     match task {
         Task::Serve => serve::run(settings).await,
-        Task::Migrate => migrate(&settings).await,
+        Task::Migrate => migrate(&settings, json).await,
         Task::Import { file } => import::run(&settings, &file, json).await,
         Task::Audit => audit::run(&settings, json).await,
         Task::Config => show(&settings, json),
@@ -67,9 +67,15 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     }
 }
 
-async fn migrate(settings: &Settings) -> anyhow::Result<ExitCode> {
-    wiring::migrate(settings).await?;
-    print(&format!("the schema of {} is up to date", settings.store.sqlite_path.display()))?;
+async fn migrate(settings: &Settings, json: bool) -> anyhow::Result<ExitCode> {
+    let applied = wiring::migrate(settings).await?;
+    let path = settings.store.sqlite_path.display();
+    let text = match applied.as_slice() {
+        _ if json => serde_json::json!({ "applied": applied }).to_string(),
+        [] => format!("{path}: the schema was up to date"),
+        applied => format!("{path}: applied {}", applied.join(", ")),
+    };
+    print(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -3,6 +3,7 @@
 use super::print;
 use crate::config::Settings;
 use crate::wiring::{self, SystemClock};
+use anyhow::Context as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -12,12 +13,14 @@ pub(super) async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut running = wiring::start(settings, Arc::new(SystemClock::default())).await?;
     print(&format!("boxoffice is open at http://{}/", reachable(running.address)))?;
-    tokio::select! {
-        _ = terminate.recv() => tracing::info!(signal = "SIGTERM", "stopping"),
-        _ = interrupt.recv() => tracing::info!(signal = "SIGINT", "stopping"),
-        ended = running.ended() => tracing::warn!(server.error = ?ended.err(), "the server ended by itself"),
-    }
+    let ended = tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        ended = running.ended() => ended,
+    };
+    tracing::info!("stopping");
     running.stop().await;
+    ended.context("the server ended by itself")?;
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
 }

@@ -50,7 +50,7 @@ impl Layers {
         // By way of TOML's own types, which refuse a number that does not fit where `config` would cut it off.
         serde_path_to_error::deserialize(merged).map_err(|error| {
             let key = error.path().to_string();
-            ConfigError::Value { key, reason: error.into_inner().to_string().trim_end().to_owned() }
+            ConfigError::Value { key, reason: error.into_inner().message().to_owned() }
         })
     }
 
