@@ -1,4 +1,14 @@
 //! The suites every adapter must pass, whatever its technology.
+//!
+//! An adapter's test names a function that makes a fresh [`Fixture`] (or lock) and gets one test for each case:
+//! `boxoffice_ports::ledger_contract!(make_fixture);`, `room_contract!(make_fixture);`, `lock_contract!(make_lock);`.
+//! Every ledger case ends with a clean audit. [`build`] and [`shop`] are for other tests too.
+
+pub mod build;
+pub mod ledger;
+pub mod lock;
+pub mod room;
+pub mod shop;
 
 use std::any::Any;
 use std::sync::Arc;
@@ -15,4 +25,16 @@ pub struct Fixture {
     pub advance: Arc<dyn Fn(TimeDelta) + Send + Sync>,
     /// Whatever must live as long as the store, such as its temporary folder.
     pub keep: Box<dyn Any + Send + Sync>,
+}
+
+/// One test for each case of a module of this one.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! contract_cases {
+    ($make:path; $($module:ident)::+ { $($case:ident)* }) => {$(
+        #[tokio::test(flavor = "multi_thread")]
+        async fn $case() {
+            ::std::boxed::Box::pin($crate::contract::$($module)::+::$case($make().await)).await;
+        }
+    )*};
 }

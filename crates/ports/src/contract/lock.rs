@@ -1,0 +1,149 @@
+//! What every lock must do.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use boxoffice_domain::{CommandId, Key};
+use tokio::task::JoinSet;
+
+use super::build::{fresh, user};
+use crate::{Lease, Lock, LockError};
+
+/// Longer than any case needs.
+const LONG: Duration = Duration::from_secs(30);
+/// For a lock that is not to be had.
+const SHORT: Duration = Duration::from_millis(50);
+
+fn key() -> Key {
+    Key::Account(user())
+}
+
+fn sorted(mut keys: Vec<Key>) -> Vec<Key> {
+    keys.sort_unstable();
+    keys
+}
+
+async fn take(lock: &Arc<dyn Lock>, keys: Vec<Key>) -> Box<dyn Lease> {
+    lock.acquire(sorted(keys), fresh(), LONG).await.expect("a lock")
+}
+
+/// Whether whoever has it is the same command; `None` when it was to be had.
+async fn refused(lock: &Arc<dyn Lock>, keys: Vec<Key>, owner: CommandId) -> Option<bool> {
+    match lock.acquire(sorted(keys), owner, SHORT).await {
+        Ok(lease) => {
+            lease.release().await;
+            None
+        }
+        Err(LockError::Busy { same_command }) => Some(same_command),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// One test for each case: `lock_contract!(make_lock)`, where `async fn make_lock() -> Arc<dyn Lock>`.
+#[macro_export]
+macro_rules! lock_contract {
+    ($make:path) => {
+        $crate::contract_cases!($make; lock {
+            held_lock_refuses_others_until_it_is_released
+            dropped_lease_gives_back
+            busy_tells_the_same_command_from_another
+            all_keys_or_none
+            waiter_gets_it_when_it_is_released
+            cancelled_waiter_leaves_nothing
+            overlapping_keys_exclude_and_never_deadlock
+        });
+    };
+}
+
+pub async fn held_lock_refuses_others_until_it_is_released(lock: Arc<dyn Lock>) {
+    let (one, other) = (key(), key());
+    let lease = take(&lock, vec![one]).await;
+    assert_eq!(refused(&lock, vec![one], fresh()).await, Some(false));
+    assert_eq!(refused(&lock, vec![other], fresh()).await, None, "another key is another lock");
+    let lost = tokio::time::timeout(SHORT, lease.lost()).await;
+    assert!(lost.is_err(), "a lease that is held is not lost");
+    lease.release().await;
+    assert_eq!(refused(&lock, vec![one], fresh()).await, None);
+}
+
+pub async fn dropped_lease_gives_back(lock: Arc<dyn Lock>) {
+    let one = key();
+    drop(take(&lock, vec![one]).await);
+    take(&lock, vec![one]).await.release().await;
+}
+
+pub async fn busy_tells_the_same_command_from_another(lock: Arc<dyn Lock>) {
+    let (one, owner) = (key(), fresh());
+    let lease = lock.acquire(vec![one], owner, LONG).await.expect("a lock");
+    assert_eq!(refused(&lock, vec![one], owner).await, Some(true));
+    assert_eq!(refused(&lock, vec![one], fresh()).await, Some(false));
+    lease.release().await;
+    let lease = take(&lock, vec![one]).await;
+    assert_eq!(refused(&lock, vec![one], owner).await, Some(false), "an earlier owner is forgotten");
+    lease.release().await;
+}
+
+pub async fn all_keys_or_none(lock: Arc<dyn Lock>) {
+    let keys = sorted(vec![key(), key(), key()]);
+    let last = take(&lock, vec![keys[2]]).await;
+    assert_eq!(refused(&lock, keys.clone(), fresh()).await, Some(false));
+    let first = take(&lock, keys[..2].to_vec()).await;
+    assert_eq!(refused(&lock, vec![keys[1]], fresh()).await, Some(false));
+    first.release().await;
+    last.release().await;
+    take(&lock, keys).await.release().await;
+}
+
+pub async fn waiter_gets_it_when_it_is_released(lock: Arc<dyn Lock>) {
+    let one = key();
+    let lease = take(&lock, vec![one]).await;
+    let waiter = {
+        let lock = Arc::clone(&lock);
+        tokio::spawn(async move { take(&lock, vec![one]).await.release().await })
+    };
+    assert_eq!(refused(&lock, vec![one], fresh()).await, Some(false));
+    assert!(!waiter.is_finished());
+    lease.release().await;
+    tokio::time::timeout(LONG, waiter).await.expect("in time").expect("no panic");
+}
+
+pub async fn cancelled_waiter_leaves_nothing(lock: Arc<dyn Lock>) {
+    let keys = sorted(vec![key(), key()]);
+    let lease = take(&lock, vec![keys[1]]).await;
+    for _ in 0..20 {
+        let waiter = {
+            let (lock, keys) = (Arc::clone(&lock), keys.clone());
+            tokio::spawn(async move { take(&lock, keys).await.release().await })
+        };
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        waiter.abort();
+        assert!(waiter.await.is_err_and(|error| error.is_cancelled()));
+    }
+    take(&lock, vec![keys[0]]).await.release().await;
+    lease.release().await;
+    take(&lock, keys).await.release().await;
+}
+
+pub async fn overlapping_keys_exclude_and_never_deadlock(lock: Arc<dyn Lock>) {
+    let keys = sorted((0..5).map(|_| key()).collect());
+    let inside: Arc<Vec<AtomicU32>> = Arc::new(keys.iter().map(|_| AtomicU32::new(0)).collect());
+    let mut tasks = JoinSet::new();
+    for at in 0..60usize {
+        let wanted: Vec<usize> = (0..5).filter(|bit| (at % 31 + 1) & (1 << bit) != 0).collect();
+        let (lock, inside, keys) = (Arc::clone(&lock), Arc::clone(&inside), wanted.iter().map(|at| keys[*at]).collect::<Vec<_>>());
+        tasks.spawn(async move {
+            let lease = take(&lock, keys).await;
+            for at in &wanted {
+                assert_eq!(inside[*at].fetch_add(1, Ordering::SeqCst), 0, "somebody else is in");
+            }
+            tokio::task::yield_now().await;
+            for at in &wanted {
+                inside[*at].fetch_sub(1, Ordering::SeqCst);
+            }
+            lease.release().await;
+        });
+    }
+    let done = tokio::time::timeout(LONG, tasks.join_all()).await;
+    assert!(done.is_ok(), "everybody gets a turn");
+}

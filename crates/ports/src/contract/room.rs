@@ -1,0 +1,428 @@
+//! What every waiting room must do: one place for each user, in order of arrival, and never too many (I4).
+//!
+//! A turn's length is the adapter's own setting; the cases learn it from `active_until`.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use boxoffice_domain::{
+    Admission, AdmissionMode, ConcertId, PerInterval, Place, QueueEntryId, QueueStatus, RoomCounts, Stock, Timestamp, UserId,
+};
+use chrono::TimeDelta;
+use tokio::task::JoinSet;
+
+use super::Fixture;
+use super::build::{admission, fresh, user};
+use super::shop::Shop;
+use crate::{RoomError, RoomTerms, Ticked, WaitingRoom};
+
+/// More seats than anybody here could take.
+const PLENTY: Stock = Stock { obtainable: 1_000_000, linked: true };
+
+/// One test for each case: `room_contract!(make_fixture)`, where `async fn make_fixture() -> Fixture`.
+#[macro_export]
+macro_rules! room_contract {
+    ($make:path) => {
+        $crate::contract_cases!($make; room {
+            room_that_was_not_opened_is_none
+            joins_of_one_user_at_once_are_one_place
+            joins_of_many_users_at_once_are_distinct_places
+            promotion_is_in_order_of_arrival
+            nobody_is_promoted_before_the_sale
+            never_more_active_than_allowed_nor_faster_than_the_rate
+            stock_limits_the_active
+            sold_out_stops_promotion_and_a_returned_seat_undoes_it
+            pausing_draining_and_resuming
+            admission_is_kept_when_the_room_is_opened_again
+            turn_ends_at_its_instant_without_a_tick
+            leaving_and_paying_end_an_entry
+            joining_after_the_end_is_a_new_entry_at_the_end
+            rooms_are_each_concerts_own
+        });
+    };
+}
+
+/// The room of one concert.
+struct Hall {
+    shop: Arc<Shop>,
+    room: Arc<dyn WaitingRoom>,
+    concert: ConcertId,
+}
+
+impl Hall {
+    async fn open(fixture: Fixture, admission: Admission) -> Arc<Self> {
+        Self::open_for_sale(fixture, admission, None).await
+    }
+
+    async fn open_for_sale(fixture: Fixture, admission: Admission, sale_in: Option<TimeDelta>) -> Arc<Self> {
+        let shop = Shop::open(fixture).await;
+        let (room, concert) = (Arc::clone(&shop.fixture.room), shop.concert);
+        let now = shop.now().await;
+        let terms = RoomTerms { concert, sale_starts_at: sale_in.map(|by| now + by), admission };
+        room.open(terms).await.expect("a room");
+        Arc::new(Self { shop, room, concert })
+    }
+
+    async fn join(&self, user: UserId) -> Place {
+        self.room.join(self.concert, user, fresh()).await.expect("a place").place
+    }
+
+    async fn join_many(&self, count: usize) -> Vec<Place> {
+        let mut places = Vec::with_capacity(count);
+        for _ in 0..count {
+            places.push(self.join(user()).await);
+        }
+        places
+    }
+
+    async fn tick(&self, stock: Stock) -> Ticked {
+        self.room.tick(self.concert, stock).await.expect("a tick")
+    }
+
+    /// As a poll sees it; the place where the truth is must agree.
+    async fn place(&self, entry: QueueEntryId) -> Place {
+        let place = self.room.place(self.concert, entry).await.expect("a room").expect("a place");
+        let touched = self.room.touch(self.concert, entry).await.expect("a room").expect("a place");
+        assert_eq!((touched.status, touched.arrival, touched.active_until), (place.status, place.arrival, place.active_until));
+        place
+    }
+
+    async fn status(&self, entry: QueueEntryId) -> QueueStatus {
+        self.place(entry).await.status
+    }
+
+    async fn counts(&self) -> RoomCounts {
+        self.room.counts(self.concert).await.expect("counts")
+    }
+
+    async fn leave(&self, entry: QueueEntryId) {
+        self.room.leave(self.concert, entry).await.expect("left");
+    }
+
+    async fn finish(&self, user: UserId) {
+        self.room.finish(self.concert, user).await.expect("finished");
+    }
+
+    async fn set(&self, admission: Admission) {
+        self.room.set_admission(self.concert, admission).await.expect("an admission");
+    }
+
+    /// Moves time to the instant at which this turn ends.
+    async fn advance_to_end(&self, place: &Place) {
+        let left = place.active_until.expect("a turn") - self.shop.now().await;
+        self.shop.advance(left.max(TimeDelta::zero()));
+    }
+}
+
+fn at_most(max_active: u32) -> Admission {
+    Admission { max_active, ..admission() }
+}
+
+pub async fn room_that_was_not_opened_is_none(fixture: Fixture) {
+    let (room, concert) = (Arc::clone(&fixture.room), fresh());
+    assert!(matches!(room.join(concert, user(), fresh()).await, Err(RoomError::NoRoom)));
+    assert!(matches!(room.place(concert, fresh()).await, Err(RoomError::NoRoom)));
+    assert!(matches!(room.touch(concert, fresh()).await, Err(RoomError::NoRoom)));
+    assert!(matches!(room.tick(concert, PLENTY).await, Err(RoomError::NoRoom)));
+    assert!(matches!(room.counts(concert).await, Err(RoomError::NoRoom)));
+    assert!(matches!(room.admission(concert).await, Err(RoomError::NoRoom)));
+    let hall = Hall::open(fixture, admission()).await;
+    assert_eq!(hall.room.place(hall.concert, fresh()).await.expect("a room"), None, "an entry that is not known");
+    assert_eq!(hall.room.touch(hall.concert, fresh()).await.expect("a room"), None);
+    hall.leave(fresh()).await;
+    hall.finish(user()).await;
+    assert_eq!(hall.counts().await, RoomCounts::default());
+}
+
+pub async fn joins_of_one_user_at_once_are_one_place(fixture: Fixture) {
+    let hall = Hall::open(fixture, admission()).await;
+    hall.join_many(3).await;
+    let ann = user();
+    let mut tasks = JoinSet::new();
+    for _ in 0..1_000 {
+        let hall = Arc::clone(&hall);
+        tasks.spawn(async move { hall.room.join(hall.concert, ann, fresh()).await.expect("a place") });
+    }
+    let all = tasks.join_all().await;
+    assert_eq!(all.iter().filter(|entered| entered.new).count(), 1);
+    let entries: HashSet<_> = all.iter().map(|entered| (entered.place.entry, entered.place.arrival)).collect();
+    assert_eq!(entries.len(), 1);
+    assert_eq!((all[0].place.user, all[0].place.arrival, all[0].place.ahead), (ann, 4, Some(3)));
+    assert_eq!(hall.counts().await.waiting, 4);
+    // Others come and go: the place stays, on whatever device.
+    hall.join_many(2).await;
+    let entered = hall.room.join(hall.concert, ann, fresh()).await.expect("a place");
+    assert_eq!((entered.new, entered.place), (false, all[0].place.clone()));
+}
+
+pub async fn joins_of_many_users_at_once_are_distinct_places(fixture: Fixture) {
+    const USERS: u64 = 300;
+    let hall = Hall::open(fixture, admission()).await;
+    let mut tasks = JoinSet::new();
+    for _ in 0..USERS {
+        let hall = Arc::clone(&hall);
+        tasks.spawn(async move { hall.join(user()).await });
+    }
+    let places = tasks.join_all().await;
+    let mut arrivals: Vec<_> = places.iter().map(|place| place.arrival).collect();
+    arrivals.sort_unstable();
+    assert_eq!(arrivals, (1..=USERS).collect::<Vec<_>>());
+    assert_eq!(hall.counts().await.waiting, USERS);
+    for place in &places {
+        assert_eq!(hall.place(place.entry).await.ahead, Some(place.arrival - 1));
+    }
+}
+
+pub async fn promotion_is_in_order_of_arrival(fixture: Fixture) {
+    let hall = Hall::open(fixture, at_most(3)).await;
+    let places = hall.join_many(6).await;
+    assert_eq!(places[5].ahead, Some(5));
+    assert!(places.iter().all(|place| place.status == QueueStatus::Waiting && place.active_until.is_none()));
+    hall.leave(places[1].entry).await;
+    assert_eq!(hall.place(places[5].entry).await.ahead, Some(4));
+    assert_eq!(hall.tick(PLENTY).await, Ticked { promoted: 3, expired: 0 });
+    for at in [0, 2, 3] {
+        let place = hall.place(places[at].entry).await;
+        assert_eq!((place.status, place.ahead, place.arrival), (QueueStatus::Active, Some(0), at as u64 + 1));
+        assert!(place.active_until.is_some_and(|until| until > places[0].sale_starts_at.unwrap_or_default()));
+    }
+    assert_eq!(hall.status(places[1].entry).await, QueueStatus::Left);
+    let last = hall.place(places[5].entry).await;
+    assert_eq!((last.status, last.ahead, last.arrival), (QueueStatus::Waiting, Some(1), 6), "a place is a fixed ordinal");
+    let counts = hall.counts().await;
+    assert_eq!((counts.waiting, counts.active, counts.left), (2, 3, 1));
+    assert!(counts.admitted_per_s > 0.0);
+    assert!(last.eta.is_some(), "the rate has been measured");
+    assert_eq!(hall.tick(PLENTY).await, Ticked::default());
+}
+
+pub async fn nobody_is_promoted_before_the_sale(fixture: Fixture) {
+    let hall = Hall::open_for_sale(fixture, admission(), Some(TimeDelta::seconds(600))).await;
+    let places = hall.join_many(3).await;
+    for (place, arrival) in places.iter().zip(1..) {
+        assert_eq!((place.status, place.ahead, place.arrival, &place.eta), (QueueStatus::PreSale, None, arrival, &None));
+        assert!(place.sale_starts_at.is_some());
+    }
+    assert_eq!(hall.tick(PLENTY).await, Ticked::default());
+    // Opening again brings the start of sale up to date.
+    let later = hall.shop.now().await + TimeDelta::seconds(1_200);
+    hall.room.open(RoomTerms { concert: hall.concert, sale_starts_at: Some(later), admission: admission() }).await.expect("a room");
+    hall.shop.advance(TimeDelta::seconds(601));
+    assert_eq!(hall.tick(PLENTY).await, Ticked::default());
+    assert_eq!(hall.status(places[0].entry).await, QueueStatus::PreSale);
+    hall.shop.advance(TimeDelta::seconds(601));
+    let place = hall.place(places[2].entry).await;
+    assert_eq!((place.status, place.ahead), (QueueStatus::Waiting, Some(2)), "open at the instant, without a tick");
+    assert_eq!(hall.tick(PLENTY).await.promoted, 3);
+}
+
+/// I4, sampled while two tasks tick: the count of the active at every step, and every window of the rate's length.
+pub async fn never_more_active_than_allowed_nor_faster_than_the_rate(fixture: Fixture) {
+    const USERS: usize = 60;
+    const ROUNDS_MAX: u32 = 5_000;
+    let rate = PerInterval { count: 5, seconds: 2 };
+    let hall = Hall::open(fixture, Admission { max_active: 8, per_interval: Some(rate), ..admission() }).await;
+    let places = hall.join_many(USERS).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut tickers = JoinSet::new();
+    for _ in 0..2 {
+        let (hall, stop) = (Arc::clone(&hall), Arc::clone(&stop));
+        tickers.spawn(async move {
+            let mut promoted = 0;
+            while !stop.load(Ordering::SeqCst) {
+                promoted += hall.tick(PLENTY).await.promoted;
+                tokio::task::yield_now().await;
+            }
+            promoted
+        });
+    }
+    // All turns are equally long, so the ends of the turns are as far apart as the promotions were.
+    let mut ends: BTreeMap<QueueEntryId, Timestamp> = BTreeMap::new();
+    let mut full = false;
+    for round in 0..ROUNDS_MAX {
+        let active = hall.counts().await.active;
+        assert!(active <= 8, "{active} are active");
+        full |= active == 8;
+        for place in &places {
+            let now = hall.room.place(hall.concert, place.entry).await.expect("a room").expect("a place");
+            if let Some(until) = now.active_until {
+                ends.insert(place.entry, until);
+            }
+        }
+        if ends.len() == USERS {
+            break;
+        }
+        // Whoever is seen active goes in time, but not at once, so that both limits come to bear.
+        if round % 12 == 0 {
+            for entry in ends.keys().rev().take(3) {
+                hall.leave(*entry).await;
+            }
+            for entry in ends.keys() {
+                if hall.counts().await.active < 8 {
+                    break;
+                }
+                hall.leave(*entry).await;
+            }
+        }
+        hall.shop.advance(TimeDelta::milliseconds(100));
+    }
+    stop.store(true, Ordering::SeqCst);
+    let promoted: u64 = tickers.join_all().await.into_iter().sum();
+    assert_eq!((ends.len(), promoted), (USERS, USERS as u64), "everybody had a turn, once");
+    assert!(full, "the limit was reached");
+    let mut ends: Vec<_> = ends.into_values().collect();
+    ends.sort_unstable();
+    let window = TimeDelta::seconds(i64::from(rate.seconds));
+    for group in ends.windows(rate.count as usize + 1) {
+        let span = group[group.len() - 1] - group[0];
+        assert!(span >= window, "{} promotions within {span}", group.len());
+    }
+}
+
+pub async fn stock_limits_the_active(fixture: Fixture) {
+    let hall = Hall::open(fixture, admission()).await;
+    let places = hall.join_many(10).await;
+    assert_eq!(hall.tick(Stock { obtainable: 4, linked: true }).await.promoted, 4);
+    assert_eq!(hall.tick(Stock { obtainable: 4, linked: true }).await.promoted, 0);
+    hall.finish(places[0].user).await;
+    assert_eq!(hall.tick(Stock { obtainable: 3, linked: true }).await.promoted, 0, "a sold seat took the slot with it");
+    assert_eq!(hall.tick(Stock { obtainable: 5, linked: true }).await.promoted, 2);
+    assert_eq!(hall.tick(Stock { obtainable: 1, linked: false }).await.promoted, 4, "not limited by it");
+}
+
+pub async fn sold_out_stops_promotion_and_a_returned_seat_undoes_it(fixture: Fixture) {
+    let hall = Hall::open(fixture, at_most(1)).await;
+    let places = hall.join_many(3).await;
+    for linked in [true, false] {
+        assert_eq!(hall.tick(Stock { obtainable: 0, linked }).await.promoted, 0);
+        let place = hall.place(places[2].entry).await;
+        assert_eq!((place.status, place.ahead, place.arrival), (QueueStatus::SoldOut, Some(2), 3), "places stay");
+    }
+    assert_eq!(hall.join(user()).await.status, QueueStatus::SoldOut, "one may still join");
+    assert_eq!(hall.tick(Stock { obtainable: 1, linked: true }).await.promoted, 1);
+    assert_eq!(hall.status(places[0].entry).await, QueueStatus::Active);
+    assert_eq!(hall.status(places[1].entry).await, QueueStatus::Waiting);
+    hall.tick(Stock { obtainable: 0, linked: true }).await;
+    assert_eq!(hall.status(places[0].entry).await, QueueStatus::Active, "who has a turn keeps it");
+}
+
+pub async fn pausing_draining_and_resuming(fixture: Fixture) {
+    let hall = Hall::open(fixture, admission()).await;
+    let ann = hall.join(user()).await;
+    hall.set(Admission { mode: AdmissionMode::Paused, ..admission() }).await;
+    assert_eq!(hall.tick(PLENTY).await.promoted, 0);
+    let ben = hall.join(user()).await;
+    assert_eq!((ben.status, ben.arrival), (QueueStatus::Waiting, 2), "joining goes on");
+
+    hall.set(Admission { mode: AdmissionMode::Draining, ..at_most(1) }).await;
+    assert!(matches!(hall.room.join(hall.concert, user(), fresh()).await, Err(RoomError::Closed)));
+    assert_eq!(hall.join(ann.user).await.entry, ann.entry, "who is there is found");
+    assert_eq!(hall.tick(PLENTY).await.promoted, 1, "who waits is still admitted");
+    assert_eq!(hall.status(ann.entry).await, QueueStatus::Active);
+
+    hall.set(Admission { mode: AdmissionMode::Running, ..admission() }).await;
+    assert_eq!(hall.join(user()).await.arrival, 3);
+    assert_eq!(hall.tick(PLENTY).await.promoted, 2);
+}
+
+pub async fn admission_is_kept_when_the_room_is_opened_again(fixture: Fixture) {
+    let hall = Hall::open(fixture, at_most(5)).await;
+    assert_eq!(hall.room.admission(hall.concert).await.expect("an admission"), at_most(5));
+    let changed = Admission { mode: AdmissionMode::Paused, max_active: 9, per_interval: Some(PerInterval { count: 3, seconds: 7 }) };
+    hall.set(changed).await;
+    let place = hall.join(user()).await;
+    let terms = RoomTerms { concert: hall.concert, sale_starts_at: None, admission: at_most(5) };
+    hall.room.open(terms).await.expect("opening again is harmless");
+    assert_eq!(hall.room.admission(hall.concert).await.expect("an admission"), changed);
+    assert_eq!(hall.place(place.entry).await.arrival, 1);
+    assert_eq!(hall.tick(PLENTY).await.promoted, 0);
+}
+
+pub async fn turn_ends_at_its_instant_without_a_tick(fixture: Fixture) {
+    let hall = Hall::open(fixture, at_most(1)).await;
+    let places = hall.join_many(2).await;
+    hall.tick(PLENTY).await;
+    let active = hall.place(places[0].entry).await;
+    hall.advance_to_end(&active).await;
+    let over = hall.place(places[0].entry).await;
+    assert_eq!((over.status, over.active_until, over.ahead), (QueueStatus::Expired, None, None));
+    let counts = hall.counts().await;
+    assert_eq!((counts.active, counts.expired, counts.waiting), (0, 1, 1));
+    // Paying or leaving too late changes nothing.
+    hall.finish(active.user).await;
+    hall.leave(active.entry).await;
+    assert_eq!(hall.status(places[0].entry).await, QueueStatus::Expired);
+    assert_eq!(hall.tick(PLENTY).await.promoted, 1, "the slot is free");
+    let counts = hall.counts().await;
+    assert_eq!((counts.active, counts.expired, counts.served, counts.left), (1, 1, 0, 0), "counted once");
+
+    let next = hall.place(places[1].entry).await;
+    hall.advance_to_end(&next).await;
+    assert_eq!(hall.tick(PLENTY).await, Ticked { promoted: 0, expired: 1 });
+}
+
+pub async fn leaving_and_paying_end_an_entry(fixture: Fixture) {
+    let hall = Hall::open(fixture, at_most(2)).await;
+    let places = hall.join_many(4).await;
+    hall.tick(PLENTY).await;
+    hall.finish(places[2].user).await;
+    assert_eq!(hall.status(places[2].entry).await, QueueStatus::Waiting, "who waits has nothing to finish");
+    for _ in 0..2 {
+        hall.finish(places[0].user).await;
+        hall.leave(places[1].entry).await;
+        hall.leave(places[3].entry).await;
+    }
+    hall.leave(places[0].entry).await;
+    let statuses = [QueueStatus::Done, QueueStatus::Left, QueueStatus::Waiting, QueueStatus::Left];
+    for (place, expected) in places.iter().zip(statuses) {
+        let place = hall.place(place.entry).await;
+        assert_eq!(place.status, expected);
+        assert_eq!(place.active_until, None);
+    }
+    let counts = hall.counts().await;
+    assert_eq!((counts.waiting, counts.active, counts.served, counts.left, counts.expired), (1, 0, 1, 2, 0));
+    assert_eq!(hall.tick(PLENTY).await, Ticked { promoted: 1, expired: 0 });
+}
+
+pub async fn joining_after_the_end_is_a_new_entry_at_the_end(fixture: Fixture) {
+    let hall = Hall::open(fixture, at_most(3)).await;
+    let places = hall.join_many(3).await;
+    hall.tick(PLENTY).await;
+    let waiting = hall.join(user()).await;
+    hall.finish(places[0].user).await;
+    hall.leave(places[1].entry).await;
+    let active = hall.place(places[2].entry).await;
+    hall.advance_to_end(&active).await;
+    for (old, arrival) in places.iter().zip(5..) {
+        let entered = hall.room.join(hall.concert, old.user, fresh()).await.expect("a place");
+        assert!(entered.new && entered.place.entry != old.entry);
+        assert_eq!((entered.place.status, entered.place.arrival), (QueueStatus::Waiting, arrival));
+        assert!(hall.status(old.entry).await.is_ended(), "the old entry stays as it ended");
+        let again = hall.room.join(hall.concert, old.user, fresh()).await.expect("a place");
+        assert_eq!((again.new, again.place.entry), (false, entered.place.entry));
+    }
+    hall.set(at_most(1)).await;
+    assert_eq!(hall.tick(PLENTY).await.promoted, 1);
+    assert_eq!(hall.status(waiting.entry).await, QueueStatus::Active);
+    let counts = hall.counts().await;
+    assert_eq!((counts.waiting, counts.active, counts.served, counts.left, counts.expired), (3, 1, 1, 1, 1));
+}
+
+pub async fn rooms_are_each_concerts_own(fixture: Fixture) {
+    let hall = Hall::open(fixture, at_most(1)).await;
+    let mut plan = super::build::demo_plan(hall.shop.now().await);
+    plan.key = "another".to_owned();
+    let other = hall.shop.fixture.stores.catalog.import(vec![plan], admission()).await.expect("an import")[0].id;
+    hall.room.open(RoomTerms { concert: other, sale_starts_at: None, admission: at_most(1) }).await.expect("a room");
+    let ann = user();
+    let here = hall.join(ann).await;
+    let there = hall.room.join(other, ann, fresh()).await.expect("a place").place;
+    assert_eq!((here.arrival, there.arrival), (1, 1));
+    assert!(here.entry != there.entry);
+    hall.tick(PLENTY).await;
+    assert_eq!(hall.status(here.entry).await, QueueStatus::Active);
+    let there = hall.room.place(other, there.entry).await.expect("a room").expect("a place");
+    assert_eq!(there.status, QueueStatus::Waiting);
+    assert_eq!(hall.room.place(other, here.entry).await.expect("a room"), None, "an entry opens only its own concert");
+}
