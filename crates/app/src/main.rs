@@ -9,7 +9,7 @@ async fn main() -> ExitCode {
     match cli::run(Arguments::parse()).await {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("boxoffice: {error:#}");
+            eprintln!("boxoffice: {}", cli::describe(&error));
             ExitCode::FAILURE
         }
     }

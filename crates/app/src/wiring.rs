@@ -273,7 +273,7 @@ pub async fn migrate(settings: &Settings) -> Result<Vec<String>, StartError> {
     }
 }
 
-/// The store alone, for a command that works beside a running server. Created when it is not there.
+/// The store alone, for a command that works beside a running server. Created and migrated like a server's.
 pub async fn open_stores(settings: &Settings) -> Result<Stores, StartError> {
     match settings.store.backend {
         StoreBackend::Memory => Err(StartError::NothingKept),
@@ -284,13 +284,15 @@ pub async fn open_stores(settings: &Settings) -> Result<Stores, StartError> {
     }
 }
 
-/// [`open_stores`], but a store that is not there stays so.
+/// [`open_stores`] for a command that only reads: a store that is not there, or whose schema is behind, stays so.
 pub async fn open_existing_stores(settings: &Settings) -> Result<Stores, StartError> {
-    let path = &settings.store.sqlite_path;
-    if settings.store.backend == StoreBackend::Sqlite && !path.exists() {
-        return Err(StartError::NoStore(path.display().to_string()));
+    let store = &settings.store;
+    if store.backend == StoreBackend::Sqlite && !store.sqlite_path.exists() {
+        return Err(StartError::NoStore(store.sqlite_path.display().to_string()));
     }
-    open_stores(settings).await
+    let mut settings = settings.clone();
+    settings.store.migrate_on_start = false;
+    open_stores(&settings).await
 }
 
 #[cfg(feature = "sqlite")]

@@ -85,6 +85,11 @@ fn show(settings: &Settings, json: bool) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// An error and its causes on one line; what an error already says of its cause is not said twice.
+pub fn describe(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).reduce(|said, cause| if said.contains(&cause) { said } else { format!("{said}: {cause}") }).unwrap_or_default()
+}
+
 /// A line, or several, to standard output. Whoever reads it may have enough: a closed pipe is no error.
 fn print(text: &str) -> anyhow::Result<()> {
     let mut stdout = std::io::stdout().lock();
@@ -102,6 +107,12 @@ mod tests {
     #[test]
     fn command_line_is_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn causes_are_told_once() {
+        let store = boxoffice_ports::StoreError::Unavailable("disk full".into());
+        assert_eq!(describe(&anyhow::Error::from(store).context("import")), "import: the store is unavailable: disk full");
     }
 
     #[test]
