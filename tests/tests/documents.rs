@@ -1,0 +1,209 @@
+//! The documents that speak of the code are held against it: `tests/README.md` against the tests there are and the
+//! routes that are served, `crates/README.md` against the files there are.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests lie in the repository").to_path_buf()
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// What stands in backticks, line by line, outside of fenced blocks.
+fn quoted(markdown: &str) -> Vec<(usize, &str)> {
+    let mut found = Vec::new();
+    let mut fenced = false;
+    for (at, line) in markdown.lines().enumerate() {
+        if line.trim_start().starts_with("```") {
+            fenced = !fenced;
+        } else if !fenced {
+            found.extend(line.split('`').skip(1).step_by(2).map(|text| (at + 1, text)));
+        }
+    }
+    found
+}
+
+/// The rows of all tables, as cells, without heads and rules.
+fn rows(markdown: &str) -> Vec<(usize, Vec<&str>)> {
+    let lines: Vec<_> = markdown.lines().collect();
+    let is_rule = |at: usize| lines.get(at).is_some_and(|line| line.starts_with("| ---") || line.starts_with("|---"));
+    let is_row = |at: &usize| lines[*at].starts_with('|') && !is_rule(*at) && !is_rule(*at + 1);
+    let cells = |at: usize| lines[at].trim().trim_matches('|').split('|').map(str::trim).collect();
+    (0..lines.len()).filter(is_row).map(|at| (at + 1, cells(at))).collect()
+}
+
+/// A test's name: its path in the source, `tests` modules left out.
+fn is_test_name(text: &str) -> bool {
+    text.contains("::") && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == ':')
+}
+
+/// `crates/domain/src/decide/tests/holds.rs` is `domain::decide::holds`; `tests/tests/e2e/booking.rs` is `e2e::booking`.
+fn module_of(path: &str) -> String {
+    let mut segments: Vec<_> = path.trim_end_matches(".rs").split('/').collect();
+    segments.remove(0);
+    segments.retain(|segment| !matches!(*segment, "src" | "tests" | "mod" | "lib" | "main"));
+    segments.join("::")
+}
+
+/// The functions marked as tests in a source, with their modules. Cases of a contract are not marked: they are
+/// functions of the contract that its macro lists.
+fn tests_of(path: &str, text: &str, listed: &BTreeSet<&str>) -> Vec<String> {
+    let module = module_of(path);
+    let mut found = Vec::new();
+    let mut marked = false;
+    for line in text.lines().map(str::trim) {
+        let case = path.starts_with("crates/ports/src/contract/") && line.starts_with("pub async fn ");
+        if let Some(name) = function_named(line) {
+            if marked || case && listed.contains(name) {
+                found.push(format!("{module}::{name}"));
+            }
+            marked = false;
+        } else if line.starts_with("#[") && line.contains("test") && !line.contains("cfg") {
+            marked = true;
+        }
+    }
+    found
+}
+
+fn function_named(line: &str) -> Option<&str> {
+    let line = line.strip_prefix("pub ").unwrap_or(line);
+    let line = line.strip_prefix("async ").unwrap_or(line);
+    line.strip_prefix("fn ")?.split(['(', '<']).next()
+}
+
+fn sources() -> BTreeMap<String, String> {
+    fn walk(folder: &Path, into: &mut BTreeMap<String, String>) {
+        for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                walk(&path, into);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let name = path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
+                into.insert(name, fs::read_to_string(&path).unwrap());
+            }
+        }
+    }
+    let mut all = BTreeMap::new();
+    for folder in ["crates", "tests"] {
+        walk(&root().join(folder), &mut all);
+    }
+    all
+}
+
+fn all_tests(sources: &BTreeMap<String, String>) -> BTreeSet<String> {
+    // The macros list cases as bare words, one a line.
+    let macros = sources.iter().filter(|(path, text)| path.starts_with("crates/ports/src/contract") && text.contains("macro_rules!"));
+    let listed: BTreeSet<_> = macros.flat_map(|(_, text)| text.lines().flat_map(str::split_whitespace)).collect();
+    sources.iter().flat_map(|(path, text)| tests_of(path, text, &listed)).collect()
+}
+
+/// What is wrong with `tests/README.md`, given the tests there are.
+fn unnamed(markdown: &str, tests: &BTreeSet<String>) -> Vec<String> {
+    let mut faults: Vec<_> = quoted(markdown)
+        .into_iter()
+        .filter(|(_, text)| is_test_name(text) && !tests.contains(*text))
+        .map(|(line, text)| format!("tests/README.md:{line}: there is no test `{text}`"))
+        .collect();
+    for (line, cells) in rows(markdown) {
+        if !cells[1..].iter().any(|cell| quoted(cell).iter().any(|(_, text)| is_test_name(text))) {
+            faults.push(format!("tests/README.md:{line}: `{}` names no test", cells[0]));
+        }
+    }
+    faults
+}
+
+/// `GET /a/{id}`, whatever the parameter is called.
+fn route(method: &str, path: &str) -> String {
+    let segments = path.split('/').map(|segment| if segment.starts_with('{') { "{}" } else { segment });
+    format!("{} {}", method.to_uppercase(), segments.collect::<Vec<_>>().join("/"))
+}
+
+/// Routes that rows begin with.
+fn routes_named(markdown: &str) -> BTreeSet<String> {
+    let first_cells = rows(markdown).into_iter().flat_map(|(_, cells)| quoted(cells[0]));
+    first_cells.filter_map(|(_, text)| text.split_once(' ')).filter(|(_, path)| path.starts_with('/')).map(|(m, p)| route(m, p)).collect()
+}
+
+/// Paths of files and folders that a text of `crates/` names: from there, or from the repository's root.
+fn missing_paths(markdown: &str, exists: impl Fn(&str) -> bool) -> Vec<String> {
+    let is_path = |text: &str| {
+        let ends = [".rs", ".toml", ".md", ".sql", "/"].iter().any(|end| text.ends_with(end));
+        ends && text.contains('/') && text.chars().all(|c| c.is_ascii_alphanumeric() || "_-./".contains(c))
+    };
+    let named = quoted(markdown).into_iter().filter(|(_, text)| is_path(text) && !text.starts_with('/'));
+    named.filter(|(_, path)| !exists(path)).map(|(line, path)| format!("crates/README.md:{line}: there is no `{path}`")).collect()
+}
+
+#[test]
+fn every_test_that_the_readme_names_exists() {
+    let tests = all_tests(&sources());
+    assert!(tests.len() > 100, "only {} tests were found: the search is broken", tests.len());
+    let faults = unnamed(&read("tests/README.md"), &tests);
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn every_route_and_invariant_has_a_row() {
+    let readme = read("tests/README.md");
+    let openapi = serde_json::to_value(boxoffice::http::openapi()).unwrap();
+    let mut served = BTreeSet::new();
+    for (path, methods) in openapi["paths"].as_object().unwrap() {
+        let methods = methods.as_object().unwrap().keys().filter(|key| ["get", "post", "put", "patch", "delete"].contains(&key.as_str()));
+        served.extend(methods.map(|method| route(method, path)));
+    }
+    assert!(!served.is_empty());
+    let named = routes_named(&readme);
+    assert_eq!(served.difference(&named).collect::<Vec<_>>(), Vec::<&String>::new(), "routes without a row in tests/README.md");
+    assert_eq!(
+        named.difference(&served).collect::<Vec<_>>(),
+        Vec::<&String>::new(),
+        "rows for routes that are not in the OpenAPI document"
+    );
+    for invariant in (1..=12).map(|n| format!("I{n}")) {
+        assert!(rows(&readme).iter().any(|(_, cells)| cells[0].starts_with(&format!("{invariant} "))), "{invariant} has no row");
+    }
+}
+
+#[test]
+fn the_map_of_the_code_names_what_there_is() {
+    let readme = read("crates/README.md");
+    let exists = |path: &str| root().join("crates").join(path).exists() || root().join(path).exists();
+    let mut faults = missing_paths(&readme, exists);
+    let named: BTreeSet<_> = quoted(&readme).into_iter().map(|(_, text)| text.trim_end_matches('/')).collect();
+    for path in sources().keys() {
+        // The first level of each crate: a file, or the folder that a module has become.
+        let segments: Vec<_> = path.split('/').collect();
+        let ["crates", of, "src", first, ..] = segments[..] else { continue };
+        let module = first.trim_end_matches(".rs");
+        let names = [format!("{of}/src/{module}.rs"), format!("{of}/src/{module}")];
+        if !["lib", "testing"].contains(&module) && !names.iter().any(|name| named.contains(name.as_str())) {
+            faults.push(format!("crates/README.md: the map lacks `{}`", names[usize::from(segments.len() > 4)]));
+        }
+    }
+    faults.dedup();
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn a_document_that_is_out_of_step_is_found() {
+    let tests = tests_of("crates/domain/src/decide/tests/holds.rs", "#[test]\nfn it_holds() {}\nfn helper() {}", &BTreeSet::new());
+    assert_eq!(tests, ["domain::decide::holds::it_holds"]);
+    let contract = "pub async fn listed(f: Fixture) {}\npub async fn forgotten(f: Fixture) {}\n#[tokio::test]\nasync fn real() {}";
+    let cases = tests_of("crates/ports/src/contract/room.rs", contract, &BTreeSet::from(["listed"]));
+    assert_eq!(cases, ["ports::contract::room::listed", "ports::contract::room::real"]);
+    assert_eq!(module_of("tests/tests/e2e/booking.rs"), "e2e::booking");
+
+    let tests = tests.into_iter().collect();
+    let table = |row: &str| format!("| what | tests |\n| --- | --- |\n{row}\n");
+    assert!(unnamed(&table("| a hold | `domain::decide::holds::it_holds` |"), &tests).is_empty());
+    assert_eq!(unnamed(&table("| a hold | `domain::decide::holds::it_helds` |"), &tests).len(), 1);
+    assert_eq!(unnamed(&table("| a hold | by hand |"), &tests).len(), 1, "a row without any test");
+    assert_eq!(routes_named(&table("| `GET /a/{id}/b` | x |")), BTreeSet::from(["GET /a/{}/b".to_owned()]));
+
+    let exists = |path: &str| path == "domain/src/room.rs";
+    assert!(missing_paths("see `domain/src/room.rs`, `Room`, and `/api/x/`\n```\n`gone/x.rs`\n```", exists).is_empty());
+    assert_eq!(missing_paths("see `domain/src/rooms.rs`", exists).len(), 1);
+}
