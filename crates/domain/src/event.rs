@@ -119,3 +119,70 @@ impl Event {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+    use uuid::Uuid;
+
+    const CHANGES: [ReservationChange; 5] = [
+        ReservationChange::Held,
+        ReservationChange::Released,
+        ReservationChange::Expired,
+        ReservationChange::Confirmed,
+        ReservationChange::Cancelled,
+    ];
+
+    fn seat_event(change: ReservationChange, date: u128, seat: SeatNumber, reservation: u128) -> Event {
+        let key = SeatKey { date: Uuid::from_u128(date).into(), number: seat };
+        Event::seat(change, key, Uuid::from_u128(reservation).into())
+    }
+
+    #[test]
+    fn a_seats_events_share_a_shard_and_seats_spread_over_all() {
+        let mut used = BTreeMap::new();
+        for seat in 1..=1_600 {
+            let shard = seat_event(ReservationChange::Held, 7, seat, 1).shard();
+            assert!(shard < OUTBOX_SHARDS);
+            *used.entry(shard).or_insert(0) += 1;
+            for (reservation, change) in CHANGES.into_iter().enumerate() {
+                assert_eq!(seat_event(change, 7, seat, reservation as u128).shard(), shard, "{change:?} of seat {seat}");
+            }
+        }
+        assert_eq!(used.len() as u32, OUTBOX_SHARDS);
+        assert!(used.values().all(|seats| (50..200).contains(seats)), "{used:?}");
+    }
+
+    #[test]
+    fn a_wallets_events_share_a_shard() {
+        let (user, other) = (UserId(Uuid::from_u128(5)), Uuid::from_u128(9));
+        let charged = Event::WalletCharged { user, entry: other.into(), amount: 1, balance: 1 };
+        let used = Event::WalletUsed { user, entry: other.into(), amount: 1, balance: 0 };
+        assert_eq!(charged.shard(), used.shard());
+    }
+
+    #[test]
+    fn events_survive_json_and_say_their_type() {
+        let kinds: Vec<_> = CHANGES.iter().map(|change| seat_event(*change, 1, 2, 3).kind()).collect();
+        assert_eq!(
+            kinds,
+            ["reservation.held", "reservation.released", "reservation.expired", "reservation.confirmed", "reservation.cancelled"]
+        );
+        let (user, concert, id) = (Uuid::from_u128(5).into(), Uuid::from_u128(6).into(), Uuid::from_u128(7));
+        let paid = Event::PaymentPaid {
+            payment: id.into(),
+            reservation: id.into(),
+            user,
+            concert,
+            amount: i64::MAX,
+            points_spent: 0,
+            points_granted: 3,
+        };
+        assert_eq!(paid.kind(), "payment.paid");
+        for event in [paid, seat_event(ReservationChange::Held, 1, u32::MAX, 3)] {
+            let json = serde_json::to_string(&event).unwrap();
+            assert_eq!(serde_json::from_str::<Event>(&json).unwrap(), event);
+        }
+    }
+}

@@ -8,7 +8,7 @@
 //!
 //! * [`ids`], [`money`], [`concert`], [`seat`], [`reservation`], [`account`], [`payment`]: values and aggregates.
 //! * [`command`], [`batch`], [`decide`], [`rejection`], [`event`]: what may be asked, over what, and what comes of it.
-//! * [`room`], [`line`], [`admission`], [`eta`]: the waiting room.
+//! * [`room`], [`mod@line`], [`admission`], [`eta`]: the waiting room.
 
 pub mod account;
 pub mod admission;

@@ -1,7 +1,7 @@
 //! Idempotency: one effect a key, every repeat the first answer.
 
 use super::world::{HOLD_TTL_S, IDEMPOTENCY_TTL_S, World, hold, user};
-use crate::decide::{Decision, Reply};
+use crate::decide::{Decision, Outcome, Reply};
 use crate::{Actor, Command, Fingerprint, Rejection, Request};
 use chrono::TimeDelta;
 
@@ -139,4 +139,40 @@ fn later_commands_of_a_batch_see_earlier_ones() {
     let replies = world.run(vec![hold, charge, pay, refund]);
     assert!(replies.iter().all(|reply| matches!(reply.decision, Decision::Done(_))), "{replies:?}");
     assert_eq!((world.balance(user(1)), world.points(user(1))), (100, 0));
+}
+
+/// Stores keep replies as JSON; a replay must be what was answered, to the last field.
+#[test]
+fn every_result_survives_json() {
+    let mut world = World::new(4);
+    world.policy.amount_max = i64::MAX;
+    world.policy.balance_max = i64::MAX;
+    world.now += TimeDelta::microseconds(1);
+    let mut decisions = vec![world.decide(user(1), charge(i64::MAX))];
+    let held = world.hold(user(1), &[1, 2]);
+    decisions.push(world.decide(user(1), Command::ExtendHold { user: user(1), reservation: held.id }));
+    decisions.push(world.decide(user(1), Command::Pay { user: user(1), reservation: held.id, points: 0 }));
+    let payment = *world.payments.keys().next().unwrap();
+    decisions.push(world.decide(user(1), Command::Refund { user: user(1), payment }));
+    let released = world.hold(user(1), &[1]);
+    decisions.push(world.decide(user(1), Command::ReleaseHold { reservation: released.id }));
+    let expired = world.hold(user(1), &[1]);
+    world.now = expired.expires_at;
+    decisions.push(world.decide_as(Actor::System, Command::ExpireHold { reservation: expired.id }));
+    decisions.push(world.decide(user(1), hold(user(1), &[1])));
+    for seats in [&[1u32][..], &[9], &[2, 3, 4, 1, 5]] {
+        decisions.push(world.decide(user(2), hold(user(2), seats)));
+    }
+    decisions.push(world.decide(user(1), charge(0)));
+    let kinds: std::collections::HashSet<_> = decisions.iter().map(std::mem::discriminant).collect();
+    assert_eq!(kinds.len(), 2, "successes and refusals");
+    for decision in decisions {
+        let result: Result<Outcome, Rejection> = match decision {
+            Decision::Done(outcome) => Ok(outcome),
+            Decision::Refused(rejection) => Err(rejection),
+            Decision::Retry => panic!("never stored"),
+        };
+        let json = serde_json::to_string(&result).unwrap();
+        assert_eq!(serde_json::from_str::<Result<Outcome, Rejection>>(&json).unwrap(), result, "{json}");
+    }
 }
