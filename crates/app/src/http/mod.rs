@@ -24,6 +24,7 @@ mod routes;
 mod seat_pages;
 mod seats;
 mod system;
+mod turn;
 mod views;
 mod wallet;
 
@@ -37,13 +38,12 @@ use actix_web::dev::Server;
 use actix_web::web::Data;
 use actix_web::{App as ActixApp, HttpServer};
 use boxoffice_domain::Policy;
-use boxoffice_engine::{SeatView, Shows};
+use boxoffice_engine::{SeatView, Shows, Stats};
 use boxoffice_ports::{Clock, Executor, Ids, Ledger, StoreError, Stores, WaitingRoom};
 
 use crate::config::Settings;
 
 pub use auth::AuthError;
-pub use metrics::Metrics;
 pub use openapi::openapi;
 pub use routes::configure;
 
@@ -65,7 +65,8 @@ pub struct Parts {
     pub shows: Arc<Shows>,
     pub clock: Arc<dyn Clock>,
     pub ids: Arc<dyn Ids>,
-    pub metrics: Arc<Metrics>,
+    /// What the engine counts, for `/metrics`.
+    pub stats: Arc<Stats>,
 }
 
 /// Everything a handler may need. Shared by all workers.
@@ -75,6 +76,7 @@ pub struct App {
     pub(crate) queue_tokens: queue_token::QueueTokens,
     pub(crate) rate: rate::RateLimit,
     pub(crate) seat_pages: seat_pages::SeatPages,
+    pub(crate) metrics: metrics::Metrics,
     pub(crate) openapi_json: actix_web::web::Bytes,
 }
 
@@ -102,7 +104,8 @@ impl App {
         let queue_tokens = queue_token::QueueTokens::from_settings(&parts.settings, parts.stores.secrets.as_ref()).await?;
         let rate = rate::RateLimit::new(parts.settings.http.requests_per_second_per_user);
         let openapi_json = openapi().to_json().unwrap_or_default().into();
-        Ok(Self { parts, auth, queue_tokens, rate, seat_pages: seat_pages::SeatPages::new(), openapi_json })
+        let metrics = metrics::Metrics::new(parts.stats.clone());
+        Ok(Self { parts, auth, queue_tokens, rate, seat_pages: seat_pages::SeatPages::new(), metrics, openapi_json })
     }
 }
 
@@ -115,7 +118,7 @@ pub struct Bound {
 /// Binds `http.listen`.
 pub fn bind(app: Data<App>) -> io::Result<Bound> {
     let http = &app.settings.http;
-    let (listen, workers) = (http.listen.clone(), http.workers);
+    let (listen, workers) = (http.listen, http.worker_count());
     let factory = move || ActixApp::new().wrap_fn(edge::edge).configure(configure(app.clone()));
     let server = HttpServer::new(factory).workers(workers).shutdown_timeout(SHUTDOWN_S).bind(listen)?;
     let addresses = server.addrs();

@@ -1,0 +1,247 @@
+//! Operators: what is on sale, how it admits, how it goes, and charges to anybody's wallet.
+
+use actix_web::http::StatusCode;
+use actix_web::http::header;
+use actix_web::web::Data;
+use actix_web::{HttpRequest, HttpResponse};
+use boxoffice_domain::concert::Fault;
+use boxoffice_domain::money::Money;
+use boxoffice_domain::{Actor, Admission, Command, ConcertId, PerInterval, UserId};
+use boxoffice_ports::{ImportEffect, Imported, RoomTerms, Source};
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::App;
+use super::answer;
+use super::auth::Operator;
+use super::body::Body;
+use super::document::{self, ConcertDocument};
+use super::idempotency;
+use super::params::{Id, Query};
+use super::problem::{FieldError, Problem};
+use super::views::{AdmissionView, EntryView, ModeView, PerIntervalView};
+use super::wallet::Charge;
+
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ImportedConcert<'a> {
+    id: Uuid,
+    key: &'a str,
+    /// Those of the document, in its order.
+    dates: Vec<ImportedDateView<'a>>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = ImportedDate)]
+pub(crate) struct ImportedDateView<'a> {
+    id: Uuid,
+    key: &'a str,
+    starts_at: DateTime<Utc>,
+    /// All seats of the date, those of earlier documents included.
+    total: u64,
+}
+
+/// Put a concert on sale, or bring it up to date.
+#[utoipa::path(post, path = "/api/v1/admin/concerts", tag = "admin", request_body = ConcertDocument, responses(
+    (status = 201, description = "A new concert", body = ImportedConcert),
+    (status = 200, description = "One that was there: brought up to date, or unchanged", body = ImportedConcert)))]
+pub(crate) async fn import(app: Data<App>, _: Operator, request: HttpRequest, body: Body) -> Result<HttpResponse, Problem> {
+    Query::none(&request)?;
+    let plan = document::parse_one(body.parse()?, app.settings.money.amount_max).map_err(|faults| {
+        let named = |mut fault: Fault| {
+            if fault.field.is_empty() {
+                fault.field = "body".to_owned();
+            }
+            FieldError::from(fault)
+        };
+        Problem::fields(faults.into_iter().map(named).collect())
+    })?;
+    let imported = app.stores.catalog.import(vec![plan], app.settings.default_admission()).await?;
+    let imported = imported.first().ok_or_else(|| Problem::internal("an import without a result"))?;
+    if let Err(error) = show(&app, imported).await {
+        // It is written; the background shows it within a moment.
+        tracing::warn!(error, concert.id = %imported.id, "an import is not shown yet");
+    }
+    let dates = imported.dates.iter().map(|date| ImportedDateView {
+        id: date.id.0,
+        key: &date.key,
+        starts_at: date.starts_at,
+        total: date.total,
+    });
+    let view = ImportedConcert { id: imported.id.0, key: &imported.key, dates: dates.collect() };
+    if imported.effect != ImportEffect::Created {
+        return answer::ok(&view);
+    }
+    let mut response = answer::json(StatusCode::CREATED, &view)?;
+    let location = format!("/api/v1/concerts/{}", imported.id).try_into().map_err(|_| Problem::internal("an id is no header"))?;
+    response.headers_mut().insert(header::LOCATION, location);
+    Ok(response)
+}
+
+/// Shows an import on this instance at once.
+async fn show(app: &App, imported: &Imported) -> Result<(), Source> {
+    for date in app.shows.refresh().await? {
+        app.seats.reload(date).await?;
+    }
+    if let Some(row) = app.shows.concert(imported.id) {
+        let terms = RoomTerms { concert: imported.id, sale_starts_at: row.sale_starts_at, admission: row.admission };
+        app.room.open(terms).await?;
+    }
+    Ok(())
+}
+
+/// How a concert admits.
+#[utoipa::path(get, path = "/api/v1/admin/concerts/{id}/admission", tag = "admin",
+    responses((status = 200, description = "Its admission", body = AdmissionView)))]
+pub(crate) async fn admission(id: Id<ConcertId>, app: Data<App>, _: Operator, request: HttpRequest) -> Result<HttpResponse, Problem> {
+    Query::none(&request)?;
+    answer::ok(&AdmissionView::from(app.room.admission(id.0).await?))
+}
+
+/// What is absent stays as it is.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AdmissionPatch {
+    mode: Option<ModeView>,
+    #[schema(minimum = 1, maximum = 1_000_000)]
+    max_active: Option<u32>,
+    /// Null takes the rate away.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<PerIntervalView>)]
+    per_interval: Option<Option<PerIntervalView>>,
+}
+
+/// Tells null from absent.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<PerIntervalView>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+impl AdmissionPatch {
+    fn merge(&self, mut admission: Admission) -> Result<Admission, Problem> {
+        if let Some(mode) = self.mode {
+            admission.mode = mode.into();
+        }
+        if let Some(max_active) = self.max_active {
+            admission.max_active = max_active;
+        }
+        if let Some(per_interval) = self.per_interval {
+            admission.per_interval = per_interval.map(|per| PerInterval { count: per.count, seconds: per.seconds });
+        }
+        match admission.faults() {
+            faults if faults.is_empty() => Ok(admission),
+            faults => Err(Problem::fields(faults.into_iter().map(Into::into).collect())),
+        }
+    }
+}
+
+/// Pause, resume, drain, or change how many are let in; from now on and over restarts.
+#[utoipa::path(patch, path = "/api/v1/admin/concerts/{id}/admission", tag = "admin", request_body = AdmissionPatch,
+    responses((status = 200, description = "Its admission from now on", body = AdmissionView)))]
+pub(crate) async fn set_admission(
+    id: Id<ConcertId>,
+    app: Data<App>,
+    _: Operator,
+    request: HttpRequest,
+    body: Body,
+) -> Result<HttpResponse, Problem> {
+    Query::none(&request)?;
+    let patch: AdmissionPatch = body.parse()?;
+    let admission = patch.merge(app.room.admission(id.0).await?)?;
+    app.room.set_admission(id.0, admission).await?;
+    answer::ok(&AdmissionView::from(admission))
+}
+
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Stats {
+    waiting: u64,
+    active: u64,
+    /// Turns that ended with a payment.
+    served: u64,
+    left: u64,
+    expired: u64,
+    /// Over the last minute.
+    admitted_per_s: f64,
+    /// Seats of all dates.
+    total: u64,
+    available: u64,
+    held: u64,
+    sold: u64,
+    /// Money taken, less refunds.
+    revenue: Money,
+    /// Null while it is not measured.
+    eta_calibration: Option<f64>,
+}
+
+/// How a concert's sale goes.
+#[utoipa::path(get, path = "/api/v1/admin/concerts/{id}/stats", tag = "admin",
+    responses((status = 200, description = "Its figures now", body = Stats)))]
+pub(crate) async fn stats(id: Id<ConcertId>, app: Data<App>, _: Operator, request: HttpRequest) -> Result<HttpResponse, Problem> {
+    Query::none(&request)?;
+    let concert = app.shows.concert(id.0).ok_or_else(Problem::not_found)?;
+    let room = app.room.counts(id.0).await?;
+    let revenue = app.stores.queries.revenue(id.0).await?;
+    let mut stats = Stats {
+        waiting: room.waiting,
+        active: room.active,
+        served: room.served,
+        left: room.left,
+        expired: room.expired,
+        admitted_per_s: room.admitted_per_s,
+        total: 0,
+        available: 0,
+        held: 0,
+        sold: 0,
+        revenue,
+        eta_calibration: None,
+    };
+    for date in &concert.dates {
+        let seats = app.seats.counts(date.date.id).await?;
+        stats.total += seats.total;
+        stats.available += seats.available;
+        stats.held += seats.held;
+        stats.sold += seats.sold;
+    }
+    answer::ok(&stats)
+}
+
+/// Put money into a user's wallet.
+#[utoipa::path(post, path = "/api/v1/admin/users/{id}/wallet/charges", tag = "admin", request_body = Charge,
+    responses((status = 201, description = "The new line of that user's journal", body = EntryView)))]
+pub(crate) async fn charge(
+    id: Id<UserId>,
+    app: Data<App>,
+    operator: Operator,
+    request: HttpRequest,
+    body: Body,
+) -> Result<HttpResponse, Problem> {
+    Query::none(&request)?;
+    let key = idempotency::Key::of(&request, operator.0)?;
+    let charge = Charge::parse(&body)?;
+    let keyed = key.over(&request, &charge)?;
+    let command = Command::ChargeWallet { user: id.0, amount: charge.amount() };
+    let reply = answer::run(&app, app.wallet.as_ref(), Actor::Operator(operator.0), keyed, command).await?;
+    answer::reply(&app, &reply)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use boxoffice_domain::AdmissionMode;
+
+    #[test]
+    fn patch_changes_what_it_names_and_nothing_else() {
+        let before = Admission { mode: AdmissionMode::Running, max_active: 5, per_interval: Some(PerInterval { count: 2, seconds: 3 }) };
+        let merged = |patch: &str| serde_json::from_str::<AdmissionPatch>(patch).unwrap().merge(before).ok();
+        assert_eq!(merged("{}"), Some(before));
+        assert_eq!(merged(r#"{"mode": "paused"}"#), Some(Admission { mode: AdmissionMode::Paused, ..before }));
+        assert_eq!(merged(r#"{"max_active": 9}"#), Some(Admission { max_active: 9, ..before }));
+        assert_eq!(merged(r#"{"per_interval": null}"#), Some(Admission { per_interval: None, ..before }));
+        let rate = Some(PerInterval { count: 1, seconds: 1 });
+        assert_eq!(merged(r#"{"per_interval": {"count": 1, "seconds": 1}}"#), Some(Admission { per_interval: rate, ..before }));
+        assert_eq!(merged(r#"{"max_active": 0}"#), None);
+        for refused in [r#"{"adaptive": true}"#, r#"{"max_active": "auto"}"#, r#"{"mode": "off"}"#, r#"{"per_interval": {"count": 1}}"#] {
+            assert!(serde_json::from_str::<AdmissionPatch>(refused).is_err(), "{refused}");
+        }
+    }
+}

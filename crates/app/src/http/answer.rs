@@ -1,0 +1,96 @@
+//! From a command to its answer: one request to an executor, and the decision rendered as it was decided.
+//!
+//! A replay is rendered from the same outcome at the same instant as its first answer, so both bodies are equal.
+
+use actix_web::http::header::{self, ContentType};
+use actix_web::http::StatusCode;
+use actix_web::{HttpResponse, HttpResponseBuilder};
+use boxoffice_domain::{Actor, Command, CommandId, Decision, FreshIds, Outcome, Reply, Request};
+use boxoffice_ports::{Executor, Receipt};
+use serde::Serialize;
+
+use super::App;
+use super::idempotency::{Keyed, REPLAYED};
+use super::problem::{Code, Problem};
+use super::views::{EntryView, PaymentView, ReservationView};
+
+/// A JSON answer.
+pub(crate) fn json(status: StatusCode, view: &impl Serialize) -> Result<HttpResponse, Problem> {
+    json_with(&mut HttpResponse::build(status), view)
+}
+
+fn json_with(response: &mut HttpResponseBuilder, view: &impl Serialize) -> Result<HttpResponse, Problem> {
+    let mut body = Vec::with_capacity(256);
+    serde_json::to_writer(&mut body, view).map_err(Problem::internal)?;
+    Ok(response.insert_header(ContentType::json()).body(body))
+}
+
+pub(crate) fn ok(view: &impl Serialize) -> Result<HttpResponse, Problem> {
+    json(StatusCode::OK, view)
+}
+
+pub(crate) fn fresh_ids(app: &App) -> FreshIds {
+    let fresh = || app.ids.fresh();
+    FreshIds { subject: fresh(), entry: fresh(), points: [fresh(), fresh()] }
+}
+
+/// Runs a keyed command of a user, or of an operator, to its reply.
+pub(crate) async fn run(app: &App, executor: &dyn Executor, actor: Actor, keyed: Keyed, command: Command) -> Result<Reply, Problem> {
+    let request = Request { command_id: keyed.command, actor, fingerprint: Some(keyed.fingerprint), fresh: fresh_ids(app), command };
+    execute(executor, request).await
+}
+
+/// The same without a key: its reply is not kept.
+pub(crate) async fn run_unkeyed(app: &App, executor: &dyn Executor, actor: Actor, command: Command) -> Result<Reply, Problem> {
+    let command_id = CommandId(app.ids.fresh());
+    execute(executor, Request { command_id, actor, fingerprint: None, fresh: fresh_ids(app), command }).await
+}
+
+async fn execute(executor: &dyn Executor, request: Request) -> Result<Reply, Problem> {
+    match executor.execute(request).await? {
+        Receipt::Done(reply) => Ok(reply),
+        // It will be decided, and the same key then gets the answer.
+        Receipt::Accepted(_) => Err(Problem::new(Code::IdempotencyInProgress, "ask again with the same key")),
+    }
+}
+
+/// The stored reply of a keyed write, if there is one for the same request.
+pub(crate) async fn stored(app: &App, keyed: Keyed) -> Result<Option<Reply>, Problem> {
+    let stored = app.stores.ledger.reply(keyed.stored_under()).await?;
+    Ok(stored.filter(|stored| stored.fingerprint == keyed.fingerprint).map(|stored| stored.reply))
+}
+
+/// A reply as HTTP says it.
+pub(crate) fn reply(app: &App, reply: &Reply) -> Result<HttpResponse, Problem> {
+    let outcome = match &reply.decision {
+        Decision::Done(outcome) => outcome,
+        Decision::Refused(rejection) => return Err(Problem::refused(rejection, reply.replayed)),
+        Decision::Retry => return Err(Problem::internal("a command was left undecided")),
+    };
+    let status = match outcome {
+        Outcome::Entered { .. } | Outcome::Held { .. } | Outcome::Paid { .. } => StatusCode::CREATED,
+        Outcome::Extended { .. } | Outcome::Refunded { .. } => StatusCode::OK,
+        Outcome::Released { .. } | Outcome::Expired { .. } => StatusCode::NO_CONTENT,
+    };
+    let mut response = HttpResponse::build(status);
+    if reply.replayed {
+        response.insert_header(REPLAYED);
+    }
+    let currency = &app.settings.money.currency;
+    match outcome {
+        Outcome::Entered { entry } => json_with(&mut response, &EntryView::from(entry)),
+        Outcome::Held { reservation, extensions_left } => {
+            response.insert_header((header::LOCATION, format!("/api/v1/reservations/{}", reservation.id)));
+            json_with(&mut response, &ReservationView::at(reservation, reply.decided_at, *extensions_left, currency))
+        }
+        Outcome::Extended { reservation, extensions_left } => {
+            json_with(&mut response, &ReservationView::at(reservation, reply.decided_at, *extensions_left, currency))
+        }
+        Outcome::Paid { payment, reservation } => {
+            response.insert_header((header::LOCATION, format!("/api/v1/payments/{}", payment.id)));
+            json_with(&mut response, &PaymentView::new(payment, reservation, currency))
+        }
+        Outcome::Refunded { payment, reservation } => json_with(&mut response, &PaymentView::new(payment, reservation, currency)),
+        Outcome::Released { .. } | Outcome::Expired { .. } => Ok(response.finish()),
+    }
+}

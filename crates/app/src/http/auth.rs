@@ -1,0 +1,356 @@
+//! Who asks: bearer tokens (JWT), verified once and then remembered until they expire.
+//!
+//! The algorithm is fixed by the configuration, never taken from the token. In development mode the server signs its
+//! own tokens with a secret kept in the store, so they survive a restart. The user is always the token's `sub`.
+//!
+//! *Bounds.* [`REMEMBERED_MAX`] tokens are remembered a shard; a shard that is full forgets those that expired, and
+//! everything when there are none. Time is the `Clock`'s.
+
+use std::collections::HashMap;
+use std::future::{Ready, ready};
+use std::hash::{BuildHasher, RandomState};
+use std::path::PathBuf;
+use std::sync::{PoisonError, RwLock};
+
+use actix_web::dev::Payload;
+use actix_web::http::header;
+use actix_web::web::Data;
+use actix_web::{FromRequest, HttpRequest};
+use boxoffice_domain::{Timestamp, UserId};
+use boxoffice_ports::{Secrets, StoreError};
+use jsonwebtoken::jwk::JwkSet;
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::App;
+use super::problem::{Code, Problem};
+use crate::config::{AuthMode, JwtAlgorithm, Settings};
+
+const SHARDS: usize = 16;
+/// Remembered tokens a shard.
+const REMEMBERED_MAX: usize = 4_096;
+/// The longest bearer token, bytes.
+const TOKEN_MAX: usize = 8_192;
+/// How long a token of development mode is valid, seconds.
+const DEV_TTL_S: i64 = 30 * 86_400;
+/// The value of the claim `role` that opens `/admin`.
+const OPERATOR: &str = "operator";
+
+#[derive(Debug, thiserror::Error)]
+pub enum AuthError {
+    #[error("auth.jwks_file: {path}: {reason}")]
+    Jwks { path: PathBuf, reason: String },
+    #[error("the secret of development mode cannot be read: {0}")]
+    Secret(#[from] StoreError),
+}
+
+/// Whoever a token was given to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub(crate) user: UserId,
+    pub(crate) operator: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Remembered {
+    identity: Identity,
+    /// Unix seconds, the leeway included.
+    until_s: i64,
+}
+
+#[derive(Deserialize)]
+struct Claims {
+    sub: Uuid,
+    /// Seconds, perhaps with a fraction (RFC 7519).
+    exp: f64,
+    nbf: Option<f64>,
+    role: Option<serde_json::Value>,
+}
+
+#[derive(Serialize)]
+struct DevClaims<'a> {
+    sub: Uuid,
+    name: &'a str,
+    iat: i64,
+    exp: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    role: Option<&'static str>,
+}
+
+struct VerifyingKey {
+    kid: Option<String>,
+    key: DecodingKey,
+}
+
+/// See the module's opening.
+pub(crate) struct Auth {
+    keys: Vec<VerifyingKey>,
+    validation: Validation,
+    leeway_s: f64,
+    /// Development mode's.
+    signing: Option<EncodingKey>,
+    hasher: RandomState,
+    remembered: Vec<RwLock<HashMap<Box<str>, Remembered>>>,
+}
+
+impl Auth {
+    pub(crate) async fn from_settings(settings: &Settings, secrets: &dyn Secrets) -> Result<Self, AuthError> {
+        let auth = &settings.auth;
+        if auth.mode == AuthMode::Dev {
+            let secret = secrets.secret("dev_jwt".to_owned(), rand::random::<[u8; 32]>().to_vec()).await?;
+            let keys = vec![VerifyingKey { kid: None, key: DecodingKey::from_secret(&secret) }];
+            return Ok(Self::new(keys, validation(Algorithm::HS256, None, None), auth.leeway_s, Some(EncodingKey::from_secret(&secret))));
+        }
+        let (algorithm, keys) = match auth.algorithm {
+            JwtAlgorithm::HS256 => {
+                let key = DecodingKey::from_secret(auth.hs256_secret.expose().as_bytes());
+                (Algorithm::HS256, vec![VerifyingKey { kid: None, key }])
+            }
+            JwtAlgorithm::RS256 => (Algorithm::RS256, read_jwks(settings, Algorithm::RS256)?),
+            JwtAlgorithm::ES256 => (Algorithm::ES256, read_jwks(settings, Algorithm::ES256)?),
+            JwtAlgorithm::EdDSA => (Algorithm::EdDSA, read_jwks(settings, Algorithm::EdDSA)?),
+        };
+        Ok(Self::new(keys, validation(algorithm, auth.issuer(), auth.audience()), auth.leeway_s, None))
+    }
+
+    fn new(keys: Vec<VerifyingKey>, validation: Validation, leeway_s: u64, signing: Option<EncodingKey>) -> Self {
+        let remembered = (0..SHARDS).map(|_| RwLock::default()).collect();
+        Self { keys, validation, leeway_s: leeway_s as f64, signing, hasher: RandomState::new(), remembered }
+    }
+
+    /// The identity of a bearer token at `now`.
+    pub(crate) fn verify(&self, token: &str, now: Timestamp) -> Result<Identity, Problem> {
+        let shard = &self.remembered[self.hasher.hash_one(token) as usize % SHARDS];
+        let known = shard.read().unwrap_or_else(PoisonError::into_inner).get(token).copied();
+        if let Some(known) = known {
+            return if now.timestamp() < known.until_s { Ok(known.identity) } else { Err(expired()) };
+        }
+        let verified = self.check(token, now)?;
+        let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
+        if shard.len() >= REMEMBERED_MAX {
+            shard.retain(|_, one| now.timestamp() < one.until_s);
+            if shard.len() >= REMEMBERED_MAX {
+                shard.clear();
+            }
+        }
+        shard.insert(token.into(), verified);
+        Ok(verified.identity)
+    }
+
+    fn check(&self, token: &str, now: Timestamp) -> Result<Remembered, Problem> {
+        let invalid = || Problem::unauthenticated("the bearer token is not valid");
+        if token.len() > TOKEN_MAX {
+            return Err(invalid());
+        }
+        let kid = jsonwebtoken::decode_header(token).map_err(|_| invalid())?.kid;
+        let claims = self
+            .keys_for(kid.as_deref())
+            .find_map(|key| jsonwebtoken::decode::<Claims>(token, &key.key, &self.validation).ok())
+            .ok_or_else(invalid)?
+            .claims;
+        let now_s = now.timestamp_millis() as f64 / 1_000.0;
+        if claims.nbf.is_some_and(|from| now_s + self.leeway_s < from) {
+            return Err(Problem::unauthenticated("the bearer token is not valid yet"));
+        }
+        if now_s >= claims.exp + self.leeway_s {
+            return Err(expired());
+        }
+        let operator = claims.role.is_some_and(|role| role == OPERATOR);
+        let identity = Identity { user: UserId(claims.sub), operator };
+        Ok(Remembered { identity, until_s: (claims.exp + self.leeway_s).ceil() as i64 })
+    }
+
+    /// The keys a token may be signed with: the one it names, or every key that has no name or that it does not name.
+    fn keys_for<'a>(&'a self, kid: Option<&'a str>) -> impl Iterator<Item = &'a VerifyingKey> {
+        self.keys.iter().filter(move |key| key.kid.is_none() || kid.is_none() || key.kid.as_deref() == kid)
+    }
+
+    /// A token of development mode; `None` when that is off.
+    pub(crate) fn sign_dev(&self, user: UserId, name: &str, operator: bool, now: Timestamp) -> Option<Result<String, Problem>> {
+        let key = self.signing.as_ref()?;
+        let iat = now.timestamp();
+        let claims = DevClaims { sub: user.0, name, iat, exp: iat + DEV_TTL_S, role: operator.then_some(OPERATOR) };
+        Some(jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, key).map_err(Problem::internal))
+    }
+}
+
+fn expired() -> Problem {
+    Problem::unauthenticated("the bearer token has expired")
+}
+
+/// Signature, issuer and audience; times are checked against the `Clock`.
+fn validation(algorithm: Algorithm, issuer: Option<&str>, audience: Option<&str>) -> Validation {
+    let mut validation = Validation::new(algorithm);
+    validation.validate_exp = false;
+    validation.validate_aud = false;
+    validation.required_spec_claims.clear();
+    if let Some(issuer) = issuer {
+        validation.set_issuer(&[issuer]);
+        validation.required_spec_claims.insert("iss".to_owned());
+    }
+    if let Some(audience) = audience {
+        validation.validate_aud = true;
+        validation.set_audience(&[audience]);
+        validation.required_spec_claims.insert("aud".to_owned());
+    }
+    validation
+}
+
+/// The keys of `auth.jwks_file` that fit the algorithm.
+fn read_jwks(settings: &Settings, algorithm: Algorithm) -> Result<Vec<VerifyingKey>, AuthError> {
+    let path = settings.auth.jwks_file.clone();
+    let fail = |reason: String| AuthError::Jwks { path: path.clone(), reason };
+    let text = std::fs::read(&path).map_err(|error| fail(error.to_string()))?;
+    let set: JwkSet = serde_json::from_slice(&text).map_err(|error| fail(error.to_string()))?;
+    let mut keys = Vec::new();
+    for jwk in &set.keys {
+        let fits = jwk.common.key_algorithm.is_none_or(|named| named.to_string().parse() == Ok(algorithm));
+        if let Ok(key) = DecodingKey::from_jwk(jwk)
+            && fits
+            && key.family() == algorithm.family()
+        {
+            keys.push(VerifyingKey { kid: jwk.common.key_id.clone(), key });
+        }
+    }
+    if keys.is_empty() {
+        return Err(fail(format!("holds no key for {algorithm:?}")));
+    }
+    Ok(keys)
+}
+
+/// Somebody with a valid token and requests to spare.
+pub(crate) struct User(pub(crate) UserId);
+
+/// The same with the role `operator`.
+pub(crate) struct Operator(pub(crate) UserId);
+
+fn identify(request: &HttpRequest) -> Result<Identity, Problem> {
+    let app = request.app_data::<Data<App>>().ok_or_else(|| Problem::internal("no application data"))?;
+    let missing = || Problem::unauthenticated("send Authorization: Bearer and a token");
+    let value = request.headers().get(header::AUTHORIZATION).ok_or_else(missing)?.to_str().map_err(|_| missing())?;
+    let (scheme, token) = value.split_once(' ').ok_or_else(missing)?;
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(missing());
+    }
+    let identity = app.auth.verify(token.trim(), app.clock.now())?;
+    app.rate.check(identity.user)?;
+    Ok(identity)
+}
+
+impl FromRequest for User {
+    type Error = Problem;
+    type Future = Ready<Result<Self, Problem>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        ready(identify(request).map(|identity| Self(identity.user)))
+    }
+}
+
+impl FromRequest for Operator {
+    type Error = Problem;
+    type Future = Ready<Result<Self, Problem>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        ready(identify(request).and_then(|identity| match identity.operator {
+            true => Ok(Self(identity.user)),
+            false => Err(Problem::new(Code::Forbidden, "this takes the role operator")),
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chrono::{DateTime, TimeDelta};
+    use serde_json::{Value, json};
+
+    const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
+
+    fn now() -> Timestamp {
+        DateTime::UNIX_EPOCH + TimeDelta::seconds(1_000_000)
+    }
+
+    fn auth(issuer: Option<&str>, audience: Option<&str>) -> Auth {
+        let keys = vec![VerifyingKey { kid: None, key: DecodingKey::from_secret(SECRET) }];
+        Auth::new(keys, validation(Algorithm::HS256, issuer, audience), 30, Some(EncodingKey::from_secret(SECRET)))
+    }
+
+    fn token(algorithm: Algorithm, claims: &Value) -> String {
+        jsonwebtoken::encode(&Header::new(algorithm), claims, &EncodingKey::from_secret(SECRET)).unwrap()
+    }
+
+    fn claims(change: impl FnOnce(&mut Value)) -> Value {
+        let mut claims = json!({"sub": Uuid::from_u128(7), "exp": 1_000_100, "iss": "i", "aud": "a"});
+        change(&mut claims);
+        claims
+    }
+
+    fn drop_claim(name: &str) -> Value {
+        claims(|claims| {
+            claims.as_object_mut().unwrap().remove(name);
+        })
+    }
+
+    #[test]
+    fn token_names_its_user_and_role() {
+        let auth = auth(Some("i"), Some("a"));
+        let identity = |claims: &Value| auth.verify(&token(Algorithm::HS256, claims), now()).unwrap();
+        let user = UserId(Uuid::from_u128(7));
+        assert_eq!(identity(&claims(|_| {})), Identity { user, operator: false });
+        assert_eq!(identity(&claims(|claims| claims["role"] = json!("operator"))), Identity { user, operator: true });
+        assert_eq!(identity(&claims(|claims| claims["role"] = json!(["operator"]))), Identity { user, operator: false });
+        assert_eq!(identity(&claims(|claims| claims["exp"] = json!(1_000_000.5))), Identity { user, operator: false });
+    }
+
+    #[test]
+    fn token_is_refused_for_each_thing_that_is_wrong() {
+        let auth = auth(Some("i"), Some("a"));
+        for (what, claims) in [
+            ("no subject", drop_claim("sub")),
+            ("no expiry", drop_claim("exp")),
+            ("no issuer", drop_claim("iss")),
+            ("no audience", drop_claim("aud")),
+            ("another subject", claims(|claims| claims["sub"] = json!("somebody"))),
+            ("another issuer", claims(|claims| claims["iss"] = json!("x"))),
+            ("another audience", claims(|claims| claims["aud"] = json!("x"))),
+            ("expired", claims(|claims| claims["exp"] = json!(999_970))),
+            ("not yet", claims(|claims| claims["nbf"] = json!(1_000_031))),
+        ] {
+            let refused = auth.verify(&token(Algorithm::HS256, &claims), now());
+            assert_eq!(refused.map_err(|problem| problem.code()), Err(Code::Unauthenticated), "{what}");
+        }
+        let good = token(Algorithm::HS256, &claims(|_| {}));
+        let unsigned = format!("eyJhbGciOiJub25lIn0.{}.", good.split('.').nth(1).unwrap());
+        for broken in ["", "a.b.c", &good[..good.len() - 2], &unsigned, &token(Algorithm::HS512, &claims(|_| {}))] {
+            assert!(auth.verify(broken, now()).is_err(), "{broken}");
+        }
+    }
+
+    #[test]
+    fn leeway_is_30_seconds_either_way() {
+        let auth = auth(None, None);
+        let ok = |claims: &Value| auth.verify(&token(Algorithm::HS256, claims), now()).is_ok();
+        assert!(ok(&claims(|claims| claims["exp"] = json!(999_971))));
+        assert!(ok(&claims(|claims| claims["nbf"] = json!(1_000_030))));
+    }
+
+    #[test]
+    fn remembered_token_expires_all_the_same() {
+        let auth = auth(None, None);
+        let token = token(Algorithm::HS256, &claims(|_| {}));
+        for _ in 0..2 {
+            assert!(auth.verify(&token, now()).is_ok());
+        }
+        assert!(auth.verify(&token, now() + TimeDelta::seconds(129)).is_ok());
+        assert!(auth.verify(&token, now() + TimeDelta::seconds(130)).is_err());
+    }
+
+    #[test]
+    fn development_tokens_are_verified_by_the_same_rules() {
+        let auth = auth(None, None);
+        let user = UserId(Uuid::from_u128(9));
+        let token = auth.sign_dev(user, "Ann", true, now()).unwrap().unwrap();
+        assert_eq!(auth.verify(&token, now()).unwrap(), Identity { user, operator: true });
+    }
+}

@@ -1,0 +1,186 @@
+//! Request bodies: bounded, JSON or nothing, and parsed with the path of whatever does not fit.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use actix_web::dev::Payload;
+use actix_web::http::header;
+use actix_web::web::{Bytes, BytesMut, Data};
+use actix_web::{FromRequest, HttpMessage, HttpRequest};
+use futures_util::StreamExt;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::App;
+use super::problem::{Code, Problem};
+
+/// A body that was read whole, of a size and type that are allowed. Not parsed: what comes before that in the order of
+/// refusals is the handler's.
+pub(crate) struct Body(Bytes);
+
+/// The body of what takes none: nothing, or an object without members.
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Nothing {}
+
+impl FromRequest for Body {
+    type Error = Problem;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, Problem>>>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let allowed = check(request);
+        let mut payload = payload.take();
+        Box::pin(async move {
+            let max = allowed?;
+            let Some(first) = payload.next().await else { return Ok(Self(Bytes::new())) };
+            // Most bodies come in one piece, which is kept as it is.
+            let first = first.map_err(|_| cut_off())?;
+            let mut rest = BytesMut::new();
+            while let Some(chunk) = payload.next().await {
+                if rest.is_empty() {
+                    rest.extend_from_slice(&first);
+                }
+                rest.extend_from_slice(&chunk.map_err(|_| cut_off())?);
+                if rest.len() > max {
+                    return Err(too_large(max));
+                }
+            }
+            let body = if rest.is_empty() { first } else { rest.freeze() };
+            if body.len() > max { Err(too_large(max)) } else { Ok(Self(body)) }
+        })
+    }
+}
+
+fn cut_off() -> Problem {
+    Problem::new(Code::InvalidRequest, "the body ended too early")
+}
+
+fn too_large(max: usize) -> Problem {
+    Problem::new(Code::BodyTooLarge, format!("at most {max} bytes"))
+}
+
+/// Size as announced, then type. Returns the size that is allowed.
+fn check(request: &HttpRequest) -> Result<usize, Problem> {
+    let app = request.app_data::<Data<App>>().ok_or_else(|| Problem::internal("no application data"))?;
+    let max = app.settings.http.max_body_bytes;
+    let headers = request.headers();
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if length.is_some_and(|length| length > max as u64) {
+        return Err(too_large(max));
+    }
+    let is_empty = length.map_or_else(|| !headers.contains_key(header::TRANSFER_ENCODING), |length| length == 0);
+    if is_empty || request.content_type().eq_ignore_ascii_case("application/json") {
+        Ok(max)
+    } else {
+        Err(Problem::new(Code::UnsupportedMediaType, "send Content-Type: application/json"))
+    }
+}
+
+impl Body {
+    /// What it says, all fields known and of the right type.
+    pub(crate) fn parse<T: DeserializeOwned>(&self) -> Result<T, Problem> {
+        if self.0.is_empty() {
+            return Err(Problem::new(Code::InvalidRequest, "a body is required"));
+        }
+        parse(&self.0)
+    }
+
+    /// For what takes no body.
+    pub(crate) fn parse_nothing(&self) -> Result<Nothing, Problem> {
+        if self.0.is_empty() { Ok(Nothing {}) } else { parse(&self.0) }
+    }
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    // The path is looked for only when there is something to point at.
+    serde_json::from_slice(bytes).map_err(|error| {
+        if !error.is_data() {
+            return Problem::new(Code::InvalidRequest, format!("the body is not JSON: {error}"));
+        }
+        let mut reader = serde_json::Deserializer::from_slice(bytes);
+        match serde_path_to_error::deserialize::<_, T>(&mut reader) {
+            Err(located) => at_fault(&located.path().to_string(), &located.inner().to_string()),
+            Ok(_) => Problem::new(Code::InvalidRequest, error.to_string()),
+        }
+    })
+}
+
+/// The field and what is wrong with it, from a path and serde's message.
+fn at_fault(path: &str, message: &str) -> Problem {
+    let reason = message.rsplit_once(" at line ").map_or(message, |(reason, _)| reason);
+    let path = path.trim_start_matches('.');
+    // Of a field that is missing the path is that of its parent.
+    let missing = reason.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
+    let field = match missing {
+        Some(name) if path.is_empty() => name.to_owned(),
+        Some(name) => format!("{path}.{name}"),
+        None if path.is_empty() => "body".to_owned(),
+        None => path.to_owned(),
+    };
+    let reason = match () {
+        () if missing.is_some() => "is required",
+        () if reason.starts_with("unknown field") => "is no field of this request",
+        () if reason.starts_with("duplicate field") => "must be given once",
+        () => reason,
+    };
+    Problem::field(field, reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use actix_web::body::MessageBody;
+    use serde_json::Value;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only parsed")]
+    struct Sample {
+        amount: i64,
+        best: Option<Inner>,
+        seats: Option<Vec<u32>>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only parsed")]
+    struct Inner {
+        count: i64,
+    }
+
+    fn fault(body: &str) -> Value {
+        let response = parse::<Sample>(body.as_bytes()).unwrap_err().response("r");
+        assert_eq!(response.status(), 400, "{body}");
+        serde_json::from_slice(&response.into_body().try_into_bytes().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn faults_name_the_field() {
+        for (body, field) in [
+            (r#"{"amount": "1"}"#, "amount"),
+            (r#"{"amount": 1.5}"#, "amount"),
+            (r#"{"amount": 9223372036854775808}"#, "amount"),
+            (r#"{"amount": null}"#, "amount"),
+            (r#"{}"#, "amount"),
+            (r#"{"amount": 1, "amount": 2}"#, "amount"),
+            (r#"{"amount": 1, "extra": 2}"#, "extra"),
+            (r#"{"amount": 1, "best": {}}"#, "best.count"),
+            (r#"{"amount": 1, "best": {"count": "x"}}"#, "best.count"),
+            (r#"{"amount": 1, "best": {"count": 1, "more": 2}}"#, "best.more"),
+            (r#"{"amount": 1, "seats": [1, -2]}"#, "seats[1]"),
+            (r#"[1]"#, "body"),
+        ] {
+            let document = fault(body);
+            assert_eq!(document["errors"][0]["field"], field, "{body}: {document}");
+            assert!(document["errors"][0]["reason"].as_str().is_some_and(|reason| !reason.contains("line")), "{document}");
+        }
+    }
+
+    #[test]
+    fn malformed_json_has_no_field_at_fault() {
+        for body in ["{", "nonsense", "{\"amount\": 1} x", "\u{0}"] {
+            let document = fault(body);
+            assert_eq!((document["code"].as_str(), document.get("errors")), (Some("invalid_request"), None), "{body}");
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! The edge: one wrap around every request. It names the request, counts it, and writes whatever error came out as a
+//! problem document, so that no error leaves in another shape.
+
+use std::future::Future;
+use std::time::Instant;
+
+use actix_web::body::BoxBody;
+use actix_web::dev::{Service, ServiceRequest, ServiceResponse};
+use actix_web::http::StatusCode;
+use actix_web::http::header::{self, HeaderName, HeaderValue};
+use actix_web::web::Data;
+use actix_web::{Error, HttpResponse};
+
+use super::App;
+use super::problem::{Code, Problem};
+use super::routes::RouteName;
+
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// For `App::wrap_fn`.
+pub(super) fn edge<S>(request: ServiceRequest, next: &S) -> impl Future<Output = Result<ServiceResponse<BoxBody>, Error>> + use<S>
+where
+    S: Service<ServiceRequest, Response = ServiceResponse<BoxBody>, Error = Error>,
+{
+    let started = Instant::now();
+    let app = request.app_data::<Data<App>>().cloned();
+    let answer = next.call(request);
+    async move {
+        let id = request_id();
+        let response = finish(answer.await?, &id);
+        if let Some(app) = app {
+            let request = response.request();
+            let route = request.app_data::<RouteName>().map_or("unknown", |name| name.0);
+            app.metrics.request(request.method(), route, response.status(), started.elapsed());
+        }
+        let request = response.request();
+        tracing::debug!(
+            http.method = %request.method(), http.path = request.path(), http.status = response.status().as_u16(), request.id = %id,
+            "request answered"
+        );
+        Ok(response)
+    }
+}
+
+fn finish(response: ServiceResponse<BoxBody>, id: &str) -> ServiceResponse<BoxBody> {
+    let mut response = match replacement(response.response(), id) {
+        Some(problem) => response.into_response(problem),
+        None => response,
+    };
+    if let Ok(value) = HeaderValue::from_str(id) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    response
+}
+
+/// The problem document for an answer that is an error and has no body of ours yet.
+fn replacement(response: &HttpResponse, id: &str) -> Option<HttpResponse> {
+    if let Some(problem) = response.error().and_then(|error| error.as_error::<Problem>()) {
+        if let Some(source) = problem.source() {
+            tracing::error!(request.id = id, error.code = problem.code().as_str(), error = %source, "request failed");
+        }
+        return Some(problem.response(id));
+    }
+    let status = response.status();
+    if (!status.is_client_error() && !status.is_server_error())
+        || (response.error().is_none() && response.headers().contains_key(header::CONTENT_TYPE))
+    {
+        return None;
+    }
+    // Written by the framework or a library.
+    if let Some(error) = response.error().filter(|_| status.is_server_error()) {
+        tracing::error!(request.id = id, error = %error, "request failed");
+    }
+    let problem = match status {
+        StatusCode::NOT_FOUND => Problem::not_found(),
+        StatusCode::METHOD_NOT_ALLOWED => Problem::method_not_allowed("GET"),
+        StatusCode::PAYLOAD_TOO_LARGE => Problem::new(Code::BodyTooLarge, "the body is too large"),
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => Problem::new(Code::UnsupportedMediaType, "the body must be application/json"),
+        status if status.is_client_error() => Problem::new(Code::InvalidRequest, "the request could not be understood"),
+        _ => Problem::new(Code::Internal, "a defect of the server; it has been logged"),
+    };
+    Some(problem.response(id))
+}
+
+/// 128 random bits in lower-case hex.
+fn request_id() -> String {
+    format!("{:032x}", rand::random::<u128>())
+}

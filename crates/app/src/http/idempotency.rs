@@ -1,0 +1,144 @@
+//! The idempotency key of a write, and the fingerprint of what it was sent with.
+//!
+//! The fingerprint is taken of the parsed body, written out again: two bodies that mean the same have the same one,
+//! whatever their spaces and the order of their keys, and an absent field is the same as null.
+
+use std::io;
+
+use actix_web::HttpRequest;
+use actix_web::http::header::{HeaderName, HeaderValue};
+use boxoffice_domain::{CommandId, Fingerprint, IdempotencyKey, UserId};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use super::problem::{Code, Problem};
+
+const HEADER: &str = "Idempotency-Key";
+/// The longest key, characters.
+const KEY_MAX: usize = 255;
+/// Says that an answer repeats an earlier one.
+pub(crate) const REPLAYED: (HeaderName, HeaderValue) =
+    (HeaderName::from_static("idempotency-replayed"), HeaderValue::from_static("true"));
+
+/// What makes a write unique.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Keyed {
+    pub(crate) user: UserId,
+    pub(crate) command: CommandId,
+    pub(crate) fingerprint: Fingerprint,
+}
+
+/// The key alone, before the body is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Key {
+    user: UserId,
+    command: CommandId,
+}
+
+impl Key {
+    pub(crate) fn of(request: &HttpRequest, user: UserId) -> Result<Self, Problem> {
+        Ok(Self { user, command: CommandId::derive(user, key_of(request)?) })
+    }
+
+    /// With the body as it was parsed.
+    pub(crate) fn over(self, request: &HttpRequest, body: &impl Serialize) -> Result<Keyed, Problem> {
+        let fingerprint = fingerprint(request.method().as_str(), request.path(), body)?;
+        Ok(Keyed { user: self.user, command: self.command, fingerprint })
+    }
+}
+
+impl Keyed {
+
+    pub(crate) fn stored_under(&self) -> IdempotencyKey {
+        IdempotencyKey { user: self.user, command: self.command }
+    }
+}
+
+fn key_of(request: &HttpRequest) -> Result<&str, Problem> {
+    let mut values = request.headers().get_all(HEADER);
+    let value =
+        values.next().ok_or_else(|| Problem::new(Code::IdempotencyKeyRequired, "send an Idempotency-Key of 1 to 255 characters"))?;
+    if values.next().is_some() {
+        return Err(Problem::field(HEADER, "must be sent once"));
+    }
+    parse(value.as_bytes()).ok_or_else(|| Problem::field(HEADER, "must be 1 to 255 characters from 0x21 to 0x7E"))
+}
+
+/// The key without its quotes, which are optional.
+fn parse(bytes: &[u8]) -> Option<&str> {
+    let key = match bytes {
+        [b'"', key @ .., b'"'] => key,
+        key => key,
+    };
+    let sound = (1..=KEY_MAX).contains(&key.len()) && key.iter().all(|byte| (0x21..=0x7E).contains(byte));
+    std::str::from_utf8(key).ok().filter(|_| sound)
+}
+
+fn fingerprint(method: &str, path: &str, body: &impl Serialize) -> Result<Fingerprint, Problem> {
+    // Neither a method nor a path contains a line break.
+    let mut hash = Hash(Sha256::new().chain_update(method).chain_update(b"\n").chain_update(path).chain_update(b"\n"));
+    serde_json::to_writer(&mut hash, body).map_err(Problem::internal)?;
+    Ok(Fingerprint(hash.0.finalize().into()))
+}
+
+struct Hash(Sha256);
+
+impl io::Write for Hash {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use actix_web::test::TestRequest;
+    use serde_json::json;
+    use uuid::Uuid;
+
+    #[test]
+    fn key_is_1_to_255_visible_characters_with_optional_quotes() {
+        let long = "k".repeat(256);
+        for (header, key) in [
+            ("k", Some("k")),
+            ("\"k\"", Some("k")),
+            ("\"", Some("\"")),
+            ("!~", Some("!~")),
+            (&long[..255], Some(&long[..255])),
+            (&long, None),
+            ("", None),
+            ("\"\"", None),
+            ("a b", None),
+            ("a\tb", None),
+            ("é", None),
+        ] {
+            assert_eq!(parse(header.as_bytes()), key, "{header}");
+        }
+    }
+
+    #[test]
+    fn key_is_required_once() {
+        let user = UserId(Uuid::from_u128(1));
+        let code = |request: TestRequest| Key::of(&request.to_http_request(), user).map_err(|problem| problem.code());
+        assert_eq!(code(TestRequest::default()), Err(Code::IdempotencyKeyRequired));
+        assert_eq!(code(TestRequest::default().insert_header((HEADER, "a b"))), Err(Code::InvalidRequest));
+        assert_eq!(code(TestRequest::default().append_header((HEADER, "a")).append_header((HEADER, "b"))), Err(Code::InvalidRequest));
+        let bare = code(TestRequest::default().insert_header((HEADER, "k"))).unwrap();
+        assert_eq!(code(TestRequest::default().insert_header((HEADER, "\"k\""))), Ok(bare));
+    }
+
+    #[test]
+    fn fingerprint_is_of_method_path_and_body() {
+        let of = |method: &str, path: &str, amount: i64| fingerprint(method, path, &json!({"amount": amount})).unwrap();
+        let one = of("POST", "/a", 1);
+        assert_eq!(one, of("POST", "/a", 1));
+        for other in [of("PUT", "/a", 1), of("POST", "/b", 1), of("POST", "/a", 2)] {
+            assert_ne!(one, other);
+        }
+    }
+}

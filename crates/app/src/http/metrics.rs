@@ -1,0 +1,145 @@
+//! Figures for Prometheus: requests at the edge, what the engine counts, and who waits where.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::http::{Method, StatusCode};
+use boxoffice_domain::{ConcertId, RoomCounts};
+use boxoffice_engine::Stats;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Upper bounds of the latency buckets, seconds.
+const BUCKETS_S: [f64; 12] = [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 3.0];
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    method: &'static str,
+    /// As it is registered, so that ids do not multiply the series.
+    route: &'static str,
+    status: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RouteLabels {
+    method: &'static str,
+    route: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RoomLabels {
+    concert: String,
+    state: &'static str,
+}
+
+/// See the module's opening.
+pub(crate) struct Metrics {
+    registry: Registry,
+    requests: Family<RequestLabels, Counter>,
+    latency: Family<RouteLabels, Histogram>,
+    room: Family<RoomLabels, Gauge>,
+}
+
+impl Metrics {
+    pub(crate) fn new(stats: Arc<Stats>) -> Self {
+        let mut registry = Registry::with_prefix("boxoffice");
+        let requests = Family::default();
+        let latency = Family::new_with_constructor((|| Histogram::new(BUCKETS_S)) as fn() -> Histogram);
+        let room = Family::default();
+        registry.register("http_requests", "Requests answered", requests.clone());
+        registry.register("http_request_seconds", "From the first byte read to the answer handed over", latency.clone());
+        registry.register("queue_entries", "Entries of the waiting rooms by state", room.clone());
+        registry.register_collector(Box::new(EngineFigures(stats)));
+        Self { registry, requests, latency, room }
+    }
+
+    pub(crate) fn request(&self, method: &Method, route: &'static str, status: StatusCode, took: Duration) {
+        let method = name_of(method);
+        self.requests.get_or_create(&RequestLabels { method, route, status: status.as_u16() }).inc();
+        self.latency.get_or_create(&RouteLabels { method, route }).observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn room(&self, concert: ConcertId, counts: &RoomCounts) {
+        let RoomCounts { waiting, active, served, left, expired, admitted_per_s: _ } = *counts;
+        for (state, count) in [("waiting", waiting), ("active", active), ("served", served), ("left", left), ("expired", expired)] {
+            let labels = RoomLabels { concert: concert.to_string(), state };
+            self.room.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
+    pub(crate) fn encode(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+/// Clients choose the method's name; the series must not grow with it.
+fn name_of(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::PATCH => "PATCH",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::HEAD => "HEAD",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
+}
+
+#[derive(Debug)]
+struct EngineFigures(Arc<Stats>);
+
+impl Collector for EngineFigures {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+        let Stats { commands, batches, retries, bisections, overloaded, ledger_us, swept_holds, relayed_events, promoted } = &*self.0;
+        for (name, help, figure) in [
+            ("commands", "Commands decided, replays and refusals included", commands),
+            ("batches", "Batches committed", batches),
+            ("batch_retries", "Batches run again", retries),
+            ("batch_bisections", "Batches cut in two because the store refused them", bisections),
+            ("overloaded_commands", "Commands turned away", overloaded),
+            ("ledger_microseconds", "Time spent in ledger calls", ledger_us),
+            ("swept_holds", "Holds whose expiry the sweep has written", swept_holds),
+            ("relayed_events", "Events taken out of the outbox", relayed_events),
+            ("promoted_entries", "Entries of waiting rooms that were promoted", promoted),
+        ] {
+            let counter = ConstCounter::new(figure.get());
+            counter.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_show_requests_and_the_engine() {
+        let stats = Arc::<Stats>::default();
+        stats.commands.add(7);
+        let metrics = Metrics::new(stats);
+        metrics.request(&Method::POST, "/a/{id}", StatusCode::CREATED, Duration::from_millis(1));
+        metrics.room(ConcertId(uuid::Uuid::nil()), &RoomCounts { waiting: 3, ..RoomCounts::default() });
+        let text = metrics.encode().unwrap();
+        for line in [
+            "boxoffice_http_requests_total{method=\"POST\",route=\"/a/{id}\",status=\"201\"} 1",
+            "boxoffice_http_request_seconds_count{method=\"POST\",route=\"/a/{id}\"} 1",
+            "boxoffice_commands_total 7",
+            "boxoffice_queue_entries{concert=\"00000000-0000-0000-0000-000000000000\",state=\"waiting\"} 3",
+        ] {
+            assert!(text.contains(line), "{line} in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! The OpenAPI document: operations and schemas from the handlers, completed with what the table of routes says of
+//! tokens, keys, pages and refusals.
+
+use actix_web::http::{Method, StatusCode};
+use utoipa::OpenApi;
+use utoipa::openapi::header::HeaderBuilder;
+use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::response::{Response, ResponseBuilder};
+use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, SchemaFormat, Type};
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{ContentBuilder, PathItem, Ref, RefOr, Required};
+
+use super::problem::{FieldError, ProblemDocument};
+use super::routes::{self, Entry};
+use super::{admin, concerts, payments, queue, reservations, seats, system, wallet};
+
+const BEARER: &str = "bearer";
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "boxoffice", description = "Concert booking: a waiting room, seat maps, holds, a wallet, payment, refund and rewards.
+Money is an integer of minor units. Every error is `application/problem+json`."),
+    paths(
+        system::create_user, system::live, system::ready, system::metrics,
+        concerts::list, concerts::get, concerts::dates, seats::list,
+        queue::join, queue::get, queue::leave,
+        reservations::create, reservations::list, reservations::get, reservations::release, reservations::extend,
+        payments::create, payments::list, payments::get, payments::refund,
+        wallet::get, wallet::entries, wallet::charge, wallet::spend, wallet::rewards,
+        admin::import, admin::admission, admin::set_admission, admin::stats, admin::charge,
+    ),
+    components(schemas(ProblemDocument, FieldError)),
+)]
+struct Document;
+
+/// The document as it is served.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    let mut document = Document::openapi();
+    document.info.version = env!("CARGO_PKG_VERSION").to_owned();
+    let components = document.components.get_or_insert_default();
+    let scheme = Http::builder().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
+    components.add_security_scheme(BEARER, SecurityScheme::Http(scheme));
+    for entry in routes::table().iter().filter(|entry| entry.documented) {
+        if let Some(operation) = document.paths.paths.get_mut(entry.path).and_then(|item| operation(item, &entry.method)) {
+            complete(operation, entry);
+        }
+    }
+    document
+}
+
+fn operation<'a>(item: &'a mut PathItem, method: &Method) -> Option<&'a mut Operation> {
+    match *method {
+        Method::GET => item.get.as_mut(),
+        Method::POST => item.post.as_mut(),
+        Method::PATCH => item.patch.as_mut(),
+        Method::DELETE => item.delete.as_mut(),
+        _ => None,
+    }
+}
+
+fn complete(operation: &mut Operation, entry: &Entry) {
+    let needs = entry.needs;
+    let parameters = operation.parameters.get_or_insert_default();
+    if entry.path.contains("{id}") {
+        parameters.push(parameter("id", ParameterIn::Path, true, Type::String, Some(KnownFormat::Uuid), "Its id"));
+    }
+    if needs.paged {
+        parameters.push(parameter("limit", ParameterIn::Query, false, Type::Integer, None, "Items a page, 1 to 200; 50 when absent"));
+        parameters.push(parameter("cursor", ParameterIn::Query, false, Type::String, None, "The `next_cursor` of the page before"));
+    }
+    if needs.queue_token {
+        parameters.push(parameter("Queue-Token", ParameterIn::Header, true, Type::String, None, "The token of one's place"));
+    }
+    if needs.idempotency_key {
+        let description = "1 to 255 characters of 0x21 to 0x7E; the same key and request get the same answer";
+        parameters.push(parameter("Idempotency-Key", ParameterIn::Header, true, Type::String, None, description));
+    }
+    if parameters.is_empty() {
+        operation.parameters = None;
+    }
+    if needs.bearer {
+        operation.security = Some(vec![SecurityRequirement::new::<_, [&str; 0], &str>(BEARER, [])]);
+    }
+    for (status, response) in &mut operation.responses.responses {
+        if let RefOr::T(response) = response {
+            add_headers(response, status, needs.idempotency_key);
+        }
+    }
+    for status in refusals(entry) {
+        operation.responses.responses.entry(status.to_string()).or_insert_with(|| RefOr::T(problem(status)));
+    }
+}
+
+/// The statuses that follow from what a request needs, and those of its decision.
+fn refusals(entry: &Entry) -> Vec<u16> {
+    let needs = entry.needs;
+    let mut statuses = entry.refusals.to_vec();
+    let in_api = entry.path.starts_with("/api/");
+    for (applies, added) in [
+        (needs.bearer, &[400, 401, 429][..]),
+        (needs.operator || needs.queue_token, &[403]),
+        (needs.paged, &[400]),
+        (needs.body, &[400, 413, 415]),
+        (in_api, &[500, 503]),
+    ] {
+        if applies {
+            statuses.extend(added);
+        }
+    }
+    statuses.sort_unstable();
+    statuses.dedup();
+    statuses
+}
+
+fn parameter(name: &str, place: ParameterIn, required: bool, kind: Type, format: Option<KnownFormat>, description: &str) -> RefOr<Parameter> {
+    let schema = ObjectBuilder::new().schema_type(kind).format(format.map(SchemaFormat::KnownFormat));
+    let parameter = ParameterBuilder::new()
+        .name(name)
+        .parameter_in(place)
+        .required(if required { Required::True } else { Required::False })
+        .description(Some(description))
+        .schema(Some(schema))
+        .build();
+    RefOr::T(parameter)
+}
+
+fn text_header(description: &str) -> utoipa::openapi::Header {
+    HeaderBuilder::new().schema(Some(ObjectBuilder::new().schema_type(Type::String))).description(Some(description)).build()
+}
+
+fn add_headers(response: &mut Response, status: &str, keyed: bool) {
+    response.headers.insert("X-Request-Id".to_owned(), text_header("Names this request in the log").into());
+    if keyed {
+        response.headers.insert("Idempotency-Replayed".to_owned(), text_header("`true` when an earlier answer is repeated").into());
+    }
+    if status == "201" {
+        response.headers.insert("Location".to_owned(), text_header("Where it can be read, if it can").into());
+    }
+}
+
+fn problem(status: u16) -> Response {
+    let reason = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("Refused");
+    let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+    let mut response = ResponseBuilder::new().description(reason).content("application/problem+json", content).build();
+    add_headers(&mut response, "", false);
+    match status {
+        401 => response.headers.insert("WWW-Authenticate".to_owned(), text_header("`Bearer`").into()),
+        429 | 503 => response.headers.insert("Retry-After".to_owned(), text_header("Seconds").into()),
+        _ => None,
+    };
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+    use std::collections::BTreeSet;
+
+    fn document() -> Value {
+        serde_json::to_value(openapi()).unwrap()
+    }
+
+    fn documented() -> BTreeSet<(String, String)> {
+        let document = document();
+        let paths = document["paths"].as_object().unwrap();
+        let operations = |(path, item): (&String, &Value)| {
+            item.as_object().unwrap().keys().map(|method| (method.to_uppercase(), path.clone())).collect::<Vec<_>>()
+        };
+        paths.iter().flat_map(operations).collect()
+    }
+
+    #[test]
+    fn every_route_is_documented_and_nothing_else() {
+        let table = routes::table();
+        let documented_routes = table.iter().filter(|entry| entry.documented);
+        let routed: BTreeSet<_> = documented_routes.map(|entry| (entry.method.to_string(), entry.path.to_owned())).collect();
+        assert_eq!(documented(), routed);
+    }
+
+    #[test]
+    fn every_reference_leads_somewhere() {
+        fn walk(value: &Value, found: &mut Vec<String>) {
+            match value {
+                Value::Object(map) => {
+                    found.extend(map.get("$ref").and_then(Value::as_str).map(str::to_owned));
+                    map.values().for_each(|value| walk(value, found));
+                }
+                Value::Array(list) => list.iter().for_each(|value| walk(value, found)),
+                _ => {}
+            }
+        }
+        let document = document();
+        let mut references = Vec::new();
+        walk(&document, &mut references);
+        assert!(references.len() > 50, "{}", references.len());
+        for reference in references {
+            let pointer = reference.trim_start_matches('#');
+            assert!(document.pointer(pointer).is_some(), "{reference}");
+        }
+    }
+
+    #[test]
+    fn operations_say_what_they_need() {
+        let document = document();
+        let hold = &document["paths"]["/api/v1/reservations"]["post"];
+        let names: Vec<_> = hold["parameters"].as_array().unwrap().iter().map(|parameter| parameter["name"].as_str().unwrap()).collect();
+        assert_eq!(names, ["Queue-Token", "Idempotency-Key"]);
+        assert_eq!(hold["security"], serde_json::json!([{"bearer": []}]));
+        for status in ["201", "400", "401", "403", "404", "409", "413", "415", "422", "429", "500", "503"] {
+            assert!(hold["responses"].get(status).is_some(), "{status}");
+        }
+        let problem = &hold["responses"]["422"]["content"]["application/problem+json"]["schema"]["$ref"];
+        assert_eq!(problem, "#/components/schemas/Problem");
+        assert!(hold["responses"]["201"]["headers"].get("Location").is_some());
+    }
+
+    #[test]
+    fn what_is_not_served_is_not_told() {
+        let document = document().to_string();
+        for absent in ["/queue/stream", "/queue/socket", "/queue/extend", "/draw", "/commands", "adaptive", "\"Prefer\""] {
+            assert!(!document.contains(absent), "{absent}");
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! The waiting room: join, ask, leave.
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{self, HeaderValue};
+use actix_web::web::Data;
+use actix_web::{HttpRequest, HttpResponse};
+use boxoffice_domain::{Actor, Batch, Command, CommandId, ConcertId, Request, UserId};
+use boxoffice_ports::{Guard, LedgerError, RoomError};
+
+use super::App;
+use super::answer;
+use super::auth::User;
+use super::body::Body;
+use super::params::{Id, Query};
+use super::problem::Problem;
+use super::turn;
+use super::views::QueueView;
+
+/// How often giving holds back is tried when the store asks for it to be run again.
+const RELEASE_TRIES: u32 = 3;
+/// Holds given back in one transaction.
+const RELEASE_BATCH: usize = 200;
+
+/// Join, or find one's place: one for each user and concert, on whatever device.
+#[utoipa::path(post, path = "/api/v1/concerts/{id}/queue", tag = "queue", responses(
+    (status = 201, description = "A new place", body = QueueView),
+    (status = 200, description = "The place one has", body = QueueView)))]
+pub(crate) async fn join(
+    id: Id<ConcertId>,
+    app: Data<App>,
+    user: User,
+    request: HttpRequest,
+    body: Body,
+) -> Result<HttpResponse, Problem> {
+    Query::none(&request)?;
+    body.parse_nothing()?;
+    let entered = app.room.join(id.0, user.0, app.ids.fresh().into()).await?;
+    let view = turn::queue_view(&app, id.0, &entered.place);
+    if !entered.new {
+        return answer::ok(&view);
+    }
+    let mut response = answer::json(StatusCode::CREATED, &view)?;
+    response.headers_mut().insert(header::LOCATION, HeaderValue::from_static("/api/v1/queue"));
+    Ok(response)
+}
+
+/// One's place, with the current token; also after it has ended.
+#[utoipa::path(get, path = "/api/v1/queue", tag = "queue", responses((status = 200, description = "The place", body = QueueView)))]
+pub(crate) async fn get(app: Data<App>, user: User, request: HttpRequest) -> Result<HttpResponse, Problem> {
+    let token = turn::genuine(&app, &request, user.0)?;
+    Query::none(&request)?;
+    let place = match app.room.place(token.concert, token.entry).await {
+        Ok(Some(place)) => place,
+        Ok(None) | Err(RoomError::NoRoom) => turn::forgotten(&token),
+        Err(error) => return Err(error.into()),
+    };
+    answer::ok(&turn::queue_view(&app, token.concert, &place))
+}
+
+/// Leave: one's live holds of the concert are given back, then the place ends.
+#[utoipa::path(delete, path = "/api/v1/queue", tag = "queue", responses((status = 204, description = "The place has ended")))]
+pub(crate) async fn leave(app: Data<App>, user: User, request: HttpRequest) -> Result<HttpResponse, Problem> {
+    let token = turn::genuine(&app, &request, user.0)?;
+    Query::none(&request)?;
+    release_holds(&app, user.0, token.concert).await?;
+    match app.room.leave(token.concert, token.entry).await {
+        Ok(()) | Err(RoomError::NoRoom) => Ok(HttpResponse::NoContent().finish()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn release_holds(app: &App, user: UserId, concert: ConcertId) -> Result<(), Problem> {
+    let holds = app.stores.queries.live_holds(user, concert).await?;
+    for some in holds.chunks(RELEASE_BATCH) {
+        let release = |&reservation| Request {
+            command_id: CommandId(app.ids.fresh()),
+            actor: Actor::System,
+            fingerprint: None,
+            fresh: answer::fresh_ids(app),
+            command: Command::ReleaseHold { reservation },
+        };
+        let batch = Batch::new(some.iter().map(release).collect::<Vec<_>>(), app.policy.clone());
+        let mut tried = 1;
+        loop {
+            match app.ledger.transact(batch.clone(), Guard::RowLock).await {
+                // One that was paid or ran out meanwhile is refused, and that is as good.
+                Ok(_) => break,
+                Err(LedgerError::Retryable(_) | LedgerError::Conflict) if tried < RELEASE_TRIES => tried += 1,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    Ok(())
+}

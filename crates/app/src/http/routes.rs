@@ -1,0 +1,137 @@
+//! The table of routes: every path and method, what it needs, and which refusals its decision may give. Requests are
+//! routed by it and the OpenAPI document is completed from it, so neither can know what the other does not.
+
+use std::collections::BTreeMap;
+
+use actix_web::Route;
+use actix_web::http::Method;
+use actix_web::web::{self, Data, ServiceConfig};
+
+use super::problem::Problem;
+use super::{App, admin, concerts, payments, queue, reservations, seats, system, wallet};
+
+/// What a request must bring, beyond its path.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Needs {
+    pub(super) bearer: bool,
+    /// The role `operator`.
+    pub(super) operator: bool,
+    /// A queue token, genuine or with its turn running.
+    pub(super) queue_token: bool,
+    pub(super) idempotency_key: bool,
+    /// May bring a body, so size and type are judged.
+    pub(super) body: bool,
+    /// Takes `limit` and `cursor`.
+    pub(super) paged: bool,
+}
+
+const NOTHING: Needs = Needs { bearer: false, operator: false, queue_token: false, idempotency_key: false, body: false, paged: false };
+const USER: Needs = Needs { bearer: true, ..NOTHING };
+const OPERATOR: Needs = Needs { operator: true, ..USER };
+const QUEUE: Needs = Needs { queue_token: true, ..USER };
+
+impl Needs {
+    const fn body(self) -> Self {
+        Self { body: true, ..self }
+    }
+
+    /// A write with a stored reply.
+    const fn keyed(self) -> Self {
+        Self { idempotency_key: true, body: true, ..self }
+    }
+
+    const fn paged(self) -> Self {
+        Self { paged: true, ..self }
+    }
+}
+
+/// One method of one path.
+pub(super) struct Entry {
+    pub(super) method: Method,
+    pub(super) path: &'static str,
+    /// Whether OpenAPI tells of it.
+    pub(super) documented: bool,
+    pub(super) needs: Needs,
+    /// Statuses of refusals that do not follow from `needs`.
+    pub(super) refusals: &'static [u16],
+    route: fn() -> Route,
+}
+
+fn entry(method: Method, path: &'static str, needs: Needs, refusals: &'static [u16], route: fn() -> Route) -> Entry {
+    Entry { method, path, documented: true, needs, refusals, route }
+}
+
+fn page(path: &'static str, route: fn() -> Route) -> Entry {
+    Entry { method: Method::GET, path, documented: false, needs: NOTHING, refusals: &[], route }
+}
+
+/// Every route there is.
+pub(super) fn table() -> Vec<Entry> {
+    const GET: Method = Method::GET;
+    const POST: Method = Method::POST;
+    const PATCH: Method = Method::PATCH;
+    const DELETE: Method = Method::DELETE;
+    vec![
+        page("/", || web::get().to(system::to_docs)),
+        page("/api/docs", || web::get().to(system::to_docs_page)),
+        page("/api/docs/{file:.*}", || web::get().to(system::docs)),
+        page("/api/openapi.json", || web::get().to(system::openapi_json)),
+        entry(GET, "/health/live", NOTHING, &[], || web::get().to(system::live)),
+        entry(GET, "/health/ready", NOTHING, &[], || web::get().to(system::ready)),
+        entry(GET, "/metrics", NOTHING, &[], || web::get().to(system::metrics)),
+        entry(POST, "/api/v1/dev/users", NOTHING.body(), &[403], || web::post().to(system::create_user)),
+        entry(GET, "/api/v1/concerts", NOTHING.paged(), &[], || web::get().to(concerts::list)),
+        entry(GET, "/api/v1/concerts/{id}", NOTHING, &[400, 404], || web::get().to(concerts::get)),
+        entry(POST, "/api/v1/concerts/{id}/queue", USER.body(), &[404, 409], || web::post().to(queue::join)),
+        entry(GET, "/api/v1/concerts/{id}/dates", QUEUE, &[404], || web::get().to(concerts::dates)),
+        entry(GET, "/api/v1/queue", QUEUE, &[], || web::get().to(queue::get)),
+        entry(DELETE, "/api/v1/queue", QUEUE, &[], || web::delete().to(queue::leave)),
+        entry(GET, "/api/v1/dates/{id}/seats", QUEUE, &[404], || web::get().to(seats::list)),
+        entry(POST, "/api/v1/reservations", QUEUE.keyed(), &[404, 409, 422], || web::post().to(reservations::create)),
+        entry(GET, "/api/v1/reservations", USER.paged(), &[], || web::get().to(reservations::list)),
+        entry(GET, "/api/v1/reservations/{id}", USER, &[404], || web::get().to(reservations::get)),
+        entry(DELETE, "/api/v1/reservations/{id}", USER, &[404, 409], || web::delete().to(reservations::release)),
+        entry(POST, "/api/v1/reservations/{id}/extend", QUEUE.keyed(), &[404, 409, 422], || web::post().to(reservations::extend)),
+        entry(POST, "/api/v1/payments", QUEUE.keyed(), &[402, 404, 409, 422], || web::post().to(payments::create)),
+        entry(GET, "/api/v1/payments", USER.paged(), &[], || web::get().to(payments::list)),
+        entry(GET, "/api/v1/payments/{id}", USER, &[404], || web::get().to(payments::get)),
+        entry(POST, "/api/v1/payments/{id}/refund", USER.keyed(), &[404, 409, 422], || web::post().to(payments::refund)),
+        entry(GET, "/api/v1/wallet", USER, &[], || web::get().to(wallet::get)),
+        entry(GET, "/api/v1/wallet/entries", USER.paged(), &[], || web::get().to(wallet::entries)),
+        entry(POST, "/api/v1/wallet/charges", USER.keyed(), &[403, 409, 422], || web::post().to(wallet::charge)),
+        entry(POST, "/api/v1/wallet/uses", USER.keyed(), &[402, 409, 422], || web::post().to(wallet::spend)),
+        entry(GET, "/api/v1/rewards", USER.paged(), &[], || web::get().to(wallet::rewards)),
+        entry(POST, "/api/v1/admin/concerts", OPERATOR.body(), &[409], || web::post().to(admin::import)),
+        entry(GET, "/api/v1/admin/concerts/{id}/admission", OPERATOR, &[404], || web::get().to(admin::admission)),
+        entry(PATCH, "/api/v1/admin/concerts/{id}/admission", OPERATOR.body(), &[404], || web::patch().to(admin::set_admission)),
+        entry(GET, "/api/v1/admin/concerts/{id}/stats", OPERATOR, &[404], || web::get().to(admin::stats)),
+        entry(POST, "/api/v1/admin/users/{id}/wallet/charges", OPERATOR.keyed(), &[409, 422], || web::post().to(admin::charge)),
+    ]
+}
+
+/// The path of a route as it is registered, for whoever counts requests.
+#[derive(Clone, Copy)]
+pub(super) struct RouteName(pub(super) &'static str);
+
+/// Registers every route. Whatever they do not cover is 404; another method of a known path is 405 with `Allow`.
+pub fn configure(app: Data<App>) -> impl FnOnce(&mut ServiceConfig) {
+    move |config| {
+        let mut paths: BTreeMap<&'static str, Vec<Entry>> = BTreeMap::new();
+        for entry in table() {
+            paths.entry(entry.path).or_default().push(entry);
+        }
+        for (path, entries) in paths {
+            let allow = entries.iter().map(|entry| entry.method.as_str()).collect::<Vec<_>>().join(", ");
+            let mut resource = web::resource(path).app_data(RouteName(path));
+            for entry in entries {
+                resource = resource.route((entry.route)());
+            }
+            let refuse = move || {
+                let problem = Problem::method_not_allowed(allow.as_str());
+                async move { Err::<actix_web::HttpResponse, _>(problem) }
+            };
+            config.service(resource.default_service(web::to(refuse)));
+        }
+        config.app_data(app).default_service(web::to(|| async { Err::<actix_web::HttpResponse, _>(Problem::not_found()) }));
+    }
+}

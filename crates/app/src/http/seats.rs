@@ -1,0 +1,179 @@
+//! The seat map of a date, for those whose turn it is: whole from a rendered page, filtered from the view.
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{self, ContentType, HeaderValue};
+use actix_web::web::{Bytes, Data};
+use actix_web::{HttpRequest, HttpResponse};
+use boxoffice_domain::money::Money;
+use boxoffice_domain::{DateId, SeatNumber};
+use boxoffice_engine::{SeatInfo, SeatSnapshot, SeatStatus};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::App;
+use super::auth::User;
+use super::params::{Id, Query};
+use super::problem::Problem;
+use super::seat_pages;
+use super::turn;
+
+/// Bodies below this are sent as they are.
+const GZIP_MIN_BYTES: usize = 1_024;
+
+#[derive(Serialize, ToSchema)]
+pub(crate) struct SeatMap<'a> {
+    /// Opaque: another one means that something may have changed.
+    version: u64,
+    /// By number.
+    items: Vec<SeatView<'a>>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = Seat)]
+pub(crate) struct SeatView<'a> {
+    number: SeatNumber,
+    section: Option<&'a str>,
+    row: Option<&'a str>,
+    grade: &'a str,
+    /// Minor units.
+    price: Money,
+    status: SeatStatusView,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = SeatStatus)]
+pub(crate) enum SeatStatusView {
+    Available,
+    Held,
+    Sold,
+}
+
+impl From<SeatStatus> for SeatStatusView {
+    fn from(status: SeatStatus) -> Self {
+        match status {
+            SeatStatus::Available => Self::Available,
+            SeatStatus::Held => Self::Held,
+            SeatStatus::Sold => Self::Sold,
+        }
+    }
+}
+
+impl<'a> SeatView<'a> {
+    pub(crate) fn new(info: &'a SeatInfo, status: SeatStatus) -> Self {
+        let (section, row) = (info.section.as_deref(), info.row.as_deref());
+        Self { number: info.number, section, row, grade: &info.grade, price: info.price, status: status.into() }
+    }
+}
+
+/// The seats of a date, with `ETag`: unchanged is 304.
+#[utoipa::path(get, path = "/api/v1/dates/{id}/seats", tag = "concerts",
+    params(("status" = Option<String>, Query, description = "Only `available` ones"), ("grade" = Option<String>, Query, description = "Only of this grade"),
+        ("If-None-Match" = Option<String>, Header, description = "The `ETag` of what one has")),
+    responses((status = 200, description = "The seat map", body = SeatMap, headers(("ETag" = String, description = "Its version"))),
+        (status = 304, description = "Nothing has changed")))]
+pub(crate) async fn list(id: Id<DateId>, app: Data<App>, user: User, request: HttpRequest) -> Result<HttpResponse, Problem> {
+    let token = turn::genuine(&app, &request, user.0)?;
+    let (concert, _) = app.shows.date(id.0).ok_or_else(Problem::not_found)?;
+    turn::for_concert(&token, concert.concert.id)?;
+    turn::is_running(&app, &token).await?;
+    let query = Query::of(&request, &["status", "grade"])?;
+    let only_available = match query.get("status") {
+        None => false,
+        Some("available") => true,
+        Some(_) => return Err(Problem::field("status", "must be available")),
+    };
+    let grade = query.get("grade");
+    let version = app.seats.version(id.0).await?.ok_or_else(Problem::not_found)?;
+    if is_known(&request, version) {
+        return Ok(HttpResponse::NotModified().insert_header((header::ETAG, etag(version))).finish());
+    }
+    let wants_gzip = accepts_gzip(&request);
+    if !only_available && grade.is_none() {
+        let page = app.seat_pages.page(&app.seats, id.0, version).await?.ok_or_else(Problem::not_found)?;
+        let body = if wants_gzip { page.gzip().await? } else { page.plain.clone() };
+        return Ok(answer(page.version, body, wants_gzip));
+    }
+    let snapshot = app.seats.date(id.0).await?.ok_or_else(Problem::not_found)?;
+    let body = filtered(&snapshot, only_available, grade)?;
+    if wants_gzip && body.len() >= GZIP_MIN_BYTES {
+        return Ok(answer(snapshot.version, seat_pages::compress(body).await?, true));
+    }
+    Ok(answer(snapshot.version, body, false))
+}
+
+fn filtered(snapshot: &SeatSnapshot, only_available: bool, grade: Option<&str>) -> Result<Bytes, Problem> {
+    let seats = snapshot.infos.iter().zip(&snapshot.statuses);
+    let items = seats
+        .filter(|(info, status)| (!only_available || **status == SeatStatus::Available) && grade.is_none_or(|grade| *info.grade == *grade))
+        .map(|(info, status)| SeatView::new(info, *status))
+        .collect();
+    serde_json::to_vec(&SeatMap { version: snapshot.version, items }).map(Into::into).map_err(Problem::internal)
+}
+
+fn answer(version: u64, body: Bytes, gzipped: bool) -> HttpResponse {
+    let mut response = HttpResponse::build(StatusCode::OK);
+    response.insert_header(ContentType::json());
+    response.insert_header((header::ETAG, etag(version)));
+    response.insert_header((header::VARY, HeaderValue::from_static("Accept-Encoding")));
+    response.insert_header((header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache")));
+    if gzipped {
+        response.insert_header((header::CONTENT_ENCODING, HeaderValue::from_static("gzip")));
+    }
+    response.body(body)
+}
+
+/// Weak, because the same map goes out plain and compressed.
+fn etag(version: u64) -> String {
+    format!("W/\"{version:x}\"")
+}
+
+/// Whether the client has this version (RFC 9110, 13.1.2: compared weakly).
+fn is_known(request: &HttpRequest, version: u64) -> bool {
+    let opaque = format!("\"{version:x}\"");
+    let values = request.headers().get_all(header::IF_NONE_MATCH).filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(str::trim).any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == opaque)
+}
+
+fn accepts_gzip(request: &HttpRequest) -> bool {
+    let values = request.headers().get_all(header::ACCEPT_ENCODING).filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|coding| {
+        let (name, weight) = coding.split_once(';').unwrap_or((coding, ""));
+        let refused = weight.trim().strip_prefix("q=").is_some_and(|q| q.parse::<f32>().is_ok_and(|q| q <= 0.0));
+        name.trim().eq_ignore_ascii_case("gzip") && !refused
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use actix_web::test::TestRequest;
+
+    fn with(name: header::HeaderName, value: &'static str) -> HttpRequest {
+        TestRequest::default().insert_header((name, value)).to_http_request()
+    }
+
+    #[test]
+    fn etags_are_compared_weakly() {
+        for (value, known) in [
+            ("W/\"ff\"", true),
+            ("\"ff\"", true),
+            ("\"a\", W/\"ff\"", true),
+            ("*", true),
+            ("\"fe\"", false),
+            ("ff", false),
+            ("", false),
+        ] {
+            assert_eq!(is_known(&with(header::IF_NONE_MATCH, value), 255), known, "{value}");
+        }
+    }
+
+    #[test]
+    fn gzip_is_sent_to_those_who_take_it() {
+        for (value, accepted) in
+            [("gzip", true), ("br, GZIP;q=0.5", true), ("gzip;q=0", false), ("gzip; q=0.0", false), ("identity", false), ("", false)]
+        {
+            assert_eq!(accepts_gzip(&with(header::ACCEPT_ENCODING, value)), accepted, "{value}");
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Whether the queue token lets one through.
+//!
+//! A token is *genuine* when a key of ours signed it for this user, and fits the thing's concert. Reading dates and
+//! seats takes a turn by signature and `until` alone, without a round trip; starting a hold asks the room, because
+//! that is where the number of active people is judged.
+
+use actix_web::HttpRequest;
+use boxoffice_domain::{ConcertId, Place, QueueStatus, UserId, room};
+
+use super::App;
+use super::problem::{Code, Problem};
+use super::queue_token::QueueToken;
+use super::views::QueueView;
+
+const HEADER: &str = "Queue-Token";
+
+/// The request's token, if it is genuine and this user's.
+pub(crate) fn genuine(app: &App, request: &HttpRequest, user: UserId) -> Result<QueueToken, Problem> {
+    let required = || Problem::new(Code::QueueTokenRequired, "send the header Queue-Token with the token of your place");
+    let text = request.headers().get(HEADER).ok_or_else(required)?;
+    let token = text.to_str().ok().and_then(|text| app.queue_tokens.verify(text.trim()));
+    token.filter(|token| token.user == user).ok_or_else(|| Problem::new(Code::QueueTokenInvalid, "the token is not one of yours"))
+}
+
+/// A token opens only its own concert's things.
+pub(crate) fn for_concert(token: &QueueToken, concert: ConcertId) -> Result<(), Problem> {
+    if token.concert == concert { Ok(()) } else { Err(Problem::new(Code::QueueTokenInvalid, "the token is another concert's")) }
+}
+
+/// Whether the turn is running, by the token alone.
+pub(crate) async fn is_running(app: &App, token: &QueueToken) -> Result<(), Problem> {
+    match token.until {
+        Some(until) if app.clock.now() < until => Ok(()),
+        Some(_) => Err(over()),
+        None => {
+            let place = app.room.place(token.concert, token.entry).await?;
+            Err(not_yet(app, token, place))
+        }
+    }
+}
+
+/// Whether a hold may be started: by the token, and where the truth is.
+pub(crate) async fn may_hold(app: &App, token: &QueueToken) -> Result<(), Problem> {
+    if token.until.is_some_and(|until| until <= app.clock.now()) {
+        return Err(over());
+    }
+    match app.room.touch(token.concert, token.entry).await? {
+        Some(place) if place.status == QueueStatus::Active && token.until.is_some() => Ok(()),
+        place => Err(not_yet(app, token, place)),
+    }
+}
+
+fn over() -> Problem {
+    Problem::new(Code::QueueTokenExpired, "the turn is over; join again")
+}
+
+/// The refusal for a place that has not its turn, or whose token is older than its turn.
+fn not_yet(app: &App, token: &QueueToken, place: Option<Place>) -> Problem {
+    match place {
+        Some(place) if !place.status.is_ended() => {
+            let view = queue_view(app, token.concert, &place);
+            Problem::new(Code::QueueWaiting, "the turn has not come yet, or came after this token was given").with_queue(view)
+        }
+        _ => over(),
+    }
+}
+
+/// A place as it is shown, with its current token.
+pub(crate) fn queue_view(app: &App, concert: ConcertId, place: &Place) -> QueueView {
+    let shows_place = matches!(place.status, QueueStatus::Waiting | QueueStatus::SoldOut | QueueStatus::Active);
+    QueueView {
+        concert_id: concert.0,
+        entry_id: place.entry.0,
+        token: app.queue_tokens.sign(&QueueToken::of(concert, place)),
+        status: place.status.into(),
+        place: shows_place.then_some(place.arrival),
+        ahead: place.ahead,
+        eta: place.eta.map(Into::into),
+        chance: None,
+        poll_after_ms: room::poll_after_ms(place, app.clock.now()),
+        active_until: place.active_until,
+        sale_starts_at: place.sale_starts_at,
+        draw: None,
+    }
+}
+
+/// How an entry reads that is not known any more.
+pub(crate) fn forgotten(token: &QueueToken) -> Place {
+    Place {
+        entry: token.entry,
+        user: token.user,
+        status: QueueStatus::Expired,
+        arrival: token.arrival,
+        ahead: None,
+        active_until: None,
+        eta: None,
+        sale_starts_at: None,
+    }
+}
