@@ -1,0 +1,197 @@
+//! Read models, each from one snapshot, by the indexes that lists are read in.
+
+use super::SqliteStore;
+use super::failure::Failure;
+use super::rows::{
+    PaymentRow as PaymentColumns, PaymentTypes, ReservationRow, ReservationTypes, SeatColumns, SeatTypes, narrow, payment, payment_columns,
+    reservation, reservation_columns, seat, seat_columns,
+};
+use super::sql::{At, Id, State, row, rows, statements};
+use async_trait::async_trait;
+use boxoffice_domain::money::{Money, Points};
+use boxoffice_domain::{
+    Admission, AdmissionMode, ConcertId, ConcertRef, DateId, DateRef, Entry, EntryId, EntryKind, PaymentId, PerInterval, PointsEntry,
+    PointsKind, Reservation, ReservationId, Timestamp, UserId,
+};
+use boxoffice_ports::{ConcertRow, DateRow, Page, PaymentRow, Queries, SeatRow, StoreError, WalletRow};
+use diesel::sql_types::{BigInt, Binary, Nullable, Text};
+use diesel::{Connection, SqliteConnection};
+use std::collections::HashMap;
+use uuid::Uuid;
+
+statements! {
+    SelectConcerts -> (Binary, Text, Text, Text, Text, Nullable<BigInt>, Text, BigInt, Nullable<BigInt>, Nullable<BigInt>) =
+        "SELECT id, key, name, venue, time_zone, sale_starts_at, mode, max_active, per_interval_count, per_interval_s
+         FROM concerts ORDER BY sale_starts_at, id";
+    SelectDates -> (Binary, Binary, Text, BigInt, Nullable<BigInt>, BigInt, BigInt, BigInt, BigInt, BigInt, BigInt, BigInt) =
+        "SELECT id, concert_id, key, starts_at, ends_at, booking_opens_at, booking_closes_at, refund_closes_at,
+                seats_total, price_min, price_max, seats_version
+         FROM dates ORDER BY starts_at, id";
+    SelectSeats -> SeatTypes = concat!("SELECT ", seat_columns!(), " FROM seats WHERE date_id = ? ORDER BY number");
+    SelectWallet -> (BigInt, BigInt) = "SELECT balance, points FROM accounts WHERE user_id = ?";
+    SelectEntries -> (BigInt, Binary, Text, BigInt, BigInt, Nullable<Text>, Nullable<Binary>, Nullable<Binary>, BigInt) =
+        "SELECT seq, id, kind, amount, balance, memo, reservation_id, payment_id, created_at
+         FROM entries WHERE user_id = ? AND seq < ? ORDER BY seq DESC LIMIT ?";
+    SelectPointsEntries -> (BigInt, Binary, Text, BigInt, BigInt, Binary, BigInt) =
+        "SELECT seq, id, kind, points, balance, payment_id, created_at
+         FROM points_entries WHERE user_id = ? AND seq < ? ORDER BY seq DESC LIMIT ?";
+    SelectReservations -> ReservationTypes = concat!(
+        "SELECT ", reservation_columns!(), " FROM reservations r WHERE r.user_id = ? AND r.id < ? ORDER BY r.id DESC LIMIT ?"
+    );
+    SelectReservation -> ReservationTypes =
+        concat!("SELECT ", reservation_columns!(), " FROM reservations r WHERE r.user_id = ? AND r.id = ?");
+    SelectPayments -> (PaymentTypes, ReservationTypes) = concat!(
+        "SELECT ", payment_columns!(), ", ", reservation_columns!(),
+        " FROM payments p JOIN reservations r ON r.id = p.reservation_id
+          WHERE p.user_id = ? AND p.id < ? ORDER BY p.id DESC LIMIT ?"
+    );
+    SelectPayment -> (PaymentTypes, ReservationTypes) = concat!(
+        "SELECT ", payment_columns!(), ", ", reservation_columns!(),
+        " FROM payments p JOIN reservations r ON r.id = p.reservation_id WHERE p.user_id = ? AND p.id = ?"
+    );
+    // Both conditions on the status: the first is the index's own, word for word.
+    SelectLiveHolds -> Binary =
+        "SELECT id FROM reservations
+         WHERE user_id = ? AND concert_id = ? AND status IN ('held', 'confirmed') AND status = 'held' AND expires_at > ?";
+    SelectRevenue -> BigInt =
+        "SELECT coalesce(sum(amount - coalesce(refund_amount, 0)), 0) FROM payments WHERE concert_id = ?";
+}
+
+type ConcertColumns = (Id<ConcertId>, String, String, String, String, Option<At>, State<AdmissionMode>, i64, Option<i64>, Option<i64>);
+type DateColumns = (Id<DateId>, Id<ConcertId>, String, At, Option<At>, At, At, At, i64, Money, Money, i64);
+type EntryColumns =
+    (i64, Id<EntryId>, State<EntryKind>, Money, Money, Option<String>, Option<Id<ReservationId>>, Option<Id<PaymentId>>, At);
+type PointsColumns = (i64, Id<EntryId>, State<PointsKind>, Points, Points, Id<PaymentId>, At);
+
+/// Above every id that is given out.
+const LAST: Uuid = Uuid::max();
+
+fn catalog(conn: &mut SqliteConnection) -> Result<Vec<ConcertRow>, Failure> {
+    let mut dates: HashMap<ConcertId, Vec<DateRow>> = HashMap::new();
+    let date_rows: Vec<DateColumns> = rows::<SelectDates, _, _>(conn, ())?;
+    for (id, concert, key, starts_at, ends_at, opens_at, closes_at, refund_closes_at, total, price_min, price_max, version) in date_rows {
+        dates.entry(concert.0).or_default().push(DateRow {
+            date: DateRef { id: id.0, starts_at: starts_at.0, ends_at: ends_at.map(|at| at.0) },
+            key,
+            booking_opens_at: opens_at.0,
+            booking_closes_at: closes_at.0,
+            refund_closes_at: refund_closes_at.0,
+            total: narrow("seats_total", total)?.into(),
+            price_min,
+            price_max,
+            seats_version: version,
+        });
+    }
+    let concerts: Vec<ConcertColumns> = rows::<SelectConcerts, _, _>(conn, ())?;
+    let concerts = concerts.into_iter().map(|(id, key, name, venue, time_zone, sale_starts_at, mode, max_active, count, seconds)| {
+        Ok(ConcertRow {
+            concert: ConcertRef { id: id.0, name: name.into(), venue: venue.into() },
+            key,
+            time_zone,
+            sale_starts_at: sale_starts_at.map(|at| at.0),
+            admission: admission(mode.0, max_active, count, seconds)?,
+            dates: dates.remove(&id.0).unwrap_or_default(),
+        })
+    });
+    concerts.collect()
+}
+
+pub(super) fn admission(mode: AdmissionMode, max_active: i64, count: Option<i64>, seconds: Option<i64>) -> Result<Admission, Failure> {
+    let per_interval = match (count, seconds) {
+        (Some(count), Some(seconds)) => {
+            Some(PerInterval { count: narrow("per_interval_count", count)?, seconds: narrow("per_interval_s", seconds)? })
+        }
+        _ => None,
+    };
+    Ok(Admission { mode, max_active: narrow("max_active", max_active)?, per_interval })
+}
+
+/// A page of `found`, of which there is one more than `limit` if there are more.
+fn page<R, T>(found: Vec<R>, limit: u32, item: impl FnMut(R) -> Result<T, Failure>) -> Result<Page<T>, Failure> {
+    let more = found.len() > limit as usize;
+    let items = found.into_iter().take(limit as usize).map(item).collect::<Result<_, _>>()?;
+    Ok(Page { items, more })
+}
+
+fn payment_row((paid, held): (PaymentColumns, ReservationRow)) -> Result<PaymentRow, Failure> {
+    Ok(PaymentRow { payment: payment(paid).0, reservation: reservation(held)?.0 })
+}
+
+#[async_trait]
+impl Queries for SqliteStore {
+    async fn catalog(&self) -> Result<Vec<ConcertRow>, StoreError> {
+        Ok(self.readers.read(|conn| conn.transaction(catalog)).await?)
+    }
+
+    async fn seats(&self, date: DateId) -> Result<Vec<SeatRow>, StoreError> {
+        let read = self.readers.read(move |conn| {
+            let found: Vec<SeatColumns> = rows::<SelectSeats, _, _>(conn, (date,))?;
+            found.into_iter().map(|columns| seat(date, columns).map(|(seat, version)| SeatRow { seat, version })).collect()
+        });
+        Ok(read.await?)
+    }
+
+    async fn wallet(&self, user: UserId) -> Result<WalletRow, StoreError> {
+        let found: Option<(Money, Points)> = self.readers.read(move |conn| Ok(row::<SelectWallet, _, _>(conn, (user,))?)).await?;
+        Ok(found.map_or_else(WalletRow::default, |(balance, points)| WalletRow { balance, points }))
+    }
+
+    async fn entries(&self, user: UserId, after: Option<i64>, limit: u32) -> Result<Page<Entry>, StoreError> {
+        let binds = (user, after.unwrap_or(i64::MAX), i64::from(limit) + 1);
+        let found: Vec<EntryColumns> = self.readers.read(move |conn| Ok(rows::<SelectEntries, _, _>(conn, binds)?)).await?;
+        let entry = |(seq, id, kind, amount, balance, memo, reservation, payment, created_at): EntryColumns| {
+            let (reservation, payment) = (reservation.map(|id| id.0), payment.map(|id| id.0));
+            Ok(Entry { id: id.0, user, seq, kind: kind.0, amount, balance, memo, reservation, payment, created_at: created_at.0 })
+        };
+        Ok(page(found, limit, entry)?)
+    }
+
+    async fn points_entries(&self, user: UserId, after: Option<i64>, limit: u32) -> Result<Page<PointsEntry>, StoreError> {
+        let binds = (user, after.unwrap_or(i64::MAX), i64::from(limit) + 1);
+        let found: Vec<PointsColumns> = self.readers.read(move |conn| Ok(rows::<SelectPointsEntries, _, _>(conn, binds)?)).await?;
+        let entry = |(seq, id, kind, points, balance, payment, created_at): PointsColumns| {
+            Ok(PointsEntry { id: id.0, user, seq, kind: kind.0, points, balance, payment: payment.0, created_at: created_at.0 })
+        };
+        Ok(page(found, limit, entry)?)
+    }
+
+    async fn reservations(&self, user: UserId, after: Option<ReservationId>, limit: u32) -> Result<Page<Reservation>, StoreError> {
+        let binds = (user, after.unwrap_or(ReservationId(LAST)), i64::from(limit) + 1);
+        let found: Vec<ReservationRow> = self.readers.read(move |conn| Ok(rows::<SelectReservations, _, _>(conn, binds)?)).await?;
+        Ok(page(found, limit, |row| Ok(reservation(row)?.0))?)
+    }
+
+    async fn reservation(&self, user: UserId, id: ReservationId) -> Result<Option<Reservation>, StoreError> {
+        let found: Option<ReservationRow> = self.readers.read(move |conn| Ok(row::<SelectReservation, _, _>(conn, (user, id))?)).await?;
+        Ok(found.map(reservation).transpose()?.map(|(reservation, _)| reservation))
+    }
+
+    async fn payments(&self, user: UserId, after: Option<PaymentId>, limit: u32) -> Result<Page<PaymentRow>, StoreError> {
+        let binds = (user, after.unwrap_or(PaymentId(LAST)), i64::from(limit) + 1);
+        let found = self.readers.read(move |conn| Ok(rows::<SelectPayments, _, _>(conn, binds)?)).await?;
+        Ok(page(found, limit, payment_row)?)
+    }
+
+    async fn payment(&self, user: UserId, id: PaymentId) -> Result<Option<PaymentRow>, StoreError> {
+        let found = self.readers.read(move |conn| Ok(row::<SelectPayment, _, _>(conn, (user, id))?)).await?;
+        Ok(found.map(payment_row).transpose()?)
+    }
+
+    async fn live_holds(&self, user: UserId, concert: ConcertId) -> Result<Vec<ReservationId>, StoreError> {
+        let clock = self.clock.clone();
+        let read = self.readers.read(move |conn| {
+            let found: Vec<Id<ReservationId>> = rows::<SelectLiveHolds, _, _>(conn, (user, concert, At(clock.now())))?;
+            Ok(found.into_iter().map(|id| id.0).collect())
+        });
+        Ok(read.await?)
+    }
+
+    async fn revenue(&self, concert: ConcertId) -> Result<Money, StoreError> {
+        let sum: Option<Money> = self.readers.read(move |conn| Ok(row::<SelectRevenue, _, _>(conn, (concert,))?)).await?;
+        Ok(sum.unwrap_or(0))
+    }
+
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        Ok(self.clock.now())
+    }
+}

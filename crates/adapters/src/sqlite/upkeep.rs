@@ -1,0 +1,74 @@
+//! What background work asks of the file: due holds, old replies, sent events, and the keys that tokens are signed
+//! with. Each step is bounded by its caller's limit, and a step that a crash undoes is simply done again.
+
+use super::SqliteStore;
+use super::failure::Failure;
+use super::sql::{At, Id, Json, row, rows, run, statements};
+use super::writer::Share;
+use async_trait::async_trait;
+use boxoffice_domain::{Event, ReservationId};
+use boxoffice_ports::{Outbox, OutboxRow, Secrets, StoreError, Upkeep};
+use diesel::sql_types::{BigInt, Binary, Text};
+
+statements! {
+    SelectDue -> Binary = "SELECT id FROM reservations WHERE status = 'held' AND expires_at <= ? ORDER BY expires_at LIMIT ?";
+    DeleteReplies = "DELETE FROM replies WHERE (user_id, command_id) IN
+        (SELECT user_id, command_id FROM replies WHERE expires_at <= ? ORDER BY expires_at LIMIT ?)";
+    SelectEvents -> (BigInt, Text, BigInt) = "SELECT id, payload, occurred_at FROM outbox WHERE shard = ? ORDER BY id LIMIT ?";
+    DeleteEvent = "DELETE FROM outbox WHERE shard = ? AND id = ?";
+    InsertSecret = "INSERT INTO secrets (name, value) VALUES (?, ?) ON CONFLICT (name) DO NOTHING";
+    SelectSecret -> Binary = "SELECT value FROM secrets WHERE name = ?";
+}
+
+#[async_trait]
+impl Upkeep for SqliteStore {
+    async fn due_holds(&self, limit: u32) -> Result<Vec<ReservationId>, StoreError> {
+        let clock = self.clock.clone();
+        let read = self.readers.read(move |conn| {
+            let due: Vec<Id<ReservationId>> = rows::<SelectDue, _, _>(conn, (At(clock.now()), i64::from(limit)))?;
+            Ok(due.into_iter().map(|id| id.0).collect())
+        });
+        Ok(read.await?)
+    }
+
+    async fn prune_replies(&self, limit: u32) -> Result<u64, StoreError> {
+        let write = self.writer.write(Share::Small, move |session| {
+            let now = session.clock.now();
+            Ok(run::<DeleteReplies>(&mut session.conn, (At(now), i64::from(limit)))? as u64)
+        });
+        Ok(write.await?)
+    }
+}
+
+#[async_trait]
+impl Outbox for SqliteStore {
+    async fn unsent(&self, shard: u32, limit: u32) -> Result<Vec<OutboxRow>, StoreError> {
+        let read = self.readers.read(move |conn| {
+            let found: Vec<(i64, Json<Event>, At)> = rows::<SelectEvents, _, _>(conn, (i64::from(shard), i64::from(limit)))?;
+            let row = |(id, event, at): (i64, Json<Event>, At)| OutboxRow { shard, id, event: event.0, occurred_at: at.0 };
+            Ok(found.into_iter().map(row).collect())
+        });
+        Ok(read.await?)
+    }
+
+    async fn sent(&self, shard: u32, ids: Vec<i64>) -> Result<(), StoreError> {
+        // Not counted: a row that is gone already was sent twice, which is no error.
+        let write = self.writer.write(Share::Small, move |session| {
+            ids.iter().try_for_each(|&id| run::<DeleteEvent>(&mut session.conn, (i64::from(shard), id)).map(drop))?;
+            Ok(())
+        });
+        Ok(write.await?)
+    }
+}
+
+#[async_trait]
+impl Secrets for SqliteStore {
+    async fn secret(&self, name: String, fresh: Vec<u8>) -> Result<Vec<u8>, StoreError> {
+        let write = self.writer.write(Share::Small, move |session| {
+            run::<InsertSecret>(&mut session.conn, (name.as_str(), fresh.as_slice()))?;
+            let secret: Option<Vec<u8>> = row::<SelectSecret, _, _>(&mut session.conn, (name.as_str(),))?;
+            secret.ok_or_else(|| Failure::Data("a secret that was just written is missing".to_owned()))
+        });
+        Ok(write.await?)
+    }
+}

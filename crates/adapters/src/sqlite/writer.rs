@@ -1,0 +1,221 @@
+//! The one writer: a thread that owns the one connection that writes, fed through a bounded queue.
+//!
+//! SQLite allows one writing transaction at a time, so more writers would only wait for each other's locks. What is
+//! queued when the thread comes back from a commit goes into the next transaction together: any number of small pieces
+//! of work (room records, outbox deletions, pruning) and at most one ledger batch. One flush then serves them all.
+//!
+//! Work is run to its end once it is queued, whether or not its caller still waits. When a piece of work fails by its
+//! own fault, the transaction is rolled back and every piece runs again alone, so each gets its own answer; that is why
+//! work must be repeatable. Nothing is answered before its commit is flushed. A crash loses what was not answered.
+
+use super::failure::Failure;
+use super::file::{Role, connect};
+use boxoffice_domain::Timestamp;
+use boxoffice_ports::Clock;
+use diesel::SqliteConnection;
+use diesel::connection::{AnsiTransactionManager, TransactionManager};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, oneshot};
+
+/// How much work may wait. Callers behind it wait for room in the queue, in order.
+const QUEUE_MAX: usize = 4_096;
+/// How many pieces of work share one transaction.
+const MERGE_MAX: usize = 1_024;
+
+/// What work runs on, inside a transaction that is already begun.
+pub(super) struct Session {
+    pub(super) conn: SqliteConnection,
+    pub(super) clock: Arc<dyn Clock>,
+    /// The last outbox id given out, see [`Session::outbox_id`].
+    pub(super) outbox_id: i64,
+}
+
+/// How a piece of work may share a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Share {
+    /// With any other.
+    Small,
+    /// Not with another of these.
+    Batch,
+}
+
+pub(super) struct Writer {
+    queue: mpsc::Sender<Box<dyn Work>>,
+}
+
+impl Writer {
+    /// Starts the thread. It ends when the last handle is gone and everything queued is done.
+    pub(super) fn start(path: &Path, clock: Arc<dyn Clock>) -> Result<Self, Failure> {
+        let conn = connect(path, Role::Writer)?;
+        let (queue, works) = mpsc::channel(QUEUE_MAX);
+        let (path, session) = (path.to_owned(), Session { conn, clock, outbox_id: 0 });
+        let thread = std::thread::Builder::new().name("sqlite-writer".to_owned());
+        thread.spawn(move || serve(path, session, works)).map_err(|_| Failure::Gone("the writer's thread could not be started"))?;
+        Ok(Self { queue })
+    }
+
+    /// Runs `work` in a transaction and answers when that is durable.
+    pub(super) async fn write<T, F>(&self, share: Share, work: F) -> Result<T, Failure>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut Session) -> Result<T, Failure> + Send + 'static,
+    {
+        let (piece, answered) = Piece::boxed(share, work);
+        match self.queue.try_send(piece) {
+            Ok(()) => {}
+            Err(TrySendError::Closed(_)) => return Err(STOPPED),
+            Err(TrySendError::Full(piece)) => {
+                // In a task of its own, so that it is queued even if the caller goes away meanwhile.
+                let queue = self.queue.clone();
+                tokio::spawn(async move { queue.send(piece).await });
+            }
+        }
+        answered.wait().await
+    }
+
+    /// Waits for a place in the queue. What is later put there, at once and in the order of [`Slot::put`], is for
+    /// callers that must queue under a lock of their own.
+    pub(super) async fn slot(&self) -> Result<Slot, Failure> {
+        let permit = self.queue.clone().reserve_owned().await;
+        permit.map(Slot).map_err(|_| STOPPED)
+    }
+}
+
+const STOPPED: Failure = Failure::Gone("the writer has stopped");
+
+/// A place in the queue, given back when it is dropped unused.
+pub(super) struct Slot(mpsc::OwnedPermit<Box<dyn Work>>);
+
+impl Slot {
+    pub(super) fn put<T, F>(self, work: F) -> Answer<T>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut Session) -> Result<T, Failure> + Send + 'static,
+    {
+        let (piece, answered) = Piece::boxed(Share::Small, work);
+        self.0.send(piece);
+        answered
+    }
+}
+
+/// What queued work will answer.
+pub(super) struct Answer<T>(oneshot::Receiver<Result<T, Failure>>);
+
+impl<T> Answer<T> {
+    pub(super) async fn wait(self) -> Result<T, Failure> {
+        self.0.await.map_err(|_| STOPPED)?
+    }
+
+    /// For threads that may block.
+    pub(super) fn wait_blocking(self) -> Result<T, Failure> {
+        self.0.blocking_recv().map_err(|_| STOPPED)?
+    }
+}
+
+/// A queued piece of work, whatever it returns.
+pub(super) trait Work: Send {
+    fn share(&self) -> Share;
+    fn run(&mut self, session: &mut Session) -> Result<(), Failure>;
+    /// Answers the caller: what the last run returned, now that it is durable, or why it is not.
+    fn answer(self: Box<Self>, outcome: Result<(), Failure>);
+}
+
+struct Piece<T, F> {
+    share: Share,
+    work: F,
+    value: Option<T>,
+    answer: oneshot::Sender<Result<T, Failure>>,
+}
+
+impl<T, F> Piece<T, F>
+where
+    T: Send + 'static,
+    F: FnMut(&mut Session) -> Result<T, Failure> + Send + 'static,
+{
+    fn boxed(share: Share, work: F) -> (Box<dyn Work>, Answer<T>) {
+        let (answer, answered) = oneshot::channel();
+        (Box::new(Self { share, work, value: None, answer }), Answer(answered))
+    }
+}
+
+impl<T: Send, F: FnMut(&mut Session) -> Result<T, Failure> + Send> Work for Piece<T, F> {
+    fn share(&self) -> Share {
+        self.share
+    }
+
+    fn run(&mut self, session: &mut Session) -> Result<(), Failure> {
+        self.value = Some((self.work)(session)?);
+        Ok(())
+    }
+
+    fn answer(self: Box<Self>, outcome: Result<(), Failure>) {
+        let Self { value, answer, .. } = *self;
+        let outcome = outcome.and_then(|()| value.ok_or(Failure::Gone("the work was not run")));
+        // A caller that went away is not told; what it asked for is done.
+        let _ = answer.send(outcome);
+    }
+}
+
+fn serve(path: PathBuf, mut session: Session, mut queue: mpsc::Receiver<Box<dyn Work>>) {
+    let mut waiting = Vec::new();
+    while queue.blocking_recv_many(&mut waiting, MERGE_MAX) > 0 {
+        while !waiting.is_empty() {
+            let group = take_group(&mut waiting);
+            if catch_unwind(AssertUnwindSafe(|| session.serve(group))).is_ok() {
+                continue;
+            }
+            // A defect, which the panic hook has told of. Its callers see a stopped writer; the transaction goes with
+            // the connection, and the next piece of work finds a fresh one.
+            tracing::error!("the writer starts again after a panic");
+            match connect(&path, Role::Writer) {
+                Ok(conn) => session.conn = conn,
+                Err(error) => {
+                    tracing::error!(error = %error, "the writer cannot open the database again");
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// What shares the next transaction: everything up to the second batch.
+fn take_group(waiting: &mut Vec<Box<dyn Work>>) -> Vec<Box<dyn Work>> {
+    let batches = waiting.iter().enumerate().filter(|(_, work)| work.share() == Share::Batch);
+    let end = batches.map(|(at, _)| at).nth(1).unwrap_or(waiting.len());
+    waiting.drain(..end).collect()
+}
+
+impl Session {
+    fn serve(&mut self, mut group: Vec<Box<dyn Work>>) {
+        let outcome = self.transact(&mut group);
+        let alone = group.len() == 1 || !outcome.as_ref().is_err_and(Failure::is_own);
+        for mut work in group {
+            let outcome = if alone { outcome.clone() } else { self.transact(std::slice::from_mut(&mut work)) };
+            work.answer(outcome);
+        }
+    }
+
+    /// One transaction for all of `group`. Without a change the commit writes nothing and flushes nothing.
+    fn transact(&mut self, group: &mut [Box<dyn Work>]) -> Result<(), Failure> {
+        AnsiTransactionManager::begin_transaction_sql(&mut self.conn, "BEGIN IMMEDIATE")?;
+        let ran = group.iter_mut().try_for_each(|work| work.run(self));
+        match ran {
+            Ok(()) => Ok(AnsiTransactionManager::commit_transaction(&mut self.conn)?),
+            Err(failure) => {
+                AnsiTransactionManager::rollback_transaction(&mut self.conn)?;
+                Err(failure)
+            }
+        }
+    }
+
+    /// The next outbox id of a transaction that began at `now`. Ids ascend in commit order and are never given twice,
+    /// although rows are deleted once sent: they follow the clock's microseconds, so a later process starts above an
+    /// earlier one's.
+    pub(super) fn outbox_id(&mut self, now: Timestamp) -> i64 {
+        self.outbox_id = (self.outbox_id + 1).max(now.timestamp_micros());
+        self.outbox_id
+    }
+}

@@ -1,0 +1,12 @@
+DROP TABLE secrets;
+DROP TABLE queue_entries;
+DROP TABLE outbox;
+DROP TABLE replies;
+DROP TABLE points_entries;
+DROP TABLE entries;
+DROP TABLE accounts;
+DROP TABLE payments;
+DROP TABLE reservations;
+DROP TABLE seats;
+DROP TABLE dates;
+DROP TABLE concerts;
