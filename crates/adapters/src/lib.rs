@@ -6,5 +6,6 @@
 
 pub mod clock;
 pub mod memory;
+mod rooms;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;

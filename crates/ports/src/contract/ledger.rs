@@ -14,14 +14,14 @@ pub mod replies;
 #[macro_export]
 macro_rules! ledger_contract {
     ($make:path) => {
-        $crate::contract_cases!($make; ledger::catalog {
+        $crate::contract_cases!($make; catalog {
             import_again_changes_nothing
             import_updates_what_may_change
             import_refuses_to_change_held_and_sold_seats
             import_that_fails_writes_nothing
             catalog_is_in_order_and_complete
         });
-        $crate::contract_cases!($make; ledger::booking {
+        $crate::contract_cases!($make; booking {
             charge_and_use_write_entries
             hold_extend_and_release_show_in_queries
             pay_sells_and_refund_gives_back
@@ -33,7 +33,7 @@ macro_rules! ledger_contract {
             what_is_not_there_is_not_found
             unusable_amounts_and_dates_are_refused
         });
-        $crate::contract_cases!($make; ledger::batches {
+        $crate::contract_cases!($make; batches {
             later_commands_see_earlier_effects
             refusal_in_the_middle_harms_no_neighbour
             duplicates_in_a_batch_get_one_effect
@@ -41,7 +41,7 @@ macro_rules! ledger_contract {
             seat_versions_grow_and_agree
             large_batch_is_one_commit
         });
-        $crate::contract_cases!($make; ledger::replies {
+        $crate::contract_cases!($make; replies {
             replies_are_stored_and_replayed
             refusals_are_stored_and_replayed
             key_with_another_fingerprint_is_refused_and_not_stored
@@ -50,14 +50,14 @@ macro_rules! ledger_contract {
             expired_key_runs_anew_before_it_is_pruned
             pruning_is_bounded_and_takes_only_expired_replies
         });
-        $crate::contract_cases!($make; ledger::expiry {
+        $crate::contract_cases!($make; expiry {
             hold_that_is_over_cannot_be_paid_extended_or_released
             expired_seat_goes_to_the_next_user_at_once
             sweep_frees_only_seats_that_still_name_the_hold
             due_holds_are_bounded_and_oldest_first
             expired_hold_leaves_the_limit
         });
-        $crate::contract_cases!($make; ledger::contention {
+        $crate::contract_cases!($make; contention {
             same_command_in_two_batches_has_one_effect_under_row_locks
             same_command_in_two_batches_has_one_effect_under_versions
             one_seat_has_one_winner_under_row_locks
@@ -70,7 +70,7 @@ macro_rules! ledger_contract {
             refunds_at_once_are_one
             sweeps_at_once_tell_of_an_expiry_once
         });
-        $crate::contract_cases!($make; ledger::lists {
+        $crate::contract_cases!($make; lists {
             entries_are_paged
             points_entries_are_paged
             reservations_and_payments_are_paged

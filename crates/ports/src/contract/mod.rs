@@ -10,6 +10,8 @@ pub mod lock;
 pub mod room;
 pub mod shop;
 
+pub use ledger::{batches, booking, catalog, contention, expiry, lists, replies};
+
 use std::any::Any;
 use std::sync::Arc;
 
@@ -31,10 +33,10 @@ pub struct Fixture {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! contract_cases {
-    ($make:path; $($module:ident)::+ { $($case:ident)* }) => {$(
+    ($make:path; $module:ident { $($case:ident)* }) => {$(
         #[tokio::test(flavor = "multi_thread")]
         async fn $case() {
-            ::std::boxed::Box::pin($crate::contract::$($module)::+::$case($make().await)).await;
+            ::std::boxed::Box::pin($crate::contract::$module::$case($make().await)).await;
         }
     )*};
 }

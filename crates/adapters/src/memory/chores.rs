@@ -1,0 +1,53 @@
+//! What the background work asks for, the outbox and the secrets.
+
+use async_trait::async_trait;
+use boxoffice_domain::ReservationId;
+use boxoffice_ports::{Outbox, OutboxRow, Secrets, StoreError, Upkeep};
+
+use super::MemoryStore;
+
+#[async_trait]
+impl Upkeep for MemoryStore {
+    async fn due_holds(&self, limit: u32) -> Result<Vec<ReservationId>, StoreError> {
+        let (tables, now) = self.tables_now()?;
+        Ok(tables.held.iter().take_while(|(until, _)| *until <= now).take(limit as usize).map(|(_, id)| *id).collect())
+    }
+
+    async fn prune_replies(&self, limit: u32) -> Result<u64, StoreError> {
+        let (mut tables, now) = self.tables_now()?;
+        let mut pruned = 0;
+        while pruned < u64::from(limit)
+            && let Some(&(ends, key)) = tables.replies_by_end.first()
+            && ends <= now
+        {
+            tables.replies_by_end.pop_first();
+            tables.replies.remove(&key);
+            pruned += 1;
+        }
+        Ok(pruned)
+    }
+}
+
+#[async_trait]
+impl Outbox for MemoryStore {
+    async fn unsent(&self, shard: u32, limit: u32) -> Result<Vec<OutboxRow>, StoreError> {
+        let tables = self.tables()?;
+        let rows = tables.outbox.range((shard, i64::MIN)..=(shard, i64::MAX));
+        Ok(rows.take(limit as usize).map(|(_, row)| row.clone()).collect())
+    }
+
+    async fn sent(&self, shard: u32, ids: Vec<i64>) -> Result<(), StoreError> {
+        let mut tables = self.tables()?;
+        for id in ids {
+            tables.outbox.remove(&(shard, id));
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Secrets for MemoryStore {
+    async fn secret(&self, name: String, fresh: Vec<u8>) -> Result<Vec<u8>, StoreError> {
+        Ok(self.tables()?.secrets.entry(name).or_insert(fresh).clone())
+    }
+}

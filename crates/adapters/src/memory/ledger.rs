@@ -1,0 +1,206 @@
+//! Load, decide, write.
+//!
+//! Under [`Guard::RowLock`] the mutex is held from the load to the write: one batch after the other. Under
+//! [`Guard::Version`] it is let go while the batch is decided and taken again for the write, which compares the
+//! version of every row it changes, and looks for replies that came meanwhile, before it writes anything: so a
+//! conflict is a real one.
+
+use async_trait::async_trait;
+use boxoffice_domain::batch::Occupied;
+use boxoffice_domain::{
+    Batch, IdempotencyKey, Reply, ReservationStatus, Roots, SeatChange, SeatKey, Timestamp, Tracked, WorkingSet, decide_batch,
+};
+use boxoffice_ports::{Committed, Guard, Ledger, LedgerError, OutboxRow, StoreError, StoredAnswer};
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::Arc;
+
+use super::MemoryStore;
+use super::tables::{Row, Tables};
+
+#[async_trait]
+impl Ledger for MemoryStore {
+    async fn transact(&self, batch: Batch, guard: Guard) -> Result<Committed, LedgerError> {
+        let (mut tables, now) = self.tables_now().map_err(broken)?;
+        let mut set = load(&tables, &batch, now);
+        if guard == Guard::Version {
+            drop(tables);
+            let replies = decide_batch(&mut set, &batch);
+            let mut tables = self.tables().map_err(broken)?;
+            return commit(&mut tables, set, replies);
+        }
+        let replies = decide_batch(&mut set, &batch);
+        commit(&mut tables, set, replies)
+    }
+
+    async fn reply(&self, key: IdempotencyKey) -> Result<Option<StoredAnswer>, LedgerError> {
+        let (tables, now) = self.tables_now().map_err(broken)?;
+        let live = tables.replies.get(&key).filter(|stored| stored.is_live(now));
+        Ok(live.map(|stored| StoredAnswer { fingerprint: stored.fingerprint, reply: stored.replay() }))
+    }
+}
+
+fn broken(error: StoreError) -> LedgerError {
+    LedgerError::Unavailable(error.into())
+}
+
+/// The rows that a batch's roots name, and what hangs on them.
+fn load(tables: &Tables, batch: &Batch, now: Timestamp) -> WorkingSet {
+    let mut roots = Roots::of(&batch.requests);
+    let mut set = WorkingSet::new(now);
+    set.payments = pick(&tables.payments, &roots.payments);
+    roots.reservations.extend(set.payments.values().map(|row| row.value.reservation));
+    set.reservations = pick(&tables.reservations, &roots.reservations);
+    for row in set.reservations.values() {
+        roots.seats.extend(row.value.seat_keys());
+        roots.dates.insert(row.value.date.id);
+    }
+    let seat = |key: &SeatKey| tables.seat(*key).map(|row| (*key, tracked(row)));
+    set.seats = roots.seats.iter().filter_map(seat).collect();
+    set.accounts = pick(&tables.accounts, &roots.accounts);
+    set.replies = roots.replies.iter().filter_map(|key| tables.replies.get(key).map(|reply| (*key, reply.clone()))).collect();
+    set.dates = roots.dates.iter().filter_map(|id| tables.dates.get(id).map(|date| (*id, Arc::clone(&date.terms)))).collect();
+    for &(user, date) in &roots.occupied {
+        let of_date = tables.reservations_of(user).filter(|reservation| reservation.date.id == date && reservation.occupies_at(now));
+        let occupied = of_date.map(|reservation| {
+            let live_until = (reservation.status == ReservationStatus::Held).then_some(reservation.expires_at);
+            (reservation.id, Occupied { seats: reservation.seats.len() as u32, live_until })
+        });
+        set.occupied.insert((user, date), occupied.collect());
+    }
+    set
+}
+
+fn tracked<T: Clone>(row: &Row<T>) -> Tracked<T> {
+    Tracked::read(row.value.clone(), row.version)
+}
+
+fn pick<'a, K: Copy + Eq + Hash + 'a, T: Clone>(
+    rows: &HashMap<K, Row<T>>,
+    keys: impl IntoIterator<Item = &'a K>,
+) -> HashMap<K, Tracked<T>> {
+    keys.into_iter().filter_map(|key| rows.get(key).map(|row| (*key, tracked(row)))).collect()
+}
+
+/// Checks every row before it writes the first: all of the batch, or nothing.
+fn commit(tables: &mut Tables, set: WorkingSet, replies: Vec<Reply>) -> Result<Committed, LedgerError> {
+    let unmoved = is_unmoved(&set.accounts, |key| tables.accounts.get(key).map(|row| row.version))
+        && is_unmoved(&set.seats, |key| tables.seat(*key).map(|row| row.version))
+        && is_unmoved(&set.reservations, |key| tables.reservations.get(key).map(|row| row.version))
+        && is_unmoved(&set.payments, |key| tables.payments.get(key).map(|row| row.version));
+    let answered = |key| tables.replies.get(key).is_some_and(|reply| reply.is_live(set.now));
+    if !unmoved || set.written.replies.iter().any(answered) {
+        return Err(LedgerError::Conflict);
+    }
+    let seats = write(tables, set);
+    Ok(Committed { replies, seats })
+}
+
+/// Whether every row to be written still has the version it was read at (none, for a new one).
+fn is_unmoved<K, T>(rows: &HashMap<K, Tracked<T>>, version: impl Fn(&K) -> Option<i64>) -> bool {
+    rows.iter().filter(|(_, row)| row.dirty).all(|(key, row)| version(key) == row.version)
+}
+
+fn write(tables: &mut Tables, mut set: WorkingSet) -> Vec<SeatChange> {
+    let changes = set.seat_changes();
+    for (user, row) in set.accounts.into_iter().filter(|(_, row)| row.dirty) {
+        let version = row.next_version();
+        tables.accounts.insert(user, Row { value: row.value, version });
+    }
+    for row in set.seats.into_values().filter(|row| row.dirty) {
+        let version = row.next_version();
+        tables.put_seat(row.value, version);
+    }
+    for row in set.reservations.into_values().filter(|row| row.dirty) {
+        let version = row.next_version();
+        tables.put_reservation(row.value, version);
+    }
+    for row in set.payments.into_values().filter(|row| row.dirty) {
+        let version = row.next_version();
+        tables.put_payment(row.value, version);
+    }
+    for entry in set.written.entries {
+        tables.entries.entry(entry.user).or_default().push(entry);
+    }
+    for entry in set.written.points_entries {
+        tables.points_entries.entry(entry.user).or_default().push(entry);
+    }
+    for key in set.written.replies {
+        if let Some(reply) = set.replies.remove(&key) {
+            tables.put_reply(key, reply);
+        }
+    }
+    for event in set.written.events {
+        tables.outbox_last += 1;
+        let (shard, id) = (event.shard(), tables.outbox_last);
+        tables.outbox.insert((shard, id), OutboxRow { shard, id, event, occurred_at: set.now });
+    }
+    changes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use boxoffice_domain::{Decision, Policy, Request};
+    use boxoffice_ports::contract::build;
+    use chrono::{DateTime, TimeDelta};
+
+    fn batch(requests: Vec<Request>) -> Batch {
+        let policy: Policy = build::policy();
+        Batch::new(requests, Arc::new(policy))
+    }
+
+    fn now() -> Timestamp {
+        DateTime::UNIX_EPOCH + TimeDelta::days(1)
+    }
+
+    /// Decides a batch over what it loads now, to be committed later.
+    fn decided(tables: &Tables, request: &Request) -> (WorkingSet, Vec<Reply>) {
+        let batch = batch(vec![request.clone()]);
+        let mut set = load(tables, &batch, now());
+        let replies = decide_batch(&mut set, &batch);
+        (set, replies)
+    }
+
+    /// Both load before either commits. The second must not get through, and must when it loads again.
+    fn assert_conflict(tables: &mut Tables, first: &Request, second: &Request) {
+        let (one, one_replies) = decided(tables, first);
+        let (other, other_replies) = decided(tables, second);
+        commit(tables, one, one_replies).unwrap();
+        let outbox = tables.outbox.len();
+        assert!(matches!(commit(tables, other, other_replies), Err(LedgerError::Conflict)), "{second:?}");
+        assert_eq!(tables.outbox.len(), outbox, "nothing was written");
+        let (again, replies) = decided(tables, second);
+        commit(tables, again, replies).unwrap();
+    }
+
+    #[test]
+    fn version_guard_finds_a_changed_row() {
+        let mut tables = Tables::default();
+        let ann = build::user();
+        assert_conflict(&mut tables, &build::charge(ann, "a", 1), &build::charge(ann, "b", 2));
+        assert_conflict(&mut tables, &build::charge(ann, "c", 4), &build::spend(ann, "d", 3));
+        assert_eq!(tables.accounts[&ann].value.balance, 4);
+    }
+
+    #[test]
+    fn version_guard_finds_the_same_commands_reply() {
+        let mut tables = Tables::default();
+        let ann = build::user();
+        // A refusal changes no row: only the reply tells that somebody was first.
+        let poor = build::spend(ann, "u", 5);
+        assert_conflict(&mut tables, &poor, &build::again(&poor));
+        let (_, replies) = decided(&tables, &poor);
+        assert!(replies[0].replayed && matches!(replies[0].decision, Decision::Refused(_)));
+    }
+
+    #[test]
+    fn version_guard_lets_strangers_pass() {
+        let mut tables = Tables::default();
+        let (one, one_replies) = decided(&tables, &build::charge(build::user(), "a", 1));
+        let (other, other_replies) = decided(&tables, &build::charge(build::user(), "a", 1));
+        commit(&mut tables, one, one_replies).unwrap();
+        commit(&mut tables, other, other_replies).unwrap();
+        assert_eq!(tables.accounts.len(), 2);
+    }
+}

@@ -1,0 +1,23 @@
+//! The memory adapters keep every contract.
+
+use std::sync::Arc;
+
+use boxoffice_adapters::clock::SystemClock;
+use boxoffice_adapters::memory::{MemoryLock, MemoryStore, MemoryWaitingRoom};
+use boxoffice_ports::Lock;
+use boxoffice_ports::contract::Fixture;
+
+async fn make_fixture() -> Fixture {
+    let clock = Arc::new(SystemClock::default());
+    let store = MemoryStore::new(clock.clone());
+    let room = Arc::new(MemoryWaitingRoom::new(clock.clone(), 600));
+    Fixture { stores: store.stores(), room, advance: Arc::new(move |by| clock.advance(by)), keep: Box::new(store) }
+}
+
+async fn make_lock() -> Arc<dyn Lock> {
+    Arc::new(MemoryLock::new())
+}
+
+boxoffice_ports::ledger_contract!(make_fixture);
+boxoffice_ports::room_contract!(make_fixture);
+boxoffice_ports::lock_contract!(make_lock);
