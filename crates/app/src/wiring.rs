@@ -41,7 +41,7 @@ pub enum StartError {
     NothingKept,
     #[error("store.sqlite_path: {0} does not exist")]
     NoStore(String),
-    #[error("store.sqlite_path: {path}: {source}")]
+    #[error("store.sqlite_path = \"{path}\": {source}")]
     Store { path: String, source: Source },
     #[error("the waiting room cannot be opened: {0}")]
     Room(#[source] Source),
@@ -226,7 +226,7 @@ impl Engine {
                 let (lanes, batch_max, queue_max) = (strategy.lanes, strategy.batch_max, strategy.queue_max);
                 Combining::start(ledger, policy, CombiningSettings { lanes, batch_max, queue_max, wait }, stats)
             }
-            StrategyName::Memory => Locked::new(MemoryLock::new(), ledger, policy, wait, stats),
+            StrategyName::Memory => Locked::new(Arc::new(MemoryLock::new()), ledger, policy, wait, stats),
         };
         SingleFlight::new(inner, self.clock.clone(), wait)
     }
@@ -245,7 +245,7 @@ async fn open(settings: &Settings, clock: Arc<SystemClock>) -> Result<Open, Star
     match settings.store.backend {
         StoreBackend::Memory => {
             let stores = MemoryStore::new(clock.clone()).stores();
-            Ok(Open { stores, room: MemoryWaitingRoom::new(clock, active_ttl_s), _serving: None })
+            Ok(Open { stores, room: Arc::new(MemoryWaitingRoom::new(clock, active_ttl_s)), _serving: None })
         }
         #[cfg(not(feature = "sqlite"))]
         StoreBackend::Sqlite => Err(StartError::NoSqlite),
@@ -255,7 +255,7 @@ async fn open(settings: &Settings, clock: Arc<SystemClock>) -> Result<Open, Star
             let store = open_sqlite(settings, clock.clone()).await?;
             let room = match settings.queue.backend {
                 QueueBackend::Store => store.waiting_room(active_ttl_s).await.map_err(|error| StartError::Room(error.into()))?,
-                QueueBackend::Memory => MemoryWaitingRoom::new(clock, active_ttl_s),
+                QueueBackend::Memory => Arc::new(MemoryWaitingRoom::new(clock, active_ttl_s)),
             };
             Ok(Open { stores: store.stores(), room, _serving: Some(Box::new(serving)) })
         }

@@ -59,7 +59,7 @@ pub struct StoreSettings {
     pub backend: StoreBackend,
     pub sqlite_path: PathBuf,
     /// Connections that read, beside the one that writes.
-    pub connections: u32,
+    pub connections: usize,
     pub migrate_on_start: bool,
 }
 
