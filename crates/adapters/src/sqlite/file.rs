@@ -78,13 +78,15 @@ pub fn migrate(path: &Path) -> Result<Vec<String>, StoreError> {
     conn.batch_execute(&format!("PRAGMA page_size = {PAGE_BYTES}; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"))
         .map_err(Failure::from)?;
     let applied = conn.immediate_transaction(|conn| {
-        let applied = conn.run_pending_migrations(MIGRATIONS).map_err(|error| Failure::Data(error.to_string()))?;
-        Ok::<_, Failure>(applied.iter().map(ToString::to_string).collect())
+        let broken = |error: Box<dyn std::error::Error + Send + Sync>| Failure::Data(error.to_string());
+        let pending = conn.pending_migrations(MIGRATIONS).map_err(broken)?;
+        conn.run_migrations(&pending).map_err(broken)?;
+        Ok::<_, Failure>(pending.iter().map(|migration| migration.name().to_string()).collect())
     })?;
     Ok(applied)
 }
 
-/// Takes the schema away again, newest migration first. Everything in it is lost.
+/// Takes the schema away again, newest migration first, and returns the versions taken away. Everything in it is lost.
 pub fn revert(path: &Path) -> Result<Vec<String>, StoreError> {
     let mut conn = establish(path)?;
     let reverted = conn.immediate_transaction(|conn| {

@@ -1,0 +1,56 @@
+//! A fresh file in a temporary folder, and ways to look at it from outside.
+
+use boxoffice_adapters::clock::SystemClock;
+use boxoffice_adapters::sqlite::{self, SqliteOptions, SqliteStore};
+use boxoffice_ports::WaitingRoom;
+use boxoffice_ports::contract::Fixture;
+use diesel::connection::SimpleConnection;
+use diesel::{Connection, SqliteConnection};
+use std::path::PathBuf;
+use std::sync::Arc;
+use tempfile::TempDir;
+
+pub(crate) const ACTIVE_TTL_S: u32 = 600;
+
+/// A migrated file and a clock for whoever opens it.
+pub(crate) struct Place {
+    pub(crate) folder: TempDir,
+    pub(crate) clock: Arc<SystemClock>,
+}
+
+impl Place {
+    pub(crate) fn new() -> Self {
+        let place = Self { folder: tempfile::tempdir().expect("a folder"), clock: Arc::new(SystemClock::default()) };
+        sqlite::migrate(&place.path()).expect("migrated");
+        place
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        self.folder.path().join("boxoffice.db")
+    }
+
+    pub(crate) fn open(&self) -> Arc<SqliteStore> {
+        SqliteStore::open(SqliteOptions { path: self.path(), readers: 4 }, self.clock.clone()).expect("a store")
+    }
+
+    /// What a server has of it.
+    pub(crate) async fn serve(&self) -> (Arc<SqliteStore>, Arc<dyn WaitingRoom>) {
+        let store = self.open();
+        let room = store.waiting_room(ACTIVE_TTL_S).await.expect("rooms");
+        (store, room)
+    }
+
+    /// Another process's connection.
+    pub(crate) fn outside(&self) -> SqliteConnection {
+        let mut conn = SqliteConnection::establish(self.path().to_str().expect("a path")).expect("a connection");
+        conn.batch_execute("PRAGMA busy_timeout = 5000").expect("a time-out");
+        conn
+    }
+}
+
+pub(crate) async fn fixture() -> Fixture {
+    let place = Place::new();
+    let (store, room) = place.serve().await;
+    let clock = place.clock.clone();
+    Fixture { stores: store.stores(), room, advance: Arc::new(move |by| clock.advance(by)), keep: Box::new(place) }
+}
