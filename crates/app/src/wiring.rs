@@ -72,9 +72,8 @@ pub struct Running {
 }
 
 /// Starts a server on `settings`, which are checked first.
-pub async fn start(mut settings: Settings, clock: Arc<SystemClock>) -> Result<Running, StartError> {
+pub async fn start(settings: Settings, clock: Arc<SystemClock>) -> Result<Running, StartError> {
     settings.check()?;
-    settings.http.workers = settings.http.worker_count();
     let settings = Arc::new(settings);
     let open = open(&settings, clock.clone()).await?;
     if settings.demo_season() {
