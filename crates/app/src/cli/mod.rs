@@ -87,7 +87,11 @@ fn show(settings: &Settings, json: bool) -> anyhow::Result<ExitCode> {
 
 /// An error and its causes on one line; what an error already says of its cause is not said twice.
 pub fn describe(error: &anyhow::Error) -> String {
-    error.chain().map(ToString::to_string).reduce(|said, cause| if said.contains(&cause) { said } else { format!("{said}: {cause}") }).unwrap_or_default()
+    error
+        .chain()
+        .map(ToString::to_string)
+        .reduce(|said, cause| if said.contains(&cause) { said } else { format!("{said}: {cause}") })
+        .unwrap_or_default()
 }
 
 /// A line, or several, to standard output. Whoever reads it may have enough: a closed pipe is no error.
