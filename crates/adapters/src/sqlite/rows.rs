@@ -34,7 +34,7 @@ impl<'a> Snapshot<'a> {
     }
 }
 
-/// The columns of [`RESERVATION`], as SQL types and as they are read.
+/// The columns of a reservation `r`; their SQL types, and how they are read.
 macro_rules! reservation_columns {
     () => {
         "r.id, r.user_id, r.concert_id, r.date_id, r.status, r.created_at, r.expires_at, r.extensions, r.payment_id, r.version, r.snapshot"
@@ -74,6 +74,7 @@ pub(super) fn reservation(row: ReservationRow) -> Result<(Reservation, i64), Fai
     Ok((reservation, version))
 }
 
+/// The columns of a payment `p`.
 macro_rules! payment_columns {
     () => {
         "p.id, p.reservation_id, p.user_id, p.amount, p.points_spent, p.points_granted, p.paid_at, \
@@ -115,6 +116,7 @@ pub(super) fn payment(row: PaymentRow) -> (Payment, i64) {
     (payment, version)
 }
 
+/// The columns of a seat, but for its date.
 macro_rules! seat_columns {
     () => {
         "number, section, \"row\", grade, price, state, reservation_id, held_until, version"
@@ -122,18 +124,18 @@ macro_rules! seat_columns {
 }
 pub(super) use seat_columns;
 pub(super) type SeatTypes = (BigInt, Nullable<Text>, Nullable<Text>, Text, BigInt, Text, Nullable<Binary>, N, BigInt);
-pub(super) type SeatColumns = (i64, Option<String>, Option<String>, String, Money, SeatWord, Option<Id<ReservationId>>, Option<At>, i64);
+pub(super) type SeatColumns =
+    (i64, Option<String>, Option<String>, String, Money, State<StateWord>, Option<Id<ReservationId>>, Option<At>, i64);
 
-/// The first column of a seat's state.
+/// The first of the three columns of a seat's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum SeatWordKind {
+pub(super) enum StateWord {
     Available,
     Held,
     Sold,
 }
-pub(super) type SeatWord = State<SeatWordKind>;
 
-impl super::sql::Word for SeatWordKind {
+impl super::sql::Word for StateWord {
     const WORDS: &'static [(Self, &'static str)] = &[(Self::Available, "available"), (Self::Held, "held"), (Self::Sold, "sold")];
 
     fn word(self) -> &'static str {
@@ -158,9 +160,9 @@ pub(super) fn seat_state(state: SeatState) -> (&'static str, Option<ReservationI
 pub(super) fn seat(date: DateId, columns: SeatColumns) -> Result<(Seat, i64), Failure> {
     let (number, section, row, grade, price, state, reservation, until, version) = columns;
     let state = match (state.0, reservation, until) {
-        (SeatWordKind::Available, None, None) => SeatState::Available,
-        (SeatWordKind::Held, Some(Id(reservation)), Some(At(until))) => SeatState::Held { reservation, until },
-        (SeatWordKind::Sold, Some(Id(reservation)), None) => SeatState::Sold { reservation },
+        (StateWord::Available, None, None) => SeatState::Available,
+        (StateWord::Held, Some(Id(reservation)), Some(At(until))) => SeatState::Held { reservation, until },
+        (StateWord::Sold, Some(Id(reservation)), None) => SeatState::Sold { reservation },
         _ => return Err(Failure::Data(format!("seat {number} of date {date} contradicts itself"))),
     };
     let key = SeatKey { date, number: narrow("seat number", number)? };

@@ -252,10 +252,11 @@ struct Stored {
     last_place: u64,
 }
 
+type AdmissionColumns = (State<AdmissionMode>, i64, Option<i64>, Option<i64>);
 type EntryColumns = (i64, Id<QueueEntryId>, Id<UserId>, State<QueueStatus>, At, Option<At>, Option<At>, Option<At>);
 
 fn load(conn: &mut SqliteConnection, concert: ConcertId, now: Timestamp) -> Result<Stored, Failure> {
-    let own: Option<(State<AdmissionMode>, i64, Option<i64>, Option<i64>)> = row::<SelectAdmission, _, _>(conn, (concert,))?;
+    let own: Option<AdmissionColumns> = row::<SelectAdmission, _, _>(conn, (concert,))?;
     let own = own.map(|(mode, max_active, count, seconds)| admission(mode.0, max_active, count, seconds)).transpose()?;
     let kept_since = At(now - TimeDelta::seconds(ENDED_KEPT_S));
     let found: Vec<EntryColumns> = rows::<SelectEntries, _, _>(conn, (concert, kept_since))?;
