@@ -1,6 +1,8 @@
 //! The walls between the crates: what a manifest may name, and what a source may mention. A wall that is crossed fails
 //! here with the file, the line and the rule.
 
+#![expect(clippy::unwrap_used, reason = "a test reports by panicking, its helpers too")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};

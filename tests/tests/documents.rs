@@ -1,6 +1,8 @@
 //! The documents that speak of the code are held against it: `tests/README.md` against the tests there are and the
 //! routes that are served, `crates/README.md` against the files there are.
 
+#![expect(clippy::unwrap_used, reason = "a test reports by panicking, its helpers too")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
