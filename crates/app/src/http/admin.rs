@@ -63,12 +63,8 @@ pub(crate) async fn import(app: Data<App>, _: Operator, request: HttpRequest, bo
         // It is written; the background shows it within a moment.
         tracing::warn!(error, concert.id = %imported.id, "an import is not shown yet");
     }
-    let dates = imported.dates.iter().map(|date| ImportedDateView {
-        id: date.id.0,
-        key: &date.key,
-        starts_at: date.starts_at,
-        total: date.total,
-    });
+    let dates =
+        imported.dates.iter().map(|date| ImportedDateView { id: date.id.0, key: &date.key, starts_at: date.starts_at, total: date.total });
     let view = ImportedConcert { id: imported.id.0, key: &imported.key, dates: dates.collect() };
     if imported.effect != ImportEffect::Created {
         return answer::ok(&view);

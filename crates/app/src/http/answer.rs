@@ -2,8 +2,8 @@
 //!
 //! A replay is rendered from the same outcome at the same instant as its first answer, so both bodies are equal.
 
-use actix_web::http::header::{self, ContentType};
 use actix_web::http::StatusCode;
+use actix_web::http::header::{self, ContentType};
 use actix_web::{HttpResponse, HttpResponseBuilder};
 use boxoffice_domain::{Actor, Command, CommandId, Decision, FreshIds, Outcome, Reply, Request};
 use boxoffice_ports::{Executor, Receipt};

@@ -18,7 +18,7 @@ use super::problem::{Code, Problem};
 /// refusals is the handler's.
 pub(crate) struct Body(Bytes);
 
-/// The body of what takes none: nothing, or an object without members.
+/// The body of what takes none: nothing, `null`, or an object without members.
 #[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Nothing {}
@@ -87,7 +87,7 @@ impl Body {
 
     /// For what takes no body.
     pub(crate) fn parse_nothing(&self) -> Result<Nothing, Problem> {
-        if self.0.is_empty() { Ok(Nothing {}) } else { parse(&self.0) }
+        if self.0.is_empty() { Ok(Nothing {}) } else { parse::<Option<_>>(&self.0).map(Option::unwrap_or_default) }
     }
 }
 
@@ -109,9 +109,10 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
 fn at_fault(path: &str, message: &str) -> Problem {
     let reason = message.rsplit_once(" at line ").map_or(message, |(reason, _)| reason);
     let path = path.trim_start_matches('.');
-    // Of a field that is missing the path is that of its parent.
-    let missing = reason.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
-    let field = match missing {
+    // Of a field that is missing or there twice, the path is that of its parent.
+    let named = |prefix| reason.strip_prefix(prefix).and_then(|rest: &str| rest.split('`').next());
+    let (missing, twice) = (named("missing field `"), named("duplicate field `"));
+    let field = match missing.or(twice) {
         Some(name) if path.is_empty() => name.to_owned(),
         Some(name) => format!("{path}.{name}"),
         None if path.is_empty() => "body".to_owned(),
@@ -120,7 +121,7 @@ fn at_fault(path: &str, message: &str) -> Problem {
     let reason = match () {
         () if missing.is_some() => "is required",
         () if reason.starts_with("unknown field") => "is no field of this request",
-        () if reason.starts_with("duplicate field") => "must be given once",
+        () if twice.is_some() => "must be given once",
         () => reason,
     };
     Problem::field(field, reason)

@@ -17,8 +17,7 @@ const HEADER: &str = "Idempotency-Key";
 /// The longest key, characters.
 const KEY_MAX: usize = 255;
 /// Says that an answer repeats an earlier one.
-pub(crate) const REPLAYED: (HeaderName, HeaderValue) =
-    (HeaderName::from_static("idempotency-replayed"), HeaderValue::from_static("true"));
+pub(crate) const REPLAYED: (HeaderName, HeaderValue) = (HeaderName::from_static("idempotency-replayed"), HeaderValue::from_static("true"));
 
 /// What makes a write unique.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +47,6 @@ impl Key {
 }
 
 impl Keyed {
-
     pub(crate) fn stored_under(&self) -> IdempotencyKey {
         IdempotencyKey { user: self.user, command: self.command }
     }

@@ -127,3 +127,6 @@ pub fn bind(app: Data<App>) -> io::Result<Bound> {
 
 /// How long requests in flight may take after SIGTERM, seconds.
 const SHUTDOWN_S: u64 = 10;
+
+#[cfg(test)]
+mod tests;

@@ -18,18 +18,44 @@ const BEARER: &str = "bearer";
 
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "boxoffice", description = "Concert booking: a waiting room, seat maps, holds, a wallet, payment, refund and rewards.
-Money is an integer of minor units. Every error is `application/problem+json`."),
-    paths(
-        system::create_user, system::live, system::ready, system::metrics,
-        concerts::list, concerts::get, concerts::dates, seats::list,
-        queue::join, queue::get, queue::leave,
-        reservations::create, reservations::list, reservations::get, reservations::release, reservations::extend,
-        payments::create, payments::list, payments::get, payments::refund,
-        wallet::get, wallet::entries, wallet::charge, wallet::spend, wallet::rewards,
-        admin::import, admin::admission, admin::set_admission, admin::stats, admin::charge,
+    info(
+        title = "boxoffice",
+        description = "Concert booking: a waiting room, seat maps, holds, a wallet, payment, refund and rewards.
+Money is an integer of minor units. Every error is `application/problem+json`."
     ),
-    components(schemas(ProblemDocument, FieldError)),
+    paths(
+        system::create_user,
+        system::live,
+        system::ready,
+        system::metrics,
+        concerts::list,
+        concerts::get,
+        concerts::dates,
+        seats::list,
+        queue::join,
+        queue::get,
+        queue::leave,
+        reservations::create,
+        reservations::list,
+        reservations::get,
+        reservations::release,
+        reservations::extend,
+        payments::create,
+        payments::list,
+        payments::get,
+        payments::refund,
+        wallet::get,
+        wallet::entries,
+        wallet::charge,
+        wallet::spend,
+        wallet::rewards,
+        admin::import,
+        admin::admission,
+        admin::set_admission,
+        admin::stats,
+        admin::charge,
+    ),
+    components(schemas(ProblemDocument, FieldError))
 )]
 struct Document;
 
@@ -112,7 +138,14 @@ fn refusals(entry: &Entry) -> Vec<u16> {
     statuses
 }
 
-fn parameter(name: &str, place: ParameterIn, required: bool, kind: Type, format: Option<KnownFormat>, description: &str) -> RefOr<Parameter> {
+fn parameter(
+    name: &str,
+    place: ParameterIn,
+    required: bool,
+    kind: Type,
+    format: Option<KnownFormat>,
+    description: &str,
+) -> RefOr<Parameter> {
     let schema = ObjectBuilder::new().schema_type(kind).format(format.map(SchemaFormat::KnownFormat));
     let parameter = ParameterBuilder::new()
         .name(name)

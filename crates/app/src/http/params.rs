@@ -148,7 +148,9 @@ mod tests {
     fn ids_are_hyphenated_uuids() {
         let text = "01890a5d-ac96-774b-bcce-b302099a8057";
         assert_eq!(parse_id(text).unwrap().to_string(), text);
-        for wrong in ["", "1", "01890a5dac96774bbcceb302099a8057", "{01890a5d-ac96-774b-bcce-b302099a805}", "zz890a5d-ac96-774b-bcce-b302099a8057"] {
+        for wrong in
+            ["", "1", "01890a5dac96774bbcceb302099a8057", "{01890a5d-ac96-774b-bcce-b302099a805}", "zz890a5d-ac96-774b-bcce-b302099a8057"]
+        {
             assert_eq!(parse_id(wrong), None, "{wrong}");
         }
     }
@@ -163,9 +165,17 @@ mod tests {
         assert_eq!(paging(""), Ok((50, None)));
         assert_eq!(paging(&format!("limit=200&cursor={cursor}")), Ok((200, Some(Seq(7)))));
         let other_list = encode(&Seq::<2>(7));
-        for wrong in
-            ["limit=0", "limit=201", "limit=x", "limit=-1", "limit=1&limit=2", "cursor=", "cursor=AAAA", "page=2", &format!("cursor={other_list}")]
-        {
+        for wrong in [
+            "limit=0",
+            "limit=201",
+            "limit=x",
+            "limit=-1",
+            "limit=1&limit=2",
+            "cursor=",
+            "cursor=AAAA",
+            "page=2",
+            &format!("cursor={other_list}"),
+        ] {
             assert_eq!(paging(wrong), Err(Code::InvalidRequest), "{wrong}");
         }
     }

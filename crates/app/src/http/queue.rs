@@ -25,13 +25,7 @@ const RELEASE_BATCH: usize = 200;
 #[utoipa::path(post, path = "/api/v1/concerts/{id}/queue", tag = "queue", responses(
     (status = 201, description = "A new place", body = QueueView),
     (status = 200, description = "The place one has", body = QueueView)))]
-pub(crate) async fn join(
-    id: Id<ConcertId>,
-    app: Data<App>,
-    user: User,
-    request: HttpRequest,
-    body: Body,
-) -> Result<HttpResponse, Problem> {
+pub(crate) async fn join(id: Id<ConcertId>, app: Data<App>, user: User, request: HttpRequest, body: Body) -> Result<HttpResponse, Problem> {
     Query::none(&request)?;
     body.parse_nothing()?;
     let entered = app.room.join(id.0, user.0, app.ids.fresh().into()).await?;

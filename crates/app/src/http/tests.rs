@@ -1,0 +1,183 @@
+//! The edge over a store in memory: the form of every error, the order of refusals, and what a token opens.
+
+use std::time::Duration;
+
+use actix_web::body::BoxBody;
+use actix_web::dev::{Service, ServiceResponse};
+use actix_web::http::Method;
+use actix_web::test::{TestRequest, init_service, read_body};
+use boxoffice_adapters::clock::{SystemClock, SystemIds};
+use boxoffice_adapters::memory::{MemoryLock, MemoryStore, MemoryWaitingRoom};
+use boxoffice_domain::{Place, QueueStatus};
+use boxoffice_engine::{Locked, RoomTeller, Watched};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::*;
+
+async fn app() -> Data<App> {
+    let settings = Arc::new(Settings::defaults().unwrap());
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+    let stores = MemoryStore::new(clock.clone()).stores();
+    let room: Arc<dyn WaitingRoom> = Arc::new(MemoryWaitingRoom::new(clock.clone(), 600));
+    let seats = SeatView::new(stores.queries.clone(), clock.clone());
+    let (policy, stats) = (Arc::new(settings.policy()), Arc::<Stats>::default());
+    let ledger: Arc<dyn Ledger> =
+        Watched::start(stores.ledger.clone(), seats.clone(), RoomTeller::new(room.clone(), stores.queries.clone()));
+    let executor: Arc<dyn Executor> =
+        Locked::new(Arc::new(MemoryLock::new()), ledger.clone(), policy.clone(), Duration::from_secs(3), stats.clone());
+    let parts = Parts {
+        shows: Shows::new(stores.queries.clone()),
+        seat: executor.clone(),
+        wallet: executor.clone(),
+        payment: executor,
+        ids: Arc::new(SystemIds),
+        settings,
+        policy,
+        stores,
+        ledger,
+        room,
+        seats,
+        clock,
+        stats,
+    };
+    Data::new(App::build(parts).await.unwrap())
+}
+
+struct Answer {
+    status: u16,
+    response: actix_web::http::header::HeaderMap,
+    body: Value,
+}
+
+impl Answer {
+    fn header(&self, name: &str) -> Option<&str> {
+        self.response.get(name).map(|value| value.to_str().unwrap())
+    }
+
+    /// Status and code, having checked that it is a whole problem document.
+    fn problem(&self) -> (u16, &str) {
+        assert_eq!(self.header("content-type"), Some("application/problem+json"));
+        assert_eq!(self.header("x-request-id"), self.body["request_id"].as_str());
+        assert_eq!(self.body["status"], self.status);
+        for member in ["type", "title", "detail"] {
+            assert!(self.body[member].is_string(), "{member} in {}", self.body);
+        }
+        (self.status, self.body["code"].as_str().unwrap())
+    }
+}
+
+async fn send(app: &Data<App>, request: TestRequest) -> Answer {
+    let service = init_service(ActixApp::new().wrap_fn(edge::edge).configure(configure(app.clone()))).await;
+    let response: ServiceResponse<BoxBody> = service.call(request.to_request()).await.unwrap();
+    let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    let body = read_body(response).await;
+    Answer { status, response: headers, body: serde_json::from_slice(&body).unwrap_or(Value::Null) }
+}
+
+fn request(method: Method, path: &str) -> TestRequest {
+    TestRequest::with_uri(path).method(method)
+}
+
+fn bearer(app: &App, user: u128, operator: bool) -> (&'static str, String) {
+    let token = app.auth.sign_dev(Uuid::from_u128(user).into(), "Ann", operator, app.clock.now()).unwrap().unwrap();
+    ("Authorization", format!("Bearer {token}"))
+}
+
+fn queue_token(app: &App, user: u128, concert: u128, until_s: Option<i64>) -> (&'static str, String) {
+    let place = Place {
+        entry: Uuid::from_u128(99).into(),
+        user: Uuid::from_u128(user).into(),
+        status: if until_s.is_some() { QueueStatus::Active } else { QueueStatus::Waiting },
+        arrival: 1,
+        ahead: None,
+        active_until: until_s.map(|s| app.clock.now() + chrono::TimeDelta::seconds(s)),
+        eta: None,
+        sale_starts_at: None,
+    };
+    ("Queue-Token", app.queue_tokens.sign(&queue_token::QueueToken::of(Uuid::from_u128(concert).into(), &place)))
+}
+
+#[actix_web::test]
+async fn unknown_paths_and_methods_are_problems_before_anybody_is_asked_who_they_are() {
+    let app = app().await;
+    for path in ["/nope", "/api/v1", "/api/v1/wallet/", "/api/v1/payments/7", "/api/v1/queue/stream", "/api/docs/nope"] {
+        assert_eq!(send(&app, request(Method::GET, path)).await.problem(), (404, "not_found"), "{path}");
+    }
+    let wrong = send(&app, request(Method::PUT, "/api/v1/reservations")).await;
+    assert_eq!(wrong.problem(), (405, "method_not_allowed"));
+    assert_eq!(wrong.header("allow"), Some("POST, GET"));
+    let wallet = send(&app, request(Method::GET, "/api/v1/wallet")).await;
+    assert_eq!(wallet.problem(), (401, "unauthenticated"));
+    assert_eq!(wallet.header("www-authenticate"), Some("Bearer"));
+    assert!(send(&app, request(Method::GET, "/health/live")).await.header("x-request-id").is_some());
+}
+
+#[actix_web::test]
+async fn refusals_come_in_their_order() {
+    let app = app().await;
+    let (me, other) = (bearer(&app, 1, false), bearer(&app, 2, false));
+    let large = vec![b' '; app.settings.http.max_body_bytes + 1];
+    let post = || request(Method::POST, "/api/v1/reservations").insert_header(me.clone());
+    let hold = json!({"date_id": Uuid::from_u128(5), "seats": [1]}).to_string();
+    let text = ("Content-Type", "text/plain");
+    let json_type = ("Content-Type", "application/json");
+    for (what, request, expected) in [
+        ("nobody", request(Method::POST, "/api/v1/reservations").set_payload(large.clone()), (401, "unauthenticated")),
+        (
+            "too large",
+            post().insert_header(text).insert_header(("Content-Length", large.len())).set_payload(large),
+            (413, "body_too_large"),
+        ),
+        ("type", post().insert_header(text).insert_header(("Content-Length", 2)).set_payload("{}"), (415, "unsupported_media_type")),
+        ("no queue token", post().insert_header(json_type).set_payload("{"), (403, "queue_token_required")),
+        ("forged", post().insert_header(json_type).insert_header(("Queue-Token", "x")).set_payload("{"), (403, "queue_token_invalid")),
+        (
+            "another's",
+            post().insert_header(json_type).insert_header(queue_token(&app, 2, 3, Some(60))).set_payload("{"),
+            (403, "queue_token_invalid"),
+        ),
+        (
+            "over",
+            post().insert_header(json_type).insert_header(queue_token(&app, 1, 3, Some(-1))).set_payload("{"),
+            (403, "queue_token_expired"),
+        ),
+    ] {
+        assert_eq!(send(&app, request).await.problem(), expected, "{what}");
+    }
+    let pay = || {
+        request(Method::POST, "/api/v1/payments")
+            .insert_header(json_type)
+            .insert_header(me.clone())
+            .insert_header(queue_token(&app, 1, 3, None))
+    };
+    for (what, request, expected) in [
+        ("no key", pay().set_payload("{"), (400, "idempotency_key_required")),
+        ("malformed", pay().insert_header(("Idempotency-Key", "k")).set_payload("{"), (400, "invalid_request")),
+        ("another's body", pay().insert_header(("Idempotency-Key", "k")).set_payload(hold), (400, "invalid_request")),
+    ] {
+        assert_eq!(send(&app, request).await.problem(), expected, "{what}");
+    }
+    let admin = request(Method::GET, "/api/v1/admin/concerts/00000000-0000-0000-0000-000000000003/stats");
+    assert_eq!(send(&app, admin.insert_header(other)).await.problem(), (403, "forbidden"));
+}
+
+#[actix_web::test]
+async fn a_write_is_replayed_to_its_owner_alone() {
+    let app = app().await;
+    let charge = |user, amount: i64| {
+        let body = json!({"amount": amount}).to_string();
+        let request = request(Method::POST, "/api/v1/wallet/charges").insert_header(bearer(&app, user, false));
+        request.insert_header(("Idempotency-Key", "k")).insert_header(("Content-Type", "application/json")).set_payload(body)
+    };
+    let first = send(&app, charge(1, 500)).await;
+    let again = send(&app, charge(1, 500)).await;
+    assert_eq!((first.status, first.header("idempotency-replayed")), (201, None));
+    assert_eq!((again.status, again.header("idempotency-replayed")), (201, Some("true")));
+    assert_eq!(first.body, again.body);
+    assert_eq!(send(&app, charge(1, 501)).await.problem(), (422, "idempotency_key_reused"));
+    let theirs = send(&app, charge(2, 500)).await;
+    assert_eq!((theirs.status, theirs.header("idempotency-replayed")), (201, None));
+    let wallet = send(&app, request(Method::GET, "/api/v1/wallet").insert_header(bearer(&app, 1, false))).await;
+    assert_eq!(wallet.body, json!({"balance": 500, "currency": app.settings.money.currency}));
+}
