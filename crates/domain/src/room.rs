@@ -271,10 +271,12 @@ impl Room {
         self.end(entry, QueueStatus::Left, now, changes);
     }
 
-    /// Ends the user's turn because it was paid. Somebody who waits, or whose turn is over, keeps what there is.
-    pub fn finish(&mut self, user: UserId, now: Timestamp, changes: &mut Vec<RoomChange>) {
+    /// Ends the user's turn because of what was paid at `paid_at`. Somebody who waits, whose turn is over, or who came
+    /// back for another turn since, keeps what there is.
+    pub fn finish(&mut self, user: UserId, paid_at: Timestamp, now: Timestamp, changes: &mut Vec<RoomChange>) {
         if let Some(entry) = self.entry_of(user)
             && self.place(entry, now).is_some_and(|place| place.status == QueueStatus::Active)
+            && self.entries.get(&entry).is_some_and(|record| record.promoted_at.is_none_or(|promoted_at| promoted_at <= paid_at))
         {
             self.end(entry, QueueStatus::Done, now, changes);
         }

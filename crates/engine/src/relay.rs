@@ -36,7 +36,7 @@ impl Relay {
         }
         for row in &rows {
             if let Event::PaymentPaid { user, concert, .. } = &row.event {
-                self.teller.paid(*user, *concert).await?;
+                self.teller.paid(*user, *concert, row.occurred_at).await?;
             }
         }
         let count = rows.len();
@@ -77,7 +77,7 @@ mod tests {
         });
         queries.expect_live_holds().returning(|_, _| Ok(Vec::new()));
         let finish = Mutex::new(Some(finish));
-        room.expect_finish().once().returning(move |_, _| finish.lock().unwrap().take().unwrap());
+        room.expect_finish().once().returning(move |_, _, _| finish.lock().unwrap().take().unwrap());
         let teller = RoomTeller::new(Arc::new(room), Arc::new(queries));
         (Relay { outbox: Arc::new(outbox), teller, stats: Arc::default() }, deleted)
     }

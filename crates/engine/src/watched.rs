@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use boxoffice_domain::{Batch, ConcertId, Decision, IdempotencyKey, Outcome, Reply, UserId};
+use boxoffice_domain::{Batch, ConcertId, Decision, IdempotencyKey, Outcome, Reply, Timestamp, UserId};
 use boxoffice_ports::{Committed, Guard, Ledger, LedgerError, Queries, RoomError, Source, StoredAnswer, WaitingRoom};
 use tokio::sync::mpsc;
 
@@ -28,11 +28,11 @@ impl RoomTeller {
     }
 
     /// `user` paid something of `concert`: the turn is over unless another live hold of theirs remains.
-    pub async fn paid(&self, user: UserId, concert: ConcertId) -> Result<(), Source> {
+    pub async fn paid(&self, user: UserId, concert: ConcertId, paid_at: Timestamp) -> Result<(), Source> {
         if !self.queries.live_holds(user, concert).await?.is_empty() {
             return Ok(());
         }
-        match self.room.finish(concert, user).await {
+        match self.room.finish(concert, user, paid_at).await {
             // Its concert is not on sale here: nobody waits for the slot.
             Err(RoomError::NoRoom) => Ok(()),
             other => other.map_err(Source::from),
@@ -44,7 +44,7 @@ impl RoomTeller {
 pub struct Watched {
     inner: Arc<dyn Ledger>,
     seats: Arc<SeatView>,
-    paid: mpsc::Sender<(UserId, ConcertId)>,
+    paid: mpsc::Sender<(UserId, ConcertId, Timestamp)>,
 }
 
 impl Watched {
@@ -52,8 +52,8 @@ impl Watched {
     pub fn start(inner: Arc<dyn Ledger>, seats: Arc<SeatView>, teller: Arc<RoomTeller>) -> Arc<Self> {
         let (paid, mut payments) = mpsc::channel(TOLD_MAX);
         tokio::spawn(async move {
-            while let Some((user, concert)) = payments.recv().await {
-                if let Err(error) = teller.paid(user, concert).await {
+            while let Some((user, concert, paid_at)) = payments.recv().await {
+                if let Err(error) = teller.paid(user, concert, paid_at).await {
                     tracing::warn!(error, concert.id = %concert, "the waiting room was not told of a payment; the relay will");
                 }
             }
@@ -68,9 +68,9 @@ impl Ledger for Watched {
         let committed = self.inner.transact(batch, guard).await?;
         self.seats.apply(&committed.seats);
         for reply in &committed.replies {
-            if let Reply { decision: Decision::Done(Outcome::Paid { reservation, .. }), replayed: false, .. } = reply {
+            if let Reply { decision: Decision::Done(Outcome::Paid { payment, reservation }), replayed: false, .. } = reply {
                 // Full: the relay tells it from the outbox.
-                let _ = self.paid.try_send((reservation.user, reservation.concert.id));
+                let _ = self.paid.try_send((reservation.user, reservation.concert.id, payment.paid_at));
             }
         }
         Ok(committed)
@@ -84,7 +84,7 @@ impl Ledger for Watched {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{CONCERT, DATE, ScriptedLedger, TestClock, charge, committed, id, key, paid, policy, seat_row, until};
+    use crate::testing::{CONCERT, DATE, ScriptedLedger, TestClock, at, charge, committed, id, key, paid, policy, seat_row, until};
     use crate::{SeatStatus, SeatView};
     use boxoffice_domain::{SeatChange, SeatState};
     use boxoffice_ports::{MockQueries, MockWaitingRoom};
@@ -97,8 +97,8 @@ mod tests {
             Ok(vec![id(9); holds])
         });
         let finished = finished.clone();
-        room.expect_finish().returning(move |concert, user| {
-            assert_eq!((user, concert), (id(5), id(CONCERT)));
+        room.expect_finish().returning(move |concert, user, paid_at| {
+            assert_eq!((user, concert, paid_at), (id(5), id(CONCERT), at(0)));
             finished.fetch_add(1, Ordering::SeqCst);
             Ok(())
         });
@@ -109,7 +109,7 @@ mod tests {
     async fn a_payment_ends_the_turn_unless_another_hold_lives() {
         for (holds, times) in [(0, 1), (1, 0)] {
             let finished = Arc::default();
-            teller(holds, &finished).paid(id(5), id(CONCERT)).await.unwrap();
+            teller(holds, &finished).paid(id(5), id(CONCERT), at(0)).await.unwrap();
             assert_eq!(finished.load(Ordering::SeqCst), times);
         }
     }

@@ -47,8 +47,9 @@ pub trait WaitingRoom: Send + Sync {
     async fn touch(&self, concert: ConcertId, entry: QueueEntryId) -> Result<Option<Place>, RoomError>;
     /// Ends an entry as left; one that has ended stays as it is.
     async fn leave(&self, concert: ConcertId, entry: QueueEntryId) -> Result<(), RoomError>;
-    /// Ends the user's turn, if it is running, because it was paid.
-    async fn finish(&self, concert: ConcertId, user: UserId) -> Result<(), RoomError>;
+    /// Ends the user's turn, if it is running and began before `paid_at`, because it was paid. Telling it again, after
+    /// the user came back for another turn, harms nobody.
+    async fn finish(&self, concert: ConcertId, user: UserId, paid_at: Timestamp) -> Result<(), RoomError>;
     /// Ends turns that are over and promotes whoever may go, in one capped step.
     async fn tick(&self, concert: ConcertId, stock: Stock) -> Result<Ticked, RoomError>;
     async fn admission(&self, concert: ConcertId) -> Result<Admission, RoomError>;

@@ -1,4 +1,6 @@
 -- Times are INTEGER microseconds since 1970-01-01T00:00:00Z. Ids are UUIDs, BLOB of 16 bytes. Money is INTEGER minor units.
+-- What grows without end is appended in order of arrival, its key in an index of its own: a batch then touches few pages. What is
+-- looked up by its key and changed in place lies in its key's tree (WITHOUT ROWID).
 -- No foreign keys: they would be checked on every hot write; `boxoffice audit` checks what they would.
 
 CREATE TABLE concerts (
@@ -64,7 +66,7 @@ CREATE TABLE reservations (
     snapshot   TEXT    NOT NULL,
     version    INTEGER NOT NULL,
     CHECK ((status IN ('confirmed', 'cancelled')) = (payment_id IS NOT NULL))
-) STRICT, WITHOUT ROWID;
+) STRICT;
 
 -- What counts against a user's limit.
 CREATE INDEX reservations_occupying ON reservations (user_id, date_id) WHERE status IN ('held', 'confirmed');
@@ -90,7 +92,7 @@ CREATE TABLE payments (
     CHECK ((refunded_at IS NULL) = (points_restored IS NULL)),
     CHECK ((refunded_at IS NULL) = (points_taken IS NULL)),
     CHECK ((refunded_at IS NULL) = (shortfall IS NULL))
-) STRICT, WITHOUT ROWID;
+) STRICT;
 
 CREATE INDEX payments_by_user ON payments (user_id, id);
 CREATE INDEX payments_by_concert ON payments (concert_id);
@@ -119,7 +121,7 @@ CREATE TABLE entries (
     created_at     INTEGER NOT NULL,
     PRIMARY KEY (user_id, seq),
     CHECK (balance = before + amount)
-) STRICT, WITHOUT ROWID;
+) STRICT;
 
 CREATE TABLE points_entries (
     user_id    BLOB    NOT NULL,
@@ -135,7 +137,7 @@ CREATE TABLE points_entries (
     -- I9: one grant for each payment, one settlement for each refund.
     UNIQUE (payment_id, kind),
     CHECK (balance = before + points)
-) STRICT, WITHOUT ROWID;
+) STRICT;
 
 CREATE TABLE replies (
     user_id     BLOB    NOT NULL,
@@ -146,7 +148,7 @@ CREATE TABLE replies (
     expires_at  INTEGER NOT NULL,
     -- I3: one effect for each key of a user.
     PRIMARY KEY (user_id, command_id)
-) STRICT, WITHOUT ROWID;
+) STRICT;
 
 CREATE INDEX replies_by_expiry ON replies (expires_at);
 

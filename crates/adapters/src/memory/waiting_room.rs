@@ -46,8 +46,8 @@ impl WaitingRoom for MemoryWaitingRoom {
         self.mutate(concert, |room, now, changes| room.leave(entry, now, changes))
     }
 
-    async fn finish(&self, concert: ConcertId, user: UserId) -> Result<(), RoomError> {
-        self.mutate(concert, |room, now, changes| room.finish(user, now, changes))
+    async fn finish(&self, concert: ConcertId, user: UserId, paid_at: Timestamp) -> Result<(), RoomError> {
+        self.mutate(concert, |room, now, changes| room.finish(user, paid_at, now, changes))
     }
 
     async fn tick(&self, concert: ConcertId, stock: Stock) -> Result<Ticked, RoomError> {

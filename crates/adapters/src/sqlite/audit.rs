@@ -22,11 +22,12 @@ statements! {
                 OR (s.state = 'held' AND s.held_until <> r.expires_at)
                 OR s.number NOT IN (SELECT value ->> 'number' FROM json_each(r.snapshot, '$.seats')))
          LIMIT ?";
+    // CROSS JOIN: from the snapshot to its seats, each by its key; SQLite would rather walk all seats of the date.
     ReservationsAreNamedByTheirSeats -> Text =
         "SELECT status || ' reservation ' || lower(hex(id)) || ' of ' || seat_count || ' seats is named by ' || named FROM (
              SELECT r.id, r.status, r.seat_count,
                     (SELECT count(*) FROM json_each(r.snapshot, '$.seats') j
-                     JOIN seats s ON s.date_id = r.date_id AND s.number = j.value ->> 'number'
+                     CROSS JOIN seats s ON s.date_id = r.date_id AND s.number = j.value ->> 'number'
                      WHERE s.reservation_id = r.id AND s.state = iif(r.status = 'confirmed', 'sold', 'held')) AS named
              FROM reservations r WHERE r.status = 'confirmed' OR (r.status = 'held' AND r.expires_at > ?))
          WHERE named <> seat_count LIMIT ?";

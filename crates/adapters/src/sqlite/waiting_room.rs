@@ -186,8 +186,8 @@ impl WaitingRoom for SqliteWaitingRoom {
         self.mutate(concert, |room, now, changes| room.leave(entry, now, changes)).await
     }
 
-    async fn finish(&self, concert: ConcertId, user: UserId) -> Result<(), RoomError> {
-        self.mutate(concert, |room, now, changes| room.finish(user, now, changes)).await
+    async fn finish(&self, concert: ConcertId, user: UserId, paid_at: Timestamp) -> Result<(), RoomError> {
+        self.mutate(concert, |room, now, changes| room.finish(user, paid_at, now, changes)).await
     }
 
     async fn tick(&self, concert: ConcertId, stock: Stock) -> Result<Ticked, RoomError> {

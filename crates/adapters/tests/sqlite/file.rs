@@ -75,7 +75,7 @@ async fn restart_keeps_queue_places_and_turns() {
             entries.push(room.join(concert, *user, fresh()).await.expect("joined").place.entry);
         }
         assert_eq!(room.tick(concert, PLENTY).await.expect("a tick").promoted, 2);
-        room.finish(concert, users[0]).await.expect("finished");
+        room.finish(concert, users[0], boxoffice_domain::Timestamp::MAX_UTC).await.expect("finished");
         room.leave(concert, entries[3]).await.expect("left");
         let mut before = Vec::new();
         for entry in &entries {

@@ -37,9 +37,8 @@ pub(crate) async fn create(app: Data<App>, user: User, request: HttpRequest, bod
     Query::none(&request)?;
     let key = idempotency::Key::of(&request, user.0)?;
     let pay: Pay = body.parse()?;
-    let points = pay.points.unwrap_or(0);
-    if points < 0 {
-        return Err(Problem::field("points", "must not be negative"));
+    if pay.points.is_some_and(|points| points < 1) {
+        return Err(Problem::field("points", "must be at least 1"));
     }
     let keyed = key.over(&request, &pay)?;
     let reservation = ReservationId(pay.reservation_id);
@@ -47,7 +46,7 @@ pub(crate) async fn create(app: Data<App>, user: User, request: HttpRequest, bod
     if let Some(found) = app.stores.queries.reservation(user.0, reservation).await? {
         turn::for_concert(&token, found.concert.id)?;
     }
-    let command = Command::Pay { user: user.0, reservation, points };
+    let command = Command::Pay { user: user.0, reservation, points: pay.points.unwrap_or(0) };
     let reply = answer::run(&app, app.payment.as_ref(), Actor::User(user.0), keyed, command).await?;
     answer::reply(&app, &reply)
 }

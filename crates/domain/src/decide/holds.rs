@@ -35,8 +35,15 @@ pub(super) fn hold(set: &mut WorkingSet, fresh: &FreshIds, wish: &Wish<'_>, poli
     if wish.choices.iter().flatten().any(|&number| !set.seats.contains_key(&key(number))) {
         return Err(not_found("seat"));
     }
+    // A choice of another size, or with a seat twice, would slip past the limit; the edge builds none.
+    let fits = |choice: &&Vec<SeatNumber>| {
+        let mut numbers = (*choice).clone();
+        numbers.sort_unstable();
+        numbers.dedup();
+        choice.len() == numbers.len() && numbers.len() as u32 == wish.count && wish.count > 0
+    };
     let taken = |number: &SeatNumber| set.seats.get(&key(*number)).is_none_or(|seat| !seat.value.state.is_free(now));
-    let Some(choice) = wish.choices.iter().find(|choice| !choice.is_empty() && !choice.iter().any(taken)) else {
+    let Some(choice) = wish.choices.iter().filter(fits).find(|choice| !choice.iter().any(taken)) else {
         if wish.best && !wish.last {
             return Ok(None);
         }

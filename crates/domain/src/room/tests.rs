@@ -76,7 +76,7 @@ fn admits_first_come_first_served_up_to_max_active() {
     assert_eq!(tick(&mut room, 10, PLENTY), []);
     let mut changes = Vec::new();
     room.leave(entry(3), at(20), &mut changes);
-    room.finish(user(2), at(20), &mut changes);
+    room.finish(user(2), at(20), at(20), &mut changes);
     assert_eq!(
         changes.iter().map(|c| (c.entry, c.status)).collect::<Vec<_>>(),
         [(entry(3), QueueStatus::Left), (entry(2), QueueStatus::Done)]
@@ -95,7 +95,7 @@ fn expiry_takes_effect_at_its_instant_before_any_tick() {
     assert_eq!(status(&room, 1, over), (QueueStatus::Expired, None));
     let counts = room.counts(at(over));
     assert_eq!((counts.active, counts.expired, counts.waiting), (0, 1, 1));
-    room.finish(user(1), at(over), &mut Vec::new());
+    room.finish(user(1), at(over), at(over), &mut Vec::new());
     assert_eq!(status(&room, 1, over), (QueueStatus::Expired, None), "a turn that is over is not finished");
     room.leave(entry(1), at(over), &mut Vec::new());
     assert_eq!(status(&room, 1, over), (QueueStatus::Expired, None), "nor left");
@@ -112,7 +112,7 @@ fn joining_after_the_end_is_a_new_entry_at_the_end() {
         let mut changes = Vec::new();
         match how {
             0 => room.leave(entry(1), at(1), &mut changes),
-            1 => room.finish(user(1), at(1), &mut changes),
+            1 => room.finish(user(1), at(1), at(1), &mut changes),
             _ => {}
         }
         let again = room.join(user(1), entry(9), at(over), &mut changes).unwrap();
@@ -165,7 +165,7 @@ fn sold_out_stops_promotion_keeps_places_and_is_undone() {
         assert_eq!(status(&room, 1, 1), (QueueStatus::Active, Some(0)), "who is active stays so");
         assert_eq!(status(&room, 3, 1), (QueueStatus::SoldOut, Some(1)));
     }
-    room.finish(user(1), at(2), &mut Vec::new());
+    room.finish(user(1), at(2), at(2), &mut Vec::new());
     assert_eq!(tick(&mut room, 2, Stock { obtainable: 0, linked: true }), []);
     assert_eq!(tick(&mut room, 3, PLENTY), [entry(2)], "a returned seat undoes it");
     assert_eq!(status(&room, 3, 3), (QueueStatus::Waiting, Some(0)));
@@ -358,7 +358,7 @@ proptest! {
                         prop_assert!(room.place(entry, at(now)).unwrap().status.is_ended());
                     }
                 }
-                Step::Finish(n) => room.finish(user(n), at(now), &mut changes),
+                Step::Finish(n) => room.finish(user(n), at(now), at(now), &mut changes),
                 Step::Tick { obtainable, linked } => {
                     room.tick(at(now), Stock { obtainable, linked }, &mut changes);
                     let promoted = changes.iter().filter(|change| change.status == QueueStatus::Active).count() as u64;

@@ -38,6 +38,7 @@ macro_rules! room_contract {
             turn_ends_at_its_instant_without_a_tick
             leaving_and_paying_end_an_entry
             joining_after_the_end_is_a_new_entry_at_the_end
+            payment_told_again_does_not_end_a_later_turn
             rooms_are_each_concerts_own
         });
     };
@@ -101,7 +102,11 @@ impl Hall {
     }
 
     async fn finish(&self, user: UserId) {
-        self.room.finish(self.concert, user).await.expect("finished");
+        self.finish_paid_at(user, Timestamp::MAX_UTC).await;
+    }
+
+    async fn finish_paid_at(&self, user: UserId, paid_at: Timestamp) {
+        self.room.finish(self.concert, user, paid_at).await.expect("finished");
     }
 
     async fn set(&self, admission: Admission) {
@@ -379,6 +384,22 @@ pub async fn leaving_and_paying_end_an_entry(fixture: Fixture) {
     let counts = hall.counts().await;
     assert_eq!((counts.waiting, counts.active, counts.served, counts.left, counts.expired), (1, 0, 1, 2, 0));
     assert_eq!(hall.tick(PLENTY).await, Ticked { promoted: 1, expired: 0 });
+}
+
+pub async fn payment_told_again_does_not_end_a_later_turn(fixture: Fixture) {
+    let hall = Hall::open(fixture, at_most(1)).await;
+    let first = hall.join(user()).await;
+    hall.tick(PLENTY).await;
+    // Between the first turn and the second.
+    let paid_at = hall.place(first.entry).await.active_until.expect("a turn");
+    hall.finish(first.user).await;
+    hall.shop.advance(TimeDelta::days(1));
+    let second = hall.join(first.user).await;
+    hall.tick(PLENTY).await;
+    hall.finish_paid_at(first.user, paid_at).await;
+    assert_eq!(hall.status(second.entry).await, QueueStatus::Active);
+    hall.finish(first.user).await;
+    assert_eq!(hall.status(second.entry).await, QueueStatus::Done);
 }
 
 pub async fn joining_after_the_end_is_a_new_entry_at_the_end(fixture: Fixture) {

@@ -1,0 +1,154 @@
+//! What the embedded default does on this machine, the client on the same machine included.
+//!
+//! ```sh
+//! cargo run --release --example benchmark
+//! ```
+//!
+//! The server runs as a process of its own on a temporary file; the clients are plain keep-alive connections. Seeding
+//! and warm-up stand outside what is measured, figures are medians of several windows, and ratios compare what was
+//! measured in one run. Nothing here is asserted: a benchmark prints.
+
+mod client;
+mod overload;
+mod server;
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use clap::Parser as _;
+use client::{Connection, Load};
+use server::Server;
+
+const CONNECTIONS: usize = 64;
+const WINDOW: Duration = Duration::from_secs(3);
+const WINDOWS: usize = 3;
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    if std::env::var_os(server::SERVE).is_some() {
+        boxoffice::cli::run(boxoffice::cli::Arguments::parse()).await?;
+        return Ok(());
+    }
+    println!("{}", machine());
+    let empty = empty_handler().await?;
+    let batched = wallet("combining, one commit a batch", &[], empty).await?;
+    let single = wallet("combining, one commit a command (strategy.batch_max = 1)", &["strategy.batch_max=1"], empty).await?;
+    println!("  ratio: {:.1} times one commit a command", batched / single);
+    seat_map().await?;
+    overload::run().await
+}
+
+fn machine() -> String {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let field = |text: &str, name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+        line.split_once(':').map_or("unknown", |(_, value)| value.trim()).to_owned()
+    };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let (cpu, memory) = (field(&read("/proc/cpuinfo"), "model name"), field(&read("/proc/meminfo"), "MemTotal"));
+    format!("boxoffice {} on {cores} cores ({cpu}), {memory}, client and server together", env!("CARGO_PKG_VERSION"))
+}
+
+/// The rate of the server's cheapest answer: what HTTP alone costs here.
+async fn empty_handler() -> Result<f64> {
+    let server = Server::start(&[]).await?;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    println!("memory at rest, demo season loaded: {:.1} MiB", server.memory_mib()?);
+    let request = format!("GET /health/live HTTP/1.1\r\nHost: {}\r\n\r\n", server.address);
+    let rate = measure(&server, move |_, _| request.clone().into_bytes()).await?.rate;
+    println!("GET /health/live, {CONNECTIONS} connections: {rate:.0} a second (an empty handler)");
+    Ok(rate)
+}
+
+/// Charges of one wallet; gives the rate.
+async fn wallet(what: &str, set: &[&str], empty: f64) -> Result<f64> {
+    let server = Server::start(set).await?;
+    let token = server.user(false).await?.1;
+    let host = server.address.clone();
+    let charge = move |connection: usize, n: u64| {
+        let body = r#"{"amount":1}"#;
+        format!(
+            "POST /api/v1/wallet/charges HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\nIdempotency-Key: {connection}-{n}\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .into_bytes()
+    };
+    let before = server.counters().await?;
+    let result = measure(&server, charge).await?;
+    let after = server.counters().await?;
+    println!("POST /wallet/charges, one wallet, {CONNECTIONS} connections, {what}:");
+    println!(
+        "  {:.0} a second ({:.0} % of the empty handler), p50 {:.1} ms, p99 {:.1} ms, {:.1} commands a commit, {:.1} MiB",
+        result.rate,
+        100.0 * result.rate / empty,
+        result.p50_ms,
+        result.p99_ms,
+        (after.commands - before.commands) / (after.batches - before.batches).max(1.0),
+        server.memory_mib()?,
+    );
+    Ok(result.rate)
+}
+
+struct Measured {
+    rate: f64,
+    p50_ms: f64,
+    p99_ms: f64,
+}
+
+/// The median of several windows after a warm-up.
+async fn measure(server: &Server, request: impl Fn(usize, u64) -> Vec<u8> + Clone + Send + 'static) -> Result<Measured> {
+    let load = Load::start(&server.address, CONNECTIONS, request).await?;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let mut windows = Vec::new();
+    for _ in 0..WINDOWS {
+        load.reset();
+        let started = Instant::now();
+        tokio::time::sleep(WINDOW).await;
+        let (count, latencies) = load.read();
+        let quantile_ms = |q: f64| latencies.value_at_quantile(q) as f64 / 1_000.0;
+        windows.push(Measured {
+            rate: count as f64 / started.elapsed().as_secs_f64(),
+            p50_ms: quantile_ms(0.5),
+            p99_ms: quantile_ms(0.99),
+        });
+    }
+    load.stop().await?;
+    windows.sort_by(|a, b| a.rate.total_cmp(&b.rate));
+    Ok(windows.swap_remove(WINDOWS / 2))
+}
+
+/// Time to the first byte of a map of 20,000 seats.
+async fn seat_map() -> Result<()> {
+    const ROUNDS: usize = 200;
+    let server = Server::start(&["hold.ttl_s=600"]).await?;
+    let turn = server.turn_for_a_hall(20_000).await?;
+    let mut connection = Connection::open(&server.address).await?;
+    let head = format!("Host: {}\r\nAuthorization: Bearer {}\r\nQueue-Token: {}\r\n", server.address, turn.token, turn.queue_token);
+    let map = |extra: &str| format!("GET /api/v1/dates/{}/seats HTTP/1.1\r\n{head}{extra}\r\n", turn.date).into_bytes();
+    println!("GET /dates/{{id}}/seats, 20,000 seats, time to first byte, median and p99 of {ROUNDS}:");
+    for (what, extra, changed) in [
+        ("unchanged map", "", false),
+        ("unchanged map, gzip", "Accept-Encoding: gzip\r\n", false),
+        ("map that has just changed", "", true),
+        ("map that has just changed, gzip", "Accept-Encoding: gzip\r\n", true),
+    ] {
+        let (mut times, mut bytes) = (Vec::new(), 0);
+        for round in 0..ROUNDS {
+            if changed {
+                server.hold_and_release(&turn, round as u32 + 1).await?;
+            }
+            let started = Instant::now();
+            let answer = connection.send(&map(extra)).await?;
+            times.push((answer.first_byte - started).as_secs_f64() * 1_000.0);
+            bytes = answer.body.len();
+        }
+        times.sort_by(f64::total_cmp);
+        println!("  {what}: {:.2} ms, {:.2} ms ({bytes} bytes)", times[ROUNDS / 2], times[ROUNDS * 99 / 100]);
+    }
+    let etag = connection.send(&map("")).await?.header("etag").unwrap_or_default();
+    let started = Instant::now();
+    let answer = connection.send(&map(&format!("If-None-Match: {etag}\r\n"))).await?;
+    println!("  If-None-Match: {} in {:.2} ms", answer.status, (answer.first_byte - started).as_secs_f64() * 1_000.0);
+    Ok(())
+}

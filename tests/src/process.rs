@@ -1,0 +1,71 @@
+//! The real binary as a process that can be killed.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use anyhow::{Context, Result, bail};
+use reqwest::Client;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+use crate::{Answer, Person};
+
+/// A running `boxoffice serve`. Killed when dropped.
+pub struct Process {
+    child: Child,
+    pub base: String,
+    http: Client,
+}
+
+impl Process {
+    /// The binary that was built with these tests.
+    pub fn binary() -> Result<PathBuf> {
+        let test = std::env::current_exe()?;
+        let built = test.parent().and_then(Path::parent).context("no target folder")?.join("boxoffice");
+        if !built.exists() {
+            bail!("{} is missing: `cargo build --workspace --all-features` builds it, and so does tests/run", built.display());
+        }
+        Ok(built)
+    }
+
+    /// Starts it on `database` and a free port, and reads the address that it prints.
+    pub async fn start(database: &Path, set: &[&str]) -> Result<Self> {
+        let mut command = Command::new(Self::binary()?);
+        command.args(["serve", "--set", "http.listen=127.0.0.1:0", "--set", &format!("store.sqlite_path={}", database.display())]);
+        command.args(["--set", "demo.season=false", "--set", "admission.tick_ms=20"]);
+        command.args(set.iter().flat_map(|set| ["--set", set]));
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).stdin(Stdio::null()).kill_on_drop(true).spawn()?;
+        let mut lines = BufReader::new(child.stdout.take().context("no standard output")?).lines();
+        let base = loop {
+            let Some(line) = lines.next_line().await? else { bail!("it ended: {:?}", child.wait().await?) };
+            if let Some(at) = line.find("http://") {
+                break line[at..].split_whitespace().next().unwrap_or_default().trim_end_matches('/').to_owned();
+            }
+        };
+        Ok(Self { child, base, http: Client::new() })
+    }
+
+    /// `kill -9`.
+    pub async fn kill(mut self) -> Result<()> {
+        Ok(self.child.kill().await?)
+    }
+
+    /// `kill -TERM`, and how it ended.
+    pub async fn terminate(mut self) -> Result<std::process::ExitStatus> {
+        let id = self.child.id().context("it has ended")?;
+        Command::new("kill").args(["-TERM", &id.to_string()]).status().await?;
+        Ok(self.child.wait().await?)
+    }
+
+    pub async fn person(&self, operator: bool) -> Person {
+        let body = serde_json::json!({ "name": "somebody", "operator": operator });
+        let made = Answer::to(self.http.post(format!("{}/api/v1/dev/users", self.base)).json(&body)).await.expect(201);
+        Person::new(self.http.clone(), self.base.clone(), &made)
+    }
+
+    /// Runs another command of the binary on the same file, to its end.
+    pub async fn run(database: &Path, arguments: &[&str]) -> Result<std::process::Output> {
+        let store = format!("store.sqlite_path={}", database.display());
+        Ok(Command::new(Self::binary()?).args(arguments).args(["--set", &store]).stdin(Stdio::null()).output().await?)
+    }
+}

@@ -1,0 +1,169 @@
+//! A server in this process, with a clock that can be moved.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use boxoffice::config::{self, Layers};
+use boxoffice::wiring::{self, Running};
+use boxoffice_adapters::clock::SystemClock;
+use boxoffice_ports::Clock;
+use chrono::{SecondsFormat, TimeDelta};
+use reqwest::Client;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::{Answer, Person, eventually};
+
+/// What differs from the defaults of a test server, as `section.key=value`.
+#[derive(Clone, Debug, Default)]
+pub struct Setup {
+    set: Vec<String>,
+}
+
+impl Setup {
+    #[must_use]
+    pub fn with(mut self, set: &str) -> Self {
+        self.set.push(set.to_owned());
+        self
+    }
+
+    /// # Panics
+    /// When the server does not start.
+    pub async fn start(self) -> Server {
+        let folder = TempDir::new().expect("a temporary folder");
+        Server::open(folder, self.set, Arc::new(SystemClock::default())).await
+    }
+}
+
+pub struct Server {
+    pub base: String,
+    pub clock: Arc<SystemClock>,
+    pub running: Running,
+    http: Client,
+    folder: TempDir,
+    set: Vec<String>,
+}
+
+impl Server {
+    /// One with the defaults.
+    pub async fn start() -> Self {
+        Setup::default().start().await
+    }
+
+    async fn open(folder: TempDir, set: Vec<String>, clock: Arc<SystemClock>) -> Self {
+        let file = folder.path().join("boxoffice.db");
+        let own = [
+            "http.listen=127.0.0.1:0".to_owned(),
+            "http.workers=2".to_owned(),
+            "admission.tick_ms=20".to_owned(),
+            "demo.season=false".to_owned(),
+            format!("store.sqlite_path={}", file.display()),
+        ];
+        let layers = Layers { set: own.into_iter().chain(set.iter().cloned()).collect(), ..Layers::default() };
+        let settings = config::load(&layers).expect("settings");
+        let running = wiring::start(settings, clock.clone()).await.expect("the server starts");
+        Self { base: format!("http://{}", running.address), clock, running, http: Client::new(), folder, set }
+    }
+
+    /// Stops it and starts another one on the same file.
+    pub async fn restart(self) -> Self {
+        let Self { running, folder, set, clock, .. } = self;
+        running.stop().await;
+        Self::open(folder, set, clock).await
+    }
+
+    pub fn database(&self) -> PathBuf {
+        self.folder.path().join("boxoffice.db")
+    }
+
+    /// Moves the clock of the server and of its stores.
+    pub fn advance(&self, seconds: i64) {
+        self.clock.advance(TimeDelta::seconds(seconds));
+    }
+
+    /// The server's time, moved by `seconds`, as JSON has it.
+    pub fn time(&self, seconds: i64) -> String {
+        (self.clock.now() + TimeDelta::seconds(seconds)).to_rfc3339_opts(SecondsFormat::Micros, true)
+    }
+
+    /// A request outside `/api/v1`, or one that is wrong on purpose.
+    pub fn http(&self) -> &Client {
+        &self.http
+    }
+
+    pub async fn person(&self) -> Person {
+        self.make(json!({ "name": "somebody" })).await
+    }
+
+    pub async fn operator(&self) -> Person {
+        self.make(json!({ "name": "an operator", "operator": true })).await
+    }
+
+    async fn make(&self, body: Value) -> Person {
+        let made = Answer::to(self.http.post(format!("{}/api/v1/dev/users", self.base)).json(&body)).await.expect(201);
+        Person::new(self.http.clone(), self.base.clone(), &made)
+    }
+
+    /// So many people, each in the middle of a turn for `concert`.
+    pub async fn people_with_a_turn(&self, count: usize, concert: &str) -> Vec<Person> {
+        let mut people = Vec::with_capacity(count);
+        for _ in 0..count {
+            let mut person = self.person().await;
+            person.join(concert).await;
+            people.push(person);
+        }
+        for person in &mut people {
+            person.await_turn().await;
+        }
+        people
+    }
+
+    /// Puts a concert on sale and waits until the server shows it: its id and those of its dates.
+    pub async fn put_on_sale(&self, document: &Value) -> (String, Vec<String>) {
+        let operator = self.operator().await;
+        let made = Answer::to(operator.request(reqwest::Method::POST, "/admin/concerts").json(document)).await.expect(201);
+        let id = made.text("id");
+        eventually("the concert shows", async || {
+            (Answer::to(self.http.get(format!("{}/api/v1/concerts/{id}", self.base))).await.status == 200).then_some(())
+        })
+        .await;
+        let dates = made.at("dates").as_array().into_iter().flatten();
+        (id, dates.map(|date| date["id"].as_str().unwrap_or_default().to_owned()).collect())
+    }
+
+    /// Puts a concert of one date on sale: the ids of both.
+    pub async fn one_date(&self, hall: Value) -> (String, String) {
+        let (concert, mut dates) = self.put_on_sale(&concert(self, "concert", &[hall])).await;
+        (concert, dates.remove(0))
+    }
+
+    /// Checks every invariant that the store can show.
+    ///
+    /// # Panics
+    /// When one is broken.
+    pub async fn audit(&self) {
+        let report = self.running.stores.audit.audit(4).await.expect("the audit runs");
+        assert!(report.breaches.is_empty(), "{:#?}", report.breaches);
+    }
+}
+
+/// The document of a concert that is on sale now, with one date a hall.
+pub fn concert(server: &Server, key: &str, halls: &[Value]) -> Value {
+    let date = |(n, hall): (usize, &Value)| {
+        json!({
+            "key": format!("day-{n}"),
+            "starts_at": server.time(90_000 + n as i64), "ends_at": server.time(100_000),
+            "booking_opens_at": server.time(-10), "booking_closes_at": server.time(80_000), "refund_closes_at": server.time(80_000),
+            "seats": hall,
+        })
+    };
+    json!({
+        "key": key, "name": "Moonlight Tour", "venue": "Olympic Hall", "time_zone": "Asia/Seoul",
+        "dates": halls.iter().enumerate().map(date).collect::<Vec<_>>(),
+    })
+}
+
+/// A hall of `count` seats of one price.
+pub fn seats(count: u32, price: i64) -> Value {
+    json!([{ "from": 1, "to": count, "grade": "R", "price": price, "section": "A", "row": "1" }])
+}

@@ -1,0 +1,11 @@
+//! The server as its users meet it: over HTTP, with a real file, many at once, killed in the middle.
+
+mod booking;
+mod contention;
+mod crash;
+mod expiry;
+mod idempotency;
+mod isolation;
+mod overload;
+mod problems;
+mod queue;
