@@ -16,10 +16,10 @@ const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations/sqlit
 
 /// How long a statement waits for another process's transaction, milliseconds.
 const BUSY_TIMEOUT_MS: u32 = 5_000;
-/// Bytes in a page. Rows of a few hundred bytes lie in the primary key's tree, so pages are larger than the default.
-const PAGE_BYTES: u32 = 8_192;
+/// Bytes in a page. A commit writes whole pages, and idempotency keys fall on pages at random, so pages are small.
+const PAGE_BYTES: u32 = 4_096;
 /// The log's length at which a commit folds it in: 32 MiB.
-const CHECKPOINT_PAGES: u32 = 4_096;
+const CHECKPOINT_PAGES: u32 = 8_192;
 /// What a log that once grew longer (behind a long reader) is cut back to, bytes.
 const LOG_BYTES_KEPT: u32 = 128 << 20;
 /// Page cache of one connection, KiB.
