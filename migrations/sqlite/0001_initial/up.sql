@@ -1,6 +1,7 @@
 -- Times are INTEGER microseconds since 1970-01-01T00:00:00Z. Ids are UUIDs, BLOB of 16 bytes. Money is INTEGER minor units.
 -- What grows without end is appended in order of arrival, its key in an index of its own: a batch then touches few pages. What is
 -- looked up by its key and changed in place lies in its key's tree (WITHOUT ROWID).
+-- Checks name their alternatives one by one: for an IN of several words SQLite would build a table on every insert.
 -- No foreign keys: they would be checked on every hot write; `boxoffice audit` checks what they would.
 
 CREATE TABLE concerts (
@@ -10,7 +11,7 @@ CREATE TABLE concerts (
     venue                TEXT    NOT NULL,
     time_zone            TEXT    NOT NULL,
     sale_starts_at       INTEGER,
-    mode                 TEXT    NOT NULL CHECK (mode IN ('running', 'paused', 'draining')),
+    mode                 TEXT    NOT NULL CHECK (mode = 'running' OR mode = 'paused' OR mode = 'draining'),
     max_active           INTEGER NOT NULL CHECK (max_active >= 1),
     per_interval_count   INTEGER CHECK (per_interval_count >= 1),
     per_interval_s       INTEGER CHECK (per_interval_s >= 1),
@@ -42,7 +43,7 @@ CREATE TABLE seats (
     "row"          TEXT,
     grade          TEXT    NOT NULL,
     price          INTEGER NOT NULL CHECK (price >= 1),
-    state          TEXT    NOT NULL CHECK (state IN ('available', 'held', 'sold')),
+    state          TEXT    NOT NULL CHECK (state = 'available' OR state = 'held' OR state = 'sold'),
     reservation_id BLOB,
     held_until     INTEGER,
     version        INTEGER NOT NULL,
@@ -57,7 +58,7 @@ CREATE TABLE reservations (
     user_id    BLOB    NOT NULL,
     concert_id BLOB    NOT NULL,
     date_id    BLOB    NOT NULL,
-    status     TEXT    NOT NULL CHECK (status IN ('held', 'confirmed', 'released', 'expired', 'cancelled')),
+    status     TEXT    NOT NULL CHECK (status = 'held' OR status = 'confirmed' OR status = 'released' OR status = 'expired' OR status = 'cancelled'),
     created_at INTEGER NOT NULL,
     expires_at INTEGER NOT NULL,
     extensions INTEGER NOT NULL CHECK (extensions >= 0),
@@ -65,7 +66,7 @@ CREATE TABLE reservations (
     payment_id BLOB,
     snapshot   TEXT    NOT NULL,
     version    INTEGER NOT NULL,
-    CHECK ((status IN ('confirmed', 'cancelled')) = (payment_id IS NOT NULL))
+    CHECK ((status = 'confirmed' OR status = 'cancelled') = (payment_id IS NOT NULL))
 ) STRICT;
 
 -- What counts against a user's limit.
@@ -111,8 +112,8 @@ CREATE TABLE entries (
     user_id        BLOB    NOT NULL,
     seq            INTEGER NOT NULL CHECK (seq >= 1),
     id             BLOB    NOT NULL CHECK (length(id) = 16),
-    kind           TEXT    NOT NULL CHECK (kind IN ('charge', 'use', 'payment', 'refund')),
-    amount         INTEGER NOT NULL CHECK (amount <> 0 AND (amount > 0) = (kind IN ('charge', 'refund'))),
+    kind           TEXT    NOT NULL CHECK (kind = 'charge' OR kind = 'use' OR kind = 'payment' OR kind = 'refund'),
+    amount         INTEGER NOT NULL CHECK (amount <> 0 AND (amount > 0) = (kind = 'charge' OR kind = 'refund')),
     before         INTEGER NOT NULL CHECK (before >= 0),
     balance        INTEGER NOT NULL CHECK (balance >= 0),
     memo           TEXT,
@@ -127,8 +128,8 @@ CREATE TABLE points_entries (
     user_id    BLOB    NOT NULL,
     seq        INTEGER NOT NULL CHECK (seq >= 1),
     id         BLOB    NOT NULL CHECK (length(id) = 16),
-    kind       TEXT    NOT NULL CHECK (kind IN ('grant', 'spend', 'restore', 'take_back')),
-    points     INTEGER NOT NULL CHECK (points <> 0 AND (points > 0) = (kind IN ('grant', 'restore'))),
+    kind       TEXT    NOT NULL CHECK (kind = 'grant' OR kind = 'spend' OR kind = 'restore' OR kind = 'take_back'),
+    points     INTEGER NOT NULL CHECK (points <> 0 AND (points > 0) = (kind = 'grant' OR kind = 'restore')),
     before     INTEGER NOT NULL CHECK (before >= 0),
     balance    INTEGER NOT NULL CHECK (balance >= 0),
     payment_id BLOB    NOT NULL,
@@ -165,14 +166,14 @@ CREATE TABLE queue_entries (
     place        INTEGER NOT NULL CHECK (place >= 1),
     id           BLOB    NOT NULL UNIQUE CHECK (length(id) = 16),
     user_id      BLOB    NOT NULL,
-    status       TEXT    NOT NULL CHECK (status IN ('waiting', 'active', 'done', 'expired', 'left')),
+    status       TEXT    NOT NULL CHECK (status = 'waiting' OR status = 'active' OR status = 'done' OR status = 'expired' OR status = 'left'),
     joined_at    INTEGER NOT NULL,
     promoted_at  INTEGER,
     active_until INTEGER,
     ended_at     INTEGER,
     PRIMARY KEY (concert_id, place),
     CHECK (status <> 'active' OR active_until IS NOT NULL),
-    CHECK ((status IN ('done', 'expired', 'left')) = (ended_at IS NOT NULL))
+    CHECK ((status = 'done' OR status = 'expired' OR status = 'left') = (ended_at IS NOT NULL))
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE secrets (

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-pub struct Answer {
+pub(crate) struct Answer {
     pub status: u16,
     pub head: String,
     pub body: Vec<u8>,
@@ -19,7 +19,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    pub fn header(&self, name: &str) -> Option<String> {
+    pub(crate) fn header(&self, name: &str) -> Option<String> {
         header(&self.head, name).map(str::to_owned)
     }
 }
@@ -28,20 +28,20 @@ fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     head.lines().filter_map(|line| line.split_once(':')).find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
 }
 
-pub struct Connection {
+pub(crate) struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
 }
 
 impl Connection {
-    pub async fn open(address: &str) -> Result<Self> {
+    pub(crate) async fn open(address: &str) -> Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         Ok(Self { stream, buffer: Vec::with_capacity(4_096) })
     }
 
     /// Sends a request and reads its answer whole. Only answers with a `Content-Length`, or none at all, are known.
-    pub async fn send(&mut self, request: &[u8]) -> Result<Answer> {
+    pub(crate) async fn send(&mut self, request: &[u8]) -> Result<Answer> {
         self.stream.write_all(request).await?;
         self.buffer.clear();
         let mut first_byte = None;
@@ -67,7 +67,7 @@ impl Connection {
 }
 
 /// Connections that each send the next request when the last one was answered.
-pub struct Load {
+pub(crate) struct Load {
     shared: Arc<Shared>,
     tasks: JoinSet<Result<()>>,
 }
@@ -80,12 +80,13 @@ struct Shared {
 
 impl Load {
     /// `request` makes the bytes of a connection's n-th request.
-    pub async fn start(
+    pub(crate) async fn start(
         address: &str,
         connections: usize,
         request: impl Fn(usize, u64) -> Vec<u8> + Clone + Send + 'static,
     ) -> Result<Self> {
-        let latencies = Mutex::new(Histogram::new(3)?);
+        // Up to a minute, in microseconds.
+        let latencies = Mutex::new(Histogram::new_with_bounds(1, 60_000_000, 3)?);
         let shared = Arc::new(Shared { stop: AtomicBool::new(false), count: AtomicU64::new(0), latencies });
         let mut tasks = JoinSet::new();
         for at in 0..connections {
@@ -111,18 +112,18 @@ impl Load {
         Ok(Self { shared, tasks })
     }
 
-    pub fn reset(&self) {
+    pub(crate) fn reset(&self) {
         self.shared.count.store(0, Ordering::Relaxed);
         self.shared.latencies.lock().unwrap_or_else(PoisonError::into_inner).reset();
     }
 
     /// What was answered since the last reset; latencies in microseconds.
-    pub fn read(&self) -> (u64, Histogram<u64>) {
+    pub(crate) fn read(&self) -> (u64, Histogram<u64>) {
         let latencies = self.shared.latencies.lock().unwrap_or_else(PoisonError::into_inner).clone();
         (self.shared.count.load(Ordering::Relaxed), latencies)
     }
 
-    pub async fn stop(mut self) -> Result<()> {
+    pub(crate) async fn stop(mut self) -> Result<()> {
         self.shared.stop.store(true, Ordering::Relaxed);
         while let Some(task) = self.tasks.join_next().await {
             task??;

@@ -4,6 +4,8 @@
 //! cargo run --release --example benchmark
 //! ```
 //!
+//! or a part of it: `-- rest`, `-- wallet`, `-- seats`, `-- overload`.
+//!
 //! The server runs as a process of its own on a temporary file; the clients are plain keep-alive connections. Seeding
 //! and warm-up stand outside what is measured, figures are medians of several windows, and ratios compare what was
 //! measured in one run. Nothing here is asserted: a benchmark prints.
@@ -29,13 +31,25 @@ async fn main() -> Result<()> {
         boxoffice::cli::run(boxoffice::cli::Arguments::parse()).await?;
         return Ok(());
     }
+    let part = std::env::args().nth(1);
+    let wanted = |name: &str| part.as_deref().is_none_or(|part| part == name);
     println!("{}", machine());
-    let empty = empty_handler().await?;
-    let batched = wallet("combining, one commit a batch", &[], empty).await?;
-    let single = wallet("combining, one commit a command (strategy.batch_max = 1)", &["strategy.batch_max=1"], empty).await?;
-    println!("  ratio: {:.1} times one commit a command", batched / single);
-    seat_map().await?;
-    overload::run().await
+    if wanted("rest") {
+        at_rest().await?;
+    }
+    if wanted("wallet") {
+        let empty = empty_handler().await?;
+        let batched = wallet("one commit a batch", &[], empty).await?;
+        let single = wallet("one commit a command (strategy.batch_max = 1)", &["strategy.batch_max=1"], empty).await?;
+        println!("  ratio: {:.1} times one commit a command", batched / single);
+    }
+    if wanted("seats") {
+        seat_map().await?;
+    }
+    if wanted("overload") {
+        overload::run().await?;
+    }
+    Ok(())
 }
 
 fn machine() -> String {
@@ -49,11 +63,16 @@ fn machine() -> String {
     format!("boxoffice {} on {cores} cores ({cpu}), {memory}, client and server together", env!("CARGO_PKG_VERSION"))
 }
 
+async fn at_rest() -> Result<()> {
+    let server = Server::start(&[]).await?;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    println!("memory at rest, demo season loaded: {:.1} MiB", server.memory_mib()?);
+    Ok(())
+}
+
 /// The rate of the server's cheapest answer: what HTTP alone costs here.
 async fn empty_handler() -> Result<f64> {
     let server = Server::start(&[]).await?;
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    println!("memory at rest, demo season loaded: {:.1} MiB", server.memory_mib()?);
     let request = format!("GET /health/live HTTP/1.1\r\nHost: {}\r\n\r\n", server.address);
     let rate = measure(&server, move |_, _| request.clone().into_bytes()).await?.rate;
     println!("GET /health/live, {CONNECTIONS} connections: {rate:.0} a second (an empty handler)");

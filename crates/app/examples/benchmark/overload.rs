@@ -18,7 +18,7 @@ use tempfile::TempDir;
 const CALLERS: usize = 256;
 const WINDOW: Duration = Duration::from_secs(3);
 
-pub async fn run() -> Result<()> {
+pub(crate) async fn run() -> Result<()> {
     let folder = TempDir::new()?;
     let path = folder.path().join("boxoffice.db");
     sqlite::migrate(&path)?;

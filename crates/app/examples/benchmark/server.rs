@@ -11,29 +11,29 @@ use tokio::process::{Child, Command};
 use crate::client::Connection;
 
 /// Set for the process that serves.
-pub const SERVE: &str = "BENCHMARK_SERVES";
+pub(crate) const SERVE: &str = "BENCHMARK_SERVES";
 
-pub struct Server {
+pub(crate) struct Server {
     pub address: String,
     child: Child,
     _folder: TempDir,
 }
 
 /// Somebody in the middle of a turn.
-pub struct Turn {
+pub(crate) struct Turn {
     pub token: String,
     pub queue_token: String,
     pub date: String,
 }
 
 /// What the server counted since its start.
-pub struct Counters {
+pub(crate) struct Counters {
     pub commands: f64,
     pub batches: f64,
 }
 
 impl Server {
-    pub async fn start(set: &[&str]) -> Result<Self> {
+    pub(crate) async fn start(set: &[&str]) -> Result<Self> {
         let folder = TempDir::new()?;
         let database = format!("store.sqlite_path={}", folder.path().join("boxoffice.db").display());
         let mut command = Command::new(std::env::current_exe()?);
@@ -51,7 +51,7 @@ impl Server {
     }
 
     /// Resident memory.
-    pub fn memory_mib(&self) -> Result<f64> {
+    pub(crate) fn memory_mib(&self) -> Result<f64> {
         let id = self.child.id().context("the server has ended")?;
         let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("no VmRSS")?;
@@ -59,7 +59,7 @@ impl Server {
         Ok(kib / 1_024.0)
     }
 
-    pub async fn counters(&self) -> Result<Counters> {
+    pub(crate) async fn counters(&self) -> Result<Counters> {
         let text = self.send("GET", "/metrics", "", None).await?.1;
         let sum = |name: &str| -> f64 {
             let lines = text.lines().filter(|line| line.starts_with(name) && !line.starts_with('#'));
@@ -86,13 +86,13 @@ impl Server {
     }
 
     /// A new user's id and bearer token.
-    pub async fn user(&self, operator: bool) -> Result<(String, String)> {
+    pub(crate) async fn user(&self, operator: bool) -> Result<(String, String)> {
         let made = self.json("POST", "/api/v1/dev/users", "", Some(&json!({ "name": "bench", "operator": operator }))).await?;
         Ok((text(&made, "user_id")?, text(&made, "access_token")?))
     }
 
     /// Puts a hall of so many seats on sale and waits for a turn.
-    pub async fn turn_for_a_hall(&self, seats: u32) -> Result<Turn> {
+    pub(crate) async fn turn_for_a_hall(&self, seats: u32) -> Result<Turn> {
         let operator = bearer(&self.user(true).await?.1);
         let rows = (0..seats / 50).map(|row| {
             json!({ "from": row * 50 + 1, "to": row * 50 + 50, "grade": (["VIP", "R", "S"][row as usize % 3]), "price": 90_000, "section": format!("{}", row / 20), "row": format!("{}", row % 20) })
@@ -126,7 +126,7 @@ impl Server {
     }
 
     /// Changes the map twice.
-    pub async fn hold_and_release(&self, turn: &Turn, seat: u32) -> Result<()> {
+    pub(crate) async fn hold_and_release(&self, turn: &Turn, seat: u32) -> Result<()> {
         let headers = format!("{}Queue-Token: {}\r\n", bearer(&turn.token), turn.queue_token);
         let keyed = format!("{headers}Idempotency-Key: {}\r\n", uuid::Uuid::from_u128(rand::random()));
         let held = self.json("POST", "/api/v1/reservations", &keyed, Some(&json!({ "date_id": turn.date, "seats": [seat] }))).await?;

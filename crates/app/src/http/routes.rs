@@ -116,11 +116,13 @@ pub(super) struct RouteName(pub(super) &'static str);
 /// Registers every route. Whatever they do not cover is 404; another method of a known path is 405 with `Allow`.
 pub fn configure(app: Data<App>) -> impl FnOnce(&mut ServiceConfig) {
     move |config| {
-        let mut paths: BTreeMap<&'static str, Vec<Entry>> = BTreeMap::new();
+        // Paths are tried in the order they are registered. A fixed one costs a comparison, one with an id a regular
+        // expression: so the fixed ones go first.
+        let mut paths: BTreeMap<(bool, &'static str), Vec<Entry>> = BTreeMap::new();
         for entry in table() {
-            paths.entry(entry.path).or_default().push(entry);
+            paths.entry((entry.path.contains('{'), entry.path)).or_default().push(entry);
         }
-        for (path, entries) in paths {
+        for ((_, path), entries) in paths {
             let allow = entries.iter().map(|entry| entry.method.as_str()).collect::<Vec<_>>().join(", ");
             let mut resource = web::resource(path).app_data(RouteName(path));
             for entry in entries {
