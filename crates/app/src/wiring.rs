@@ -231,6 +231,16 @@ impl Engine {
     }
 }
 
+/// What HTTP is tested over: everything in memory, nothing in the background.
+#[cfg(test)]
+pub(crate) async fn parts_in_memory() -> http::Parts {
+    let mut settings = Settings::defaults().expect("the defaults are valid");
+    settings.store.backend = StoreBackend::Memory;
+    let clock = Arc::new(SystemClock::default());
+    let open = open(&settings, clock.clone()).await.expect("memory is there");
+    Engine::new(&open, &settings, clock).http_parts(&Arc::new(settings))
+}
+
 /// An open store with its waiting rooms.
 struct Open {
     stores: Stores,

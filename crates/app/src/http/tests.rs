@@ -1,47 +1,17 @@
 //! The edge over a store in memory: the form of every error, the order of refusals, and what a token opens.
 
-use std::time::Duration;
-
 use actix_web::body::BoxBody;
 use actix_web::dev::{Service, ServiceResponse};
 use actix_web::http::Method;
 use actix_web::test::{TestRequest, init_service, read_body};
-use boxoffice_adapters::clock::{SystemClock, SystemIds};
-use boxoffice_adapters::memory::{MemoryLock, MemoryStore, MemoryWaitingRoom};
 use boxoffice_domain::{Place, QueueStatus};
-use boxoffice_engine::{Locked, RoomTeller, Watched};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::*;
 
 async fn app() -> Data<App> {
-    let settings = Arc::new(Settings::defaults().unwrap());
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
-    let stores = MemoryStore::new(clock.clone()).stores();
-    let room: Arc<dyn WaitingRoom> = Arc::new(MemoryWaitingRoom::new(clock.clone(), 600));
-    let seats = SeatView::new(stores.queries.clone(), clock.clone());
-    let (policy, stats) = (Arc::new(settings.policy()), Arc::<Stats>::default());
-    let ledger: Arc<dyn Ledger> =
-        Watched::start(stores.ledger.clone(), seats.clone(), RoomTeller::new(room.clone(), stores.queries.clone()));
-    let executor: Arc<dyn Executor> =
-        Locked::new(Arc::new(MemoryLock::new()), ledger.clone(), policy.clone(), Duration::from_secs(3), stats.clone());
-    let parts = Parts {
-        shows: Shows::new(stores.queries.clone()),
-        seat: executor.clone(),
-        wallet: executor.clone(),
-        payment: executor,
-        ids: Arc::new(SystemIds),
-        settings,
-        policy,
-        stores,
-        ledger,
-        room,
-        seats,
-        clock,
-        stats,
-    };
-    Data::new(App::build(parts).await.unwrap())
+    Data::new(App::build(crate::wiring::parts_in_memory().await).await.unwrap())
 }
 
 struct Answer {
@@ -106,7 +76,7 @@ async fn unknown_paths_and_methods_are_problems_before_anybody_is_asked_who_they
     }
     let wrong = send(&app, request(Method::PUT, "/api/v1/reservations")).await;
     assert_eq!(wrong.problem(), (405, "method_not_allowed"));
-    assert_eq!(wrong.header("allow"), Some("POST, GET"));
+    assert_eq!(wrong.header("allow"), Some("POST, GET, HEAD"));
     let wallet = send(&app, request(Method::GET, "/api/v1/wallet")).await;
     assert_eq!(wallet.problem(), (401, "unauthenticated"));
     assert_eq!(wallet.header("www-authenticate"), Some("Bearer"));
