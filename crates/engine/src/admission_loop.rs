@@ -97,4 +97,33 @@ mod tests {
         assert_eq!(*told.lock().unwrap(), [stock(2), stock(0)], "a live hold may come back; a closed date sells nothing");
         assert_eq!(admission.stats.promoted.get(), 6);
     }
+
+    #[tokio::test]
+    async fn an_import_is_seen_by_the_next_refresh() {
+        let mut queries = MockQueries::new();
+        let (mut version, mut seats) = (0, 0);
+        queries.expect_catalog().returning(move || {
+            version += 1;
+            Ok(vec![concert_row(version)])
+        });
+        queries.expect_seats().returning(move |_| {
+            seats += 1;
+            Ok((1..=seats).map(|number| seat_row(number, 1, SeatState::Available)).collect())
+        });
+        let mut room = MockWaitingRoom::new();
+        room.expect_open().returning(|_| Ok(()));
+        let (queries, clock) = (Arc::new(queries), Arc::new(TestClock::default()));
+        let admission = AdmissionLoop {
+            room: Arc::new(room),
+            shows: Shows::new(queries.clone()),
+            seats: SeatView::new(queries, clock.clone()),
+            clock,
+            stats: Arc::default(),
+            stock_linked: true,
+        };
+        admission.refresh().await.unwrap();
+        assert_eq!(admission.obtainable(id(CONCERT)).await.unwrap(), 1);
+        admission.refresh().await.unwrap();
+        assert_eq!(admission.obtainable(id(CONCERT)).await.unwrap(), 2);
+    }
 }

@@ -232,6 +232,43 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn choosing_again_is_each_callers_own() {
+        let left = AtomicU32::new(1);
+        let ledger = ScriptedLedger::gated(move |batch: &Batch| {
+            let mut committed = committed(batch);
+            if left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
+                committed.replies[0].decision = Decision::Retry;
+            }
+            Ok(committed)
+        });
+        let executor = over(&ledger);
+        let first = send(&executor, charge(1, 5));
+        until(|| ledger.begun.load(Ordering::SeqCst) == 1).await;
+        let follower = send(&executor, charge(1, 5));
+        followed(&executor, &charge(1, 5), 1).await;
+        ledger.let_through(2);
+        let Receipt::Done(reply) = first.await.unwrap().unwrap() else { panic!("not done") };
+        assert_eq!(reply.decision, Decision::Retry);
+        assert_eq!(follower.await.unwrap().unwrap(), Receipt::Done(reply_to(&charge(1, 5))), "it ran by itself");
+        assert_eq!(ledger.batches(), [vec![5], vec![5]]);
+    }
+
+    #[test]
+    fn a_flight_that_landed_takes_no_later_one_with_it() {
+        let shard = Shard::default();
+        let (key, fingerprint) = charge(1, 5).idempotency().unwrap();
+        let fly = || drop(lock(&shard).insert(key, Flight { fingerprint, followers: Vec::new() }));
+        fly();
+        let mut landing = Landing { shard: &shard, key, landed: false };
+        landing.take();
+        fly();
+        drop(landing);
+        assert!(lock(&shard).contains_key(&key), "the later flight is somebody else's");
+        drop(Landing { shard: &shard, key, landed: false });
+        assert!(lock(&shard).is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_follower_waits_no_longer_than_wait() {
         let ledger = ScriptedLedger::gated(|batch| Ok(committed(batch)));
         let executor = over(&ledger);

@@ -90,6 +90,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn every_shard_is_emptied() {
+        let (mut outbox, queries, room) = (MockOutbox::new(), MockQueries::new(), MockWaitingRoom::new());
+        let charged = || Event::WalletCharged { user: id(5), entry: id(1), amount: 5, balance: 5 };
+        let left: Arc<Vec<_>> = Arc::new((0..OUTBOX_SHARDS).map(|_| Mutex::new(i64::from(STEP) + 1)).collect());
+        let there = left.clone();
+        outbox.expect_unsent().returning(move |shard, limit| {
+            let rows = (*there[shard as usize].lock().unwrap()).min(i64::from(limit));
+            Ok((0..rows).map(|at| OutboxRow { shard, ..row(at, charged()) }).collect())
+        });
+        let sent = left.clone();
+        outbox.expect_sent().returning(move |shard, ids| {
+            *sent[shard as usize].lock().unwrap() -= ids.len() as i64;
+            Ok(())
+        });
+        let teller = RoomTeller::new(Arc::new(room), Arc::new(queries));
+        let relay = Relay { outbox: Arc::new(outbox), teller, stats: Arc::default() };
+        relay.round().await.unwrap();
+        assert!(left.iter().all(|left| *left.lock().unwrap() == 0), "more than one step each, and nothing is left");
+    }
+
+    #[tokio::test]
     async fn rows_stay_while_the_room_cannot_be_told() {
         let (relay, deleted) = relay(Err(RoomError::Unavailable("gone".into())));
         assert!(relay.round().await.is_err());

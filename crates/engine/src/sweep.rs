@@ -96,6 +96,7 @@ mod tests {
         sweep.holds().await.unwrap();
         assert_eq!(ledger.batches().iter().map(Vec::len).collect::<Vec<_>>(), [500, 500, 3]);
         assert_eq!(sweep.stats.swept_holds.get(), 1_003);
+        assert!(ledger.guards.lock().unwrap().iter().all(|guard| *guard == Guard::RowLock));
     }
 
     #[tokio::test]

@@ -102,6 +102,8 @@ pub(crate) struct ScriptedLedger {
     pub(crate) gate: Semaphore,
     pub(crate) calls: Mutex<Vec<Vec<u128>>>,
     pub(crate) begun: AtomicUsize,
+    /// Under which guard each call came.
+    pub(crate) guards: Mutex<Vec<Guard>>,
     /// Replies that are found stored, one a look-up.
     pub(crate) stored: Mutex<VecDeque<Option<StoredAnswer>>>,
 }
@@ -113,6 +115,7 @@ impl ScriptedLedger {
             gate: Semaphore::new(Semaphore::MAX_PERMITS),
             calls: Mutex::default(),
             begun: AtomicUsize::new(0),
+            guards: Mutex::default(),
             stored: Mutex::default(),
         })
     }
@@ -135,7 +138,8 @@ impl ScriptedLedger {
 
 #[async_trait]
 impl Ledger for ScriptedLedger {
-    async fn transact(&self, batch: Batch, _: Guard) -> Result<Committed, LedgerError> {
+    async fn transact(&self, batch: Batch, guard: Guard) -> Result<Committed, LedgerError> {
+        self.guards.lock().unwrap().push(guard);
         self.begun.fetch_add(1, Ordering::SeqCst);
         self.gate.acquire().await.unwrap().forget();
         self.calls.lock().unwrap().push(batch.requests.iter().map(number).collect());

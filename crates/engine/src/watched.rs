@@ -115,6 +115,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_concert_without_a_room_has_nobody_to_tell() {
+        for (said, fine) in [(RoomError::NoRoom, true), (RoomError::Unavailable("gone".into()), false)] {
+            let (mut queries, mut room) = (MockQueries::new(), MockWaitingRoom::new());
+            queries.expect_live_holds().returning(|_, _| Ok(Vec::new()));
+            let said = std::sync::Mutex::new(Some(said));
+            room.expect_finish().once().returning(move |_, _, _| Err(said.lock().unwrap().take().unwrap()));
+            let told = RoomTeller::new(Arc::new(room), Arc::new(queries)).paid(id(5), id(CONCERT), at(0)).await;
+            assert_eq!(told.is_ok(), fine, "{told:?}");
+        }
+    }
+
+    #[tokio::test]
     async fn a_commit_is_seen_before_its_caller_is_answered() {
         let mut queries = MockQueries::new();
         queries.expect_seats().returning(|_| Ok(vec![seat_row(1, 1, SeatState::Available)]));

@@ -61,6 +61,9 @@ async fn changes_may_arrive_in_any_order_and_twice() {
         }
         assert_eq!(statuses(&view).await, [Sold, Held, Sold, Available], "{order:?}");
         assert_eq!(counts(&view).await, (4, 1, 1, 2), "{order:?}");
+        let before = view.version(id(DATE)).await.unwrap();
+        view.apply(&changes);
+        assert_eq!(view.version(id(DATE)).await.unwrap(), before, "nothing was new");
     }
 }
 
@@ -85,6 +88,38 @@ async fn expiry_shows_at_its_instant_and_moves_the_version() {
     assert_eq!(counts(&view).await, (4, 2, 1, 1));
     clock.set(300);
     assert_eq!(counts(&view).await, (4, 3, 0, 1));
+}
+
+#[tokio::test]
+async fn a_snapshot_has_the_version_of_what_it_shows() {
+    let (view, clock) = view_of(four());
+    let before = view.date(id(DATE)).await.unwrap().unwrap();
+    clock.set(100);
+    let after = view.date(id(DATE)).await.unwrap().unwrap();
+    assert_eq!((before.statuses[1], after.statuses[1]), (Held, Available));
+    assert_ne!(after.version, before.version);
+    assert_eq!(view.version(id(DATE)).await.unwrap(), Some(after.version));
+}
+
+#[tokio::test]
+async fn readers_at_once_load_a_date_once() {
+    let mut queries = MockQueries::new();
+    queries.expect_seats().once().returning(|_| Ok(four()));
+    let view = SeatView::new(Arc::new(queries), Arc::new(TestClock::default()));
+    let cell = view.cell(id(DATE));
+    let loading = cell.loading.lock().await;
+    let readers: Vec<_> = (0..3)
+        .map(|_| {
+            let view = view.clone();
+            tokio::spawn(async move { statuses(&view).await })
+        })
+        .collect();
+    // One for this test, one for each reader that waits for the load.
+    crate::testing::until(|| Arc::strong_count(&cell) == 2 + readers.len()).await;
+    drop(loading);
+    for reader in readers {
+        assert_eq!(reader.await.unwrap(), [Available, Held, Sold, Available]);
+    }
 }
 
 #[tokio::test]
@@ -160,6 +195,36 @@ async fn best_is_the_higher_price_then_the_lower_number() {
     assert_eq!(best(2, Some("R"), true).await[0], [3, 4], "the second call of a version starts one choice on");
     assert_eq!(best(2, Some("none"), true).await, Vec::<Vec<u32>>::new());
     assert_eq!(best(11, None, false).await, Vec::<Vec<u32>>::new());
+}
+
+#[tokio::test]
+async fn adjacent_seats_have_all_in_common() {
+    type Cut = fn(&mut SeatRow);
+    let cuts: [(&str, Cut); 4] = [
+        ("number", |row| row.seat.key = key(row.seat.key.number + 1)),
+        ("section", |row| row.seat.section = Some("B".into())),
+        ("row", |row| row.seat.row = Some("2".into())),
+        ("grade", |row| row.seat.grade = "S".into()),
+    ];
+    for (what, cut) in cuts {
+        let mut rows: Vec<_> = (1..=5).map(|number| seat_row(number, 1, SeatState::Available)).collect();
+        rows[2..].iter_mut().for_each(cut);
+        let from = rows[2].seat.key.number;
+        let (view, _) = view_of(rows);
+        let choices = view.best_choices(id(DATE), 3, None, true).await.unwrap();
+        assert_eq!(choices, [vec![from, from + 1, from + 2]], "{what}");
+    }
+}
+
+#[tokio::test]
+async fn choices_are_bounded_wherever_they_begin() {
+    for adjacent in [true, false] {
+        let (view, _) = view_of((1..=40).map(|number| seat_row(number, 1, SeatState::Available)).collect());
+        for first in 1..=5 {
+            let choices = view.best_choices(id(DATE), 1, None, adjacent).await.unwrap();
+            assert_eq!(choices, (first..first + 8).map(|number| vec![number]).collect::<Vec<_>>());
+        }
+    }
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 use super::*;
 use crate::testing::{ScriptedLedger, charge, committed, number, policy, reply_to, until};
 use boxoffice_domain::Batch;
-use boxoffice_ports::LedgerError;
+use boxoffice_ports::{Guard, LedgerError};
 use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::task::JoinHandle;
 
@@ -51,6 +51,7 @@ async fn a_lone_command_does_not_wait_for_company() {
     assert_eq!(receipt, Receipt::Done(reply_to(&charge(1, 7))));
     assert_eq!(before.elapsed(), Duration::ZERO, "no window");
     assert_eq!((stats.batches.get(), stats.commands.get()), (1, 1));
+    assert_eq!(*ledger.guards.lock().unwrap(), [Guard::RowLock]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -107,6 +108,56 @@ async fn who_waited_longer_than_wait_is_refused_before_the_ledger() {
         assert!(matches!(late.await.unwrap(), Err(ExecuteError::Overloaded)));
     }
     assert_eq!(ledger.batches(), [vec![0]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_would_be_answered_too_late_is_refused_before_the_ledger() {
+    let ms = Duration::from_millis;
+    // A call takes `before + waited`; a command comes after `before`. What the last call took counts for half of the
+    // wait at most, or one slow call would turn everybody away.
+    for (before, waited, decided) in [
+        (ms(0), ms(1_500), true),
+        (ms(0), ms(1_501), false),
+        (ms(500), ms(1_500), true),
+        (ms(1_300), ms(1_200), true),
+        (ms(0), ms(2_000), false),
+    ] {
+        let ledger = ScriptedLedger::gated(|batch| Ok(committed(batch)));
+        let (executor, stats) = start(&ledger, 100, 100);
+        let first = send(&executor, 0);
+        until(|| ledger.begun.load(Ordering::SeqCst) == 1).await;
+        tokio::time::advance(before).await;
+        let second = send(&executor, 1);
+        until(|| executor.waiting() == 1).await;
+        tokio::time::advance(waited).await;
+        ledger.let_through(2);
+        first.await.unwrap().unwrap();
+        let answer = second.await.unwrap();
+        assert_eq!(answer.is_ok(), decided, "{before:?}, {waited:?}: {answer:?}");
+        assert!(decided || matches!(answer, Err(ExecuteError::Overloaded)));
+        assert_eq!(stats.overloaded.get(), u64::from(!decided));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_without_a_reply_for_each_request_answers_nobody_else() {
+    let ledger = ScriptedLedger::gated(|batch| {
+        let mut committed = committed(batch);
+        if batch.requests.iter().any(|request| number(request) == 2) {
+            committed.replies.remove(0);
+        }
+        Ok(committed)
+    });
+    let (executor, _) = start(&ledger, 100, 100);
+    let sent = queue_up(&executor, &ledger, 1..4).await;
+    ledger.let_through(100);
+    for (n, answer) in sent.into_iter().enumerate() {
+        match answer.await.unwrap() {
+            Ok(receipt) => assert_eq!(receipt, Receipt::Done(reply_to(&charge(1, n as u128)))),
+            Err(ExecuteError::Internal(_)) => assert_eq!(n, 2),
+            Err(error) => panic!("{n}: {error}"),
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -27,6 +27,7 @@ async fn acquire_transact_release_in_that_order_on_every_path() {
         let mut order = Sequence::new();
         let (mut lock, mut ledger, mut lease) = (MockLock::new(), MockLedger::new(), MockLease::new());
         let slot = Arc::new(std::sync::Mutex::new(None));
+        let releases = Arc::new(AtomicU32::new(0));
         let lent = slot.clone();
         lock.expect_acquire().once().in_sequence(&mut order).returning(move |keys, owner, wait| {
             let request = charge(1, 5);
@@ -38,10 +39,11 @@ async fn acquire_transact_release_in_that_order_on_every_path() {
             assert_eq!(guard, Guard::Version);
             call().map(|()| committed(&batch))
         });
-        lease.expect_release().once().in_sequence(&mut order).returning(|| ());
+        let counted = releases.clone();
+        lease.expect_release().once().in_sequence(&mut order).returning(move || drop(counted.fetch_add(1, Ordering::SeqCst)));
         *slot.lock().unwrap() = Some(lease);
         let result = locked(lock, Arc::new(ledger)).execute(charge(1, 5)).await;
-        eprintln!("{what}");
+        assert_eq!(releases.load(Ordering::SeqCst), 1, "{what}");
         check(result);
     }
 }
@@ -100,6 +102,22 @@ async fn conflicts_without_end_are_busy_when_wait_is_over() {
     assert!(matches!(result, Err(ExecuteError::Busy)), "{result:?}");
     assert!(before.elapsed() <= WAIT);
     assert_eq!(releases.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_gives_up_looks_for_the_reply_that_was_stored_meanwhile() {
+    let found = stored(Fingerprint([5; 32]));
+    let losing = lock_with(|| {
+        let mut lease = held_lease();
+        lease.expect_lost().returning(|| ());
+        lease
+    });
+    // One gives up at the end of its wait, the other when its lease is lost.
+    for lock in [lasting_lock(&Arc::default()), losing] {
+        let ledger = ScriptedLedger::new(|_| Err(LedgerError::Conflict));
+        ledger.stored.lock().unwrap().push_back(Some(found.clone()));
+        assert_eq!(locked(lock, ledger).execute(charge(1, 5)).await.unwrap(), Receipt::Done(found.reply.clone()));
+    }
 }
 
 #[tokio::test(start_paused = true)]
