@@ -123,6 +123,21 @@ mod tests {
         assert_eq!(pace.allowance(at(1_000), None), u32::MAX);
     }
 
+    #[test]
+    fn promotions_are_kept_by_instant_and_only_as_long_as_they_count() {
+        let mut pace = Pace::default();
+        for _ in 0..3 {
+            pace.record(at(5), 2);
+            pace.record(at(5), 0);
+        }
+        pace.record(at(6), 1);
+        assert_eq!(pace.promotions, [(at(5), 6), (at(6), 1)]);
+        pace.forget_before(at(5));
+        assert_eq!(pace.promotions.len(), 2);
+        pace.forget_before(at(6));
+        assert_eq!(pace.promotions, [(at(6), 1)]);
+    }
+
     proptest! {
         #[test]
         fn no_window_ever_exceeds_the_rate(count in 1u32..20, seconds in 1u32..5, steps in proptest::collection::vec((0i64..700, 0u32..30), 1..200)) {

@@ -104,6 +104,29 @@ fn expiry_takes_effect_at_its_instant_before_any_tick() {
 }
 
 #[test]
+fn a_tick_writes_the_turns_that_are_over_and_gives_their_slots_away() {
+    let mut room = room(admission(1, None), None, 2);
+    tick(&mut room, 0, PLENTY);
+    let over = i64::from(TTL_S) * 1_000;
+    let mut changes = Vec::new();
+    room.tick(at(over - 1), PLENTY, &mut changes);
+    assert!(changes.is_empty(), "{changes:?}");
+    room.tick(at(over), PLENTY, &mut changes);
+    let written: Vec<_> = changes.iter().map(|change| (change.entry, change.status, change.ended_at)).collect();
+    assert_eq!(written, [(entry(1), QueueStatus::Expired, Some(at(over))), (entry(2), QueueStatus::Active, None)]);
+}
+
+#[test]
+fn a_payment_ends_the_turn_it_was_made_in_and_no_later_one() {
+    for (paid_at, expected) in [(999, QueueStatus::Active), (1_000, QueueStatus::Done), (1_001, QueueStatus::Done)] {
+        let mut room = room(admission(1, None), None, 1);
+        tick(&mut room, 1_000, PLENTY);
+        room.finish(user(1), at(paid_at), at(1_002), &mut Vec::new());
+        assert_eq!(status(&room, 1, 1_002).0, expected, "paid at {paid_at}");
+    }
+}
+
+#[test]
 fn joining_after_the_end_is_a_new_entry_at_the_end() {
     let over = i64::from(TTL_S) * 1_000;
     for (ended, how) in [(QueueStatus::Left, 0), (QueueStatus::Done, 1), (QueueStatus::Expired, 2)] {
@@ -147,6 +170,25 @@ fn rate_and_max_active_hold_together() {
 }
 
 #[test]
+fn the_longest_interval_is_remembered_whole() {
+    let hour = i64::from(INTERVAL_S_MAX) * 1_000;
+    let mut room = room(admission(5, Some((1, INTERVAL_S_MAX))), None, 3);
+    for (ms, promoted) in [(0, 1), (RATE_WINDOW_S * 1_000 + 1, 0), (hour / 2, 0), (hour - 1, 0), (hour, 1)] {
+        assert_eq!(tick(&mut room, ms, PLENTY).len(), promoted, "at {ms} ms");
+    }
+}
+
+#[test]
+fn only_who_waits_for_a_turn_is_told_how_long() {
+    let mut room = room(admission(1, None), None, 2);
+    tick(&mut room, 0, PLENTY);
+    let eta = |room: &Room, n| room.place(entry(n), at(1)).unwrap().eta;
+    assert!(eta(&room, 2).is_some() && eta(&room, 1).is_none());
+    tick(&mut room, 1, Stock { obtainable: 0, linked: true });
+    assert_eq!((status(&room, 2, 1).0, eta(&room, 2)), (QueueStatus::SoldOut, None));
+}
+
+#[test]
 fn stock_links_active_places_to_seats_that_can_be_had() {
     let mut room = room(admission(100, None), None, 9);
     assert_eq!(tick(&mut room, 0, Stock { obtainable: 3, linked: true }).len(), 3);
@@ -166,7 +208,9 @@ fn sold_out_stops_promotion_keeps_places_and_is_undone() {
         assert_eq!(status(&room, 3, 1), (QueueStatus::SoldOut, Some(1)));
     }
     room.finish(user(1), at(2), at(2), &mut Vec::new());
-    assert_eq!(tick(&mut room, 2, Stock { obtainable: 0, linked: true }), []);
+    for linked in [true, false] {
+        assert_eq!(tick(&mut room, 2, Stock { obtainable: 0, linked }), []);
+    }
     assert_eq!(tick(&mut room, 3, PLENTY), [entry(2)], "a returned seat undoes it");
     assert_eq!(status(&room, 3, 3), (QueueStatus::Waiting, Some(0)));
 }
@@ -209,6 +253,16 @@ fn ended_entries_are_forgotten_after_a_day() {
 }
 
 #[test]
+fn whoever_came_back_is_not_forgotten_with_the_earlier_entry() {
+    let mut room = room(admission(1, None), None, 1);
+    room.leave(entry(1), at(0), &mut Vec::new());
+    room.join(user(1), entry(2), at(0), &mut Vec::new());
+    tick(&mut room, ENDED_KEPT_S * 1_000 + 1, Stock { obtainable: 0, linked: true });
+    assert_eq!(room.place(entry(1), at(0)), None);
+    assert_eq!(room.entry_of(user(1)), Some(entry(2)));
+}
+
+#[test]
 fn a_restored_room_forgets_by_when_entries_ended_not_by_place() {
     let mut before = room(admission(1, None), None, 2);
     let mut changes = Vec::new();
@@ -220,6 +274,24 @@ fn a_restored_room_forgets_by_when_entries_ended_not_by_place() {
     restored.restored();
     tick(&mut restored, ENDED_KEPT_S * 1_000 + 1, PLENTY);
     assert_eq!((restored.entry_of(user(1)), restored.entry_of(user(2))), (Some(entry(1)), None));
+}
+
+#[test]
+fn a_restored_room_keeps_places_over_gaps() {
+    let mut before = room(admission(1, None), None, 5);
+    let mut changes = Vec::new();
+    before.tick(at(0), PLENTY, &mut changes);
+    let record = |n| before.entries[&entry(n)].clone();
+    let mut restored = Room::new(admission(2, None), None, TTL_S);
+    // The places 1 and 4 are of entries that are kept no more.
+    [record(2), record(3), record(5)].into_iter().for_each(|record| restored.restore(record));
+    restored.restored();
+    assert_eq!(status(&restored, 5, 0), (QueueStatus::Waiting, Some(2)));
+    assert_eq!(tick(&mut restored, 1, PLENTY), [entry(2), entry(3)]);
+    assert_eq!(status(&restored, 5, 1), (QueueStatus::Waiting, Some(0)));
+    restored.leave(entry(5), at(2), &mut changes);
+    assert_eq!(restored.counts(at(2)).waiting, 0);
+    assert_eq!(restored.join(user(9), entry(9), at(2), &mut changes).unwrap().place.arrival, 6);
 }
 
 #[test]

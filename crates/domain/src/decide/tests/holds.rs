@@ -1,9 +1,13 @@
 //! Hold, extend, release, expire: every command against every state of the reservation, and the edges of time.
 
 use super::world::{BOOKING_CLOSES_S, BOOKING_OPENS_S, HOLD_TTL_S, LIMIT, World, at, date, hold, seat, user};
-use crate::decide::{Decision, Outcome};
-use crate::{Actor, Command, Rejection, Reservation, ReservationId, ReservationStatus, SeatNumber, SeatState, Timestamp};
+use crate::decide::{Decision, Outcome, decide_batch};
+use crate::{
+    Actor, Batch, Command, CommandId, Event, IdempotencyKey, Rejection, Reservation, ReservationChange, ReservationId, ReservationStatus,
+    Roots, SeatNumber, SeatState, Timestamp, WorkingSet,
+};
 use chrono::TimeDelta;
+use std::sync::Arc;
 
 fn missing(what: &str) -> Rejection {
     Rejection::NotFound { what: what.into() }
@@ -80,6 +84,7 @@ fn hold_limit_counts_live_and_sold_seats_of_the_date() {
     let sold = world.hold(user(1), &[1, 2]);
     let payment = world.pay(user(1), sold.id, 0);
     world.hold(user(1), &[3]);
+    assert_eq!(world.refuse(user(1), best(u32::MAX, &[], false)), exceeded, "a sum beyond every number too");
     assert_eq!(world.refuse(user(1), hold(user(1), &[4, 5])), exceeded);
     let live = world.hold(user(1), &[4]);
     assert_eq!(world.refuse(user(1), hold(user(1), &[5])), exceeded);
@@ -108,6 +113,53 @@ fn hold_limit_counts_what_the_same_batch_did() {
     assert!(matches!(done[..2], [Decision::Done(_), Decision::Done(_)]));
     assert_eq!(done[2], Decision::Refused(Rejection::SeatLimitExceeded { limit: LIMIT }));
     assert!(matches!(done[3..], [Decision::Done(_), Decision::Done(_)]), "{done:?}");
+}
+
+#[test]
+fn hold_of_a_choice_that_does_not_fit_is_refused() {
+    for (count, choice) in [(1, &[1, 1][..]), (2, &[1, 1]), (1, &[1, 2]), (2, &[1]), (0, &[])] {
+        let mut world = World::new(9);
+        let choices = vec![choice.to_vec()];
+        let named = Command::HoldSeats { user: user(1), date: date(1), count, choices, best: false, last: false };
+        for command in [named, best(count, &[choice], true)] {
+            assert_eq!(world.refuse(user(1), command), Rejection::SeatUnavailable { seats: vec![] }, "{count} of {choice:?}");
+        }
+    }
+}
+
+/// Two holds at once under versions are told apart by the account alone when they name different seats.
+#[test]
+fn hold_and_extend_write_the_account() {
+    let (mut world, reservation) = State::Held.reached();
+    for command in [hold(user(1), &[3]), Command::ExtendHold { user: user(1), reservation: reservation.id }] {
+        let requests = vec![world.request(Actor::User(user(1)), command.clone())];
+        let mut set = world.load(&Roots::of(&requests));
+        let replies = decide_batch(&mut set, &Batch::new(requests, Arc::new(world.policy.clone())));
+        assert!(matches!(replies[0].decision, Decision::Done(_)), "{replies:?}");
+        assert!(set.accounts[&user(1)].dirty, "{command:?}");
+        assert!(!set.accounts.keys().any(|other| *other != user(1)));
+    }
+}
+
+/// Each kind of change is one that a store must write.
+#[test]
+fn working_set_knows_whether_it_changed() {
+    let (world, reservation) = State::Held.reached();
+    type Change = fn(&mut WorkingSet);
+    let changes: [Change; 6] = [
+        |_| {},
+        |set| set.accounts.values_mut().for_each(|row| drop(row.change())),
+        |set| set.seats.values_mut().for_each(|row| drop(row.change())),
+        |set| set.reservations.values_mut().for_each(|row| drop(row.change())),
+        |set| set.written.events.push(Event::seat(ReservationChange::Held, seat(1), ReservationId(uuid::Uuid::nil()))),
+        |set| set.written.replies.push(IdempotencyKey { user: user(1), command: CommandId(uuid::Uuid::nil()) }),
+    ];
+    for (at, change) in changes.into_iter().enumerate() {
+        let roots = Roots { reservations: [reservation.id].into(), accounts: [user(1)].into(), ..Roots::default() };
+        let mut set = world.load(&roots);
+        change(&mut set);
+        assert_eq!(set.is_unchanged(), at == 0, "change {at}");
+    }
 }
 
 #[test]

@@ -203,7 +203,7 @@ fn refund_settles_points_and_keeps_the_shortfall() {
         world.accounts.get_mut(&user(1)).unwrap().points = owned;
         let payment = world.pay(user(1), held.id, spent);
         world.accounts.get_mut(&user(1)).unwrap().points -= gone;
-        let before = world.balance(user(1));
+        let (lines, before) = (world.entries.len(), world.balance(user(1)));
         world.decide(user(1), refund(payment.id));
         let name = format!("owned {owned}, spent {spent}, gone {gone}");
         let settled = world.payments[&payment.id].refund.clone().unwrap();
@@ -211,5 +211,6 @@ fn refund_settles_points_and_keeps_the_shortfall() {
         assert_eq!(settled.amount, money, "{name}");
         assert_eq!(settled.amount + settled.shortfall, payment.amount, "{name}");
         assert_eq!(settled.points_restored, spent, "{name}");
+        assert_eq!(world.entries.len() - lines, usize::from(money > 0), "no entry about nothing: {name}");
     }
 }

@@ -7,8 +7,8 @@ use crate::decide::{Decision, Outcome, Reply, decide_batch};
 use crate::money::{Money, Points};
 use crate::{
     Account, Actor, Command, CommandId, ConcertRef, DateId, DateRef, DateTerms, Entry, Event, Fingerprint, FreshIds, IdempotencyKey,
-    Payment, PaymentId, PointsEntry, Rejection, Request, Reservation, ReservationId, Roots, Seat, SeatKey, SeatNumber, SeatState,
-    Timestamp, UserId,
+    Payment, PaymentId, PointsEntry, Rejection, Request, Reservation, ReservationId, ReservationStatus, Roots, Seat, SeatKey, SeatNumber,
+    SeatState, Timestamp, UserId,
 };
 use chrono::{DateTime, TimeDelta};
 use std::collections::BTreeMap;
@@ -196,7 +196,7 @@ impl World {
         told.collect()
     }
 
-    fn load(&self, roots: &Roots) -> WorkingSet {
+    pub(super) fn load(&self, roots: &Roots) -> WorkingSet {
         let mut set = WorkingSet::new(self.now);
         let payments = roots.payments.iter().filter_map(|id| self.payments.get(id));
         set.payments = payments.map(|row| (row.id, Tracked::read(row.clone(), 1))).collect();
@@ -212,7 +212,9 @@ impl World {
         set.dates = dates.filter_map(|id| self.dates.get(&id).map(|terms| (id, Arc::clone(terms)))).collect();
         set.replies = roots.replies.iter().filter_map(|key| self.replies.get(key).map(|reply| (*key, reply.clone()))).collect();
         for &(user, date) in &roots.occupied {
-            let theirs = self.reservations.values().filter(|row| row.user == user && row.date.id == date && row.occupies_at(self.now));
+            // A store may hand over holds that are over and not yet swept: the decision counts by the instant.
+            let may_count = |row: &&Reservation| matches!(row.status, ReservationStatus::Held | ReservationStatus::Confirmed);
+            let theirs = self.reservations.values().filter(|row| row.user == user && row.date.id == date).filter(may_count);
             let occupied = theirs.map(|row| {
                 let live_until = row.payment.is_none().then_some(row.expires_at);
                 (row.id, Occupied { seats: row.seats.len() as u32, live_until })
