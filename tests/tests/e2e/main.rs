@@ -9,3 +9,4 @@ mod isolation;
 mod overload;
 mod problems;
 mod queue;
+mod surface;

@@ -18,7 +18,7 @@ use actix_web::web::Data;
 use actix_web::{FromRequest, HttpRequest};
 use boxoffice_domain::{Timestamp, UserId};
 use boxoffice_ports::{Secrets, StoreError};
-use jsonwebtoken::jwk::JwkSet;
+use jsonwebtoken::jwk::{JwkSet, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -143,7 +143,12 @@ impl Auth {
         if token.len() > TOKEN_MAX {
             return Err(invalid());
         }
-        let kid = jsonwebtoken::decode_header(token).map_err(|_| invalid())?.kid;
+        let header = jsonwebtoken::decode_header(token).map_err(|_| invalid())?;
+        // What must be understood is not (RFC 7515, 4.1.11).
+        if header.crit.is_some() {
+            return Err(invalid());
+        }
+        let kid = header.kid;
         let claims = self
             .keys_for(kid.as_deref())
             .find_map(|key| jsonwebtoken::decode::<Claims>(token, &key.key, &self.validation).ok())
@@ -205,7 +210,8 @@ fn read_jwks(settings: &Settings, algorithm: Algorithm) -> Result<Vec<VerifyingK
     let set: JwkSet = serde_json::from_slice(&text).map_err(|error| fail(error.to_string()))?;
     let mut keys = Vec::new();
     for jwk in &set.keys {
-        let fits = jwk.common.key_algorithm.is_none_or(|named| named.to_string().parse() == Ok(algorithm));
+        let fits = jwk.common.key_algorithm.is_none_or(|named| named.to_string().parse() == Ok(algorithm))
+            && jwk.common.public_key_use.as_ref().is_none_or(|named| *named == PublicKeyUse::Signature);
         if let Ok(key) = DecodingKey::from_jwk(jwk)
             && fits
             && key.family() == algorithm.family()
@@ -228,7 +234,12 @@ pub(crate) struct Operator(pub(crate) UserId);
 fn identify(request: &HttpRequest) -> Result<Identity, Problem> {
     let app = request.app_data::<Data<App>>().ok_or_else(|| Problem::internal("no application data"))?;
     let missing = || Problem::unauthenticated("send Authorization: Bearer and a token");
-    let value = request.headers().get(header::AUTHORIZATION).ok_or_else(missing)?.to_str().map_err(|_| missing())?;
+    let mut values = request.headers().get_all(header::AUTHORIZATION);
+    let value = values.next().ok_or_else(missing)?.to_str().map_err(|_| missing())?;
+    // Of two, somebody in front may have checked the other one.
+    if values.next().is_some() {
+        return Err(Problem::unauthenticated("send one Authorization"));
+    }
     let (scheme, token) = value.split_once(' ').ok_or_else(missing)?;
     if !scheme.eq_ignore_ascii_case("bearer") {
         return Err(missing());

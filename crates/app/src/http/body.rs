@@ -28,25 +28,35 @@ impl FromRequest for Body {
     type Future = Pin<Box<dyn Future<Output = Result<Self, Problem>>>>;
 
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
-        let allowed = check(request);
+        let allowed = allowed_size(request);
+        let mut refused = wrong_type(request);
         let mut payload = payload.take();
         Box::pin(async move {
             let max = allowed?;
-            let Some(first) = payload.next().await else { return Ok(Self(Bytes::new())) };
-            // Most bodies come in one piece, which is kept as it is.
-            let first = first.map_err(|_| cut_off())?;
-            let mut rest = BytesMut::new();
+            let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
             while let Some(chunk) = payload.next().await {
-                if rest.is_empty() {
-                    rest.extend_from_slice(&first);
+                let chunk = chunk.map_err(|_| cut_off())?;
+                if chunk.is_empty() {
+                    continue;
                 }
-                rest.extend_from_slice(&chunk.map_err(|_| cut_off())?);
-                if rest.len() > max {
+                // Without a body there is nothing whose type could be wrong.
+                if let Some(refused) = refused.take() {
+                    return Err(refused);
+                }
+                if first.is_empty() {
+                    // Most bodies come in one piece, which is kept as it is.
+                    first = chunk;
+                } else {
+                    if rest.is_empty() {
+                        rest.extend_from_slice(&first);
+                    }
+                    rest.extend_from_slice(&chunk);
+                }
+                if first.len().max(rest.len()) > max {
                     return Err(too_large(max));
                 }
             }
-            let body = if rest.is_empty() { first } else { rest.freeze() };
-            if body.len() > max { Err(too_large(max)) } else { Ok(Self(body)) }
+            Ok(Self(if rest.is_empty() { first } else { rest.freeze() }))
         })
     }
 }
@@ -59,21 +69,24 @@ fn too_large(max: usize) -> Problem {
     Problem::new(Code::BodyTooLarge, format!("at most {max} bytes"))
 }
 
-/// Size as announced, then type. Returns the size that is allowed.
-fn check(request: &HttpRequest) -> Result<usize, Problem> {
+/// The size that is allowed, unless a larger one is announced.
+fn allowed_size(request: &HttpRequest) -> Result<usize, Problem> {
     let app = request.app_data::<Data<App>>().ok_or_else(|| Problem::internal("no application data"))?;
     let max = app.settings.http.max_body_bytes;
-    let headers = request.headers();
-    let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    if length.is_some_and(|length| length > max as u64) {
-        return Err(too_large(max));
+    let length = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if length.is_some_and(|length| length > max as u64) { Err(too_large(max)) } else { Ok(max) }
+}
+
+/// The refusal of a body that is not plain JSON.
+fn wrong_type(request: &HttpRequest) -> Option<Problem> {
+    let coding = request.headers().get(header::CONTENT_ENCODING);
+    if coding.is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        return Some(Problem::new(Code::UnsupportedMediaType, "send the body without Content-Encoding"));
     }
-    let is_empty = length.map_or_else(|| !headers.contains_key(header::TRANSFER_ENCODING), |length| length == 0);
-    if is_empty || request.content_type().eq_ignore_ascii_case("application/json") {
-        Ok(max)
-    } else {
-        Err(Problem::new(Code::UnsupportedMediaType, "send Content-Type: application/json"))
+    if request.content_type().eq_ignore_ascii_case("application/json") {
+        return None;
     }
+    Some(Problem::new(Code::UnsupportedMediaType, "send Content-Type: application/json"))
 }
 
 impl Body {

@@ -109,7 +109,8 @@ impl App {
     }
 }
 
-/// A server that listens but serves only while `server` is awaited. SIGTERM lets requests finish; then it returns.
+/// A server that listens but serves only while `server` is awaited. It leaves signals to whoever runs it: stopping its
+/// handle lets requests finish, and then it returns.
 pub struct Bound {
     pub server: Server,
     pub addresses: Vec<SocketAddr>,
@@ -120,12 +121,12 @@ pub fn bind(app: Data<App>) -> io::Result<Bound> {
     let http = &app.settings.http;
     let (listen, workers) = (http.listen, http.worker_count());
     let factory = move || ActixApp::new().wrap_fn(edge::edge).configure(configure(app.clone()));
-    let server = HttpServer::new(factory).workers(workers).shutdown_timeout(SHUTDOWN_S).bind(listen)?;
+    let server = HttpServer::new(factory).workers(workers).shutdown_timeout(SHUTDOWN_S).disable_signals().bind(listen)?;
     let addresses = server.addrs();
     Ok(Bound { server: server.run(), addresses })
 }
 
-/// How long requests in flight may take after SIGTERM, seconds.
+/// How long requests in flight may take once the server is told to stop, seconds.
 const SHUTDOWN_S: u64 = 10;
 
 #[cfg(test)]

@@ -74,9 +74,9 @@ impl<K: Cursor> Paging<K> {
         let query = Query::of(request, &["limit", "cursor"])?;
         let limit = match query.get("limit") {
             None => LIMIT,
-            Some(text) => text
-                .parse()
-                .ok()
+            Some(text) => Some(text)
+                .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))
+                .and_then(|text| text.parse().ok())
                 .filter(|limit| (1..=LIMIT_MAX).contains(limit))
                 .ok_or_else(|| Problem::field("limit", format!("must be from 1 to {LIMIT_MAX}")))?,
         };
@@ -170,6 +170,8 @@ mod tests {
             "limit=201",
             "limit=x",
             "limit=-1",
+            "limit=%2B1",
+            "limit=",
             "limit=1&limit=2",
             "cursor=",
             "cursor=AAAA",

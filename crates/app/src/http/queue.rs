@@ -53,9 +53,10 @@ pub(crate) async fn get(app: Data<App>, user: User, request: HttpRequest) -> Res
 
 /// Leave: one's live holds of the concert are given back, then the place ends.
 #[utoipa::path(delete, path = "/api/v1/queue", tag = "queue", responses((status = 204, description = "The place has ended")))]
-pub(crate) async fn leave(app: Data<App>, user: User, request: HttpRequest) -> Result<HttpResponse, Problem> {
+pub(crate) async fn leave(app: Data<App>, user: User, request: HttpRequest, body: Body) -> Result<HttpResponse, Problem> {
     let token = turn::genuine(&app, &request, user.0)?;
     Query::none(&request)?;
+    body.parse_nothing()?;
     release_holds(&app, user.0, token.concert).await?;
     match app.room.leave(token.concert, token.entry).await {
         Ok(()) | Err(RoomError::NoRoom) => Ok(HttpResponse::NoContent().finish()),

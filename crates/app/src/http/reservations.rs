@@ -202,8 +202,15 @@ pub(crate) async fn extend(
 /// Give a hold up. The turn stays, so that one may choose again; releasing again is no error.
 #[utoipa::path(delete, path = "/api/v1/reservations/{id}", tag = "reservations",
     responses((status = 204, description = "The seats are free again")))]
-pub(crate) async fn release(id: Id<ReservationId>, app: Data<App>, user: User, request: HttpRequest) -> Result<HttpResponse, Problem> {
+pub(crate) async fn release(
+    id: Id<ReservationId>,
+    app: Data<App>,
+    user: User,
+    request: HttpRequest,
+    body: Body,
+) -> Result<HttpResponse, Problem> {
     Query::none(&request)?;
+    body.parse_nothing()?;
     let command = Command::ReleaseHold { reservation: id.0 };
     let reply = answer::run_unkeyed(&app, app.seat.as_ref(), Actor::User(user.0), command).await?;
     answer::reply(&app, &reply)

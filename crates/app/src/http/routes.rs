@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use actix_web::Route;
+use actix_web::guard;
 use actix_web::http::Method;
 use actix_web::web::{self, Data, ServiceConfig};
 
@@ -65,6 +66,11 @@ fn page(path: &'static str, route: fn() -> Route) -> Entry {
     Entry { method: Method::GET, path, documented: false, needs: NOTHING, refusals: &[], route }
 }
 
+/// GET, and HEAD with it: the same answer, of which the body is not sent (RFC 9110, 9.3.2).
+fn read() -> Route {
+    web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
+}
+
 /// Every route there is.
 pub(super) fn table() -> Vec<Entry> {
     const GET: Method = Method::GET;
@@ -72,39 +78,39 @@ pub(super) fn table() -> Vec<Entry> {
     const PATCH: Method = Method::PATCH;
     const DELETE: Method = Method::DELETE;
     vec![
-        page("/", || web::get().to(system::to_docs)),
-        page("/api/docs", || web::get().to(system::to_docs_page)),
-        page("/api/docs/{file:.*}", || web::get().to(system::docs)),
-        page("/api/openapi.json", || web::get().to(system::openapi_json)),
-        entry(GET, "/health/live", NOTHING, &[], || web::get().to(system::live)),
-        entry(GET, "/health/ready", NOTHING, &[], || web::get().to(system::ready)),
-        entry(GET, "/metrics", NOTHING, &[], || web::get().to(system::metrics)),
+        page("/", || read().to(system::to_docs)),
+        page("/api/docs", || read().to(system::to_docs_page)),
+        page("/api/docs/{file:.*}", || read().to(system::docs)),
+        page("/api/openapi.json", || read().to(system::openapi_json)),
+        entry(GET, "/health/live", NOTHING, &[], || read().to(system::live)),
+        entry(GET, "/health/ready", NOTHING, &[], || read().to(system::ready)),
+        entry(GET, "/metrics", NOTHING, &[], || read().to(system::metrics)),
         entry(POST, "/api/v1/dev/users", NOTHING.body(), &[403], || web::post().to(system::create_user)),
-        entry(GET, "/api/v1/concerts", NOTHING.paged(), &[], || web::get().to(concerts::list)),
-        entry(GET, "/api/v1/concerts/{id}", NOTHING, &[400, 404], || web::get().to(concerts::get)),
+        entry(GET, "/api/v1/concerts", NOTHING.paged(), &[], || read().to(concerts::list)),
+        entry(GET, "/api/v1/concerts/{id}", NOTHING, &[400, 404], || read().to(concerts::get)),
         entry(POST, "/api/v1/concerts/{id}/queue", USER.body(), &[404, 409], || web::post().to(queue::join)),
-        entry(GET, "/api/v1/concerts/{id}/dates", QUEUE, &[404], || web::get().to(concerts::dates)),
-        entry(GET, "/api/v1/queue", QUEUE, &[], || web::get().to(queue::get)),
-        entry(DELETE, "/api/v1/queue", QUEUE, &[], || web::delete().to(queue::leave)),
-        entry(GET, "/api/v1/dates/{id}/seats", QUEUE, &[404], || web::get().to(seats::list)),
+        entry(GET, "/api/v1/concerts/{id}/dates", QUEUE, &[404], || read().to(concerts::dates)),
+        entry(GET, "/api/v1/queue", QUEUE, &[], || read().to(queue::get)),
+        entry(DELETE, "/api/v1/queue", QUEUE.body(), &[], || web::delete().to(queue::leave)),
+        entry(GET, "/api/v1/dates/{id}/seats", QUEUE, &[404], || read().to(seats::list)),
         entry(POST, "/api/v1/reservations", QUEUE.keyed(), &[404, 409, 422], || web::post().to(reservations::create)),
-        entry(GET, "/api/v1/reservations", USER.paged(), &[], || web::get().to(reservations::list)),
-        entry(GET, "/api/v1/reservations/{id}", USER, &[404], || web::get().to(reservations::get)),
-        entry(DELETE, "/api/v1/reservations/{id}", USER, &[404, 409], || web::delete().to(reservations::release)),
+        entry(GET, "/api/v1/reservations", USER.paged(), &[], || read().to(reservations::list)),
+        entry(GET, "/api/v1/reservations/{id}", USER, &[404], || read().to(reservations::get)),
+        entry(DELETE, "/api/v1/reservations/{id}", USER.body(), &[404, 409], || web::delete().to(reservations::release)),
         entry(POST, "/api/v1/reservations/{id}/extend", QUEUE.keyed(), &[404, 409, 422], || web::post().to(reservations::extend)),
         entry(POST, "/api/v1/payments", QUEUE.keyed(), &[402, 404, 409, 422], || web::post().to(payments::create)),
-        entry(GET, "/api/v1/payments", USER.paged(), &[], || web::get().to(payments::list)),
-        entry(GET, "/api/v1/payments/{id}", USER, &[404], || web::get().to(payments::get)),
+        entry(GET, "/api/v1/payments", USER.paged(), &[], || read().to(payments::list)),
+        entry(GET, "/api/v1/payments/{id}", USER, &[404], || read().to(payments::get)),
         entry(POST, "/api/v1/payments/{id}/refund", USER.keyed(), &[404, 409, 422], || web::post().to(payments::refund)),
-        entry(GET, "/api/v1/wallet", USER, &[], || web::get().to(wallet::get)),
-        entry(GET, "/api/v1/wallet/entries", USER.paged(), &[], || web::get().to(wallet::entries)),
+        entry(GET, "/api/v1/wallet", USER, &[], || read().to(wallet::get)),
+        entry(GET, "/api/v1/wallet/entries", USER.paged(), &[], || read().to(wallet::entries)),
         entry(POST, "/api/v1/wallet/charges", USER.keyed(), &[403, 409, 422], || web::post().to(wallet::charge)),
         entry(POST, "/api/v1/wallet/uses", USER.keyed(), &[402, 409, 422], || web::post().to(wallet::spend)),
-        entry(GET, "/api/v1/rewards", USER.paged(), &[], || web::get().to(wallet::rewards)),
+        entry(GET, "/api/v1/rewards", USER.paged(), &[], || read().to(wallet::rewards)),
         entry(POST, "/api/v1/admin/concerts", OPERATOR.body(), &[409], || web::post().to(admin::import)),
-        entry(GET, "/api/v1/admin/concerts/{id}/admission", OPERATOR, &[404], || web::get().to(admin::admission)),
+        entry(GET, "/api/v1/admin/concerts/{id}/admission", OPERATOR, &[404], || read().to(admin::admission)),
         entry(PATCH, "/api/v1/admin/concerts/{id}/admission", OPERATOR.body(), &[404], || web::patch().to(admin::set_admission)),
-        entry(GET, "/api/v1/admin/concerts/{id}/stats", OPERATOR, &[404], || web::get().to(admin::stats)),
+        entry(GET, "/api/v1/admin/concerts/{id}/stats", OPERATOR, &[404], || read().to(admin::stats)),
         entry(POST, "/api/v1/admin/users/{id}/wallet/charges", OPERATOR.keyed(), &[409, 422], || web::post().to(admin::charge)),
     ]
 }
@@ -123,7 +129,11 @@ pub fn configure(app: Data<App>) -> impl FnOnce(&mut ServiceConfig) {
             paths.entry((entry.path.contains('{'), entry.path)).or_default().push(entry);
         }
         for ((_, path), entries) in paths {
-            let allow = entries.iter().map(|entry| entry.method.as_str()).collect::<Vec<_>>().join(", ");
+            let mut allow: Vec<_> = entries.iter().map(|entry| entry.method.as_str()).collect();
+            if allow.contains(&"GET") {
+                allow.push("HEAD");
+            }
+            let allow = allow.join(", ");
             let mut resource = web::resource(path).app_data(RouteName(path));
             for entry in entries {
                 resource = resource.route((entry.route)());

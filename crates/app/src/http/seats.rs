@@ -3,7 +3,7 @@
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, ContentType, HeaderValue};
 use actix_web::web::{Bytes, Data};
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use boxoffice_domain::money::Money;
 use boxoffice_domain::{DateId, SeatNumber};
 use boxoffice_engine::{SeatInfo, SeatSnapshot, SeatStatus};
@@ -86,7 +86,7 @@ pub(crate) async fn list(id: Id<DateId>, app: Data<App>, user: User, request: Ht
     let grade = query.get("grade");
     let version = app.seats.version(id.0).await?.ok_or_else(Problem::not_found)?;
     if is_known(&request, version) {
-        return Ok(HttpResponse::NotModified().insert_header((header::ETAG, etag(version))).finish());
+        return Ok(versioned(StatusCode::NOT_MODIFIED, version).finish());
     }
     let wants_gzip = accepts_gzip(&request);
     if !only_available && grade.is_none() {
@@ -112,15 +112,21 @@ fn filtered(snapshot: &SeatSnapshot, only_available: bool, grade: Option<&str>) 
 }
 
 fn answer(version: u64, body: Bytes, gzipped: bool) -> HttpResponse {
-    let mut response = HttpResponse::build(StatusCode::OK);
+    let mut response = versioned(StatusCode::OK, version);
     response.insert_header(ContentType::json());
-    response.insert_header((header::ETAG, etag(version)));
-    response.insert_header((header::VARY, HeaderValue::from_static("Accept-Encoding")));
-    response.insert_header((header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache")));
     if gzipped {
         response.insert_header((header::CONTENT_ENCODING, HeaderValue::from_static("gzip")));
     }
     response.body(body)
+}
+
+/// What a map and the news that it has not changed have in common (RFC 9110, 15.4.5).
+fn versioned(status: StatusCode, version: u64) -> HttpResponseBuilder {
+    let mut response = HttpResponse::build(status);
+    response.insert_header((header::ETAG, etag(version)));
+    response.insert_header((header::VARY, HeaderValue::from_static("Accept-Encoding")));
+    response.insert_header((header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache")));
+    response
 }
 
 /// Weak, because the same map goes out plain and compressed.
@@ -139,7 +145,8 @@ fn accepts_gzip(request: &HttpRequest) -> bool {
     let values = request.headers().get_all(header::ACCEPT_ENCODING).filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).any(|coding| {
         let (name, weight) = coding.split_once(';').unwrap_or((coding, ""));
-        let refused = weight.trim().strip_prefix("q=").is_some_and(|q| q.parse::<f32>().is_ok_and(|q| q <= 0.0));
+        let weight = weight.trim().strip_prefix(['q', 'Q']).and_then(|weight| weight.strip_prefix('='));
+        let refused = weight.is_some_and(|q| q.parse::<f32>().is_ok_and(|q| q <= 0.0));
         name.trim().eq_ignore_ascii_case("gzip") && !refused
     })
 }
@@ -165,7 +172,7 @@ mod tests {
     #[test]
     fn gzip_is_sent_to_those_who_take_it() {
         for (value, accepted) in
-            [("gzip", true), ("br, GZIP;q=0.5", true), ("gzip;q=0", false), ("gzip; q=0.0", false), ("identity", false), ("", false)]
+            [("gzip", true), ("br, GZIP;q=0.5", true), ("gzip;q=0", false), ("gzip; Q=0.000", false), ("identity", false), ("", false)]
         {
             assert_eq!(accepts_gzip(&with(header::ACCEPT_ENCODING, value)), accepted, "{value}");
         }

@@ -5,13 +5,20 @@ use actix_web::dev::{Service, ServiceResponse};
 use actix_web::http::Method;
 use actix_web::test::{TestRequest, init_service, read_body};
 use boxoffice_domain::{Place, QueueStatus};
+use boxoffice_ports::{MockQueries, MockWaitingRoom, RoomError};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::*;
 
 async fn app() -> Data<App> {
-    Data::new(App::build(crate::wiring::parts_in_memory().await).await.unwrap())
+    app_with(|_| {}).await
+}
+
+async fn app_with(change: impl FnOnce(&mut Parts)) -> Data<App> {
+    let mut parts = crate::wiring::parts_in_memory().await;
+    change(&mut parts);
+    Data::new(App::build(parts).await.unwrap())
 }
 
 struct Answer {
@@ -150,4 +157,47 @@ async fn a_write_is_replayed_to_its_owner_alone() {
     assert_eq!((theirs.status, theirs.header("idempotency-replayed")), (201, None));
     let wallet = send(&app, request(Method::GET, "/api/v1/wallet").insert_header(bearer(&app, 1, false))).await;
     assert_eq!(wallet.body, json!({"balance": 500, "currency": app.settings.money.currency}));
+}
+
+#[actix_web::test]
+async fn readiness_names_what_is_down() {
+    let store_down = |parts: &mut Parts| {
+        let mut queries = MockQueries::new();
+        queries.expect_wallet().returning(|_| Err(StoreError::Unavailable("disk I/O error at /secret".into())));
+        parts.stores.queries = Arc::new(queries);
+    };
+    let room_down = |parts: &mut Parts| {
+        let mut room = MockWaitingRoom::new();
+        room.expect_counts().returning(|_| Err(RoomError::Unavailable("connection refused".into())));
+        parts.room = Arc::new(room);
+    };
+    for (what, app, expected) in [
+        ("nothing", app().await, (200, true, true)),
+        ("the store", app_with(store_down).await, (503, false, true)),
+        ("the waiting room", app_with(room_down).await, (503, true, false)),
+    ] {
+        let ready = send(&app, request(Method::GET, "/health/ready")).await;
+        let ok = |at: usize, name: &str| {
+            let check = &ready.body["checks"][at];
+            assert_eq!((&check["name"], check["detail"].is_null()), (&json!(name), check["ok"] == true), "{what}: {}", ready.body);
+            check["ok"] == true
+        };
+        assert_eq!((ready.status, ok(0, "store"), ok(1, "queue")), expected, "{what}");
+        assert!(!ready.body.to_string().contains("secret"), "the log alone says why: {}", ready.body);
+        assert_eq!(send(&app, request(Method::GET, "/health/live")).await.status, 200, "{what}");
+    }
+}
+
+#[actix_web::test]
+async fn a_store_that_is_away_is_told_with_retry_after() {
+    let app = app_with(|parts| {
+        let mut queries = MockQueries::new();
+        queries.expect_wallet().returning(|_| Err(StoreError::Unavailable("gone".into())));
+        parts.stores.queries = Arc::new(queries);
+    })
+    .await;
+    let wallet = send(&app, request(Method::GET, "/api/v1/wallet").insert_header(bearer(&app, 1, false))).await;
+    assert_eq!(wallet.problem(), (503, "store_unavailable"));
+    assert_eq!(wallet.header("retry-after"), Some("1"));
+    assert!(!wallet.body.to_string().contains("gone"), "{}", wallet.body);
 }

@@ -17,7 +17,11 @@ const HEADER: &str = "Queue-Token";
 /// The request's token, if it is genuine and this user's.
 pub(crate) fn genuine(app: &App, request: &HttpRequest, user: UserId) -> Result<QueueToken, Problem> {
     let required = || Problem::new(Code::QueueTokenRequired, "send the header Queue-Token with the token of your place");
-    let text = request.headers().get(HEADER).ok_or_else(required)?;
+    let mut values = request.headers().get_all(HEADER);
+    let text = values.next().ok_or_else(required)?;
+    if values.next().is_some() {
+        return Err(Problem::new(Code::QueueTokenInvalid, "send one Queue-Token"));
+    }
     let token = text.to_str().ok().and_then(|text| app.queue_tokens.verify(text.trim()));
     token.filter(|token| token.user == user).ok_or_else(|| Problem::new(Code::QueueTokenInvalid, "the token is not one of yours"))
 }
