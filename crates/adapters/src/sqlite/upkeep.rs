@@ -15,7 +15,8 @@ statements! {
     DeleteReplies = "DELETE FROM replies WHERE (user_id, command_id) IN
         (SELECT user_id, command_id FROM replies WHERE expires_at <= ? ORDER BY expires_at LIMIT ?)";
     SelectEvents -> (BigInt, Text, BigInt) = "SELECT id, payload, occurred_at FROM outbox WHERE shard = ? ORDER BY id LIMIT ?";
-    DeleteEvent = "DELETE FROM outbox WHERE shard = ? AND id = ?";
+    CountEvents -> BigInt = "SELECT count(*) FROM outbox WHERE shard = ? AND id BETWEEN ? AND ?";
+    DeleteEvents = "DELETE FROM outbox WHERE shard = ? AND id BETWEEN ? AND ?";
     InsertSecret = "INSERT INTO secrets (name, value) VALUES (?, ?) ON CONFLICT (name) DO NOTHING";
     SelectSecret -> Binary = "SELECT value FROM secrets WHERE name = ?";
 }
@@ -51,10 +52,19 @@ impl Outbox for SqliteStore {
         Ok(read.await?)
     }
 
-    async fn sent(&self, shard: u32, ids: Vec<i64>) -> Result<(), StoreError> {
-        // Not counted: a row that is gone already was sent twice, which is no error.
+    async fn sent(&self, shard: u32, mut ids: Vec<i64>) -> Result<(), StoreError> {
+        ids.sort_unstable();
         let write = self.writer.write(Share::Small, move |session| {
-            ids.iter().try_for_each(|&id| run::<DeleteEvent>(&mut session.conn, (i64::from(shard), id)).map(drop))?;
+            let (Some(&first), Some(&last)) = (ids.first(), ids.last()) else { return Ok(()) };
+            let (conn, shard) = (&mut session.conn, i64::from(shard));
+            let between: Option<i64> = row::<CountEvents, _, _>(conn, (shard, first, last))?;
+            if between == Some(ids.len() as i64) {
+                // Usually what was sent is all there is in between, and one statement takes it away.
+                run::<DeleteEvents>(conn, (shard, first, last))?;
+                return Ok(());
+            }
+            // Not counted: a row that is gone already was sent twice, which is no error.
+            ids.iter().try_for_each(|&id| run::<DeleteEvents>(conn, (shard, id, id)).map(drop))?;
             Ok(())
         });
         Ok(write.await?)

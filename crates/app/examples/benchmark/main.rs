@@ -4,7 +4,8 @@
 //! cargo run --release --example benchmark
 //! ```
 //!
-//! or a part of it: `-- rest`, `-- wallet`, `-- seats`, `-- overload`.
+//! or a part of it: `-- rest`, `-- wallet`, `-- seats`, `-- overload`,
+//! `-- sweep`.
 //!
 //! The server runs as a process of its own on a temporary file; the clients are plain keep-alive connections. Seeding
 //! and warm-up stand outside what is measured, figures are medians of several windows, and ratios compare what was
@@ -13,6 +14,7 @@
 mod client;
 mod overload;
 mod server;
+mod sweep;
 
 use std::time::{Duration, Instant};
 
@@ -48,6 +50,9 @@ async fn main() -> Result<()> {
     }
     if wanted("overload") {
         overload::run().await?;
+    }
+    if wanted("sweep") {
+        sweep::run().await?;
     }
     Ok(())
 }

@@ -8,12 +8,14 @@ use anyhow::Result;
 use boxoffice::config::Settings;
 use boxoffice_adapters::clock::{SystemClock, SystemIds};
 use boxoffice_adapters::sqlite::{self, SqliteOptions, SqliteStore};
-use boxoffice_domain::{Actor, Command, CommandId, Fingerprint, FreshIds, Request, UserId};
+use boxoffice_domain::UserId;
 use boxoffice_engine::{Combining, CombiningSettings, Stats};
 use boxoffice_ports::{Executor, Ids};
 use hdrhistogram::Histogram;
 use std::sync::{Mutex, PoisonError};
 use tempfile::TempDir;
+
+use crate::sweep::charge;
 
 const CALLERS: usize = 256;
 const WINDOW: Duration = Duration::from_secs(3);
@@ -47,17 +49,6 @@ pub(crate) async fn run() -> Result<()> {
         resident_mib(),
     );
     Ok(())
-}
-
-fn charge(user: UserId) -> Request {
-    let fresh = SystemIds.fresh();
-    Request {
-        command_id: CommandId(fresh),
-        actor: Actor::User(user),
-        fingerprint: Some(Fingerprint([7; 32])),
-        fresh: FreshIds { subject: fresh, entry: SystemIds.fresh(), points: [fresh; 2] },
-        command: Command::ChargeWallet { user, amount: 1 },
-    }
 }
 
 async fn at_peak(executor: &Arc<Combining>, user: UserId) -> f64 {
