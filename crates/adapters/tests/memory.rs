@@ -1,17 +1,26 @@
 //! The memory adapters keep every contract.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use boxoffice_adapters::clock::SystemClock;
 use boxoffice_adapters::memory::{MemoryLock, MemoryStore, MemoryWaitingRoom};
-use boxoffice_ports::Lock;
 use boxoffice_ports::contract::Fixture;
+use boxoffice_ports::{Clock, Lock, Stores, WaitingRoom};
+
+#[path = "shared/edges.rs"]
+mod edges;
 
 async fn make_fixture() -> Fixture {
     let clock = Arc::new(SystemClock::default());
     let store = MemoryStore::new(clock.clone());
     let room = Arc::new(MemoryWaitingRoom::new(clock.clone(), 600));
     Fixture { stores: store.stores(), room, advance: Arc::new(move |by| clock.advance(by)), keep: Box::new(store) }
+}
+
+async fn make_still(clock: Arc<dyn Clock>) -> (Stores, Arc<dyn WaitingRoom>, Box<dyn Any + Send + Sync>) {
+    let store = MemoryStore::new(clock.clone());
+    (store.stores(), Arc::new(MemoryWaitingRoom::new(clock, 600)), Box::new(store))
 }
 
 async fn make_lock() -> Arc<dyn Lock> {

@@ -1,4 +1,4 @@
-//! SQLite: the contract suites, what only a file can do (restart, other processes, constraints), and its figures.
+//! SQLite: the contract suites, what only a file can do (restart, other processes, constraints), and its guards.
 
 #![cfg(feature = "sqlite")]
 
@@ -15,7 +15,21 @@ mod room {
 
 #[path = "sqlite/constraints.rs"]
 mod constraints;
-#[path = "sqlite/figures.rs"]
-mod figures;
+#[path = "shared/edges.rs"]
+mod edges;
 #[path = "sqlite/file.rs"]
 mod file;
+#[path = "sqlite/guards.rs"]
+mod guards;
+
+use std::any::Any;
+use std::sync::Arc;
+
+use boxoffice_ports::{Clock, Stores, WaitingRoom};
+
+async fn make_still(clock: Arc<dyn Clock>) -> (Stores, Arc<dyn WaitingRoom>, Box<dyn Any + Send + Sync>) {
+    let place = support::Place::new();
+    let store = place.open_with(clock);
+    let room = store.waiting_room(support::ACTIVE_TTL_S).await.expect("rooms");
+    (store.stores(), room, Box::new(place))
+}

@@ -107,20 +107,22 @@ async fn restart_keeps_queue_places_and_turns() {
 #[tokio::test(flavor = "multi_thread")]
 async fn restart_after_a_day_counts_who_ended_and_gives_no_place_twice() {
     let place = Place::new();
-    let concert = {
+    let (concert, entry) = {
         let (store, room) = place.serve().await;
         let (concert, _) = on_sale(&place, &store.stores()).await;
         open_room(&room, concert).await;
+        let mut last = fresh();
         for _ in 0..3 {
-            let entry = room.join(concert, user(), fresh()).await.expect("joined").place.entry;
-            room.leave(concert, entry).await.expect("left");
+            last = room.join(concert, user(), fresh()).await.expect("joined").place.entry;
+            room.leave(concert, last).await.expect("left");
         }
-        concert
+        (concert, last)
     };
     place.clock.advance(TimeDelta::seconds(ENDED_KEPT_S + 1));
     let (_store, room) = place.serve().await;
     open_room(&room, concert).await;
     assert_eq!(room.counts(concert).await.expect("read").left, 3);
+    assert_eq!(room.place(concert, entry).await.expect("read"), None, "and they are not kept one by one");
     assert_eq!(room.join(concert, user(), fresh()).await.expect("joined").place.arrival, 4);
 }
 

@@ -2,8 +2,8 @@
 
 use boxoffice_adapters::clock::SystemClock;
 use boxoffice_adapters::sqlite::{self, SqliteOptions, SqliteStore};
-use boxoffice_ports::WaitingRoom;
 use boxoffice_ports::contract::Fixture;
+use boxoffice_ports::{Clock, WaitingRoom};
 use diesel::connection::SimpleConnection;
 use diesel::{Connection, SqliteConnection};
 use std::path::PathBuf;
@@ -30,7 +30,11 @@ impl Place {
     }
 
     pub(crate) fn open(&self) -> Arc<SqliteStore> {
-        SqliteStore::open(SqliteOptions { path: self.path(), readers: 4 }, self.clock.clone()).expect("a store")
+        self.open_with(self.clock.clone())
+    }
+
+    pub(crate) fn open_with(&self, clock: Arc<dyn Clock>) -> Arc<SqliteStore> {
+        SqliteStore::open(SqliteOptions { path: self.path(), readers: 4 }, clock).expect("a store")
     }
 
     /// What a server has of it.
