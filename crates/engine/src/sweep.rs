@@ -13,7 +13,9 @@ use boxoffice_ports::{Guard, Ids, Ledger, Source, Upkeep};
 use crate::Stats;
 
 /// Holds swept in one ledger call.
-pub(crate) const SWEEP_BATCH: u32 = 500;
+pub(crate) const SWEEP_BATCH: usize = 500;
+/// Due holds looked up in one step.
+const LOOK_AHEAD: u32 = 4_000;
 /// Replies pruned in one step.
 const PRUNE_BATCH: u32 = 2_000;
 
@@ -29,16 +31,13 @@ impl Sweep {
     /// Sweeps until nothing is due.
     pub(crate) async fn holds(&self) -> Result<(), Source> {
         loop {
-            let due = self.upkeep.due_holds(SWEEP_BATCH).await?;
-            let full = due.len() as u32 >= SWEEP_BATCH;
-            if due.is_empty() {
-                return Ok(());
+            let due = self.upkeep.due_holds(LOOK_AHEAD).await?;
+            for batch in due.chunks(SWEEP_BATCH) {
+                let requests: Vec<_> = batch.iter().map(|&hold| self.expire(hold)).collect();
+                self.ledger.transact(Batch::new(requests, self.policy.clone()), Guard::RowLock).await?;
+                self.stats.swept_holds.add(batch.len() as u64);
             }
-            let requests: Vec<_> = due.into_iter().map(|hold| self.expire(hold)).collect();
-            let count = requests.len() as u64;
-            self.ledger.transact(Batch::new(requests, self.policy.clone()), Guard::RowLock).await?;
-            self.stats.swept_holds.add(count);
-            if !full {
+            if due.len() < LOOK_AHEAD as usize {
                 return Ok(());
             }
         }
@@ -76,7 +75,7 @@ mod tests {
         let due = Mutex::new(due.into_iter());
         let mut upkeep = MockUpkeep::new();
         upkeep.expect_due_holds().returning(move |limit| {
-            assert_eq!(limit, SWEEP_BATCH);
+            assert_eq!(limit, LOOK_AHEAD);
             Ok(due.lock().unwrap().next().unwrap_or_default().into_iter().map(id).collect())
         });
         Sweep { ledger, upkeep: Arc::new(upkeep), ids: TestIds::new(), policy: policy(), stats: Arc::default() }
@@ -91,11 +90,12 @@ mod tests {
             }
             Ok(committed(batch))
         });
-        let full: Vec<u128> = (0..u128::from(SWEEP_BATCH)).collect();
-        let sweep = sweep(vec![full.clone(), full, vec![1, 2, 3]], ledger.clone());
+        let full: Vec<u128> = (0..u128::from(LOOK_AHEAD)).collect();
+        let sweep = sweep(vec![full.clone(), full, (0..503).collect()], ledger.clone());
         sweep.holds().await.unwrap();
-        assert_eq!(ledger.batches().iter().map(Vec::len).collect::<Vec<_>>(), [500, 500, 3]);
-        assert_eq!(sweep.stats.swept_holds.get(), 1_003);
+        let sizes: Vec<_> = ledger.batches().iter().map(Vec::len).collect();
+        assert_eq!((sizes.len(), sizes.iter().max(), &sizes[16..]), (18, Some(&500), [500, 3].as_slice()));
+        assert_eq!(sweep.stats.swept_holds.get(), 8_503);
         assert!(ledger.guards.lock().unwrap().iter().all(|guard| *guard == Guard::RowLock));
     }
 
