@@ -14,7 +14,8 @@ fn locked(lock: MockLock, ledger: Arc<dyn Ledger>) -> Arc<Locked> {
 #[tokio::test]
 async fn acquire_transact_release_in_that_order_on_every_path() {
     type Call = fn() -> Result<(), LedgerError>;
-    let paths: [(&str, Call, fn(Result<Receipt, ExecuteError>)); 3] = [
+    type Check = fn(Result<Receipt, ExecuteError>);
+    let paths: [(&str, Call, Check); 3] = [
         ("success and refusal", || Ok(()), |result| assert_eq!(result.unwrap(), Receipt::Done(reply_to(&charge(1, 5))))),
         (
             "refused by the store",
@@ -40,7 +41,9 @@ async fn acquire_transact_release_in_that_order_on_every_path() {
             call().map(|()| committed(&batch))
         });
         let counted = releases.clone();
-        lease.expect_release().once().in_sequence(&mut order).returning(move || drop(counted.fetch_add(1, Ordering::SeqCst)));
+        lease.expect_release().once().in_sequence(&mut order).returning(move || {
+            counted.fetch_add(1, Ordering::SeqCst);
+        });
         *slot.lock().unwrap() = Some(lease);
         let result = locked(lock, Arc::new(ledger)).execute(charge(1, 5)).await;
         assert_eq!(releases.load(Ordering::SeqCst), 1, "{what}");
