@@ -141,7 +141,8 @@ fn write(tables: &mut Tables, mut set: WorkingSet) -> Vec<SeatChange> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use boxoffice_domain::{Decision, Policy, Request};
+    use crate::memory::tables::DateRecord;
+    use boxoffice_domain::{ConcertRef, DateId, DateRef, DateTerms, Decision, Policy, Request, ReservationId, Seat, SeatState};
     use boxoffice_ports::contract::build;
     use chrono::{DateTime, TimeDelta};
 
@@ -181,6 +182,61 @@ mod tests {
         assert_conflict(&mut tables, &build::charge(ann, "a", 1), &build::charge(ann, "b", 2));
         assert_conflict(&mut tables, &build::charge(ann, "c", 4), &build::spend(ann, "d", 3));
         assert_eq!(tables.accounts[&ann].value.balance, 4);
+    }
+
+    /// Tables with one date on sale, of a few seats.
+    fn on_sale() -> (Tables, DateId) {
+        let (mut tables, date) = (Tables::default(), build::fresh());
+        let concert = ConcertRef { id: build::fresh(), name: "N".into(), venue: "V".into() };
+        let starts_at = now() + TimeDelta::days(1);
+        let terms = DateTerms {
+            concert,
+            date: DateRef { id: date, starts_at, ends_at: None },
+            booking_opens_at: DateTime::UNIX_EPOCH,
+            booking_closes_at: starts_at,
+            refund_closes_at: starts_at,
+        };
+        let record = DateRecord { key: "d".to_owned(), terms: Arc::new(terms), price_min: 1, price_max: 1, seats_version: 1 };
+        tables.dates.insert(date, record);
+        for number in 1..=4 {
+            let key = SeatKey { date, number };
+            tables.put_seat(Seat { key, section: None, row: None, grade: "R".into(), price: 1, state: SeatState::Available }, 1);
+        }
+        (tables, date)
+    }
+
+    #[test]
+    fn version_guard_finds_a_seat_that_another_took() {
+        let (mut tables, date) = on_sale();
+        assert_conflict(&mut tables, &build::hold(build::user(), "h", date, &[1, 2]), &build::hold(build::user(), "h", date, &[2, 3]));
+    }
+
+    #[test]
+    fn version_guard_finds_another_hold_or_extension_of_the_same_user() {
+        let (mut tables, date) = on_sale();
+        let ann = build::user();
+        let first = build::hold(ann, "a", date, &[1]);
+        assert_conflict(&mut tables, &first, &build::hold(ann, "b", date, &[2]));
+        let extend = build::extend(ann, "e", first.fresh.subject.into());
+        assert_conflict(&mut tables, &extend, &build::hold(ann, "c", date, &[3]));
+    }
+
+    #[test]
+    fn version_guard_finds_a_reservation_that_another_ended() {
+        let (mut tables, date) = on_sale();
+        let held = build::hold(build::user(), "h", date, &[1]);
+        let (set, replies) = decided(&tables, &held);
+        commit(&mut tables, set, replies).unwrap();
+        // Its seat was taken over: its own row is all that is left to sweep.
+        let id = ReservationId(held.fresh.subject);
+        let mut seat = tables.seat(SeatKey { date, number: 1 }).unwrap().value.clone();
+        seat.state = SeatState::Available;
+        tables.put_seat(seat, 3);
+        let mut reservation = tables.reservations[&id].value.clone();
+        reservation.expires_at = now();
+        tables.put_reservation(reservation, 2);
+        assert_conflict(&mut tables, &build::expire(id), &build::expire(id));
+        assert_eq!(tables.reservations[&id].version, 3);
     }
 
     #[test]

@@ -129,6 +129,22 @@ mod tests {
     use boxoffice_ports::contract::build::{fresh, user};
 
     #[tokio::test]
+    async fn memory_lock_forgets_an_owner_that_gave_it_back() {
+        let lock = MemoryLock::new();
+        let (key, owner) = (Key::Account(user()), fresh());
+        let lease = lock.acquire(vec![key], owner, Duration::ZERO).await.unwrap();
+        let (waiter, other) = (lock.clone(), fresh());
+        let waiter = tokio::spawn(async move { waiter.acquire(vec![key], other, Duration::from_secs(30)).await.map(drop) });
+        while enter(&lock.slots)[&key].interested < 2 {
+            tokio::task::yield_now().await;
+        }
+        // It is the waiter's now, who has not run yet to write its name.
+        drop(lease);
+        assert_eq!(enter(&lock.slots)[&key].owner, None);
+        waiter.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
     async fn memory_lock_forgets_keys_that_nobody_wants() {
         let lock = MemoryLock::new();
         let key = Key::Account(user());

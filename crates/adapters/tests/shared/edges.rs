@@ -15,7 +15,7 @@ use chrono::{DateTime, TimeDelta};
 pub(crate) struct StillClock(Mutex<Timestamp>);
 
 impl StillClock {
-    fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self(Mutex::new(DateTime::UNIX_EPOCH + TimeDelta::days(20_000))))
     }
 
@@ -23,7 +23,7 @@ impl StillClock {
         *self.0.lock().expect("a clock") = now;
     }
 
-    fn advance(&self, by: TimeDelta) {
+    pub(crate) fn advance(&self, by: TimeDelta) {
         *self.0.lock().expect("a clock") += by;
     }
 }

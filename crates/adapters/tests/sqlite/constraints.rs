@@ -124,6 +124,76 @@ async fn second_reply_of_a_key_is_refused() {
     refuses(conn, check, "UPDATE replies SET fingerprint = randomblob(31)");
 }
 
+/// Each column takes what makes sense there, and what belongs together comes together.
+#[tokio::test(flavor = "multi_thread")]
+async fn columns_refuse_nonsense() {
+    let place = furnished().await;
+    let conn = &mut place.outside();
+    for fine in [
+        "INSERT INTO payments (id, reservation_id, user_id, concert_id, amount, points_spent, points_granted, paid_at, version)
+         SELECT randomblob(16), id, user_id, concert_id, 1, 0, 0, 1, 1 FROM reservations",
+        "INSERT INTO points_entries SELECT user_id, 1, randomblob(16), 'grant', 5, 0, 5, user_id, 1 FROM accounts",
+        "INSERT INTO queue_entries (concert_id, place, id, user_id, status, joined_at)
+         SELECT concert_id, 1, randomblob(16), user_id, 'waiting', 1 FROM reservations",
+    ] {
+        assert!(refusal(conn, fine).is_none(), "{fine}");
+    }
+    let settled = "refund_amount = 0, points_restored = 0, points_taken = 0, shortfall = 0, refunded_at = 1";
+    let without = |column: &str| format!("payments SET {}", settled.replace(column, &format!("{} = NULL", &column[..column.len() - 4])));
+    for nonsense in [
+        "concerts SET id = x'01'",
+        "concerts SET mode = 'open'",
+        "concerts SET max_active = 0",
+        "concerts SET per_interval_count = 0, per_interval_s = 1",
+        "concerts SET per_interval_count = 1, per_interval_s = 0",
+        "concerts SET per_interval_count = 1",
+        "concerts SET per_interval_s = 1",
+        "dates SET id = x'01' WHERE key = 'day-1'",
+        "dates SET seats_total = -1",
+        "seats SET number = 0 WHERE number = 2",
+        "seats SET price = 0",
+        "seats SET state = 'gone', reservation_id = randomblob(16) WHERE number = 2",
+        "reservations SET id = x'01'",
+        "reservations SET status = 'gone'",
+        "reservations SET extensions = -1",
+        "reservations SET seat_count = 0",
+        "payments SET id = x'01'",
+        "payments SET amount = -1",
+        "payments SET points_spent = -1",
+        "payments SET points_granted = -1",
+        &without("refund_amount = 0"),
+        &without("points_restored = 0"),
+        &without("points_taken = 0"),
+        &without("shortfall = 0"),
+        &without("refunded_at = 1"),
+        "accounts SET user_id = x'01'",
+        "accounts SET entries = -1",
+        "accounts SET points_entries = -1",
+        "entries SET seq = 0 WHERE seq = 1",
+        "entries SET id = x'01'",
+        "entries SET kind = 'gift', amount = -1, balance = before - 1 WHERE seq = 2",
+        "entries SET before = -1, amount = balance + 1",
+        "entries SET amount = 0, before = balance",
+        "points_entries SET seq = 0",
+        "points_entries SET id = x'01'",
+        "points_entries SET kind = 'gift', points = -1, before = balance + 1",
+        "points_entries SET before = -1, points = balance + 1",
+        "points_entries SET points = 0, before = balance",
+        "outbox SET shard = 16",
+        "outbox SET shard = -1",
+        "queue_entries SET place = 0",
+        "queue_entries SET id = x'01'",
+        "queue_entries SET status = 'pre_sale'",
+        "queue_entries SET status = 'active'",
+        "queue_entries SET status = 'done'",
+        "queue_entries SET ended_at = 1",
+    ] {
+        refuses(conn, check, &format!("UPDATE {nonsense}"));
+    }
+    let whole = format!("UPDATE payments SET {settled}");
+    assert!(refusal(conn, &whole).is_none(), "what is whole is taken");
+}
+
 /// Every way of breaking rows that the schema cannot see is seen by the audit, under its invariant.
 #[tokio::test(flavor = "multi_thread")]
 async fn audit_sees_what_no_constraint_can() {

@@ -1,7 +1,9 @@
 //! What the ledger checks although the write lock should make it so: rows that are not as they were read, writes that
 //! did not happen, a reply that is there already. Triggers play the part of a defect.
 
-use super::support::Place;
+use super::edges::StillClock;
+use super::support::{ACTIVE_TTL_S, Place};
+use boxoffice_domain::room::ENDED_KEPT_S;
 use boxoffice_domain::{Batch, ConcertId, DateId, Decision, Request, Timestamp, UserId};
 use boxoffice_ports::contract::build::{admission, charge, demo_plan, expire, extend, fresh, hold, pay, policy, refund, user};
 use boxoffice_ports::{Clock, Committed, Guard, LedgerError, RoomTerms, Stores};
@@ -193,6 +195,43 @@ async fn change_of_a_room_that_was_not_written_is_not_built_upon() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn place_is_never_given_to_a_second_entry() {
+    let place = Place::new();
+    let (store, room) = place.serve().await;
+    let (concert, _) = on_sale(&place, &store.stores()).await;
+    room.open(RoomTerms { concert, sale_starts_at: None, admission: admission() }).await.expect("a room");
+    let stray = "INSERT INTO queue_entries (concert_id, place, id, user_id, status, joined_at)
+                 SELECT id, 1, randomblob(16), randomblob(16), 'waiting', 1 FROM concerts";
+    place.outside().batch_execute(stray).expect("a stray entry");
+    let ann = user();
+    room.join(concert, ann, fresh()).await.expect_err("the place is somebody else's");
+    let entered = room.join(concert, ann, fresh()).await.expect("joined");
+    assert_eq!((entered.place.arrival, entered.place.ahead), (2, Some(1)), "the room was loaded again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ended_entry_is_counted_once_at_the_instant_it_is_forgotten() {
+    for (late, known) in [(TimeDelta::zero(), false), (TimeDelta::microseconds(-1), true)] {
+        let (place, clock) = (Place::new(), StillClock::new());
+        let terms = |concert| RoomTerms { concert, sale_starts_at: None, admission: admission() };
+        let (concert, entry) = {
+            let store = place.open_with(clock.clone());
+            let (concert, _) = on_sale(&place, &store.stores()).await;
+            let room = store.waiting_room(ACTIVE_TTL_S).await.expect("rooms");
+            room.open(terms(concert)).await.expect("a room");
+            let entry = room.join(concert, user(), fresh()).await.expect("joined").place.entry;
+            room.leave(concert, entry).await.expect("left");
+            (concert, entry)
+        };
+        clock.advance(TimeDelta::seconds(ENDED_KEPT_S) + late);
+        let room = place.open_with(clock.clone()).waiting_room(ACTIVE_TTL_S).await.expect("rooms");
+        room.open(terms(concert)).await.expect("a room");
+        assert_eq!(room.counts(concert).await.expect("read").left, 1);
+        assert_eq!(room.place(concert, entry).await.expect("read").is_some(), known);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn admission_is_answered_once_it_is_written() {
     let place = Place::new();
     let (store, room) = place.serve().await;
@@ -217,6 +256,9 @@ async fn outbox_ids_ascend_over_restarts() {
         for shard in 0..boxoffice_domain::event::OUTBOX_SHARDS {
             let rows = stores.outbox.unsent(shard, 10).await.expect("rows");
             ids.extend(rows.iter().map(|row| row.id));
+            let other = (shard + 1) % boxoffice_domain::event::OUTBOX_SHARDS;
+            stores.outbox.sent(other, rows.iter().map(|row| row.id).collect()).await.expect("deleted");
+            assert_eq!(stores.outbox.unsent(shard, 10).await.expect("rows"), rows, "a row is deleted in its own shard");
             stores.outbox.sent(shard, rows.iter().map(|row| row.id).collect()).await.expect("deleted");
         }
         assert_eq!(ids.len(), 1);

@@ -60,6 +60,7 @@ impl Shop {
         let batch = Batch::new(requests, Arc::clone(&self.policy));
         for _ in 0..TRIES_MAX {
             match self.fixture.stores.ledger.transact(batch.clone(), guard).await {
+                Err(LedgerError::Conflict) if guard == Guard::RowLock => panic!("a conflict, with the rows locked"),
                 Err(LedgerError::Conflict | LedgerError::Retryable(_)) => tokio::task::yield_now().await,
                 done => return done,
             }
