@@ -364,4 +364,31 @@ mod tests {
         let token = auth.sign_dev(user, "Ann", true, now()).unwrap().unwrap();
         assert_eq!(auth.verify(&token, now()).unwrap(), Identity { user, operator: true });
     }
+
+    #[test]
+    fn key_set_gives_the_keys_that_sign_with_the_algorithm() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut settings = Settings::defaults().unwrap();
+        settings.auth.jwks_file = folder.path().join("jwks.json");
+        let ed25519 = |kid: &str, more: Value| {
+            let mut key = json!({"kty": "OKP", "crv": "Ed25519", "x": "E0Zn2v94sAiYhtQCuO18l4HcaWTnc0hjML0KlP6M-2g", "kid": kid});
+            key.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            key
+        };
+        let read = |keys: Value| {
+            std::fs::write(&settings.auth.jwks_file, json!({ "keys": keys }).to_string()).unwrap();
+            read_jwks(&settings, Algorithm::EdDSA).map(|keys| keys.into_iter().filter_map(|key| key.kid).collect::<Vec<_>>())
+        };
+        let found = read(json!([
+            ed25519("plain", json!({})),
+            ed25519("signs", json!({"use": "sig", "alg": "EdDSA"})),
+            ed25519("encrypts", json!({"use": "enc"})),
+            ed25519("another algorithm", json!({"alg": "ES256"})),
+            {"kty": "oct", "kid": "secret", "k": "AAAA"},
+        ]));
+        assert_eq!(found.unwrap(), ["plain", "signs"]);
+        for none in [json!([]), json!([ed25519("encrypts", json!({"use": "enc"}))]), json!([{"kty": "oct", "k": "AAAA"}])] {
+            assert!(matches!(read(none), Err(AuthError::Jwks { .. })));
+        }
+    }
 }
