@@ -224,6 +224,12 @@ async fn choices_are_bounded_wherever_they_begin() {
             let choices = view.best_choices(id(DATE), 1, None, adjacent).await.unwrap();
             assert_eq!(choices, (first..first + 8).map(|number| vec![number]).collect::<Vec<_>>());
         }
+        // Whoever comes after the last choice begins again, with no more than the others.
+        let (view, _) = view_of((1..=10).map(|number| seat_row(number, 1, SeatState::Available)).collect());
+        for first in (1..=10).chain([1]) {
+            let choices = view.best_choices(id(DATE), 1, None, adjacent).await.unwrap();
+            assert_eq!((choices[0][0], choices.len()), (first, 8.min(11 - first as usize)));
+        }
     }
 }
 

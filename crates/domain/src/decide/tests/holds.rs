@@ -148,9 +148,21 @@ fn working_set_knows_whether_it_changed() {
     type Change = fn(&mut WorkingSet);
     let changes: [Change; 6] = [
         |_| {},
-        |set| set.accounts.values_mut().for_each(|row| drop(row.change())),
-        |set| set.seats.values_mut().for_each(|row| drop(row.change())),
-        |set| set.reservations.values_mut().for_each(|row| drop(row.change())),
+        |set| {
+            set.accounts.values_mut().for_each(|row| {
+                row.change();
+            })
+        },
+        |set| {
+            set.seats.values_mut().for_each(|row| {
+                row.change();
+            })
+        },
+        |set| {
+            set.reservations.values_mut().for_each(|row| {
+                row.change();
+            })
+        },
         |set| set.written.events.push(Event::seat(ReservationChange::Held, seat(1), ReservationId(uuid::Uuid::nil()))),
         |set| set.written.replies.push(IdempotencyKey { user: user(1), command: CommandId(uuid::Uuid::nil()) }),
     ];
