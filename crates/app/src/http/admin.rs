@@ -143,6 +143,8 @@ pub(crate) async fn set_admission(
 ) -> Result<HttpResponse, Problem> {
     Query::none(&request)?;
     let patch: AdmissionPatch = body.parse()?;
+    // One at a time, or of two changes of different fields one would be lost.
+    let _turn = app.patching.lock().await;
     let admission = patch.merge(app.room.admission(id.0).await?)?;
     app.room.set_admission(id.0, admission).await?;
     answer::ok(&AdmissionView::from(admission))
