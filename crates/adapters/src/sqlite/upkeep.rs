@@ -15,7 +15,7 @@ statements! {
     DeleteReplies = "DELETE FROM replies WHERE (user_id, command_id) IN
         (SELECT user_id, command_id FROM replies WHERE expires_at <= ? ORDER BY expires_at LIMIT ?)";
     SelectEvents -> (BigInt, Text, BigInt) = "SELECT id, payload, occurred_at FROM outbox WHERE shard = ? ORDER BY id LIMIT ?";
-    CountEvents -> BigInt = "SELECT count(*) FROM outbox WHERE shard = ? AND id BETWEEN ? AND ?";
+    SelectEventIds -> BigInt = "SELECT id FROM outbox WHERE shard = ? AND id BETWEEN ? AND ? ORDER BY id";
     DeleteEvents = "DELETE FROM outbox WHERE shard = ? AND id BETWEEN ? AND ?";
     InsertSecret = "INSERT INTO secrets (name, value) VALUES (?, ?) ON CONFLICT (name) DO NOTHING";
     SelectSecret -> Binary = "SELECT value FROM secrets WHERE name = ?";
@@ -57,8 +57,8 @@ impl Outbox for SqliteStore {
         let write = self.writer.write(Share::Small, move |session| {
             let (Some(&first), Some(&last)) = (ids.first(), ids.last()) else { return Ok(()) };
             let (conn, shard) = (&mut session.conn, i64::from(shard));
-            let between: Option<i64> = row::<CountEvents, _, _>(conn, (shard, first, last))?;
-            if between == Some(ids.len() as i64) {
+            let between: Vec<i64> = rows::<SelectEventIds, _, _>(conn, (shard, first, last))?;
+            if between == ids {
                 // Usually what was sent is all there is in between, and one statement takes it away.
                 run::<DeleteEvents>(conn, (shard, first, last))?;
                 return Ok(());
