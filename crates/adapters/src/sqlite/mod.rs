@@ -7,7 +7,7 @@
 //!
 //! # Layout
 //!
-//! * [`file`]: opening, migrating, locking. [`writer`], [`readers`]: who runs what on which connection.
+//! * [`mod@file`]: opening, migrating, locking. [`writer`], [`readers`]: who runs what on which connection.
 //! * [`sql`], [`rows`]: statements that stay prepared, and rows as the domain knows them.
 //! * [`failure`]: what went wrong, and what each port calls it.
 //! * [`ledger`], [`queries`], [`catalog`], [`upkeep`], [`audit`], [`waiting_room`]: the ports.
