@@ -53,7 +53,8 @@ impl Process {
     /// `kill -TERM`, and how it ended.
     pub async fn terminate(mut self) -> Result<std::process::ExitStatus> {
         let id = self.child.id().context("it has ended")?;
-        Command::new("kill").args(["-TERM", &id.to_string()]).status().await?;
+        // The shell has it built in; a program of that name is not on every machine.
+        Command::new("sh").args(["-c", &format!("kill -TERM {id}")]).status().await?;
         Ok(self.child.wait().await?)
     }
 
