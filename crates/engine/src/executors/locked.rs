@@ -65,26 +65,18 @@ impl Inner {
             Err(LockError::Busy { same_command: false }) => return self.stored(&request).await?.ok_or(ExecuteError::Busy),
             Err(LockError::Unavailable(source)) => return Err(ExecuteError::Unavailable(source)),
         };
-        // The call is a task so that the lease outlives a panic in it.
-        let (ledger, policy) = (self.ledger.clone(), self.policy.clone());
-        let result = self.transact(ledger, policy, &request, lease.as_ref(), deadline).await;
+        let result = self.transact(&request, lease.as_ref(), deadline).await;
         lease.release().await;
         result
     }
 
-    async fn transact(
-        &self,
-        ledger: Arc<dyn Ledger>,
-        policy: Arc<Policy>,
-        request: &Request,
-        lease: &dyn Lease,
-        deadline: Instant,
-    ) -> Result<Reply, ExecuteError> {
+    async fn transact(&self, request: &Request, lease: &dyn Lease, deadline: Instant) -> Result<Reply, ExecuteError> {
         let requests: Arc<[Request]> = vec![request.clone()].into();
         let (mut failures, mut pause) = (0, Duration::from_millis(1));
         loop {
             let started = Instant::now();
-            let (ledger, batch) = (ledger.clone(), Batch { requests: requests.clone(), policy: policy.clone() });
+            let (ledger, batch) = (self.ledger.clone(), Batch { requests: requests.clone(), policy: self.policy.clone() });
+            // The call is a task so that the lease outlives a panic in it.
             let call = tokio::spawn(async move { ledger.transact(batch, Guard::Version).await });
             let result = call.await.map_err(|panic| ExecuteError::Internal(panic.to_string().into()))?;
             self.stats.ledger_us.add(started.elapsed().as_micros() as u64);
