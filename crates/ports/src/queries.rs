@@ -1,8 +1,8 @@
 use async_trait::async_trait;
 use boxoffice_domain::money::{Money, Points};
 use boxoffice_domain::{
-    Admission, ConcertId, ConcertRef, DateId, DateRef, Entry, Payment, PaymentId, PointsEntry, Reservation, ReservationId, Seat, Timestamp,
-    UserId,
+    Admission, ConcertId, ConcertRef, DateId, DateRef, Entry, Payment, PaymentId, PointsEntry, Reservation, ReservationId, Seat,
+    SeatChange, Timestamp, UserId,
 };
 
 use crate::StoreError;
@@ -41,6 +41,19 @@ pub struct DateRow {
     pub seats_version: i64,
 }
 
+/// Up to where the changes of seats were seen; opaque, a store's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SeatMark(pub u64);
+
+/// What [`Queries::changed_seats`] found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChangedSeats {
+    /// Perhaps some that were told of before.
+    pub changes: Vec<SeatChange>,
+    /// What to ask with the next time.
+    pub mark: SeatMark,
+}
+
 /// A seat with the version of its row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SeatRow {
@@ -72,6 +85,9 @@ pub trait Queries: Send + Sync {
     async fn catalog(&self) -> Result<Vec<ConcertRow>, StoreError>;
     /// All seats of a date, by number.
     async fn seats(&self, date: DateId) -> Result<Vec<SeatRow>, StoreError>;
+    /// The seats of `dates` that any instance may have changed since `since`, however late their transaction was
+    /// committed; without a mark none, and the mark to begin with. `None` of a store that only this process writes.
+    async fn changed_seats(&self, dates: Vec<DateId>, since: Option<SeatMark>) -> Result<Option<ChangedSeats>, StoreError>;
     async fn wallet(&self, user: UserId) -> Result<WalletRow, StoreError>;
     /// By `seq`, descending, below `after`.
     async fn entries(&self, user: UserId, after: Option<i64>, limit: u32) -> Result<Page<Entry>, StoreError>;

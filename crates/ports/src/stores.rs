@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use crate::{Audit, Catalog, Ledger, Outbox, Queries, Secrets, Upkeep};
+use crate::{Audit, Catalog, Ledger, Outbox, Queries, RoomMirror, Secrets, Upkeep};
 
 /// Everything one store gives: the same rows seen through each port.
 #[derive(Clone)]
@@ -12,4 +12,5 @@ pub struct Stores {
     pub outbox: Arc<dyn Outbox>,
     pub audit: Arc<dyn Audit>,
     pub secrets: Arc<dyn Secrets>,
+    pub mirror: Arc<dyn RoomMirror>,
 }

@@ -24,6 +24,17 @@ pub struct RoomTerms {
     pub admission: Admission,
 }
 
+/// What a token says of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlaceClaim {
+    pub entry: QueueEntryId,
+    pub user: UserId,
+    /// The ordinal in the concert's order.
+    pub place: u64,
+    /// When its turn ends; `None` when the token was given while it waited.
+    pub active_until: Option<Timestamp>,
+}
+
 /// What a tick did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ticked {
@@ -41,10 +52,14 @@ pub trait WaitingRoom: Send + Sync {
     /// Joins, or finds the place one has; `fresh` names the entry if it is new.
     /// [`RoomError::Closed`] while draining.
     async fn join(&self, concert: ConcertId, user: UserId, fresh: QueueEntryId) -> Result<Entered, RoomError>;
-    /// An entry as a poll shows it, from memory: no round trip to a store. `None` for one that is not known.
+    /// An entry as a poll shows it, at most one round trip to the room's store. `None` for one that is not known.
     async fn place(&self, concert: ConcertId, entry: QueueEntryId) -> Result<Option<Place>, RoomError>;
     /// The same from where the truth is, for starting a hold (I4).
     async fn touch(&self, concert: ConcertId, entry: QueueEntryId) -> Result<Option<Place>, RoomError>;
+    /// Gives an entry back that the room has lost with its memory, by what a genuine token says of it; one that it
+    /// knows stays as it is. Never more than the admission allows become active, never is somebody overtaken: whose
+    /// turn cannot be given back waits at their place. `None` for an entry that was not lost.
+    async fn restore(&self, concert: ConcertId, claim: PlaceClaim) -> Result<Option<Place>, RoomError>;
     /// Ends an entry as left; one that has ended stays as it is.
     async fn leave(&self, concert: ConcertId, entry: QueueEntryId) -> Result<(), RoomError>;
     /// Ends the user's turn, if it is running and began before `paid_at`, because it was paid. Telling it again, after
@@ -53,7 +68,8 @@ pub trait WaitingRoom: Send + Sync {
     /// Ends turns that are over and promotes whoever may go, in one capped step.
     async fn tick(&self, concert: ConcertId, stock: Stock) -> Result<Ticked, RoomError>;
     async fn admission(&self, concert: ConcertId) -> Result<Admission, RoomError>;
-    /// From now on and over restarts.
-    async fn set_admission(&self, concert: ConcertId, admission: Admission) -> Result<(), RoomError>;
+    /// Replaces `was` by `to`, from now on and over restarts. False, and nothing is changed, when it is not `was` any
+    /// more: of two instances that change it at once, one reads it again.
+    async fn set_admission(&self, concert: ConcertId, was: Admission, to: Admission) -> Result<bool, RoomError>;
     async fn counts(&self, concert: ConcertId) -> Result<RoomCounts, RoomError>;
 }

@@ -11,6 +11,7 @@ mod catalog;
 mod chores;
 mod ledger;
 mod lock;
+mod mirror;
 mod queries;
 mod tables;
 mod waiting_room;
@@ -47,6 +48,7 @@ impl MemoryStore {
             outbox: self.clone(),
             audit: self.clone(),
             secrets: self.clone(),
+            mirror: self.clone(),
         }
     }
 

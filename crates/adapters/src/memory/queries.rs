@@ -5,7 +5,7 @@ use boxoffice_domain::money::Money;
 use boxoffice_domain::{
     ConcertId, DateId, Entry, Payment, PaymentId, PointsEntry, Reservation, ReservationId, ReservationStatus, Timestamp, UserId,
 };
-use boxoffice_ports::{ConcertRow, DateRow, Page, PaymentRow, Queries, SeatRow, StoreError, WalletRow};
+use boxoffice_ports::{ChangedSeats, ConcertRow, DateRow, Page, PaymentRow, Queries, SeatMark, SeatRow, StoreError, WalletRow};
 
 use super::MemoryStore;
 use super::tables::Tables;
@@ -34,6 +34,10 @@ impl Queries for MemoryStore {
         let tables = self.tables()?;
         let rows = tables.seats.get(&date).into_iter().flat_map(|seats| seats.values());
         Ok(rows.map(|row| SeatRow { seat: row.value.clone(), version: row.version }).collect())
+    }
+
+    async fn changed_seats(&self, _: Vec<DateId>, _: Option<SeatMark>) -> Result<Option<ChangedSeats>, StoreError> {
+        Ok(None)
     }
 
     async fn wallet(&self, user: UserId) -> Result<WalletRow, StoreError> {

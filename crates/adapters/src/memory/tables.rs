@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use boxoffice_domain::money::Money;
 use boxoffice_domain::{
-    Account, Admission, ConcertId, ConcertRef, DateId, DateTerms, Entry, IdempotencyKey, Payment, PaymentId, PointsEntry, Reservation,
-    ReservationId, ReservationStatus, Seat, SeatKey, SeatNumber, StoredReply, Timestamp, UserId,
+    Account, Admission, ConcertId, ConcertRef, DateId, DateTerms, Entry, IdempotencyKey, Payment, PaymentId, PointsEntry, QueueEntryId,
+    Reservation, ReservationId, ReservationStatus, Seat, SeatKey, SeatNumber, StoredReply, Timestamp, UserId,
 };
-use boxoffice_ports::OutboxRow;
+use boxoffice_ports::{ActivePlace, OutboxRow, OwnAdmission, RoomMark};
 
 /// A row with the number of times it was written.
 #[derive(Clone, Debug)]
@@ -54,6 +54,8 @@ pub(super) struct Tables {
     pub(super) payments_of: HashMap<UserId, BTreeSet<PaymentId>>,
     pub(super) replies: HashMap<IdempotencyKey, StoredReply>,
     pub(super) replies_by_end: BTreeSet<(Timestamp, IdempotencyKey)>,
+    pub(super) mirrored: HashMap<ConcertId, (RoomMark, BTreeMap<QueueEntryId, ActivePlace>)>,
+    pub(super) admissions: HashMap<ConcertId, OwnAdmission>,
     /// By shard and id.
     pub(super) outbox: BTreeMap<(u32, i64), OutboxRow>,
     /// The last id given to an outbox row, of whatever shard.

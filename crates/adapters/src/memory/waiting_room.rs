@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use boxoffice_domain::{Admission, ConcertId, Entered, Place, QueueEntryId, Room, RoomChange, RoomCounts, Stock, Timestamp, UserId};
-use boxoffice_ports::{Clock, RoomError, RoomTerms, Ticked, WaitingRoom};
+use boxoffice_ports::{Clock, PlaceClaim, RoomError, RoomTerms, Ticked, WaitingRoom};
 
 use crate::rooms::{Rooms, ticked};
 
@@ -42,6 +42,11 @@ impl WaitingRoom for MemoryWaitingRoom {
         self.place(concert, entry).await
     }
 
+    /// Nothing is ever lost while this process runs.
+    async fn restore(&self, concert: ConcertId, claim: PlaceClaim) -> Result<Option<Place>, RoomError> {
+        self.place(concert, claim.entry).await
+    }
+
     async fn leave(&self, concert: ConcertId, entry: QueueEntryId) -> Result<(), RoomError> {
         self.mutate(concert, |room, now, changes| room.leave(entry, now, changes))
     }
@@ -61,8 +66,14 @@ impl WaitingRoom for MemoryWaitingRoom {
         self.rooms.read(concert, |room, _| room.admission())
     }
 
-    async fn set_admission(&self, concert: ConcertId, admission: Admission) -> Result<(), RoomError> {
-        self.mutate(concert, |room, _, _| room.set_admission(admission))
+    async fn set_admission(&self, concert: ConcertId, was: Admission, to: Admission) -> Result<bool, RoomError> {
+        self.mutate(concert, |room, _, _| {
+            let unchanged = room.admission() == was;
+            if unchanged {
+                room.set_admission(to);
+            }
+            unchanged
+        })
     }
 
     async fn counts(&self, concert: ConcertId) -> Result<RoomCounts, RoomError> {

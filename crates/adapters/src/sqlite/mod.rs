@@ -17,6 +17,7 @@ mod catalog;
 mod failure;
 mod file;
 mod ledger;
+mod mirror;
 mod queries;
 mod readers;
 mod rows;
@@ -71,6 +72,7 @@ impl SqliteStore {
             outbox: self.clone(),
             audit: self.clone(),
             secrets: self.clone(),
+            mirror: self.clone(),
         }
     }
 }

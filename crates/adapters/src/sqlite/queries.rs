@@ -13,7 +13,7 @@ use boxoffice_domain::{
     Admission, AdmissionMode, ConcertId, ConcertRef, DateId, DateRef, Entry, EntryId, EntryKind, PaymentId, PerInterval, PointsEntry,
     PointsKind, Reservation, ReservationId, Timestamp, UserId,
 };
-use boxoffice_ports::{ConcertRow, DateRow, Page, PaymentRow, Queries, SeatRow, StoreError, WalletRow};
+use boxoffice_ports::{ChangedSeats, ConcertRow, DateRow, Page, PaymentRow, Queries, SeatMark, SeatRow, StoreError, WalletRow};
 use diesel::sql_types::{BigInt, Binary, Nullable, Text};
 use diesel::{Connection, SqliteConnection};
 use std::collections::HashMap;
@@ -129,6 +129,11 @@ impl Queries for SqliteStore {
             found.into_iter().map(|columns| seat(date, columns).map(|(seat, version)| SeatRow { seat, version })).collect()
         });
         Ok(read.await?)
+    }
+
+    /// One server has the file for itself; what else writes to it changes the catalogue's versions.
+    async fn changed_seats(&self, _: Vec<DateId>, _: Option<SeatMark>) -> Result<Option<ChangedSeats>, StoreError> {
+        Ok(None)
     }
 
     async fn wallet(&self, user: UserId) -> Result<WalletRow, StoreError> {

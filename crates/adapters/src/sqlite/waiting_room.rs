@@ -12,16 +12,16 @@
 
 use super::SqliteStore;
 use super::failure::{Failure, one};
-use super::queries::admission;
+use super::mirror::{own_admission, write_admission};
 use super::sql::{At, Id, State, Word, row, rows, run, statements};
 use super::writer::{Session, Writer};
 use crate::rooms::Rooms;
 use async_trait::async_trait;
 use boxoffice_domain::room::ENDED_KEPT_S;
 use boxoffice_domain::{
-    Admission, AdmissionMode, ConcertId, Entered, Place, QueueEntryId, QueueStatus, Room, RoomChange, RoomCounts, Stock, Timestamp, UserId,
+    Admission, ConcertId, Entered, Place, QueueEntryId, QueueStatus, Room, RoomChange, RoomCounts, Stock, Timestamp, UserId,
 };
-use boxoffice_ports::{Clock, RoomError, RoomTerms, StoreError, Ticked, WaitingRoom};
+use boxoffice_ports::{Clock, PlaceClaim, RoomError, RoomTerms, StoreError, Ticked, WaitingRoom};
 use chrono::TimeDelta;
 use diesel::sql_types::{BigInt, Binary, Nullable, Text};
 use diesel::{Connection, SqliteConnection};
@@ -35,11 +35,6 @@ statements! {
         ON CONFLICT (concert_id, place) DO UPDATE SET status = excluded.status, promoted_at = excluded.promoted_at,
             active_until = excluded.active_until, ended_at = excluded.ended_at
         WHERE id = excluded.id";
-    UpdateAdmission = "UPDATE concerts
-        SET mode = ?, max_active = ?, per_interval_count = ?, per_interval_s = ?, admission_changed_at = ? WHERE id = ?";
-    SelectAdmission -> (Text, BigInt, Nullable<BigInt>, Nullable<BigInt>) =
-        "SELECT mode, max_active, per_interval_count, per_interval_s FROM concerts
-         WHERE id = ? AND admission_changed_at IS NOT NULL";
     SelectEntries -> (BigInt, Binary, Binary, Text, BigInt, Nullable<BigInt>, Nullable<BigInt>, Nullable<BigInt>) =
         "SELECT place, id, user_id, status, joined_at, promoted_at, active_until, ended_at
          FROM queue_entries WHERE concert_id = ? AND (ended_at IS NULL OR ended_at > ?) ORDER BY place";
@@ -182,6 +177,11 @@ impl WaitingRoom for SqliteWaitingRoom {
         self.place(concert, entry).await
     }
 
+    /// Nothing is ever lost while this process runs.
+    async fn restore(&self, concert: ConcertId, claim: PlaceClaim) -> Result<Option<Place>, RoomError> {
+        self.place(concert, claim.entry).await
+    }
+
     async fn leave(&self, concert: ConcertId, entry: QueueEntryId) -> Result<(), RoomError> {
         self.mutate(concert, |room, now, changes| room.leave(entry, now, changes)).await
     }
@@ -203,26 +203,21 @@ impl WaitingRoom for SqliteWaitingRoom {
         self.read(concert, |room, _| room.admission()).await
     }
 
-    async fn set_admission(&self, concert: ConcertId, admission: Admission) -> Result<(), RoomError> {
+    async fn set_admission(&self, concert: ConcertId, was: Admission, to: Admission) -> Result<bool, RoomError> {
         self.current(concert).await?;
         let slot = self.writer.slot().await?;
         let change = |room: &mut Room, now: Timestamp, _: &mut Vec<RoomChange>| {
-            room.set_admission(admission);
-            slot.put(move |session| {
-                let rate = admission.per_interval;
-                let binds = (
-                    admission.mode.word(),
-                    i64::from(admission.max_active),
-                    rate.map(|rate| i64::from(rate.count)),
-                    rate.map(|rate| i64::from(rate.seconds)),
-                    At(now),
-                    concert,
-                );
-                one("concert", run::<UpdateAdmission>(&mut session.conn, binds)?)
-            })
+            if room.admission() != was {
+                return None;
+            }
+            room.set_admission(to);
+            Some(slot.put(move |session| one("concert", write_admission(&mut session.conn, concert, to, now.timestamp_micros())?)))
         };
         let (written, ()) = self.rooms.mutate(concert, change, drop)?;
-        self.durable(concert, written.wait().await)
+        match written {
+            Some(written) => self.durable(concert, written.wait().await).map(|()| true),
+            None => Ok(false),
+        }
     }
 
     async fn counts(&self, concert: ConcertId) -> Result<RoomCounts, RoomError> {
@@ -252,12 +247,10 @@ struct Stored {
     last_place: u64,
 }
 
-type AdmissionColumns = (State<AdmissionMode>, i64, Option<i64>, Option<i64>);
 type EntryColumns = (i64, Id<QueueEntryId>, Id<UserId>, State<QueueStatus>, At, Option<At>, Option<At>, Option<At>);
 
 fn load(conn: &mut SqliteConnection, concert: ConcertId, now: Timestamp) -> Result<Stored, Failure> {
-    let own: Option<AdmissionColumns> = row::<SelectAdmission, _, _>(conn, (concert,))?;
-    let own = own.map(|(mode, max_active, count, seconds)| admission(mode.0, max_active, count, seconds)).transpose()?;
+    let own = own_admission(conn, concert)?.map(|own| own.admission);
     let kept_since = At(now - TimeDelta::seconds(ENDED_KEPT_S));
     let found: Vec<EntryColumns> = rows::<SelectEntries, _, _>(conn, (concert, kept_since))?;
     let entries = found.into_iter().map(|(place, entry, user, status, joined_at, promoted_at, active_until, ended_at)| RoomChange {

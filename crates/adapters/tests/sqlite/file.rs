@@ -69,7 +69,8 @@ async fn restart_keeps_queue_places_and_turns() {
         let (store, room) = place.serve().await;
         let (concert, _) = on_sale(&place, &store.stores()).await;
         open_room(&room, concert).await;
-        room.set_admission(concert, slow).await.expect("set");
+        let was = room.admission(concert).await.expect("an admission");
+        assert!(room.set_admission(concert, was, slow).await.expect("set"));
         let mut entries = Vec::new();
         for user in &users {
             entries.push(room.join(concert, *user, fresh()).await.expect("joined").place.entry);

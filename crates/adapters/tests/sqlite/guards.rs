@@ -239,7 +239,7 @@ async fn admission_is_answered_once_it_is_written() {
     room.open(RoomTerms { concert, sale_starts_at: None, admission: admission() }).await.expect("a room");
     let mut outside = place.outside();
     outside.batch_execute("BEGIN IMMEDIATE").expect("the lock");
-    let call = tokio::time::timeout(std::time::Duration::from_millis(50), room.set_admission(concert, admission()));
+    let call = tokio::time::timeout(std::time::Duration::from_millis(50), room.set_admission(concert, admission(), admission()));
     assert!(call.await.is_err(), "it waits for the other process");
     outside.batch_execute("COMMIT").expect("released");
 }

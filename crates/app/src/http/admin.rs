@@ -131,6 +131,9 @@ impl AdmissionPatch {
     }
 }
 
+/// How often a change is merged anew because somebody else changed the same admission meanwhile.
+const MERGES_MAX: usize = 100;
+
 /// Pause, resume, drain, or change how many are let in; from now on and over restarts.
 #[utoipa::path(patch, path = "/api/v1/admin/concerts/{id}/admission", tag = "admin", request_body = AdmissionPatch,
     responses((status = 200, description = "Its admission from now on", body = AdmissionView)))]
@@ -143,11 +146,15 @@ pub(crate) async fn set_admission(
 ) -> Result<HttpResponse, Problem> {
     Query::none(&request)?;
     let patch: AdmissionPatch = body.parse()?;
-    // One at a time, or of two changes of different fields one would be lost.
-    let _turn = app.patching.lock().await;
-    let admission = patch.merge(app.room.admission(id.0).await?)?;
-    app.room.set_admission(id.0, admission).await?;
-    answer::ok(&AdmissionView::from(admission))
+    // Of two changes of different fields at once none is lost: whoever comes second merges again.
+    for _ in 0..MERGES_MAX {
+        let was = app.room.admission(id.0).await?;
+        let admission = patch.merge(was)?;
+        if app.room.set_admission(id.0, was, admission).await? {
+            return answer::ok(&AdmissionView::from(admission));
+        }
+    }
+    Err(Problem::internal("the admission never stood still"))
 }
 
 #[derive(Serialize, ToSchema)]

@@ -78,8 +78,6 @@ pub struct App {
     pub(crate) seat_pages: seat_pages::SeatPages,
     pub(crate) metrics: metrics::Metrics,
     pub(crate) openapi_json: actix_web::web::Bytes,
-    /// Held while an admission is read, merged and written.
-    pub(crate) patching: tokio::sync::Mutex<()>,
 }
 
 impl std::ops::Deref for App {
@@ -107,8 +105,8 @@ impl App {
         let rate = rate::RateLimit::new(parts.settings.http.requests_per_second_per_user);
         let openapi_json = openapi().to_json().unwrap_or_default().into();
         let metrics = metrics::Metrics::new(parts.stats.clone());
-        let (seat_pages, patching) = (seat_pages::SeatPages::new(), tokio::sync::Mutex::default());
-        Ok(Self { parts, auth, queue_tokens, rate, seat_pages, metrics, openapi_json, patching })
+        let seat_pages = seat_pages::SeatPages::new();
+        Ok(Self { parts, auth, queue_tokens, rate, seat_pages, metrics, openapi_json })
     }
 }
 

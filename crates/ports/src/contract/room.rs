@@ -35,6 +35,7 @@ macro_rules! room_contract {
             sold_out_stops_promotion_and_a_returned_seat_undoes_it
             pausing_draining_and_resuming
             admission_is_kept_when_the_room_is_opened_again
+            admission_is_replaced_only_by_whoever_has_read_it
             turn_ends_at_its_instant_without_a_tick
             leaving_and_paying_end_an_entry
             joining_after_the_end_is_a_new_entry_at_the_end
@@ -110,7 +111,8 @@ impl Hall {
     }
 
     async fn set(&self, admission: Admission) {
-        self.room.set_admission(self.concert, admission).await.expect("an admission");
+        let was = self.room.admission(self.concert).await.expect("an admission");
+        assert!(self.room.set_admission(self.concert, was, admission).await.expect("set"), "nobody else is at it");
     }
 
     /// Moves time to the instant at which this turn ends.
@@ -338,6 +340,16 @@ pub async fn admission_is_kept_when_the_room_is_opened_again(fixture: Fixture) {
     assert_eq!(hall.room.admission(hall.concert).await.expect("an admission"), changed);
     assert_eq!(hall.place(place.entry).await.arrival, 1);
     assert_eq!(hall.tick(PLENTY).await.promoted, 0);
+}
+
+pub async fn admission_is_replaced_only_by_whoever_has_read_it(fixture: Fixture) {
+    let hall = Hall::open(fixture, at_most(5)).await;
+    let (one, other) = (at_most(6), at_most(7));
+    assert!(hall.room.set_admission(hall.concert, at_most(5), one).await.expect("set"));
+    assert!(!hall.room.set_admission(hall.concert, at_most(5), other).await.expect("an answer"), "it is another by now");
+    assert_eq!(hall.room.admission(hall.concert).await.expect("an admission"), one);
+    assert!(hall.room.set_admission(hall.concert, one, other).await.expect("set"));
+    assert_eq!(hall.room.admission(hall.concert).await.expect("an admission"), other);
 }
 
 pub async fn turn_ends_at_its_instant_without_a_tick(fixture: Fixture) {

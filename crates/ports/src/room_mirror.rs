@@ -1,0 +1,51 @@
+use async_trait::async_trait;
+use boxoffice_domain::{Admission, ConcertId, QueueEntryId, Timestamp, UserId};
+
+use crate::StoreError;
+
+/// How far a room had come. Each only ever grows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RoomMark {
+    /// The last place that was given out.
+    pub last_place: u64,
+    /// Every entry up to here was promoted, or had left before its turn came.
+    pub promoted_to: u64,
+    pub served: u64,
+    pub expired: u64,
+    pub left: u64,
+}
+
+/// An entry in its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ActivePlace {
+    pub entry: QueueEntryId,
+    pub user: UserId,
+    pub place: u64,
+    pub promoted_at: Timestamp,
+    pub active_until: Timestamp,
+}
+
+/// An admission that an operator set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnAdmission {
+    pub admission: Admission,
+    /// Of two the one with the higher version is newer.
+    pub version: i64,
+}
+
+/// What a room that keeps its places in memory elsewhere leaves in the ledger's database, to be rebuilt from. What an
+/// operator set is the truth here, and a copy there.
+#[cfg_attr(feature = "mock", mockall::automock)]
+#[async_trait]
+pub trait RoomMirror: Send + Sync {
+    /// In one transaction: the mark, of which the higher numbers stay; entries whose turn began, or is longer; entries
+    /// whose turn ended.
+    async fn save(&self, concert: ConcertId, mark: RoomMark, began: Vec<ActivePlace>, ended: Vec<QueueEntryId>) -> Result<(), StoreError>;
+    /// What was saved last, with every entry that is still in its turn; `None` when nothing was.
+    async fn load(&self, concert: ConcertId) -> Result<Option<(RoomMark, Vec<ActivePlace>)>, StoreError>;
+    /// `None` while the admission is the one the room was opened with.
+    async fn admission(&self, concert: ConcertId) -> Result<Option<OwnAdmission>, StoreError>;
+    /// Replaces `was`, or the one the room was opened with, by `to`. `None`, and nothing is changed, when it is another
+    /// by now, or when there is no such concert.
+    async fn set_admission(&self, concert: ConcertId, was: Admission, to: Admission) -> Result<Option<OwnAdmission>, StoreError>;
+}

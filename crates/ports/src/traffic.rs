@@ -1,0 +1,39 @@
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What adapters send over the wire, counted for whoever compares strategies. Read for display alone.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    statements: AtomicU64,
+    commits: AtomicU64,
+    redis_commands: AtomicU64,
+}
+
+/// The counts at one instant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TrafficCounts {
+    /// Statements sent to the ledger's database, BEGIN and COMMIT included.
+    pub statements: u64,
+    /// Transactions that wrote and were committed.
+    pub commits: u64,
+    /// Commands sent to Redis, scripts and publications counted as one each.
+    pub redis_commands: u64,
+}
+
+impl Traffic {
+    pub fn statements(&self, count: u64) {
+        self.statements.fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub fn commit(&self) {
+        self.commits.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn redis_commands(&self, count: u64) {
+        self.redis_commands.fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub fn counts(&self) -> TrafficCounts {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        TrafficCounts { statements: read(&self.statements), commits: read(&self.commits), redis_commands: read(&self.redis_commands) }
+    }
+}

@@ -1,0 +1,2 @@
+DROP TABLE mirrored_places;
+DROP TABLE mirrored_rooms;
