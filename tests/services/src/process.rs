@@ -1,0 +1,103 @@
+//! A server as a process that cannot outlive this one.
+//!
+//! Between the two stands a shell that starts the server and then waits on its standard input, which is a pipe from
+//! here: when this process ends, in whatever way, the pipe closes, and the shell ends the server and removes its folder.
+
+use anyhow::{Context, Result, bail};
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// How long a server may take to start or to end.
+const PATIENCE: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(10);
+
+/// Arguments: folder, then the server's command. A line on standard input kills the server and leaves its folder; the
+/// end of it removes the folder too.
+const GUARD: &str = r#"
+trap '' INT TERM HUP
+folder=$1; shift
+"$@" >>"$folder/log" 2>&1 &
+pid=$!
+echo "$pid"
+if read -r _; then kill -9 "$pid"; wait "$pid"; exit 0; fi
+kill -9 "$pid"; wait "$pid"
+for _ in 1 2 3 4 5; do rm -rf "$folder" && break; sleep 0.2; done
+"#;
+
+pub(crate) struct Guarded {
+    shell: Child,
+    pid: u32,
+}
+
+impl Guarded {
+    /// Starts `command` with its output appended to `folder/log`. `folder` goes with it.
+    pub(crate) fn start(folder: &Path, command: &[String]) -> Result<Self> {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", GUARD, "sh"]).arg(folder).args(command);
+        let mut shell = shell.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().context("a shell")?;
+        let mut line = String::new();
+        BufReader::new(shell.stdout.take().context("no standard output")?).read_line(&mut line)?;
+        let pid = line.trim().parse().with_context(|| format!("{command:?} was not started"))?;
+        Ok(Self { shell, pid })
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// `kill -9`; the folder stays. Its children notice by themselves, or are killed by whoever knows them.
+    pub(crate) fn kill(mut self) -> Result<()> {
+        // A shell that has gone has done it.
+        let _ = self.shell.stdin.take().map(|mut stdin| stdin.write_all(b"kill\n"));
+        self.shell.wait()?;
+        Ok(())
+    }
+
+    /// Sends a signal to the server and to its children.
+    pub(crate) fn signal(&self, signal: &str) -> Result<()> {
+        let pid = self.pid;
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        // A child may end at any moment, the server itself must be there.
+        let script = format!("for child in {children}; do kill -{signal} $child 2>/dev/null; done; kill -{signal} {pid}");
+        let status = Command::new("sh").args(["-c", &script]).status()?;
+        if status.success() { Ok(()) } else { bail!("{pid} could not be signalled") }
+    }
+}
+
+/// A port that was free a moment ago.
+pub(crate) fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+/// A temporary folder that this process does not remove: its guard does.
+pub(crate) fn folder(prefix: &str) -> Result<PathBuf> {
+    Ok(tempfile::Builder::new().prefix(prefix).tempdir()?.keep())
+}
+
+/// Waits until `ready` says yes.
+pub(crate) fn wait_until(what: &str, folder: &Path, mut ready: impl FnMut() -> bool) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while !ready() {
+        if Instant::now() > deadline {
+            let log = std::fs::read_to_string(folder.join("log")).unwrap_or_default();
+            let end: Vec<_> = log.lines().rev().take(10).collect();
+            bail!("{what} did not come within {} s: {end:?}", PATIENCE.as_secs());
+        }
+        sleep(POLL);
+    }
+    Ok(())
+}
+
+/// Runs a command to its end; what it printed, or why it failed.
+pub(crate) fn run(command: &[String]) -> Result<String> {
+    let (program, arguments) = command.split_first().context("no command")?;
+    let output = Command::new(program).args(arguments).stdin(Stdio::null()).output().with_context(|| program.clone())?;
+    if !output.status.success() {
+        bail!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
