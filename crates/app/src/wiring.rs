@@ -11,7 +11,6 @@ use crate::http::{self, App, Bound};
 use crate::season::{self, SeasonError};
 use actix_web::dev::ServerHandle;
 use actix_web::web::Data;
-use boxoffice_adapters::clock::SystemIds;
 use boxoffice_adapters::memory::{MemoryLock, MemoryStore, MemoryWaitingRoom};
 #[cfg(feature = "sqlite")]
 use boxoffice_adapters::sqlite::{self, SqliteOptions, SqliteStore};
@@ -28,14 +27,14 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
-pub use boxoffice_adapters::clock::SystemClock;
+pub use boxoffice_adapters::clock::{SystemClock, SystemIds};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error(transparent)]
     Settings(#[from] crate::config::ConfigError),
-    #[error("store.backend = \"sqlite\" needs a build with the feature `sqlite`")]
-    NoSqlite,
+    #[error("{key} = \"{name}\" needs a build with the feature `{feature}`")]
+    Lacking { key: &'static str, name: &'static str, feature: &'static str },
     /// For commands that work on what a server left, or beside it.
     #[error("store.backend = \"memory\" keeps nothing outside the server's own process")]
     NothingKept,
@@ -65,10 +64,19 @@ pub struct Running {
     pub stores: Stores,
     pub room: Arc<dyn WaitingRoom>,
     pub stats: Arc<Stats>,
+    pub executors: Executors,
     background: Background,
     handle: ServerHandle,
     server: JoinHandle<io::Result<()>>,
     _open: Open,
+}
+
+/// What HTTP hands its commands to, one for each class.
+#[derive(Clone)]
+pub struct Executors {
+    pub seat: Arc<dyn Executor>,
+    pub wallet: Arc<dyn Executor>,
+    pub payment: Arc<dyn Executor>,
 }
 
 /// Starts a server on `settings`, which are checked first.
@@ -82,7 +90,9 @@ pub async fn start(settings: Settings, clock: Arc<SystemClock>) -> Result<Runnin
     let engine = Engine::new(&open, &settings, clock.clone());
     let background = Background::start(engine.background_parts(), engine.background_settings(&settings));
     let background = background.await.map_err(StartError::Background)?;
-    let (server, address) = match bind(&engine, &settings).await {
+    let parts = engine.http_parts(&settings);
+    let executors = Executors { seat: parts.seat.clone(), wallet: parts.wallet.clone(), payment: parts.payment.clone() };
+    let (server, address) = match bind(parts).await {
         Ok(Bound { server, addresses }) => (server, addresses.first().copied().unwrap_or(settings.http.listen)),
         Err(error) => {
             background.stop().await;
@@ -93,12 +103,13 @@ pub async fn start(settings: Settings, clock: Arc<SystemClock>) -> Result<Runnin
     let handle = server.handle();
     let server = tokio::spawn(server);
     let Engine { stores, room, stats, .. } = engine;
-    Ok(Running { address, settings, clock, stores, room, stats, background, handle, server, _open: open })
+    Ok(Running { address, settings, clock, stores, room, stats, executors, background, handle, server, _open: open })
 }
 
-async fn bind(engine: &Engine, settings: &Arc<Settings>) -> Result<Bound, StartError> {
-    let app = App::build(engine.http_parts(settings)).await?;
-    http::bind(Data::new(app)).map_err(|source| StartError::Bind { listen: settings.http.listen, source })
+async fn bind(parts: http::Parts) -> Result<Bound, StartError> {
+    let listen = parts.settings.http.listen;
+    let app = App::build(parts).await?;
+    http::bind(Data::new(app)).map_err(|source| StartError::Bind { listen, source })
 }
 
 impl Running {
@@ -123,12 +134,12 @@ fn announce(settings: &Settings, address: SocketAddr) {
     let Settings { store, queue, strategy, .. } = settings;
     tracing::info!(
         %address,
-        store = ?store.backend,
-        store.path = %store.sqlite_path.display(),
-        queue = ?queue.backend,
-        strategy.seat = ?strategy.seat,
-        strategy.wallet = ?strategy.wallet,
-        strategy.payment = ?strategy.payment,
+        store = store.backend.name(),
+        store.place = store.place(),
+        queue = queue.backend.name(),
+        strategy.seat = strategy.seat.name(),
+        strategy.wallet = strategy.wallet.name(),
+        strategy.payment = strategy.payment.name(),
         auth.mode = ?settings.auth.mode,
         "serving"
     );
@@ -222,10 +233,10 @@ impl Engine {
         let (ledger, policy, stats) = (self.ledger.clone(), self.policy.clone(), self.stats.clone());
         let inner: Arc<dyn Executor> = match name {
             StrategyName::Combining => {
-                let (lanes, batch_max, queue_max) = (strategy.lanes, strategy.batch_max, strategy.queue_max);
+                let (lanes, batch_max, queue_max) = (settings.lane_count(), strategy.batch_max, strategy.queue_max);
                 Combining::start(ledger, policy, CombiningSettings { lanes, batch_max, queue_max, wait }, stats)
             }
-            StrategyName::Memory => Locked::new(Arc::new(MemoryLock::new()), ledger, policy, wait, stats),
+            _ => Locked::new(Arc::new(MemoryLock::new()), ledger, policy, wait, stats),
         };
         SingleFlight::new(inner, self.clock.clone(), wait)
     }
@@ -257,12 +268,14 @@ async fn open(settings: &Settings, clock: Arc<SystemClock>) -> Result<Open, Star
             Ok(Open { stores, room: Arc::new(MemoryWaitingRoom::new(clock, active_ttl_s)), _serving: None })
         }
         #[cfg(not(feature = "sqlite"))]
-        StoreBackend::Sqlite => Err(StartError::NoSqlite),
+        StoreBackend::Sqlite => Err(lacking_store(StoreBackend::Sqlite)),
+        StoreBackend::Postgres => Err(lacking_store(StoreBackend::Postgres)),
         #[cfg(feature = "sqlite")]
         StoreBackend::Sqlite => {
             let serving = sqlite::lock_for_serving(&settings.store.sqlite_path).map_err(store_error(settings))?;
             let store = open_sqlite(settings, clock.clone()).await?;
             let room = match settings.queue.backend {
+                QueueBackend::Redis => return Err(lacking_queue(QueueBackend::Redis)),
                 QueueBackend::Store => store.waiting_room(active_ttl_s).await.map_err(|error| StartError::Room(error.into()))?,
                 QueueBackend::Memory => Arc::new(MemoryWaitingRoom::new(clock, active_ttl_s)),
             };
@@ -271,12 +284,23 @@ async fn open(settings: &Settings, clock: Arc<SystemClock>) -> Result<Open, Star
     }
 }
 
+/// A backend is refused by builds that lack the feature of its name.
+fn lacking_store(backend: StoreBackend) -> StartError {
+    StartError::Lacking { key: "store.backend", name: backend.name(), feature: backend.name() }
+}
+
+#[cfg(feature = "sqlite")]
+fn lacking_queue(backend: QueueBackend) -> StartError {
+    StartError::Lacking { key: "queue.backend", name: backend.name(), feature: backend.name() }
+}
+
 /// Brings the schema up to date; says which migrations that took.
 pub async fn migrate(settings: &Settings) -> Result<Vec<String>, StartError> {
     match settings.store.backend {
         StoreBackend::Memory => Err(StartError::NothingKept),
         #[cfg(not(feature = "sqlite"))]
-        StoreBackend::Sqlite => Err(StartError::NoSqlite),
+        StoreBackend::Sqlite => Err(lacking_store(StoreBackend::Sqlite)),
+        StoreBackend::Postgres => Err(lacking_store(StoreBackend::Postgres)),
         #[cfg(feature = "sqlite")]
         StoreBackend::Sqlite => sqlite::migrate(&settings.store.sqlite_path).map_err(store_error(settings)),
     }
@@ -287,7 +311,8 @@ pub async fn open_stores(settings: &Settings) -> Result<Stores, StartError> {
     match settings.store.backend {
         StoreBackend::Memory => Err(StartError::NothingKept),
         #[cfg(not(feature = "sqlite"))]
-        StoreBackend::Sqlite => Err(StartError::NoSqlite),
+        StoreBackend::Sqlite => Err(lacking_store(StoreBackend::Sqlite)),
+        StoreBackend::Postgres => Err(lacking_store(StoreBackend::Postgres)),
         #[cfg(feature = "sqlite")]
         StoreBackend::Sqlite => Ok(open_sqlite(settings, Arc::new(SystemClock::default())).await?.stores()),
     }
@@ -309,7 +334,7 @@ async fn open_sqlite(settings: &Settings, clock: Arc<SystemClock>) -> Result<Arc
     if settings.store.migrate_on_start {
         migrate(settings).await?;
     }
-    let options = SqliteOptions { path: settings.store.sqlite_path.clone(), readers: settings.store.connections };
+    let options = SqliteOptions { path: settings.store.sqlite_path.clone(), readers: settings.store.connection_count() };
     SqliteStore::open(options, clock).map_err(store_error(settings))
 }
 

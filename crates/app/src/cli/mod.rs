@@ -69,7 +69,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 
 async fn migrate(settings: &Settings, json: bool) -> anyhow::Result<ExitCode> {
     let applied = wiring::migrate(settings).await?;
-    let path = settings.store.sqlite_path.display();
+    let path = settings.store.place();
     let text = match applied.as_slice() {
         _ if json => serde_json::json!({ "applied": applied }).to_string(),
         [] => format!("{path}: the schema was up to date"),

@@ -1,6 +1,6 @@
 //! What types cannot say of a configuration: ranges, and settings that exclude one another.
 
-use super::{AuthMode, JwtAlgorithm, QueueKey, Settings, StoreBackend};
+use super::{AuthMode, JwtAlgorithm, QueueBackend, QueueKey, SecretUrl, Settings, StoreBackend, StrategyName};
 use boxoffice_domain::admission::{INTERVAL_S_MAX, MAX_ACTIVE_MAX};
 use boxoffice_domain::concert::Fault;
 use std::collections::HashSet;
@@ -10,6 +10,16 @@ use std::ops::RangeInclusive;
 const SECRET_BYTES_MIN: usize = 32;
 /// The largest integer that every JSON reader understands exactly, and so the highest balance.
 const BALANCE_MAX: i64 = (1 << 53) - 1;
+/// A lease is renewed at a third of its time, so a shorter one would be lost to a pause of the scheduler.
+const LEASE_MS_MIN: i64 = 200;
+/// How long a lock may stay behind when whoever had it died.
+const LEASE_MS_MAX: i64 = 120_000;
+/// Redlock takes the clocks' drift and the way to every node off a lease.
+const REDLOCK_LEASE_MS_MIN: u64 = 2_000;
+/// With fewer nodes a majority is all of them: worse than one.
+const REDLOCK_NODES_MIN: usize = 3;
+/// Addresses in one list, at most.
+const URLS_MAX: usize = 64;
 /// The longest name of a queue key, characters; it is part of every queue token.
 const KID_MAX: usize = 32;
 
@@ -18,6 +28,8 @@ pub(super) fn faults(settings: &Settings) -> Vec<Fault> {
     let mut faults = Faults(Vec::new());
     faults.ranges(settings);
     faults.money(settings);
+    faults.store(settings);
+    faults.redis(settings);
     faults.exclusions(settings);
     faults.auth(settings);
     faults.0
@@ -41,10 +53,11 @@ impl Faults {
         self.range("http.workers", http.workers, 0..=1_024);
         self.range("http.max_body_bytes", http.max_body_bytes, 1_024..=1 << 30);
         self.range("http.requests_per_second_per_user", http.requests_per_second_per_user, 0..=1_000_000);
-        self.range("store.connections", store.connections, 1..=64);
+        self.range("store.connections", store.connections, 0..=256);
         self.range("strategy.wait_ms", strategy.wait_ms, 1..=60_000);
         self.range("strategy.batch_max", strategy.batch_max, 1..=10_000);
-        self.range("strategy.lanes", strategy.lanes, 1..=64);
+        self.range("strategy.lanes", strategy.lanes, 0..=64);
+        self.range("strategy.lease_ms", strategy.lease_ms, LEASE_MS_MIN..=LEASE_MS_MAX);
         self.range("strategy.queue_max", strategy.queue_max, 1..=1_000_000);
         self.range("reward.percent", settings.reward.percent, 0..=100);
         self.range("hold.ttl_s", hold.ttl_s, 1..=86_400);
@@ -72,16 +85,64 @@ impl Faults {
         }
     }
 
-    fn exclusions(&mut self, settings: &Settings) {
-        let Settings { http, store, strategy, admission, auth, .. } = settings;
-        if store.backend == StoreBackend::Sqlite {
-            if store.sqlite_path.as_os_str().is_empty() {
-                self.add("store.sqlite_path", "must name a file");
+    fn store(&mut self, settings: &Settings) {
+        let Settings { store, strategy, .. } = settings;
+        match store.backend {
+            StoreBackend::Sqlite => {
+                if store.sqlite_path.as_os_str().is_empty() {
+                    self.add("store.sqlite_path", "must name a file");
+                }
+                if strategy.lanes > 1 {
+                    self.add("strategy.lanes", "must be 0 or 1 with store.backend = \"sqlite\", which has one writer");
+                }
             }
-            if strategy.lanes > 1 {
-                self.add("strategy.lanes", "must be 1 with store.backend = \"sqlite\", which has one writer");
+            StoreBackend::Postgres if !matches!(store.postgres_url.scheme(), Some("postgres" | "postgresql")) => {
+                self.add("store.postgres_url", "must be a postgres:// address with store.backend = \"postgres\"");
+            }
+            StoreBackend::Postgres | StoreBackend::Memory => {}
+        }
+    }
+
+    fn redis(&mut self, settings: &Settings) {
+        let Settings { queue, redis, strategy, .. } = settings;
+        self.addresses("redis.urls", &redis.urls);
+        self.addresses("redis.redlock_nodes", &redis.redlock_nodes);
+        if redis.urls.is_empty() {
+            if queue.backend == QueueBackend::Redis {
+                self.add("redis.urls", "must name a Redis with queue.backend = \"redis\"");
+            }
+            if let Some((key, name)) = strategy.classes().into_iter().find(|(_, name)| name.locks_in_redis()) {
+                self.add("redis.urls", format!("must name a Redis with {key} = \"{}\"", name.name()));
             }
         }
+        if let Some((key, _)) = strategy.classes().into_iter().find(|(_, name)| *name == StrategyName::Redlock) {
+            if redis.redlock_nodes.len() < REDLOCK_NODES_MIN {
+                let reason = format!("must name at least {REDLOCK_NODES_MIN} nodes, best an odd number, with {key} = \"redlock\"");
+                self.add("redis.redlock_nodes", reason);
+            }
+            if strategy.lease_ms < REDLOCK_LEASE_MS_MIN {
+                self.add("strategy.lease_ms", format!("must be at least {REDLOCK_LEASE_MS_MIN} with {key} = \"redlock\""));
+            }
+        }
+    }
+
+    /// Names each by its position alone: it may hold a password.
+    fn addresses(&mut self, key: &str, urls: &[SecretUrl]) {
+        if urls.len() > URLS_MAX {
+            self.add(key, format!("must be at most {URLS_MAX} addresses"));
+        }
+        let mut seen = HashSet::new();
+        for (at, url) in urls.iter().enumerate() {
+            if url.scheme().is_none() {
+                self.add(&format!("{key}[{at}]"), "must be an address such as \"redis://127.0.0.1:6379\"");
+            } else if !seen.insert(url.expose()) {
+                self.add(&format!("{key}[{at}]"), "stands there twice");
+            }
+        }
+    }
+
+    fn exclusions(&mut self, settings: &Settings) {
+        let Settings { http, admission, auth, .. } = settings;
         if (admission.per_interval_count == 0) != (admission.per_interval_s == 0) {
             self.add("admission.per_interval_count", "must be set together with admission.per_interval_s, or both be 0");
         }
@@ -162,8 +223,25 @@ mod tests {
         for (assignment, key) in [
             ("http.workers=2000", "http.workers"),
             ("http.max_body_bytes=1", "http.max_body_bytes"),
-            ("store.connections=0", "store.connections"),
+            ("store.connections=257", "store.connections"),
             ("store.sqlite_path=", "store.sqlite_path"),
+            ("store.backend=postgres", "store.postgres_url"),
+            ("store.backend=postgres;store.postgres_url=db/shop", "store.postgres_url"),
+            ("queue.backend=redis", "redis.urls"),
+            ("strategy.seat=simple", "redis.urls"),
+            ("strategy.wallet=spin", "redis.urls"),
+            ("strategy.payment=pubsub", "redis.urls"),
+            ("redis.urls=[\"127.0.0.1\"]", "redis.urls[0]"),
+            ("redis.urls=[\"redis://a\",\"redis://a\"]", "redis.urls[1]"),
+            ("redis.redlock_nodes=[\"a\"]", "redis.redlock_nodes[0]"),
+            ("strategy.seat=redlock", "redis.redlock_nodes"),
+            ("strategy.seat=redlock;redis.redlock_nodes=[\"redis://a\",\"redis://b\"]", "redis.redlock_nodes"),
+            (
+                "strategy.seat=redlock;strategy.lease_ms=1999;redis.redlock_nodes=[\"redis://a\",\"redis://b\",\"redis://c\"]",
+                "strategy.lease_ms",
+            ),
+            ("strategy.lease_ms=199", "strategy.lease_ms"),
+            ("strategy.lease_ms=120001", "strategy.lease_ms"),
             ("strategy.wait_ms=0", "strategy.wait_ms"),
             ("strategy.batch_max=0", "strategy.batch_max"),
             ("strategy.lanes=2", "strategy.lanes"),
@@ -199,6 +277,10 @@ mod tests {
             "http.listen=0.0.0.0:8080;auth.dev_force=true",
             "http.listen=[::1]:0",
             "store.backend=memory;strategy.lanes=4",
+            "store.backend=postgres;store.postgres_url=postgres://db/shop;strategy.lanes=4;queue.backend=memory;strategy.seat=memory",
+            "strategy.seat=pessimistic;strategy.wallet=optimistic",
+            "queue.backend=redis;strategy.seat=simple;strategy.lease_ms=200;redis.urls=[\"redis://:pw@a:1/0\"]",
+            "strategy.seat=redlock;redis.redlock_nodes=[\"redis://a\",\"redis://b\",\"redis://c\"]",
             "admission.per_interval_count=5;admission.per_interval_s=1",
             "auth.queue_keys=[\"a:QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVowMTIzNDU\"]",
             "telemetry.log=warn,boxoffice=debug",
@@ -208,12 +290,34 @@ mod tests {
     }
 
     #[test]
+    fn what_is_left_to_the_store_fits_it() {
+        let counts = |set: &[&str]| {
+            let settings = load(&Layers { set: set.iter().map(|key| (*key).to_owned()).collect(), ..Layers::default() }).unwrap();
+            (settings.lane_count(), settings.store.connection_count())
+        };
+        let postgres = ["store.backend=postgres", "store.postgres_url=postgres://db/shop"];
+        let (lanes, connections) = counts(&postgres);
+        assert!((1..=4).contains(&lanes) && connections == 16, "{lanes} lanes, {connections} connections");
+        assert_eq!(counts(&[]), (1, 4));
+        assert_eq!(counts(&[postgres[0], postgres[1], "strategy.lanes=7", "store.connections=9"]), (7, 9));
+    }
+
+    #[test]
     fn secrets_are_hidden_wherever_settings_are_printed() {
         let secret = "0123456789abcdef0123456789abcdef";
-        let set = vec![format!("auth.hs256_secret={secret}"), "auth.queue_keys=[\"a:QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVowMTIzNDU\"]".into()];
+        let set = vec![
+            format!("auth.hs256_secret={secret}"),
+            "auth.queue_keys=[\"a:QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVowMTIzNDU\"]".into(),
+            "store.postgres_url=postgres://ann:pa55@db/shop".into(),
+            "redis.urls=[\"redis://:pa55@a\"]".into(),
+            "redis.redlock_nodes=[\"redis://:pa55@b\"]".into(),
+        ];
         let settings = load(&Layers { set, ..Layers::default() }).unwrap();
         for printed in [format!("{settings:?}"), toml::to_string(&settings).unwrap(), serde_json::to_string(&settings).unwrap()] {
-            assert!(!printed.contains(secret) && !printed.contains("QUJD") && printed.contains("(hidden)"), "{printed}");
+            assert!(
+                !printed.contains(secret) && !printed.contains("QUJD") && !printed.contains("pa55") && printed.contains("(hidden)"),
+                "{printed}"
+            );
         }
     }
 }

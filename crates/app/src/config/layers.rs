@@ -168,7 +168,7 @@ mod tests {
         };
         let strategy = layers.merge().unwrap().strategy;
         assert_eq!((strategy.wait_ms, strategy.batch_max, strategy.queue_max), (1, 20, 300));
-        assert_eq!((strategy.seat, strategy.wallet, strategy.lanes), (StrategyName::Memory, StrategyName::Combining, 1));
+        assert_eq!((strategy.seat, strategy.wallet, strategy.lanes), (StrategyName::Memory, StrategyName::Combining, 0));
     }
 
     #[test]
@@ -197,8 +197,12 @@ mod tests {
         for (assignment, wanted) in [
             ("strategy.sea=combining", &["strategy.sea", "seat"][..]),
             ("strategies.seat=combining", &["strategies.seat", "strategy"]),
-            ("strategy.seat=redlock", &["strategy.seat", "redlock", "combining", "memory"]),
-            ("store.backend=postgres", &["store.backend", "sqlite", "memory"]),
+            (
+                "strategy.seat=fastest",
+                &["strategy.seat", "fastest", "combining", "simple", "spin", "pubsub", "redlock", "pessimistic", "optimistic", "memory"],
+            ),
+            ("store.backend=mysql", &["store.backend", "sqlite", "postgres", "memory"]),
+            ("queue.backend=kafka", &["queue.backend", "store", "redis", "memory"]),
             ("admission.max_active=auto", &["admission.max_active", "u32"]),
             ("admission.adaptive=true", &["admission.adaptive", "unknown"]),
             ("hold.ttl_s=4294967297", &["hold.ttl_s", "4294967297"]),

@@ -5,16 +5,18 @@
 //!
 //! # Layout
 //!
-//! * [`settings`]: the typed sections, and what the domain makes of them.
+//! * [`settings`]: the typed sections, and what the domain makes of them; [`values`]: switches and secrets.
 //! * [`layers`]: where values come from and which one wins.
 //! * [`check`]: the ranges, and which settings exclude one another.
 
 mod check;
 mod layers;
 mod settings;
+mod values;
 
 pub use layers::{DEFAULTS, Layers};
 pub use settings::*;
+pub use values::{Secret, SecretUrl, Switch};
 
 use boxoffice_domain::concert::Fault;
 use std::fmt;

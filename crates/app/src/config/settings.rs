@@ -1,14 +1,22 @@
 //! The sections of the configuration, typed. What each key means is said in `deploy/boxoffice.toml`.
 
+use super::values::{Secret, SecretUrl, Switch};
 use boxoffice_domain::money::Money;
 use boxoffice_domain::{Admission, AdmissionMode, PerInterval, Policy};
-use serde::de::{self, Deserializer, Visitor};
-use serde::{Deserialize, Serialize, Serializer};
-use std::fmt;
+use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+/// Readers of an SQLite file, unless it is said otherwise.
+const SQLITE_READERS: usize = 4;
+/// Connections of one instance to PostgreSQL beside those of the lanes, unless it is said otherwise: several instances
+/// fit into the 100 that a server allows by default.
+const POSTGRES_CONNECTIONS: usize = 16;
+/// Lanes on PostgreSQL, unless it is said otherwise: at most so many, and no more than cores. More gain nothing, and a
+/// hot row that meets two connections is slower than with one.
+const POSTGRES_LANES_MAX: usize = 4;
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -16,6 +24,7 @@ pub struct Settings {
     pub http: HttpSettings,
     pub store: StoreSettings,
     pub queue: QueueSettings,
+    pub redis: RedisSettings,
     pub strategy: StrategySettings,
     pub events: EventsSettings,
     pub money: MoneySettings,
@@ -42,15 +51,31 @@ pub struct HttpSettings {
 
 impl HttpSettings {
     pub fn worker_count(&self) -> usize {
-        if self.workers > 0 { self.workers } else { std::thread::available_parallelism().map_or(1, NonZero::get) }
+        if self.workers > 0 { self.workers } else { cores() }
     }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZero::get)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StoreBackend {
     Sqlite,
+    Postgres,
     Memory,
+}
+
+impl StoreBackend {
+    /// As it is configured.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sqlite => "sqlite",
+            Self::Postgres => "postgres",
+            Self::Memory => "memory",
+        }
+    }
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -58,9 +83,31 @@ pub enum StoreBackend {
 pub struct StoreSettings {
     pub backend: StoreBackend,
     pub sqlite_path: PathBuf,
-    /// Connections that read, beside the one that writes.
+    pub postgres_url: SecretUrl,
+    /// 0: as many as suit the store. Ask [`StoreSettings::connection_count`].
     pub connections: usize,
     pub migrate_on_start: bool,
+}
+
+impl StoreSettings {
+    /// SQLite: connections that read, beside the one that writes. PostgreSQL: connections of one instance beside those
+    /// of the lanes, for reads and for commands that go one by one.
+    pub fn connection_count(&self) -> usize {
+        match (self.connections, self.backend) {
+            (0, StoreBackend::Postgres) => POSTGRES_CONNECTIONS,
+            (0, StoreBackend::Sqlite | StoreBackend::Memory) => SQLITE_READERS,
+            (count, _) => count,
+        }
+    }
+
+    /// Where the store is, without passwords.
+    pub fn place(&self) -> String {
+        match self.backend {
+            StoreBackend::Sqlite => self.sqlite_path.display().to_string(),
+            StoreBackend::Postgres => self.postgres_url.masked(),
+            StoreBackend::Memory => "this process".to_owned(),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -68,7 +115,19 @@ pub struct StoreSettings {
 pub enum QueueBackend {
     /// Wherever the store keeps its rows.
     Store,
+    Redis,
     Memory,
+}
+
+impl QueueBackend {
+    /// As it is configured.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Store => "store",
+            Self::Redis => "redis",
+            Self::Memory => "memory",
+        }
+    }
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -77,11 +136,50 @@ pub struct QueueSettings {
     pub backend: QueueBackend,
 }
 
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct RedisSettings {
+    /// One node, the Sentinels of one, or nodes of a cluster; empty: no Redis.
+    pub urls: Vec<SecretUrl>,
+    /// Nodes that know nothing of one another.
+    pub redlock_nodes: Vec<SecretUrl>,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StrategyName {
     Combining,
+    Simple,
+    Spin,
+    Pubsub,
+    Redlock,
+    Pessimistic,
+    Optimistic,
     Memory,
+}
+
+impl StrategyName {
+    pub const ALL: [Self; 8] =
+        [Self::Combining, Self::Simple, Self::Spin, Self::Pubsub, Self::Redlock, Self::Pessimistic, Self::Optimistic, Self::Memory];
+
+    /// As it is configured.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Combining => "combining",
+            Self::Simple => "simple",
+            Self::Spin => "spin",
+            Self::Pubsub => "pubsub",
+            Self::Redlock => "redlock",
+            Self::Pessimistic => "pessimistic",
+            Self::Optimistic => "optimistic",
+            Self::Memory => "memory",
+        }
+    }
+
+    /// Whether its locks are kept in the one Redis of `redis.urls`.
+    pub fn locks_in_redis(self) -> bool {
+        matches!(self, Self::Simple | Self::Spin | Self::Pubsub)
+    }
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -91,7 +189,9 @@ pub struct StrategySettings {
     pub wallet: StrategyName,
     pub payment: StrategyName,
     pub wait_ms: u64,
+    pub lease_ms: u64,
     pub batch_max: usize,
+    /// 0: as many as the store can use. Ask [`Settings::lane_count`].
     pub lanes: usize,
     pub queue_max: usize,
 }
@@ -99,6 +199,15 @@ pub struct StrategySettings {
 impl StrategySettings {
     pub fn wait(&self) -> Duration {
         Duration::from_millis(self.wait_ms)
+    }
+
+    pub fn lease(&self) -> Duration {
+        Duration::from_millis(self.lease_ms)
+    }
+
+    /// Each class of operations, as its key is called, with its strategy.
+    pub fn classes(&self) -> [(&'static str, StrategyName); 3] {
+        [("strategy.seat", self.seat), ("strategy.wallet", self.wallet), ("strategy.payment", self.payment)]
     }
 }
 
@@ -276,6 +385,15 @@ impl Settings {
         Admission { mode: AdmissionMode::Running, max_active, per_interval }
     }
 
+    /// Commits that `combining` has in flight at once.
+    pub fn lane_count(&self) -> usize {
+        match (self.strategy.lanes, self.store.backend) {
+            (0, StoreBackend::Postgres) => cores().min(POSTGRES_LANES_MAX),
+            (0, StoreBackend::Sqlite | StoreBackend::Memory) => 1,
+            (lanes, _) => lanes,
+        }
+    }
+
     /// Whether users may charge their own wallets.
     pub fn self_charge(&self) -> bool {
         self.wallet.self_charge.resolve(self.auth.mode == AuthMode::Dev)
@@ -284,95 +402,5 @@ impl Settings {
     /// Whether an empty store is filled with the demo season.
     pub fn demo_season(&self) -> bool {
         self.demo.season.resolve(self.auth.mode == AuthMode::Dev && self.store.backend == StoreBackend::Sqlite)
-    }
-}
-
-/// On, off, or whatever fits the rest of the configuration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Switch {
-    Auto,
-    On,
-    Off,
-}
-
-impl Switch {
-    pub fn resolve(self, auto: bool) -> bool {
-        match self {
-            Self::Auto => auto,
-            Self::On => true,
-            Self::Off => false,
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Switch {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Names;
-        impl Visitor<'_> for Names {
-            type Value = Switch;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("true, false or \"auto\"")
-            }
-
-            fn visit_bool<E: de::Error>(self, on: bool) -> Result<Switch, E> {
-                Ok(if on { Switch::On } else { Switch::Off })
-            }
-
-            fn visit_str<E: de::Error>(self, name: &str) -> Result<Switch, E> {
-                match name {
-                    "auto" => Ok(Switch::Auto),
-                    "true" => Ok(Switch::On),
-                    "false" => Ok(Switch::Off),
-                    _ => Err(E::invalid_value(de::Unexpected::Str(name), &self)),
-                }
-            }
-        }
-        deserializer.deserialize_any(Names)
-    }
-}
-
-impl Serialize for Switch {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Auto => serializer.serialize_str("auto"),
-            Self::On => serializer.serialize_bool(true),
-            Self::Off => serializer.serialize_bool(false),
-        }
-    }
-}
-
-/// A value that is never printed: not by `Debug`, not by `boxoffice config`.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
-pub struct Secret(String);
-
-impl Secret {
-    pub fn new(value: impl Into<String>) -> Self {
-        Self(value.into())
-    }
-
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    fn mask(&self) -> &'static str {
-        if self.0.is_empty() { "" } else { "(hidden)" }
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.mask())
-    }
-}
-
-impl Serialize for Secret {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.mask())
     }
 }

@@ -19,7 +19,6 @@ use super::answer;
 use super::body::Body;
 use super::params::Query;
 use super::problem::{Code, Problem};
-use crate::config::{QueueBackend, StoreBackend, StrategyName};
 
 /// The longest name of a user of development mode, characters.
 const NAME_MAX: usize = 200;
@@ -117,25 +116,11 @@ pub(crate) async fn ready(app: Data<App>) -> Result<HttpResponse, Problem> {
     let (store, queue) = tokio::join!(store, queue);
     let status = if store.ok && queue.ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let settings = &app.settings;
-    let strategy = |name| match name {
-        StrategyName::Combining => "combining",
-        StrategyName::Memory => "memory",
-    };
-    let backend = match settings.store.backend {
-        StoreBackend::Sqlite => "sqlite",
-        StoreBackend::Memory => "memory",
-    };
+    let strategy = &settings.strategy;
     let view = Ready {
-        store: backend,
-        queue: match settings.queue.backend {
-            QueueBackend::Store => "store",
-            QueueBackend::Memory => "memory",
-        },
-        strategy: Strategies {
-            seat: strategy(settings.strategy.seat),
-            wallet: strategy(settings.strategy.wallet),
-            payment: strategy(settings.strategy.payment),
-        },
+        store: settings.store.backend.name(),
+        queue: settings.queue.backend.name(),
+        strategy: Strategies { seat: strategy.seat.name(), wallet: strategy.wallet.name(), payment: strategy.payment.name() },
         checks: vec![store, queue],
     };
     answer::json(status, &view)
