@@ -1,0 +1,149 @@
+//! Connecting: the address, TLS, and what a connection is set to.
+//!
+//! `sslmode=require` (or `verify-ca`, `verify-full`) in the address encrypts, and verifies the server's certificate and
+//! name against the roots that this system trusts (`SSL_CERT_FILE` names others). Without it the connection is plain:
+//! encryption that anybody may answer would protect from nobody. The address may hold a password, so it is neither
+//! logged nor part of an error.
+
+use super::failure::Failure;
+use futures_util::future::poll_fn;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_postgres::config::SslMode;
+use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+/// How long a connection may take to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// When a silent connection is asked whether it still lives, and after how long without an answer it is given up: a
+/// server that vanished without a word is noticed, even in the middle of a commit.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(5);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
+const KEEPALIVE_RETRIES: u32 = 3;
+const SILENCE_MAX: Duration = Duration::from_secs(15);
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Ledger transactions.
+    Ledger,
+    /// Everything else.
+    Reader,
+}
+
+impl Role {
+    /// Settings of its sessions.
+    ///
+    /// Ledger statements are planned once, often on an empty database, and for all sizes of arrays: only plans that go
+    /// by index and loop over the array are allowed, or a plan made early would read whole tables later.
+    /// `lock_timeout` bounds the wait for a row, `idle_in_transaction_session_timeout` how long an instance that
+    /// hangs keeps its rows locked.
+    fn options(self) -> &'static str {
+        match self {
+            Self::Ledger => {
+                "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c enable_bitmapscan=off -c jit=off \
+                 -c plan_cache_mode=force_generic_plan -c lock_timeout=1s -c idle_in_transaction_session_timeout=5s \
+                 -c synchronous_commit=on -c timezone=UTC"
+            }
+            Self::Reader => {
+                "-c jit=off -c lock_timeout=5s -c statement_timeout=60s -c idle_in_transaction_session_timeout=30s \
+                 -c synchronous_commit=on -c timezone=UTC"
+            }
+        }
+    }
+
+    fn application_name(self) -> &'static str {
+        match self {
+            Self::Ledger => "boxoffice ledger",
+            Self::Reader => "boxoffice",
+        }
+    }
+}
+
+/// Where the server is, and how it is spoken to.
+#[derive(Clone)]
+pub(super) struct Address {
+    config: Config,
+    tls: Option<MakeRustlsConnect>,
+}
+
+impl Address {
+    pub(super) fn parse(url: &str) -> Result<Self, Failure> {
+        // Certificates are always verified, so the stricter words mean what `require` does here.
+        let url = url.replace("sslmode=verify-full", "sslmode=require").replace("sslmode=verify-ca", "sslmode=require");
+        // The parser's own message may repeat a part of the address.
+        let mut config: Config = url.parse().map_err(|_| Failure::Connect("the address is not one of PostgreSQL".into()))?;
+        config.connect_timeout(CONNECT_TIMEOUT).keepalives(true).keepalives_idle(KEEPALIVE_IDLE);
+        config.keepalives_interval(KEEPALIVE_INTERVAL).keepalives_retries(KEEPALIVE_RETRIES).tcp_user_timeout(SILENCE_MAX);
+        let tls = (config.get_ssl_mode() == SslMode::Require).then(trusting_system_roots).transpose()?;
+        Ok(Self { config, tls })
+    }
+
+    /// A connection with its driver, which the caller runs.
+    pub(super) async fn connect(&self, role: Role) -> Result<Connected, Failure> {
+        let mut config = self.config.clone();
+        // What the address itself sets comes last and wins.
+        let given = config.get_options().unwrap_or_default();
+        let options = format!("{} {given}", role.options());
+        config.options(options);
+        if config.get_application_name().is_none() {
+            config.application_name(role.application_name());
+        }
+        let refused = |error: tokio_postgres::Error| Failure::Connect(Box::new(Failure::Server(error)));
+        match &self.tls {
+            None => {
+                let (client, connection) = config.connect(NoTls).await.map_err(refused)?;
+                Ok(Connected::Plain(client, connection))
+            }
+            Some(tls) => {
+                let (client, connection) = config.connect(tls.clone()).await.map_err(refused)?;
+                Ok(Connected::Encrypted(client, connection))
+            }
+        }
+    }
+}
+
+type Driver<T> = tokio_postgres::Connection<tokio_postgres::Socket, T>;
+type Encrypted = <MakeRustlsConnect as tokio_postgres::tls::MakeTlsConnect<tokio_postgres::Socket>>::Stream;
+
+pub(super) enum Connected {
+    Plain(Client, Driver<tokio_postgres::tls::NoTlsStream>),
+    Encrypted(Client, Driver<Encrypted>),
+}
+
+impl Connected {
+    /// Drives the connection in a task that ends with its client.
+    pub(super) fn drive(self) -> Client {
+        match self {
+            Self::Plain(client, driver) => {
+                tokio::spawn(quietly(driver));
+                client
+            }
+            Self::Encrypted(client, driver) => {
+                tokio::spawn(quietly(driver));
+                client
+            }
+        }
+    }
+}
+
+/// Whoever waits for an answer is told why the connection ended; notices of the server concern nobody.
+async fn quietly<T>(mut driver: Driver<T>)
+where
+    T: tokio_postgres::tls::TlsStream + Unpin,
+{
+    while let Some(Ok(_)) = poll_fn(|context| driver.poll_message(context)).await {}
+}
+
+fn trusting_system_roots() -> Result<MakeRustlsConnect, Failure> {
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add_parsable_certificates(found.certs);
+    if roots.is_empty() {
+        return Err(Failure::Connect("sslmode=require: this system has no trusted certificates (SSL_CERT_FILE names some)".into()));
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let versions = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config = versions.map_err(|error| Failure::Connect(error.into()))?.with_root_certificates(roots).with_no_client_auth();
+    Ok(MakeRustlsConnect::new(config))
+}

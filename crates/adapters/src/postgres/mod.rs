@@ -1,0 +1,63 @@
+//! PostgreSQL: one database, as many instances of this program as one likes.
+//!
+//! Invariant: what was answered is on the server's disk (`synchronous_commit` is on), and a read that begins after an
+//! answer sees it. Ledger transactions and everything else use connections of their own, so that reads never queue
+//! behind writes. Time is the server's.
+//!
+//! # Layout
+//!
+//! * [`mod@connect`]: the address, TLS, and what a connection is set to. [`migrate`](mod@migrate): the schema.
+//! * [`pool`]: connections for everything but the ledger. [`session`]: a ledger's connection.
+//! * [`sql`], [`rows`]: statements that stay prepared, and rows as the domain knows them.
+//! * [`failure`]: what went wrong, and what each port calls it.
+
+mod connect;
+mod failure;
+mod migrate;
+mod pool;
+mod rows;
+mod session;
+mod sql;
+
+pub use migrate::{migrate, revert};
+
+use boxoffice_ports::{Clock, StoreError, Traffic};
+use connect::Address;
+use failure::Failure;
+use migrate::check_schema;
+use pool::{Conn, Readers};
+use std::sync::Arc;
+
+/// Where the database is, and how many connections one instance opens.
+#[derive(Clone)]
+pub struct PostgresOptions {
+    /// `postgres://user:password@host:port/database?sslmode=require`
+    pub url: String,
+    /// For everything but the ledger's transactions.
+    pub connections: usize,
+    /// How many batches may be in flight beside those of strategies that write one command at a time.
+    pub lanes: usize,
+    pub traffic: Arc<Traffic>,
+}
+
+/// One database, open.
+pub struct PostgresStore {
+    readers: Readers,
+    clock: Arc<dyn Clock>,
+}
+
+impl PostgresStore {
+    /// Connects to a database that [`migrate`](fn@migrate) has brought up to date; fails as unavailable, saying why, if
+    /// it cannot be reached or is not current.
+    pub async fn open(options: PostgresOptions, clock: Arc<dyn Clock>) -> Result<Arc<Self>, StoreError> {
+        let address = Address::parse(&options.url)?;
+        let readers = Readers::new(address, options.connections, options.traffic)?;
+        check_schema(&mut readers.get().await?).await?;
+        Ok(Arc::new(Self { readers, clock }))
+    }
+
+    /// A connection for reading, and for what is not the ledger's to write.
+    async fn conn(&self) -> Result<Conn, Failure> {
+        self.readers.get().await
+    }
+}

@@ -1,0 +1,147 @@
+//! Connections for everything but the ledger's transactions, which have their own: no read queues behind a write.
+//!
+//! At most `connections` are open. Who finds all of them in use waits for [`WAIT_MAX`], then fails as unavailable. A
+//! connection that ended while it lay idle (the server was started again) is replaced when it is asked for. One that is
+//! dropped within a transaction is closed, and the server rolls back.
+
+use super::connect::{Address, Connected, Role};
+use super::failure::Failure;
+use boxoffice_ports::Traffic;
+use diesel::result::{DatabaseErrorKind, Error as DieselError};
+use diesel::{ConnectionError, QueryResult};
+use diesel_async::pooled_connection::deadpool::{Object, Pool};
+use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, PoolableConnection, RecyclingMethod};
+use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
+use futures_util::FutureExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+const WAIT_MAX: Duration = Duration::from_secs(5);
+
+pub(super) struct Readers {
+    pool: Pool<AsyncPgConnection>,
+    traffic: Arc<Traffic>,
+}
+
+impl Readers {
+    pub(super) fn new(address: Address, connections: usize, traffic: Arc<Traffic>) -> Result<Self, Failure> {
+        let mut config = ManagerConfig::default();
+        config.recycling_method = RecyclingMethod::Fast;
+        config.custom_setup = Box::new(move |_| {
+            let address = address.clone();
+            async move { establish(&address).await.map_err(|failure| ConnectionError::BadConnection(failure.to_string())) }.boxed()
+        });
+        let manager = AsyncDieselConnectionManager::new_with_config(String::new(), config);
+        let pool = Pool::builder(manager).max_size(connections.max(1)).build();
+        Ok(Self { pool: pool.map_err(|error| Failure::Connect(error.into()))?, traffic })
+    }
+
+    /// A connection of one's own until it is dropped.
+    pub(super) async fn get(&self) -> Result<Conn, Failure> {
+        let got = tokio::time::timeout(WAIT_MAX, self.pool.get()).await;
+        let object = got.map_err(|_| Failure::Gone("no connection was free in time"))?;
+        let object = object.map_err(|error| Failure::Connect(error.into()))?;
+        Ok(Conn { object: Some(object), traffic: self.traffic.clone(), in_transaction: false })
+    }
+}
+
+/// One connection for diesel.
+pub(super) async fn establish(address: &Address) -> Result<AsyncPgConnection, Failure> {
+    let connection = match address.connect(Role::Reader).await? {
+        Connected::Plain(client, driver) => AsyncPgConnection::try_from_client_and_connection(client, driver).await,
+        Connected::Encrypted(client, driver) => AsyncPgConnection::try_from_client_and_connection(client, driver).await,
+    };
+    connection.map_err(|error| Failure::Connect(error.into()))
+}
+
+/// A pooled connection.
+pub(super) struct Conn {
+    /// Taken out when it is not to be used again.
+    object: Option<Object<AsyncPgConnection>>,
+    traffic: Arc<Traffic>,
+    in_transaction: bool,
+}
+
+/// How a transaction sees what others commit meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Isolation {
+    ReadCommitted,
+    /// One snapshot; a write over somebody else's is refused.
+    RepeatableRead,
+    /// One snapshot, no writes.
+    ReadOnly,
+}
+
+impl Conn {
+    /// # Panics
+    /// Never: it is there until the connection is dropped.
+    pub(super) fn diesel(&mut self) -> &mut AsyncPgConnection {
+        match &mut self.object {
+            Some(object) => object,
+            None => unreachable!("a connection is taken out only when it is dropped"),
+        }
+    }
+
+    /// Counts what is sent.
+    pub(super) fn count(&self, statements: u64) {
+        self.traffic.statements(statements);
+    }
+
+    /// Begins a transaction. Until [`Conn::commit`] or [`Conn::rollback`] has succeeded, dropping the connection closes
+    /// it.
+    pub(super) async fn begin(&mut self, isolation: Isolation) -> Result<(), Failure> {
+        self.in_transaction = true;
+        self.simple(match isolation {
+            Isolation::ReadCommitted => "BEGIN ISOLATION LEVEL READ COMMITTED",
+            Isolation::RepeatableRead => "BEGIN ISOLATION LEVEL REPEATABLE READ",
+            Isolation::ReadOnly => "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY",
+        })
+        .await
+    }
+
+    /// To be called only when every statement before has succeeded: of a failed transaction PostgreSQL answers COMMIT
+    /// without an error, and rolls back.
+    pub(super) async fn commit(&mut self) -> Result<(), Failure> {
+        self.simple("COMMIT").await?;
+        self.in_transaction = false;
+        self.traffic.commit();
+        Ok(())
+    }
+
+    pub(super) async fn rollback(&mut self) -> Result<(), Failure> {
+        self.simple("ROLLBACK").await?;
+        self.in_transaction = false;
+        Ok(())
+    }
+
+    async fn simple(&mut self, sql: &str) -> Result<(), Failure> {
+        self.count(1);
+        let done: QueryResult<()> = self.diesel().batch_execute(sql).await;
+        match done {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.failure(error).await),
+        }
+    }
+
+    /// What a statement's error means. diesel does not say when the server ended the session: that is told by asking
+    /// the connection again.
+    pub(super) async fn failure(&mut self, error: DieselError) -> Failure {
+        if matches!(error, DieselError::DatabaseError(DatabaseErrorKind::Unknown, _)) {
+            let ended = self.diesel().is_broken() || (!self.in_transaction && self.diesel().batch_execute("").await.is_err());
+            if ended {
+                return Failure::Lost(error.into());
+            }
+        }
+        Failure::Diesel(error)
+    }
+}
+
+impl Drop for Conn {
+    fn drop(&mut self) {
+        if self.in_transaction
+            && let Some(object) = self.object.take()
+        {
+            drop(Object::take(object));
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! A ledger's connection: statements prepared when it is made, and whole flights sent before the first answer is read.
+//!
+//! What [`Session::rows`] and [`Session::run`] return is sent when it is first polled, so futures that are joined go out
+//! together, in order, and the server works through them while their answers travel back. Every statement is prepared
+//! beforehand: preparing in between would let a later one overtake.
+//!
+//! A session that failed is asked to roll back; one that cannot is closed, never used again.
+
+use super::failure::Failure;
+use super::sql::{Binds, Bound, Statement};
+use diesel::deserialize::FromSqlRow;
+use diesel::pg::{Pg, PgMetadataLookup, PgTypeMetadata, PgValue, TypeOidLookup};
+use diesel::query_builder::QueryFragment;
+use diesel::query_builder::bind_collector::RawBytesBindCollector;
+use diesel::row::{Field, PartialRow, Row, RowIndex, RowSealed};
+use futures_util::TryStreamExt;
+use futures_util::future::try_join_all;
+use std::any::TypeId;
+use std::collections::HashMap;
+use std::num::NonZeroU32;
+use tokio_postgres::types::private::BytesMut;
+use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
+use tokio_postgres::{Client, Statement as Prepared};
+
+/// A statement that is prepared with the session.
+pub(super) type Known = (TypeId, &'static str);
+
+/// How a list of them is written down.
+pub(super) fn known<S: Statement>() -> Known {
+    (TypeId::of::<S>(), S::SQL)
+}
+
+pub(super) struct Session {
+    client: Client,
+    prepared: HashMap<TypeId, Prepared>,
+}
+
+impl Session {
+    /// Prepares `all` in one flight.
+    pub(super) async fn prepare(client: Client, all: &[Known]) -> Result<Self, Failure> {
+        let prepared = try_join_all(all.iter().map(|(_, sql)| client.prepare(sql))).await?;
+        let prepared = all.iter().map(|(id, _)| *id).zip(prepared).collect();
+        Ok(Self { client, prepared })
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+
+    /// Everything that a statement gives.
+    pub(super) async fn rows<S, R>(&self, binds: impl Binds) -> Result<Vec<R>, Failure>
+    where
+        S: Statement,
+        R: FromSqlRow<S::Columns, Pg>,
+    {
+        let (statement, values) = self.bind::<S>(binds)?;
+        let stream = self.client.query_raw(statement, values).await?;
+        let mut stream = std::pin::pin!(stream);
+        let mut rows = Vec::new();
+        while let Some(row) = stream.try_next().await? {
+            rows.push(R::build_from_row(&Answer(row)).map_err(|error| Failure::Data(error.to_string()))?);
+        }
+        Ok(rows)
+    }
+
+    /// How many rows a statement changed.
+    pub(super) async fn run<S: Statement>(&self, binds: impl Binds) -> Result<usize, Failure> {
+        let (statement, values) = self.bind::<S>(binds)?;
+        let changed = self.client.execute_raw(statement, values).await?;
+        Ok(usize::try_from(changed).unwrap_or(usize::MAX))
+    }
+
+    fn bind<S: Statement>(&self, binds: impl Binds) -> Result<(&Prepared, Vec<Value>), Failure> {
+        let Some(statement) = self.prepared.get(&TypeId::of::<S>()) else {
+            return Err(Failure::Data(format!("not prepared: {}", S::SQL)));
+        };
+        let mut collector = RawBytesBindCollector::<Pg>::new();
+        let bound = Bound::<S, _>::new(binds);
+        bound.collect_binds(&mut collector, &mut BuiltIn, &Pg).map_err(|error| Failure::Data(error.to_string()))?;
+        Ok((statement, collector.binds.into_iter().map(Value).collect()))
+    }
+}
+
+/// Types are PostgreSQL's own, so none has to be looked up.
+struct BuiltIn;
+
+impl PgMetadataLookup for BuiltIn {
+    fn lookup_type(&mut self, _: &str, _: Option<&str>) -> PgTypeMetadata {
+        PgTypeMetadata::new(0, 0)
+    }
+}
+
+/// A value as diesel encoded it.
+#[derive(Debug)]
+struct Value(Option<Vec<u8>>);
+
+impl ToSql for Value {
+    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        match &self.0 {
+            Some(bytes) => {
+                out.extend_from_slice(bytes);
+                Ok(IsNull::No)
+            }
+            None => Ok(IsNull::Yes),
+        }
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+
+    to_sql_checked!();
+}
+
+/// A row as diesel decodes it.
+struct Answer(tokio_postgres::Row);
+
+struct Column<'a>(Option<PgValue<'a>>);
+
+/// Asked only by types whose encoding depends on it, of which there are none here.
+struct Unasked;
+
+impl TypeOidLookup for Unasked {
+    fn lookup(&self) -> NonZeroU32 {
+        NonZeroU32::MIN
+    }
+}
+
+struct Raw<'a>(Option<&'a [u8]>);
+
+impl<'a> FromSql<'a> for Raw<'a> {
+    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+        Ok(Self(Some(raw)))
+    }
+
+    fn from_sql_null(_: &Type) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+        Ok(Self(None))
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+}
+
+impl RowSealed for Answer {}
+
+impl<'a> Row<'a, Pg> for Answer {
+    type Field<'f>
+        = Column<'f>
+    where
+        'a: 'f,
+        Self: 'f;
+    type InnerPartialRow = Self;
+
+    fn field_count(&self) -> usize {
+        self.0.len()
+    }
+
+    fn get<'b, I>(&'b self, index: I) -> Option<Self::Field<'b>>
+    where
+        'a: 'b,
+        Self: RowIndex<I>,
+    {
+        let at = self.idx(index)?;
+        let Raw(raw) = self.0.try_get(at).ok()?;
+        Some(Column(raw.map(|raw| PgValue::new(raw, &Unasked))))
+    }
+
+    fn partial_row(&self, range: std::ops::Range<usize>) -> PartialRow<'_, Self::InnerPartialRow> {
+        PartialRow::new(self, range)
+    }
+}
+
+impl RowIndex<usize> for Answer {
+    fn idx(&self, at: usize) -> Option<usize> {
+        (at < self.0.len()).then_some(at)
+    }
+}
+
+impl<'a> RowIndex<&'a str> for Answer {
+    fn idx(&self, name: &'a str) -> Option<usize> {
+        self.0.columns().iter().position(|column| column.name() == name)
+    }
+}
+
+impl<'a> Field<'a, Pg> for Column<'a> {
+    fn field_name(&self) -> Option<&str> {
+        None
+    }
+
+    fn value(&self) -> Option<PgValue<'_>> {
+        self.0
+    }
+}

@@ -1,0 +1,290 @@
+//! SQL text as prepared once for each connection and run many times.
+//!
+//! diesel keeps a prepared statement only when its query has a static identity; its own `update`, upsert, `eq_any` on
+//! lists and `sql_query` have none and are prepared on every use. A [`Statement`] is a type for each SQL text, with
+//! `$1`, `$2`, … where values go, so the text is its identity. Values are always bound, never written into the text;
+//! many rows go as one array for each column, for `unnest`.
+//!
+//! The same statements run in two ways: here on a pooled [`Conn`] through diesel-async, one after the other; and on a
+//! ledger's [`Session`](super::session::Session), where a whole flight is sent before its first answer is read.
+
+use super::failure::Failure;
+use super::pool::Conn;
+use boxoffice_domain::{
+    AdmissionMode, CommandId, ConcertId, DateId, EntryId, EntryKind, PaymentId, PointsKind, QueueEntryId, QueueStatus, ReservationId,
+    ReservationStatus, Timestamp, UserId,
+};
+use diesel::QueryResult;
+use diesel::deserialize::{self, FromSql, FromSqlRow};
+use diesel::pg::{Pg, PgValue};
+use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
+use diesel::serialize::ToSql;
+use diesel::sql_types::{Array, BigInt, Binary, Bool, HasSqlType, Integer, Nullable, Text, Timestamptz, Uuid as SqlUuid};
+use diesel_async::AsyncPgConnection;
+use diesel_async::methods::LoadQuery;
+use serde::de::DeserializeOwned;
+use std::fmt::Debug;
+use std::marker::PhantomData;
+use uuid::Uuid;
+
+/// One SQL text.
+pub(super) trait Statement: 'static {
+    const SQL: &'static str;
+    /// The SQL types of its columns.
+    type Columns: 'static;
+}
+
+/// Declares statements: `Name = "…";`, or `Name -> (types of the columns) = "…";`.
+macro_rules! statements {
+    () => {};
+    ($(#[$doc:meta])* $name:ident = $sql:expr; $($rest:tt)*) => {
+        $crate::postgres::sql::statements! { $(#[$doc])* $name -> () = $sql; $($rest)* }
+    };
+    ($(#[$doc:meta])* $name:ident -> $columns:ty = $sql:expr; $($rest:tt)*) => {
+        $(#[$doc])*
+        pub(super) struct $name;
+        impl $crate::postgres::sql::Statement for $name {
+            const SQL: &'static str = $sql;
+            type Columns = $columns;
+        }
+        $crate::postgres::sql::statements! { $($rest)* }
+    };
+}
+pub(super) use statements;
+
+/// Runs a statement that changes rows; says how many.
+pub(super) async fn run<S: Statement>(conn: &mut Conn, binds: impl Binds) -> Result<usize, Failure> {
+    conn.count(1);
+    let run = diesel_async::RunQueryDsl::execute(Bound::<S, _>::new(binds), conn.diesel()).await;
+    match run {
+        Ok(changed) => Ok(changed),
+        Err(error) => Err(conn.failure(error).await),
+    }
+}
+
+/// All rows.
+pub(super) async fn rows<'q, S, B, R>(conn: &mut Conn, binds: B) -> Result<Vec<R>, Failure>
+where
+    S: Statement,
+    B: Binds + 'q,
+    R: Send,
+    Bound<S, B>: LoadQuery<'q, AsyncPgConnection, R>,
+{
+    conn.count(1);
+    let rows = diesel_async::RunQueryDsl::load(Bound::<S, _>::new(binds), conn.diesel()).await;
+    match rows {
+        Ok(rows) => Ok(rows),
+        Err(error) => Err(conn.failure(error).await),
+    }
+}
+
+/// The first row, if there is one.
+pub(super) async fn row<'q, S, B, R>(conn: &mut Conn, binds: B) -> Result<Option<R>, Failure>
+where
+    S: Statement,
+    B: Binds + 'q,
+    R: Send,
+    Bound<S, B>: LoadQuery<'q, AsyncPgConnection, R>,
+{
+    Ok(rows::<S, B, R>(conn, binds).await?.into_iter().next())
+}
+
+/// A statement with its values.
+pub(super) struct Bound<S, B> {
+    binds: B,
+    statement: PhantomData<fn() -> S>,
+}
+
+impl<S, B> Bound<S, B> {
+    pub(super) fn new(binds: B) -> Self {
+        Self { binds, statement: PhantomData }
+    }
+}
+
+impl<S: Statement, B> QueryId for Bound<S, B> {
+    type QueryId = Bound<S, ()>;
+    const HAS_STATIC_QUERY_ID: bool = true;
+}
+
+impl<S: Statement, B: Binds> QueryFragment<Pg> for Bound<S, B> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql(S::SQL);
+        self.binds.push(&mut out)
+    }
+}
+
+impl<S: Statement, B> Query for Bound<S, B> {
+    type SqlType = S::Columns;
+}
+
+impl<S, B> diesel::RunQueryDsl<AsyncPgConnection> for Bound<S, B> {}
+
+/// A value that can be bound: one, or the array of a column.
+pub(super) trait Bind: Send + Sync {
+    fn push<'b>(&'b self, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()>;
+}
+
+/// What is bound as itself, by itself or within an array.
+pub(super) trait Scalar: ToSql<Self::Sql, Pg> + Debug + Send + Sync {
+    type Sql: 'static;
+}
+
+macro_rules! scalars {
+    ($($(#[$lifetime:lifetime])? $type:ty => $sql:ty),* $(,)?) => {$(
+        impl$(<$lifetime>)? Scalar for $type {
+            type Sql = $sql;
+        }
+
+        impl$(<$lifetime>)? Bind for $type {
+            fn push<'b>(&'b self, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+                out.push_bind_param_value_only::<$sql, _>(self)
+            }
+        }
+    )*};
+}
+pub(super) use scalars;
+scalars! {
+    bool => Bool,
+    i32 => Integer,
+    i64 => BigInt,
+    Uuid => SqlUuid,
+    Timestamp => Timestamptz,
+    String => Text,
+    #['a] &'a str => Text,
+    #['a] &'a [u8] => Binary,
+}
+
+/// Bound as the UUID it is. In arrays the bare UUIDs are bound.
+macro_rules! bind_ids {
+    ($($id:ty),*) => {$(
+        impl Bind for $id {
+            fn push<'b>(&'b self, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+                out.push_bind_param_value_only::<SqlUuid, _>(&self.0)
+            }
+        }
+    )*};
+}
+bind_ids!(UserId, ConcertId, DateId, ReservationId, PaymentId, EntryId, QueueEntryId, CommandId);
+
+impl<T: Scalar> Scalar for Option<T>
+where
+    Option<T>: ToSql<Nullable<T::Sql>, Pg>,
+{
+    type Sql = Nullable<T::Sql>;
+}
+
+impl<T: Scalar> Bind for Option<T>
+where
+    Option<T>: ToSql<Nullable<T::Sql>, Pg>,
+    Pg: HasSqlType<Nullable<T::Sql>>,
+{
+    fn push<'b>(&'b self, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_bind_param_value_only::<Nullable<T::Sql>, _>(self)
+    }
+}
+
+impl<T: Scalar> Bind for Vec<T>
+where
+    Pg: HasSqlType<T::Sql>,
+    [T]: ToSql<Array<T::Sql>, Pg>,
+{
+    fn push<'b>(&'b self, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_bind_param_value_only::<Array<T::Sql>, [T]>(self.as_slice())
+    }
+}
+
+/// The values of one run: `$1` first.
+pub(super) trait Binds: Send + Sync {
+    fn push<'b>(&'b self, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()>;
+}
+
+macro_rules! bind_tuples {
+    ($(($($at:tt $T:ident),*))*) => {$(
+        impl<$($T: Bind),*> Binds for ($($T,)*) {
+            fn push<'b>(&'b self, _out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+                $(self.$at.push(_out)?;)*
+                Ok(())
+            }
+        }
+    )*};
+}
+bind_tuples! {
+    ()
+    (0 A)
+    (0 A, 1 B)
+    (0 A, 1 B, 2 C)
+    (0 A, 1 B, 2 C, 3 D)
+    (0 A, 1 B, 2 C, 3 D, 4 E)
+    (0 A, 1 B, 2 C, 3 D, 4 E, 5 F)
+    (0 A, 1 B, 2 C, 3 D, 4 E, 5 F, 6 G)
+    (0 A, 1 B, 2 C, 3 D, 4 E, 5 F, 6 G, 7 H)
+    (0 A, 1 B, 2 C, 3 D, 4 E, 5 F, 6 G, 7 H, 8 I)
+    (0 A, 1 B, 2 C, 3 D, 4 E, 5 F, 6 G, 7 H, 8 I, 9 J)
+    (0 A, 1 B, 2 C, 3 D, 4 E, 5 F, 6 G, 7 H, 8 I, 9 J, 10 K)
+    (0 A, 1 B, 2 C, 3 D, 4 E, 5 F, 6 G, 7 H, 8 I, 9 J, 10 K, 11 L)
+    (0 A, 1 B, 2 C, 3 D, 4 E, 5 F, 6 G, 7 H, 8 I, 9 J, 10 K, 11 L, 12 M)
+    (0 A, 1 B, 2 C, 3 D, 4 E, 5 F, 6 G, 7 H, 8 I, 9 J, 10 K, 11 L, 12 M, 13 N)
+}
+
+/// An id as it is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromSqlRow)]
+pub(super) struct Id<T>(pub(super) T);
+
+impl<T: From<Uuid>> FromSql<SqlUuid, Pg> for Id<T> {
+    fn from_sql(value: PgValue<'_>) -> deserialize::Result<Self> {
+        Ok(Self(Uuid::from_slice(value.as_bytes())?.into()))
+    }
+}
+
+/// A value that is kept as JSON text.
+#[derive(Clone, Debug, FromSqlRow)]
+pub(super) struct Json<T>(pub(super) T);
+
+impl<T: DeserializeOwned> FromSql<Text, Pg> for Json<T> {
+    fn from_sql(value: PgValue<'_>) -> deserialize::Result<Self> {
+        Ok(Self(serde_json::from_slice(value.as_bytes())?))
+    }
+}
+
+/// A state that is kept as a word.
+pub(super) trait Word: Copy + PartialEq + 'static {
+    const WORDS: &'static [(Self, &'static str)];
+
+    fn word(self) -> &'static str;
+}
+
+#[derive(Clone, Copy, Debug, FromSqlRow)]
+pub(super) struct State<T>(pub(super) T);
+
+impl<T: Word> FromSql<Text, Pg> for State<T> {
+    fn from_sql(value: PgValue<'_>) -> deserialize::Result<Self> {
+        let text = value.as_bytes();
+        let found = T::WORDS.iter().find(|(_, word)| word.as_bytes() == text);
+        found.map(|(value, _)| Self(*value)).ok_or_else(|| format!("unknown state `{}`", text.escape_ascii()).into())
+    }
+}
+
+macro_rules! words {
+    ($($type:ident { $($value:ident = $word:literal),* $(,)? })*) => {$(
+        impl Word for $type {
+            const WORDS: &'static [(Self, &'static str)] = &[$(($type::$value, $word)),*];
+
+            fn word(self) -> &'static str {
+                match self {
+                    $($type::$value => $word,)*
+                }
+            }
+        }
+    )*};
+}
+words! {
+    ReservationStatus { Held = "held", Confirmed = "confirmed", Released = "released", Expired = "expired", Cancelled = "cancelled" }
+    EntryKind { Charge = "charge", Use = "use", Payment = "payment", Refund = "refund" }
+    PointsKind { Grant = "grant", Spend = "spend", Restore = "restore", TakeBack = "take_back" }
+    AdmissionMode { Running = "running", Paused = "paused", Draining = "draining" }
+    QueueStatus {
+        Waiting = "waiting", Active = "active", Done = "done", Expired = "expired", Left = "left",
+        // Two ways in which a waiting entry reads; the schema refuses them.
+        PreSale = "pre_sale", SoldOut = "sold_out",
+    }
+}
