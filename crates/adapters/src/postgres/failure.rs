@@ -31,6 +31,9 @@ pub(super) enum Failure {
     /// An account that was there is gone: another server took over without the last commits.
     #[error("an account that was there is gone")]
     AccountGone,
+    /// A live reply is stored under a key that the load found free.
+    #[error("another reply was stored under the same key")]
+    ReplyTaken,
     /// An import would change a seat that somebody has.
     #[error("{field}: seat {seat} is held or sold")]
     SeatTaken { field: String, seat: u32 },
@@ -92,6 +95,7 @@ impl Failure {
             Self::Server(error) => class_of_server(error),
             Self::Lost(_) => Class::Lost,
             Self::AccountGone => Class::Again,
+            Self::ReplyTaken => Class::Taken,
             Self::Connect(_) | Self::Schema | Self::Gone(_) => Class::Unreachable,
             Self::Data(_) | Self::Count { .. } | Self::SeatTaken { .. } => Class::Own,
         }

@@ -9,10 +9,12 @@
 //! * [`mod@connect`]: the address, TLS, and what a connection is set to. [`migrate`](mod@migrate): the schema.
 //! * [`pool`]: connections for everything but the ledger. [`session`]: a ledger's connection.
 //! * [`sql`], [`rows`]: statements that stay prepared, and rows as the domain knows them.
+//! * [`ledger`]: the port that money and seats change through.
 //! * [`failure`]: what went wrong, and what each port calls it.
 
 mod connect;
 mod failure;
+mod ledger;
 mod migrate;
 mod pool;
 mod rows;
@@ -24,6 +26,7 @@ pub use migrate::{migrate, revert};
 use boxoffice_ports::{Clock, StoreError, Traffic};
 use connect::Address;
 use failure::Failure;
+use ledger::PostgresLedger;
 use migrate::check_schema;
 use pool::{Conn, Readers};
 use std::sync::Arc;
@@ -33,9 +36,9 @@ use std::sync::Arc;
 pub struct PostgresOptions {
     /// `postgres://user:password@host:port/database?sslmode=require`
     pub url: String,
-    /// For everything but the ledger's transactions.
+    /// Beside those of the lanes: half for reading, half for strategies that write one command at a time.
     pub connections: usize,
-    /// How many batches may be in flight beside those of strategies that write one command at a time.
+    /// How many batches may be in flight.
     pub lanes: usize,
     pub traffic: Arc<Traffic>,
 }
@@ -43,6 +46,7 @@ pub struct PostgresOptions {
 /// One database, open.
 pub struct PostgresStore {
     readers: Readers,
+    ledger: Arc<PostgresLedger>,
     clock: Arc<dyn Clock>,
 }
 
@@ -51,9 +55,11 @@ impl PostgresStore {
     /// it cannot be reached or is not current.
     pub async fn open(options: PostgresOptions, clock: Arc<dyn Clock>) -> Result<Arc<Self>, StoreError> {
         let address = Address::parse(&options.url)?;
-        let readers = Readers::new(address, options.connections, options.traffic)?;
+        let direct = (options.connections / 2).max(1);
+        let readers = Readers::new(address.clone(), options.connections.saturating_sub(direct), options.traffic.clone())?;
         check_schema(&mut readers.get().await?).await?;
-        Ok(Arc::new(Self { readers, clock }))
+        let ledger = PostgresLedger::new(address, options.lanes + direct, clock.clone(), options.traffic);
+        Ok(Arc::new(Self { readers, ledger: Arc::new(ledger), clock }))
     }
 
     /// A connection for reading, and for what is not the ledger's to write.

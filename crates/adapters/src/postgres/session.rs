@@ -6,8 +6,9 @@
 //!
 //! A session that failed is asked to roll back; one that cannot is closed, never used again.
 
-use super::failure::Failure;
+use super::failure::{Failure, all};
 use super::sql::{Binds, Bound, Statement};
+use boxoffice_ports::Traffic;
 use diesel::deserialize::FromSqlRow;
 use diesel::pg::{Pg, PgMetadataLookup, PgTypeMetadata, PgValue, TypeOidLookup};
 use diesel::query_builder::QueryFragment;
@@ -18,6 +19,9 @@ use futures_util::future::try_join_all;
 use std::any::TypeId;
 use std::collections::HashMap;
 use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
 use tokio_postgres::types::private::BytesMut;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Client, Statement as Prepared};
@@ -30,21 +34,33 @@ pub(super) fn known<S: Statement>() -> Known {
     (TypeId::of::<S>(), S::SQL)
 }
 
+/// How long the answers of one flight may take, waiting for locked rows included; then the session is given up.
+const FLIGHT_MAX: Duration = Duration::from_secs(10);
+/// How long a roll-back may take.
+const ROLLBACK_MAX: Duration = Duration::from_secs(2);
+
 pub(super) struct Session {
     client: Client,
     prepared: HashMap<TypeId, Prepared>,
+    traffic: Arc<Traffic>,
 }
 
 impl Session {
     /// Prepares `all` in one flight.
-    pub(super) async fn prepare(client: Client, all: &[Known]) -> Result<Self, Failure> {
-        let prepared = try_join_all(all.iter().map(|(_, sql)| client.prepare(sql))).await?;
+    pub(super) async fn prepare(client: Client, all: &[Known], traffic: Arc<Traffic>) -> Result<Self, Failure> {
+        let preparing = timeout(FLIGHT_MAX, try_join_all(all.iter().map(|(_, sql)| client.prepare(sql)))).await;
+        let prepared = preparing.map_err(|_| silent())??;
         let prepared = all.iter().map(|(id, _)| *id).zip(prepared).collect();
-        Ok(Self { client, prepared })
+        Ok(Self { client, prepared, traffic })
     }
 
     pub(super) fn is_closed(&self) -> bool {
         self.client.is_closed()
+    }
+
+    /// Waits for all answers of what is sent together.
+    pub(super) async fn flight<T>(&self, answers: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        timeout(FLIGHT_MAX, answers).await.unwrap_or_else(|_| Err(silent()))
     }
 
     /// Everything that a statement gives.
@@ -70,7 +86,42 @@ impl Session {
         Ok(usize::try_from(changed).unwrap_or(usize::MAX))
     }
 
+    /// Nothing is sent unless it is `wanted`.
+    pub(super) async fn rows_if<S, R>(&self, wanted: bool, binds: impl Binds) -> Result<Vec<R>, Failure>
+    where
+        S: Statement,
+        R: FromSqlRow<S::Columns, Pg>,
+    {
+        if wanted { self.rows::<S, R>(binds).await } else { Ok(Vec::new()) }
+    }
+
+    /// Nothing is sent unless it is `wanted`.
+    pub(super) async fn run_if<S: Statement>(&self, wanted: bool, binds: impl Binds) -> Result<usize, Failure> {
+        if wanted { self.run::<S>(binds).await } else { Ok(0) }
+    }
+
+    /// Runs a statement for `expected` rows, none of which it may miss; sends nothing for none.
+    pub(super) async fn write<S: Statement>(&self, what: &'static str, expected: usize, binds: impl Binds) -> Result<(), Failure> {
+        all(what, self.run_if::<S>(expected > 0, binds).await?, expected)
+    }
+
+    /// To be called only when every statement before has succeeded.
+    pub(super) async fn commit(&self) -> Result<(), Failure> {
+        self.traffic.statements(1);
+        self.flight(async { Ok(self.client.batch_execute("COMMIT").await?) }).await?;
+        self.traffic.commit();
+        Ok(())
+    }
+
+    /// Waits for what was sent before, too.
+    pub(super) async fn rollback(&self) -> Result<(), Failure> {
+        self.traffic.statements(1);
+        let done = timeout(ROLLBACK_MAX, self.client.batch_execute("ROLLBACK")).await;
+        Ok(done.map_err(|_| silent())??)
+    }
+
     fn bind<S: Statement>(&self, binds: impl Binds) -> Result<(&Prepared, Vec<Value>), Failure> {
+        self.traffic.statements(1);
         let Some(statement) = self.prepared.get(&TypeId::of::<S>()) else {
             return Err(Failure::Data(format!("not prepared: {}", S::SQL)));
         };
@@ -79,6 +130,10 @@ impl Session {
         bound.collect_binds(&mut collector, &mut BuiltIn, &Pg).map_err(|error| Failure::Data(error.to_string()))?;
         Ok((statement, collector.binds.into_iter().map(Value).collect()))
     }
+}
+
+fn silent() -> Failure {
+    Failure::Lost("the server did not answer in time".into())
 }
 
 /// Types are PostgreSQL's own, so none has to be looked up.

@@ -18,12 +18,13 @@ use diesel::QueryResult;
 use diesel::deserialize::{self, FromSql, FromSqlRow};
 use diesel::pg::{Pg, PgValue};
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
-use diesel::serialize::ToSql;
+use diesel::serialize::{self, IsNull, Output, ToSql};
 use diesel::sql_types::{Array, BigInt, Binary, Bool, HasSqlType, Integer, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::AsyncPgConnection;
 use diesel_async::methods::LoadQuery;
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
+use std::io::Write;
 use std::marker::PhantomData;
 use uuid::Uuid;
 
@@ -142,7 +143,6 @@ macro_rules! scalars {
         }
     )*};
 }
-pub(super) use scalars;
 scalars! {
     bool => Bool,
     i32 => Integer,
@@ -235,6 +235,30 @@ impl<T: From<Uuid>> FromSql<SqlUuid, Pg> for Id<T> {
         Ok(Self(Uuid::from_slice(value.as_bytes())?.into()))
     }
 }
+
+/// Where a row lies: block and line. It stays there for as long as this transaction has it locked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromSqlRow)]
+pub(super) struct Tid([u8; 6]);
+
+/// SQL type `tid`, by its fixed number and its array's.
+#[derive(Clone, Copy, Debug, diesel::sql_types::SqlType, QueryId)]
+#[diesel(postgres_type(oid = 27, array_oid = 1010))]
+pub(super) struct TidType;
+
+impl FromSql<TidType, Pg> for Tid {
+    fn from_sql(value: PgValue<'_>) -> deserialize::Result<Self> {
+        Ok(Self(value.as_bytes().try_into()?))
+    }
+}
+
+impl ToSql<TidType, Pg> for Tid {
+    fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
+        out.write_all(&self.0)?;
+        Ok(IsNull::No)
+    }
+}
+
+scalars! { Tid => TidType }
 
 /// A value that is kept as JSON text.
 #[derive(Clone, Debug, FromSqlRow)]

@@ -1,0 +1,37 @@
+//! Which accounts exist. They are never deleted, so what was once seen committed need not be inserted again.
+//!
+//! A hint and nothing more: should a known account be gone (a standby took over without the last commits), the lock
+//! finds fewer rows than it asked for, the batch forgets what it knew and runs again.
+
+use boxoffice_domain::UserId;
+use std::collections::{BTreeSet, HashSet};
+use std::sync::{Mutex, PoisonError};
+use uuid::Uuid;
+
+/// How many are remembered; with one more all are forgotten, and each is inserted once more for nothing.
+const KNOWN_MAX: usize = 1 << 18;
+
+#[derive(Default)]
+pub(super) struct KnownAccounts(Mutex<HashSet<UserId>>);
+
+impl KnownAccounts {
+    /// Those of `users` that may not exist yet, sorted.
+    pub(super) fn unknown(&self, users: &BTreeSet<UserId>) -> Vec<Uuid> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        users.iter().filter(|user| !known.contains(user)).map(|user| user.0).collect()
+    }
+
+    /// To be called after their commit.
+    pub(super) fn remember(&self, users: &BTreeSet<UserId>) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() + users.len() > KNOWN_MAX {
+            known.clear();
+        }
+        known.extend(users);
+    }
+
+    pub(super) fn forget(&self, users: &BTreeSet<UserId>) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|user| !users.contains(user));
+    }
+}
