@@ -161,11 +161,12 @@ CREATE TABLE replies (
 -- costs next to nothing.
 CREATE INDEX replies_by_expiry ON replies USING brin (expires_at) WITH (pages_per_range = 32, autosummarize = on);
 
--- Ids are given under the locks of what the event is about, so they ascend for each seat and wallet.
-CREATE SEQUENCE outbox_ids;
+-- Ids are given under the locks of what the event is about, so they ascend for each seat and wallet. A transaction draws
+-- one number and numbers its events from there: as many as it may have lie between two numbers.
+CREATE SEQUENCE outbox_ids INCREMENT BY 1048576;
 CREATE TABLE outbox (
     shard       integer     NOT NULL CHECK (shard BETWEEN 0 AND 15),
-    id          bigint      NOT NULL DEFAULT nextval('outbox_ids'),
+    id          bigint      NOT NULL,
     payload     text        NOT NULL,
     occurred_at timestamptz NOT NULL,
     PRIMARY KEY (shard, id)
@@ -175,26 +176,6 @@ CREATE TABLE secrets (
     name  text  PRIMARY KEY,
     value bytea NOT NULL
 );
-
--- The waiting room kept here.
-
-CREATE TABLE queue_entries (
-    concert_id   uuid        NOT NULL,
-    place        bigint      NOT NULL CHECK (place >= 1),
-    id           uuid        NOT NULL UNIQUE,
-    user_id      uuid        NOT NULL,
-    status       text        NOT NULL CHECK (status IN ('waiting', 'active', 'done', 'expired', 'left')),
-    joined_at    timestamptz NOT NULL,
-    promoted_at  timestamptz,
-    active_until timestamptz,
-    ended_at     timestamptz,
-    PRIMARY KEY (concert_id, place),
-    CHECK (status <> 'active' OR active_until IS NOT NULL),
-    CHECK ((status IN ('done', 'expired', 'left')) = (ended_at IS NOT NULL))
-);
-
--- One live place for each user and concert (I4's other half: nobody stands in line twice).
-CREATE UNIQUE INDEX queue_entries_live ON queue_entries (concert_id, user_id) WHERE status IN ('waiting', 'active');
 
 -- What a waiting room that keeps its places elsewhere, in memory that may be lost, must not forget.
 
