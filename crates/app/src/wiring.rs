@@ -16,15 +16,17 @@ use boxoffice_adapters::memory::{MemoryLock, MemoryStore, MemoryWaitingRoom};
 use boxoffice_adapters::sqlite::{self, SqliteOptions, SqliteStore};
 use boxoffice_domain::Policy;
 use boxoffice_engine::{
-    Background, BackgroundSettings, Combining, CombiningSettings, Locked, Parts, RoomTeller, SeatView, Shows, SingleFlight, Stats, Watched,
+    Background, BackgroundSettings, Combining, CombiningSettings, Direct, Locked, Parts, RoomTeller, SeatView, Shows, SingleFlight, Stats,
+    Watched,
 };
-use boxoffice_ports::{Clock, Executor, Ids, Ledger, Source, Stores, WaitingRoom};
+use boxoffice_ports::{Clock, Executor, Guard, Ids, Ledger, Source, Stores, WaitingRoom};
 use std::any::Any;
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 pub use boxoffice_adapters::clock::{SystemClock, SystemIds};
@@ -170,6 +172,8 @@ struct Engine {
     teller: Arc<RoomTeller>,
     /// The store's, watched.
     ledger: Arc<dyn Ledger>,
+    /// To be at the ledger with one command: as many as it has connections for, whatever the strategies.
+    permits: Arc<Semaphore>,
 }
 
 impl Engine {
@@ -180,7 +184,8 @@ impl Engine {
         let ledger = Watched::start(stores.ledger.clone(), seats.clone(), teller.clone());
         let shows = Shows::new(stores.queries.clone());
         let (ids, policy, stats) = (Arc::new(SystemIds), Arc::new(settings.policy()), Arc::default());
-        Self { stores, room, clock, ids, policy, stats, seats, shows, teller, ledger }
+        let permits = Arc::new(Semaphore::new(settings.store.connection_count()));
+        Self { stores, room, clock, ids, policy, stats, seats, shows, teller, ledger, permits }
     }
 
     fn background_parts(&self) -> Parts {
@@ -236,7 +241,9 @@ impl Engine {
                 let (lanes, batch_max, queue_max) = (settings.lane_count(), strategy.batch_max, strategy.queue_max);
                 Combining::start(ledger, policy, CombiningSettings { lanes, batch_max, queue_max, wait }, stats)
             }
-            _ => Locked::new(Arc::new(MemoryLock::new()), ledger, policy, wait, stats),
+            StrategyName::Pessimistic => Direct::new(ledger, Guard::RowLock, policy, wait, self.permits.clone(), stats),
+            StrategyName::Optimistic => Direct::new(ledger, Guard::Version, policy, wait, self.permits.clone(), stats),
+            _ => Locked::new(Arc::new(MemoryLock::new()), ledger, policy, wait, self.permits.clone(), stats),
         };
         SingleFlight::new(inner, self.clock.clone(), wait)
     }
@@ -385,7 +392,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn every_strategy_starts_on_the_memory_store() {
-        for strategy in ["combining", "memory"] {
+        for strategy in ["combining", "pessimistic", "optimistic", "memory"] {
             let [seat, wallet, payment] = ["seat", "wallet", "payment"].map(|class| format!("strategy.{class}={strategy}"));
             let running = started(&["store.backend=memory", "strategy.lanes=2", &seat, &wallet, &payment]).await.unwrap();
             assert_eq!(get(running.address, "/health/ready").await.unwrap(), "HTTP/1.1 200 OK", "{strategy}");

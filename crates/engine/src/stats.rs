@@ -32,8 +32,16 @@ pub struct Stats {
     pub bisections: Gauge,
     /// Commands turned away because too many were waiting, or because they had waited too long.
     pub overloaded: Gauge,
+    /// Commands refused because somebody else was at what they want.
+    pub busy: Gauge,
     /// Microseconds spent in ledger calls.
     pub ledger_us: Gauge,
+    /// Commands that asked for a lock, whether they got it or not.
+    pub lock_waits: Gauge,
+    /// Microseconds from asking for a lock to getting it, or to giving up.
+    pub lock_wait_us: Gauge,
+    /// Microseconds from getting a lock to having given it back.
+    pub lock_held_us: Gauge,
     /// Holds whose expiry was written by the sweep.
     pub swept_holds: Gauge,
     /// Events taken out of the outbox.

@@ -224,3 +224,43 @@ pub(crate) fn paid(user: u128) -> Outcome {
     };
     Outcome::Paid { payment, reservation }
 }
+
+/// A subscriber that notes the numbers that spans record.
+#[derive(Clone, Default)]
+pub(crate) struct Spans(Arc<Mutex<Vec<(&'static str, u64)>>>);
+
+impl Spans {
+    pub(crate) fn recorded(&self, field: &str) -> Vec<u64> {
+        self.0.lock().unwrap().iter().filter(|(name, _)| *name == field).map(|(_, value)| *value).collect()
+    }
+}
+
+impl tracing::field::Visit for &Spans {
+    fn record_u64(&mut self, field: &tracing::field::Field, value: u64) {
+        self.0.lock().unwrap().push((field.name(), value));
+    }
+
+    fn record_debug(&mut self, _: &tracing::field::Field, _: &dyn std::fmt::Debug) {}
+}
+
+impl tracing::Subscriber for Spans {
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, values: &tracing::span::Record<'_>) {
+        values.record(&mut &*self);
+    }
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, _: &tracing::Event<'_>) {}
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}

@@ -102,13 +102,19 @@ struct EngineFigures(Arc<Stats>);
 
 impl Collector for EngineFigures {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
-        let Stats { commands, batches, retries, bisections, overloaded, ledger_us, swept_holds, relayed_events, promoted } = &*self.0;
+        let Stats { commands, batches, retries, bisections, overloaded, busy, ledger_us, swept_holds, relayed_events, promoted, .. } =
+            &*self.0;
+        let Stats { lock_waits, lock_wait_us, lock_held_us, .. } = &*self.0;
         for (name, help, figure) in [
             ("commands", "Commands decided, replays and refusals included", commands),
             ("batches", "Batches committed", batches),
             ("batch_retries", "Batches run again", retries),
             ("batch_bisections", "Batches cut in two because the store refused them", bisections),
             ("overloaded_commands", "Commands turned away", overloaded),
+            ("busy_commands", "Commands refused because somebody else was at what they want", busy),
+            ("lock_waits", "Commands that asked for a lock", lock_waits),
+            ("lock_wait_microseconds", "Time from asking for a lock to getting it or giving up", lock_wait_us),
+            ("lock_held_microseconds", "Time from getting a lock to having given it back", lock_held_us),
             ("ledger_microseconds", "Time spent in ledger calls", ledger_us),
             ("swept_holds", "Holds whose expiry the sweep has written", swept_holds),
             ("relayed_events", "Events taken out of the outbox", relayed_events),

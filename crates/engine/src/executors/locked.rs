@@ -3,10 +3,11 @@
 //! Acquire, transact, release, in that order, in a task of its own: a caller that goes away leaves no half command and
 //! no lock. The lock need not be trusted: the ledger is called under [`Guard::Version`], and a conflict is run again
 //! until `wait` is over. Whoever loses the lease stops retrying; a transaction already begun finishes, and its reply
-//! counts.
+//! counts. See `one_by_one` for what is tried again and what is said in the end.
 //!
 //! *Bounds.* Waiting for the lock and retrying share one deadline, `wait` after the start. The lock is released on
-//! every path: success, refusal, error, panic.
+//! every path: success, refusal, error, panic. A lock that neither answers nor fails is given up [`GRACE`] after the
+//! deadline, and a release that does not return [`GRACE`] after it began: then the lease's expiry ends it.
 //!
 //! *Duplicates.* Whoever finds the lock held for its own command waits for that command's stored reply; and before any
 //! `busy` the reply is looked up once, because the other one may just have finished.
@@ -15,17 +16,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use boxoffice_domain::{Batch, Decision, Policy, Rejection, Reply, Request};
-use boxoffice_ports::{Committed, ExecuteError, Executor, Guard, Lease, Ledger, LedgerError, Lock, LockError, Receipt};
-use tokio::time::Instant;
+use boxoffice_domain::{Policy, Reply, Request};
+use boxoffice_ports::{ExecuteError, Executor, Guard, Lease, Ledger, Lock, LockError, Receipt};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout};
+use tracing::{Instrument, Span, field};
 
-use super::attempt::{TRIES, jittered};
+use super::one_by_one::OneByOne;
 use crate::Stats;
 
 /// How often the reply of a command that is decided elsewhere is looked for.
 const REPLY_POLL: Duration = Duration::from_millis(20);
-/// The longest pause between two tries after a conflict.
-const CONFLICT_PAUSE_MAX: Duration = Duration::from_millis(50);
+/// One round trip to whoever keeps the locks, at most.
+const GRACE: Duration = Duration::from_millis(450);
 
 /// See the module's opening.
 pub struct Locked {
@@ -34,15 +37,21 @@ pub struct Locked {
 
 struct Inner {
     lock: Arc<dyn Lock>,
-    ledger: Arc<dyn Ledger>,
-    policy: Arc<Policy>,
-    stats: Arc<Stats>,
+    ledger: OneByOne,
     wait: Duration,
 }
 
 impl Locked {
-    pub fn new(lock: Arc<dyn Lock>, ledger: Arc<dyn Ledger>, policy: Arc<Policy>, wait: Duration, stats: Arc<Stats>) -> Arc<Self> {
-        Arc::new(Self { inner: Arc::new(Inner { lock, ledger, policy, stats, wait }) })
+    pub fn new(
+        lock: Arc<dyn Lock>,
+        ledger: Arc<dyn Ledger>,
+        policy: Arc<Policy>,
+        wait: Duration,
+        permits: Arc<Semaphore>,
+        stats: Arc<Stats>,
+    ) -> Arc<Self> {
+        let ledger = OneByOne { ledger, policy, stats, guard: Guard::Version, permits };
+        Arc::new(Self { inner: Arc::new(Inner { lock, ledger, wait }) })
     }
 }
 
@@ -50,66 +59,58 @@ impl Locked {
 impl Executor for Locked {
     async fn execute(&self, request: Request) -> Result<Receipt, ExecuteError> {
         let inner = self.inner.clone();
-        let task = tokio::spawn(async move { inner.decide(request).await });
+        let span = tracing::debug_span!("lock", lock.waited_us = field::Empty, lock.held_us = field::Empty);
+        let task = tokio::spawn({
+            let told = span.clone();
+            async move { inner.decide(request, &told).await }.instrument(span)
+        });
         task.await.map_err(|panic| ExecuteError::Internal(panic.to_string().into()))?.map(Receipt::Done)
     }
 }
 
 impl Inner {
-    async fn decide(&self, request: Request) -> Result<Reply, ExecuteError> {
-        let deadline = Instant::now() + self.wait;
+    async fn decide(&self, request: Request, span: &Span) -> Result<Reply, ExecuteError> {
+        let started = Instant::now();
+        let deadline = started + self.wait;
         let keys = request.command.contention();
-        let lease = match self.lock.acquire(keys, request.command_id, self.wait).await {
-            Ok(lease) => lease,
-            Err(LockError::Busy { same_command: true }) => return self.reply_until(&request, deadline).await,
-            Err(LockError::Busy { same_command: false }) => return self.stored(&request).await?.ok_or(ExecuteError::Busy),
-            Err(LockError::Unavailable(source)) => return Err(ExecuteError::Unavailable(source)),
-        };
-        let result = self.transact(&request, lease.as_ref(), deadline).await;
-        lease.release().await;
+        let acquire = self.lock.acquire(keys, request.command_id, self.wait);
+        let acquired = timeout(self.wait + GRACE, acquire).await.unwrap_or_else(|_| Err(LockError::Unavailable("no answer".into())));
+        self.waited(started.elapsed(), span);
+        match acquired {
+            Ok(lease) => self.decide_with(lease, &request, deadline, span).await,
+            Err(LockError::Busy { same_command: true }) => self.reply_until(&request, deadline).await,
+            Err(LockError::Busy { same_command: false }) => self.ledger.stored_or_busy(&request).await,
+            Err(LockError::Unavailable(source)) => Err(ExecuteError::Unavailable(source)),
+        }
+    }
+
+    async fn decide_with(&self, lease: Box<dyn Lease>, request: &Request, deadline: Instant, span: &Span) -> Result<Reply, ExecuteError> {
+        let taken = Instant::now();
+        let result = self.ledger.decide(request, deadline, async { lease.lost().await }).await;
+        if timeout(GRACE, lease.release()).await.is_err() {
+            tracing::warn!("a lock was not given back in time; it ends by its expiry");
+        }
+        self.held(taken.elapsed(), span);
         result
     }
 
-    async fn transact(&self, request: &Request, lease: &dyn Lease, deadline: Instant) -> Result<Reply, ExecuteError> {
-        let requests: Arc<[Request]> = vec![request.clone()].into();
-        let (mut failures, mut pause) = (0, Duration::from_millis(1));
-        loop {
-            let started = Instant::now();
-            let (ledger, batch) = (self.ledger.clone(), Batch { requests: requests.clone(), policy: self.policy.clone() });
-            // The call is a task so that the lease outlives a panic in it.
-            let call = tokio::spawn(async move { ledger.transact(batch, Guard::Version).await });
-            let result = call.await.map_err(|panic| ExecuteError::Internal(panic.to_string().into()))?;
-            self.stats.ledger_us.add(started.elapsed().as_micros() as u64);
-            let error = match result {
-                Ok(Committed { mut replies, .. }) => {
-                    self.stats.batches.add(1);
-                    self.stats.commands.add(1);
-                    return replies.pop().ok_or_else(|| ExecuteError::Internal("the ledger gave no reply".into()));
-                }
-                Err(error) => error,
-            };
-            match error {
-                LedgerError::Conflict => {}
-                LedgerError::Retryable(_) | LedgerError::LockTimeout | LedgerError::Unavailable(_) if failures + 1 < TRIES => failures += 1,
-                LedgerError::Refused(source) => return Err(ExecuteError::Internal(source)),
-                other => return Err(ExecuteError::Unavailable(other.to_string().into())),
-            }
-            self.stats.retries.add(1);
-            if Instant::now() + pause >= deadline {
-                return self.stored(request).await?.ok_or(ExecuteError::Busy);
-            }
-            tokio::select! {
-                () = tokio::time::sleep(jittered(pause)) => {}
-                () = lease.lost() => return self.stored(request).await?.ok_or(ExecuteError::Busy),
-            }
-            pause = (pause * 2).min(CONFLICT_PAUSE_MAX);
-        }
+    fn waited(&self, time: Duration, span: &Span) {
+        let us = time.as_micros() as u64;
+        self.ledger.stats.lock_waits.add(1);
+        self.ledger.stats.lock_wait_us.add(us);
+        span.record("lock.waited_us", us);
+    }
+
+    fn held(&self, time: Duration, span: &Span) {
+        let us = time.as_micros() as u64;
+        self.ledger.stats.lock_held_us.add(us);
+        span.record("lock.held_us", us);
     }
 
     /// The reply that another holder of the same command stores, if it comes in time.
     async fn reply_until(&self, request: &Request, deadline: Instant) -> Result<Reply, ExecuteError> {
         loop {
-            if let Some(reply) = self.stored(request).await? {
+            if let Some(reply) = self.ledger.stored(request).await? {
                 return Ok(reply);
             }
             if Instant::now() + REPLY_POLL >= deadline {
@@ -117,18 +118,6 @@ impl Inner {
             }
             tokio::time::sleep(REPLY_POLL).await;
         }
-    }
-
-    async fn stored(&self, request: &Request) -> Result<Option<Reply>, ExecuteError> {
-        let Some((key, fingerprint)) = request.idempotency() else { return Ok(None) };
-        let stored = self.ledger.reply(key).await.map_err(|error| ExecuteError::Unavailable(error.to_string().into()))?;
-        Ok(stored.map(|answer| {
-            if answer.fingerprint == fingerprint {
-                answer.reply
-            } else {
-                Reply { decision: Decision::Refused(Rejection::IdempotencyKeyReused), replayed: false, ..answer.reply }
-            }
-        }))
     }
 }
 

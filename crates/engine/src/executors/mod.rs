@@ -3,7 +3,10 @@
 
 mod attempt;
 mod combining;
+mod direct;
 mod locked;
+mod one_by_one;
 
 pub use combining::{Combining, CombiningSettings};
+pub use direct::Direct;
 pub use locked::Locked;

@@ -1,21 +1,32 @@
+use super::super::attempt::TRIES;
 use super::*;
 use crate::testing::{ScriptedLedger, charge, committed, policy, reply_to};
-use boxoffice_domain::Fingerprint;
-use boxoffice_ports::{MockLease, MockLedger, MockLock, StoredAnswer};
+use boxoffice_domain::{Decision, Fingerprint, Rejection};
+use boxoffice_ports::{LedgerError, MockLease, MockLedger, MockLock, StoredAnswer};
 use mockall::Sequence;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 const WAIT: Duration = Duration::from_secs(3);
 
-fn locked(lock: MockLock, ledger: Arc<dyn Ledger>) -> Arc<Locked> {
-    Locked::new(Arc::new(lock), ledger, policy(), WAIT, Arc::default())
+fn locked(lock: impl Lock + 'static, ledger: Arc<dyn Ledger>) -> Arc<Locked> {
+    counted(lock, ledger).0
 }
 
-#[tokio::test]
+fn counted(lock: impl Lock + 'static, ledger: Arc<dyn Ledger>) -> (Arc<Locked>, Arc<Stats>) {
+    let stats = Arc::<Stats>::default();
+    (Locked::new(Arc::new(lock), ledger, policy(), WAIT, Arc::new(Semaphore::new(8)), stats.clone()), stats)
+}
+
+#[tokio::test(start_paused = true)]
 async fn acquire_transact_release_in_that_order_on_every_path() {
     type Call = fn() -> Result<(), LedgerError>;
     type Check = fn(Result<Receipt, ExecuteError>);
-    let paths: [(&str, Call, Check); 3] = [
+    let paths: [(&str, Call, Check); 4] = [
+        (
+            "an error",
+            || Err(LedgerError::Unavailable("gone".into())),
+            |result| assert!(matches!(result, Err(ExecuteError::Unavailable(_)))),
+        ),
         ("success and refusal", || Ok(()), |result| assert_eq!(result.unwrap(), Receipt::Done(reply_to(&charge(1, 5))))),
         (
             "refused by the store",
@@ -34,9 +45,11 @@ async fn acquire_transact_release_in_that_order_on_every_path() {
             let request = charge(1, 5);
             assert_eq!((keys, owner, wait), (request.command.contention(), request.command_id, WAIT));
             let lease: MockLease = lent.lock().unwrap().take().expect("acquired once");
-            Ok(Box::new(lease))
+            Ok(Box::new(Kept(lease)))
         });
-        ledger.expect_transact().once().in_sequence(&mut order).returning(move |batch, guard| {
+        ledger.expect_reply().returning(|_| Ok(None));
+        // An unreachable store is asked again until the wait is over.
+        ledger.expect_transact().times(1..).in_sequence(&mut order).returning(move |batch, guard| {
             assert_eq!(guard, Guard::Version);
             call().map(|()| committed(&batch))
         });
@@ -61,6 +74,20 @@ fn held_lease() -> MockLease {
     let mut lease = MockLease::new();
     lease.expect_release().once().returning(|| ());
     lease
+}
+
+/// One that is not lost, and given back as its mock expects.
+struct Kept(MockLease);
+
+#[async_trait]
+impl Lease for Kept {
+    async fn lost(&self) {
+        std::future::pending().await
+    }
+
+    async fn release(self: Box<Self>) {
+        Box::new(self.0).release().await;
+    }
 }
 
 /// A lease that lasts: `lost` of a mock returns at once, so this one is written out.
@@ -199,4 +226,121 @@ async fn a_caller_that_goes_away_leaves_no_half_command_and_no_lock() {
     ledger.let_through(1);
     crate::testing::until(|| releases.load(Ordering::SeqCst) == 1).await;
     assert_eq!(ledger.batches(), [vec![5]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unreachable_store_is_waited_for() {
+    let releases = Arc::new(AtomicU32::new(0));
+    let left = AtomicU32::new(8);
+    let ledger = ScriptedLedger::new(move |batch| {
+        let away = left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+        if away { Err(LedgerError::Unavailable("restarting".into())) } else { Ok(committed(batch)) }
+    });
+    let receipt = locked(lasting_lock(&releases), ledger.clone()).execute(charge(1, 5)).await.unwrap();
+    assert_eq!(receipt, Receipt::Done(reply_to(&charge(1, 5))));
+    assert_eq!((ledger.batches().len(), releases.load(Ordering::SeqCst)), (9, 1));
+}
+
+#[tokio::test]
+async fn without_a_lock_service_nothing_is_decided() {
+    let ledger = ScriptedLedger::new(|_| panic!("nothing is decided without the lock"));
+    let mut lock = MockLock::new();
+    lock.expect_acquire().once().returning(|_, _, _| Err(LockError::Unavailable("connection refused".into())));
+    assert!(matches!(locked(lock, ledger).execute(charge(1, 5)).await, Err(ExecuteError::Unavailable(_))));
+}
+
+/// Neither answers nor fails.
+struct HungLock;
+
+#[async_trait]
+impl Lock for HungLock {
+    async fn acquire(
+        &self,
+        _: Vec<boxoffice_domain::Key>,
+        _: boxoffice_domain::CommandId,
+        _: Duration,
+    ) -> Result<Box<dyn Lease>, LockError> {
+        std::future::pending().await
+    }
+}
+
+struct HungLease;
+
+#[async_trait]
+impl Lease for HungLease {
+    async fn lost(&self) {
+        std::future::pending().await
+    }
+
+    async fn release(self: Box<Self>) {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lock_service_that_hangs_is_given_up() {
+    let ledger = ScriptedLedger::new(|batch| Ok(committed(batch)));
+    let before = Instant::now();
+    assert!(matches!(locked(HungLock, ledger.clone()).execute(charge(1, 5)).await, Err(ExecuteError::Unavailable(_))));
+    assert!(before.elapsed() <= WAIT + Duration::from_millis(500));
+    assert!(ledger.batches().is_empty());
+    let mut lock = MockLock::new();
+    lock.expect_acquire().once().returning(|_, _, _| Ok(Box::new(HungLease)));
+    let before = Instant::now();
+    assert_eq!(locked(lock, ledger).execute(charge(1, 5)).await.unwrap(), Receipt::Done(reply_to(&charge(1, 5))));
+    assert!(before.elapsed() <= Duration::from_millis(500), "its answer was there, and only the release hung");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_is_lost_while_it_waits_for_a_permit_ends_the_waiting() {
+    let ledger = ScriptedLedger::new(|batch| Ok(committed(batch)));
+    let lock = lock_with(|| {
+        let mut lease = held_lease();
+        lease.expect_lost().returning(|| ());
+        lease
+    });
+    let executor = Locked::new(Arc::new(lock), ledger.clone(), policy(), WAIT, Arc::new(Semaphore::new(0)), Arc::default());
+    let before = Instant::now();
+    assert!(matches!(executor.execute(charge(1, 5)).await, Err(ExecuteError::Busy)));
+    assert!(before.elapsed() < WAIT && ledger.batches().is_empty());
+}
+
+/// Takes and gives back after a while.
+struct SlowLock(Duration);
+
+#[async_trait]
+impl Lock for SlowLock {
+    async fn acquire(
+        &self,
+        _: Vec<boxoffice_domain::Key>,
+        _: boxoffice_domain::CommandId,
+        _: Duration,
+    ) -> Result<Box<dyn Lease>, LockError> {
+        tokio::time::sleep(self.0).await;
+        Ok(Box::new(LastingLease(Arc::default())))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_is_told_how_long_a_lock_was_waited_for_and_held() {
+    let spans = crate::testing::Spans::default();
+    let _recording = tracing::subscriber::set_default(spans.clone());
+    let ledger = ScriptedLedger::gated(|batch| Ok(committed(batch)));
+    let (executor, stats) = counted(SlowLock(Duration::from_millis(70)), ledger.clone());
+    let caller = tokio::spawn(async move { executor.execute(charge(1, 5)).await });
+    while ledger.begun.load(Ordering::SeqCst) == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(30)).await;
+    ledger.let_through(1);
+    caller.await.unwrap().unwrap();
+    let (waited, held) = (stats.lock_wait_us.get(), stats.lock_held_us.get());
+    assert_eq!(stats.lock_waits.get(), 1);
+    assert!(waited >= 70_000 && held >= 30_000, "waited {waited} us, held {held} us");
+    assert_eq!(spans.recorded("lock.waited_us"), [waited]);
+    assert_eq!(spans.recorded("lock.held_us"), [held]);
+
+    let (executor, stats) = counted(busy(false), ScriptedLedger::new(|_| panic!("nothing is decided without the lock")));
+    assert!(executor.execute(charge(1, 5)).await.is_err());
+    assert_eq!((stats.busy.get(), stats.lock_waits.get(), stats.lock_held_us.get()), (1, 1, 0), "losers count as well");
 }

@@ -1,0 +1,236 @@
+//! What a run left in the store, held against what was answered.
+//!
+//! An effect is a wallet entry, a reservation or a payment of somebody who took part. Everything answered must be there
+//! once; what is there and was not answered must be a command without an answer. Sums, seats and the store's own totals
+//! are compared as well, so that effects on somebody else, or on nobody's behalf, are found too. Whatever differs is a
+//! finding, in words; no finding means that the answers were true.
+
+use std::collections::{HashMap, HashSet};
+
+use boxoffice_domain::money::Money;
+use boxoffice_domain::{DateId, EntryKind, ReservationStatus, SeatState, UserId};
+use boxoffice_ports::{AuditReport, StoreError, Stores};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use uuid::Uuid;
+
+use super::caller::Person;
+use super::drive::Tally;
+use super::workload::{PRICE, Seats, Step, Workload};
+
+/// Rows of one read.
+const PAGE: u32 = 2_000;
+/// Reads at once.
+const READS: usize = 8;
+/// The most findings of one kind that are told one by one.
+const TOLD_MAX: usize = 3;
+
+/// What somebody has.
+#[derive(Clone, Debug, Default)]
+struct Possessions {
+    balance: Money,
+    /// By id, with kind and amount.
+    entries: Vec<(Uuid, EntryKind, Money)>,
+    reservations: Vec<Uuid>,
+    payments: Vec<Uuid>,
+}
+
+/// What everybody who takes part has, and what the whole store holds.
+pub(super) struct Snapshot {
+    people: Vec<Possessions>,
+    totals: AuditReport,
+}
+
+/// What a run did.
+#[derive(Debug, Default)]
+pub(super) struct Effects {
+    /// Entries by charge and use, reservations, payments.
+    pub(super) applied: u32,
+    pub(super) findings: Vec<String>,
+    /// Invariants of the store that are broken, each with its row.
+    pub(super) breaches: Vec<String>,
+}
+
+/// Reads it all. `max_seats_per_user` is for the audit.
+pub(super) async fn snapshot(stores: &Stores, people: &[Person], max_seats_per_user: u32) -> Result<Snapshot, StoreError> {
+    let reads = people.iter().map(|person| possessions(stores, person.user));
+    let people = stream::iter(reads).buffered(READS).try_collect().await?;
+    Ok(Snapshot { people, totals: stores.audit.audit(max_seats_per_user).await? })
+}
+
+async fn possessions(stores: &Stores, user: UserId) -> Result<Possessions, StoreError> {
+    let queries = &stores.queries;
+    let mut found = Possessions { balance: queries.wallet(user).await?.balance, ..Possessions::default() };
+    let mut after = None;
+    loop {
+        let page = queries.entries(user, after, PAGE).await?;
+        after = page.items.last().map(|entry| entry.seq);
+        found.entries.extend(page.items.iter().map(|entry| (entry.id.0, entry.kind, entry.amount)));
+        if !page.more {
+            break;
+        }
+    }
+    let mut after = None;
+    loop {
+        let page = queries.reservations(user, after, PAGE).await?;
+        after = page.items.last().map(|reservation| reservation.id);
+        let alive = page.items.iter().filter(|one| matches!(one.status, ReservationStatus::Held | ReservationStatus::Confirmed));
+        found.reservations.extend(alive.map(|one| one.id.0));
+        if !page.more {
+            break;
+        }
+    }
+    let mut after = None;
+    loop {
+        let page = queries.payments(user, after, PAGE).await?;
+        after = page.items.last().map(|row| row.payment.id);
+        found.payments.extend(page.items.iter().map(|row| row.payment.id.0));
+        if !page.more {
+            break;
+        }
+    }
+    Ok(found)
+}
+
+/// The seats of a date that somebody has.
+pub(super) async fn taken_seats(stores: &Stores, date: DateId) -> Result<u32, StoreError> {
+    let seats = stores.queries.seats(date).await?;
+    Ok(seats.iter().filter(|row| row.seat.state != SeatState::Available).count() as u32)
+}
+
+/// Compares. `taken` are the seats of the run's date that somebody has, where it has one.
+pub(super) fn compare(workload: &Workload, before: &Snapshot, after: &Snapshot, taken: Option<u32>, tally: &Tally) -> Effects {
+    let mut effects = Effects {
+        breaches: after.totals.breaches.iter().map(|breach| format!("{} broken: {}", breach.invariant, breach.detail)).collect(),
+        ..Effects::default()
+    };
+    let mut made: HashMap<Kind, HashSet<Uuid>> = HashMap::new();
+    for (before, after) in before.people.iter().zip(&after.people) {
+        let known: HashSet<Uuid> = before.entries.iter().map(|entry| entry.0).chain(before.reservations.iter().copied()).collect();
+        let known: HashSet<Uuid> = known.into_iter().chain(before.payments.iter().copied()).collect();
+        let entries: Vec<_> = after.entries.iter().filter(|entry| !known.contains(&entry.0)).collect();
+        let moved: Money = entries.iter().map(|entry| entry.2).sum();
+        if after.balance - before.balance != moved {
+            effects.findings.push(format!("a balance moved by {}, its new entries by {moved}", after.balance - before.balance));
+        }
+        for (id, kind, amount) in entries {
+            let kind = Kind::of_entry(*kind);
+            if !workload.steps.iter().any(|step| kind.amount(*step) == Some(*amount)) {
+                effects.findings.push(format!("an entry of {amount} that nobody asked for"));
+            }
+            made.entry(kind).or_default().insert(*id);
+        }
+        made.entry(Kind::Reservation).or_default().extend(after.reservations.iter().filter(|id| !known.contains(id)));
+        made.entry(Kind::Payment).or_default().extend(after.payments.iter().filter(|id| !known.contains(id)));
+    }
+    let count = |kind: Kind| made.get(&kind).map_or(0, HashSet::len) as u32;
+    effects.applied = [Kind::Charge, Kind::Use, Kind::Reservation, Kind::Payment].map(count).iter().sum();
+    for kind in [Kind::Charge, Kind::Use, Kind::Reservation, Kind::Payment] {
+        effects.findings.extend(answered_is_there(kind, made.get(&kind), tally));
+    }
+    if count(Kind::PaymentEntry) != count(Kind::Payment) {
+        effects.findings.push(format!("{} payments, and {} of them in wallets", count(Kind::Payment), count(Kind::PaymentEntry)));
+    }
+    if let Some(taken) = taken.filter(|taken| workload.seats != Seats::None && *taken != count(Kind::Reservation)) {
+        effects.findings.push(format!("{taken} seats are taken by {} reservations", count(Kind::Reservation)));
+    }
+    let entries = count(Kind::Charge) + count(Kind::Use) + count(Kind::PaymentEntry) + count(Kind::Foreign);
+    for (name, made) in [("entries", entries), ("reservations", count(Kind::Reservation)), ("payments", count(Kind::Payment))] {
+        let grown = total(&after.totals, name).saturating_sub(total(&before.totals, name));
+        if grown != u64::from(made) {
+            effects.findings.push(format!("the store has {grown} more {name}, those who took part have {made}"));
+        }
+    }
+    limit(&mut effects.findings);
+    effects
+}
+
+/// What an effect is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Kind {
+    Charge,
+    Use,
+    /// What a payment took out of a wallet.
+    PaymentEntry,
+    /// An entry of a kind that no workload makes.
+    Foreign,
+    Reservation,
+    Payment,
+}
+
+impl Kind {
+    fn of_entry(kind: EntryKind) -> Self {
+        match kind {
+            EntryKind::Charge => Self::Charge,
+            EntryKind::Use => Self::Use,
+            EntryKind::Payment => Self::PaymentEntry,
+            EntryKind::Refund => Self::Foreign,
+        }
+    }
+
+    /// What a step moves in a wallet by an entry of this kind.
+    fn amount(self, step: Step) -> Option<Money> {
+        match (self, step) {
+            (Self::Charge, Step::Charge(amount)) => Some(amount),
+            (Self::Use, Step::Use(amount)) => Some(-amount),
+            (Self::PaymentEntry, Step::Pay) => Some(-PRICE),
+            _ => None,
+        }
+    }
+
+    fn of_step(step: Step) -> Self {
+        match step {
+            Step::Charge(_) => Self::Charge,
+            Step::Use(_) => Self::Use,
+            Step::Hold => Self::Reservation,
+            Step::Pay => Self::Payment,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Charge => "charges",
+            Self::Use => "uses",
+            Self::PaymentEntry => "entries of payments",
+            Self::Foreign => "entries",
+            Self::Reservation => "holds",
+            Self::Payment => "payments",
+        }
+    }
+}
+
+/// Each answer has one effect; an effect without an answer belongs to a command without one.
+fn answered_is_there(kind: Kind, made: Option<&HashSet<Uuid>>, tally: &Tally) -> Vec<String> {
+    let mut findings = Vec::new();
+    let empty = HashSet::new();
+    let made = made.unwrap_or(&empty);
+    let mut answered = HashSet::new();
+    let of_kind = tally.applied.iter().filter(|applied| Kind::of_step(applied.step) == kind);
+    let twice = of_kind.filter(|applied| !answered.insert(applied.id)).count();
+    if twice > 0 {
+        findings.push(format!("{twice} {} answered with another one's id", kind.name()));
+    }
+    let missing = answered.difference(made).count();
+    if missing > 0 {
+        findings.push(format!("{missing} {} answered as done are not in the store", kind.name()));
+    }
+    let unanswered = made.difference(&answered).count();
+    let unknown = tally.failed.iter().filter(|step| Kind::of_step(**step) == kind).count();
+    if unanswered > unknown {
+        findings.push(format!("{unanswered} {} in the store that nobody was told of; {unknown} had no answer", kind.name()));
+    }
+    findings
+}
+
+fn total(report: &AuditReport, name: &str) -> u64 {
+    report.counted.iter().find(|(counted, _)| *counted == name).map_or(0, |(_, count)| *count)
+}
+
+/// Findings that say the same are told once or twice, then counted.
+fn limit(findings: &mut Vec<String>) {
+    let told = TOLD_MAX * 4;
+    if findings.len() > told {
+        let more = findings.len() - told;
+        findings.truncate(told);
+        findings.push(format!("and {more} more"));
+    }
+}

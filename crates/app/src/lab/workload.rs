@@ -1,0 +1,198 @@
+//! What is asked of every strategy, as data: the same commands in the same order, whoever decides them.
+//!
+//! A workload is a list of jobs. A job is one user's script, each step sent when the one before it was answered; callers
+//! take jobs one after another. Everything a run touches is fresh, so that runs do not meet each other's rows.
+
+use boxoffice_domain::money::Money;
+
+/// The most commands of one run: with two to a seat, what the seats of one date allow.
+pub const COMMANDS_MAX: u32 = 400_000;
+/// The most callers of one run; each has a connection of its own over HTTP.
+pub const CALLERS_MAX: u32 = 4_096;
+/// What every user of a run has in the wallet beforehand, minor units: more than any run can take out of it.
+pub const FUNDS: Money = 50_000_000;
+/// What every seat costs.
+pub const PRICE: Money = 1_000;
+
+/// One command of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    Charge(Money),
+    Use(Money),
+    /// The job's seat.
+    Hold,
+    /// What the job holds; not sent when it holds nothing.
+    Pay,
+}
+
+/// Whose jobs they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Users {
+    One,
+    /// So many take turns.
+    Some(u32),
+    /// Everybody has one job.
+    OneEach,
+}
+
+/// Which seats the jobs want.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seats {
+    None,
+    /// All the same one.
+    One,
+    OneEach,
+}
+
+/// What a rate counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rate {
+    /// Effects: whatever is refused was asked in vain.
+    Applied,
+    /// Answers: refusals are what is wanted.
+    Answered,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Workload {
+    pub name: &'static str,
+    pub about: &'static str,
+    pub steps: &'static [Step],
+    pub users: Users,
+    pub seats: Seats,
+    pub rate: Rate,
+}
+
+pub const WORKLOADS: [Workload; 4] = [
+    Workload {
+        name: "hot-wallet",
+        about: "charges and uses of one wallet, funded beforehand",
+        steps: &[Step::Charge(7), Step::Use(5)],
+        users: Users::One,
+        seats: Seats::None,
+        rate: Rate::Applied,
+    },
+    Workload {
+        name: "same-seat",
+        about: "everybody holds one and the same seat; one gets it",
+        steps: &[Step::Hold],
+        users: Users::OneEach,
+        seats: Seats::One,
+        rate: Rate::Answered,
+    },
+    Workload {
+        name: "spread",
+        about: "charges and uses over 1,000 wallets",
+        steps: &[Step::Charge(7), Step::Use(5)],
+        users: Users::Some(1_000),
+        seats: Seats::None,
+        rate: Rate::Applied,
+    },
+    Workload {
+        name: "hold-pay",
+        about: "everybody holds a seat of their own and pays it",
+        steps: &[Step::Hold, Step::Pay],
+        users: Users::OneEach,
+        seats: Seats::OneEach,
+        rate: Rate::Applied,
+    },
+];
+
+impl Workload {
+    /// The workload of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        WORKLOADS.into_iter().find(|workload| workload.name == name)
+    }
+
+    /// So many jobs make about `commands` commands, and never more.
+    pub fn jobs(&self, commands: u32) -> u32 {
+        (commands / self.steps.len() as u32).max(1)
+    }
+
+    /// Users that `jobs` jobs need.
+    pub fn user_count(&self, jobs: u32) -> u32 {
+        match self.users {
+            Users::One => 1,
+            Users::Some(count) => count.min(jobs),
+            Users::OneEach => jobs,
+        }
+    }
+
+    /// Seats that `jobs` jobs need.
+    pub fn seat_count(&self, jobs: u32) -> u32 {
+        match self.seats {
+            Seats::None => 0,
+            Seats::One => 1,
+            Seats::OneEach => jobs,
+        }
+    }
+
+    /// The place of a job's user among the users.
+    pub fn user_of(&self, job: u32) -> u32 {
+        match self.users {
+            Users::One => 0,
+            Users::Some(count) => job % count,
+            Users::OneEach => job,
+        }
+    }
+
+    /// The number of a job's seat; seats count from 1.
+    pub fn seat_of(&self, job: u32) -> u32 {
+        match self.seats {
+            Seats::OneEach => job + 1,
+            Seats::None | Seats::One => 1,
+        }
+    }
+
+    pub fn has_seats(&self) -> bool {
+        self.seats != Seats::None
+    }
+
+    /// Whether the wallet must hold something before.
+    pub fn needs_funds(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::Use(_) | Step::Pay))
+    }
+
+    /// What a run may take out of one wallet at most.
+    #[cfg(test)]
+    fn spent_by_one(&self, commands: u32) -> Money {
+        let jobs = Money::from(self.jobs(commands).div_ceil(self.user_count(self.jobs(commands))));
+        let each = |step: &Step| match step {
+            Step::Use(amount) => *amount,
+            Step::Pay => PRICE,
+            Step::Charge(_) | Step::Hold => 0,
+        };
+        self.steps.iter().map(each).sum::<Money>() * jobs
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_found() {
+        for workload in WORKLOADS {
+            assert_eq!(Workload::named(workload.name), Some(workload));
+        }
+        assert_eq!(Workload::named("hot"), None);
+    }
+
+    #[test]
+    fn jobs_fit_the_commands_users_and_seats() {
+        for workload in WORKLOADS {
+            for commands in [1, 2, 3, 1_999, 3_000, COMMANDS_MAX] {
+                let jobs = workload.jobs(commands);
+                assert!(jobs >= 1 && (jobs * workload.steps.len() as u32 <= commands || jobs == 1), "{} {commands}", workload.name);
+                let (users, seats) = (workload.user_count(jobs), workload.seat_count(jobs));
+                assert!((0..jobs).all(|job| workload.user_of(job) < users), "{} {commands}", workload.name);
+                let numbers = (0..jobs).all(|job| (1..=seats).contains(&workload.seat_of(job)));
+                assert!(!workload.has_seats() || numbers, "{} {commands}", workload.name);
+                if workload.seats == Seats::OneEach || workload.seats == Seats::None {
+                    assert!(seats <= boxoffice_domain::concert::SEATS_PER_DATE_MAX, "{} {commands}", workload.name);
+                }
+                assert!(workload.spent_by_one(commands) <= FUNDS, "{}: no use may be refused for want of money", workload.name);
+            }
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! What the strategy lab needs of the services: a database that is its own, and their versions.
+
+use super::StartError;
+use crate::config::{SecretUrl, Settings, StoreBackend};
+#[cfg(feature = "postgres")]
+use boxoffice_adapters::postgres;
+#[cfg(feature = "redis")]
+use boxoffice_adapters::redis::Redis;
+#[cfg(feature = "sqlite")]
+use boxoffice_adapters::sqlite;
+use boxoffice_ports::Source;
+
+/// What every such database is called, before its own number.
+const PREFIX: &str = "boxoffice_bench_";
+
+/// A database on a server that has others. It stays until [`ScratchDatabase::remove`], also when this is dropped.
+pub struct ScratchDatabase {
+    name: String,
+    /// Of the server's own database, which is only connected to.
+    server: SecretUrl,
+}
+
+impl ScratchDatabase {
+    /// Makes one on the server that `store.postgres_url` names, and makes the settings name it instead.
+    pub async fn create(settings: &mut Settings) -> Result<Self, StartError> {
+        let server = settings.store.postgres_url.clone();
+        let name = format!("{PREFIX}{:016x}", rand::random::<u64>());
+        let url = create(server.expose(), &name).await.map_err(|source| failed(settings, source))?;
+        settings.store.postgres_url = SecretUrl::new(url);
+        Ok(Self { name, server })
+    }
+
+    /// Drops it. One that cannot be dropped is named in the log: nobody else will.
+    pub async fn remove(self) {
+        if let Err(error) = remove(self.server.expose(), &self.name).await {
+            tracing::error!(error, database = self.name, "the database of this comparison could not be dropped");
+        }
+    }
+}
+
+fn failed(settings: &Settings, source: Source) -> StartError {
+    StartError::Store { key: "store.postgres_url", place: settings.store.place(), source }
+}
+
+#[cfg(feature = "postgres")]
+async fn create(server: &str, name: &str) -> Result<String, Source> {
+    Ok(postgres::create_database(server, name).await?)
+}
+
+#[cfg(feature = "postgres")]
+async fn remove(server: &str, name: &str) -> Result<(), Source> {
+    Ok(postgres::drop_database(server, name).await?)
+}
+
+#[cfg(not(feature = "postgres"))]
+async fn create(_: &str, _: &str) -> Result<String, Source> {
+    Err("this build lacks the feature `postgres`".into())
+}
+
+#[cfg(not(feature = "postgres"))]
+async fn remove(_: &str, _: &str) -> Result<(), Source> {
+    Ok(())
+}
+
+/// Name and version of the store, and of Redis where there is one. What does not say its version is left out.
+pub async fn service_versions(settings: &Settings) -> Vec<(&'static str, String)> {
+    let mut versions = Vec::new();
+    match settings.store.backend {
+        StoreBackend::Memory => {}
+        #[cfg(feature = "sqlite")]
+        StoreBackend::Sqlite => versions.push(("SQLite", sqlite::version())),
+        #[cfg(feature = "postgres")]
+        StoreBackend::Postgres => {
+            versions.extend(postgres::server_version(settings.store.postgres_url.expose()).await.ok().map(|version| ("PostgreSQL", version)));
+        }
+        #[cfg(not(all(feature = "sqlite", feature = "postgres")))]
+        StoreBackend::Sqlite | StoreBackend::Postgres => {}
+    }
+    versions.extend(redis_version(settings).await.map(|version| ("Redis", version)));
+    versions
+}
+
+#[cfg(feature = "redis")]
+async fn redis_version(settings: &Settings) -> Option<String> {
+    let urls = if settings.redis.urls.is_empty() { settings.redis.redlock_nodes.get(..1)? } else { settings.redis.urls.as_slice() };
+    let urls: Vec<String> = urls.iter().map(|url| url.expose().to_owned()).collect();
+    Redis::open(&urls, std::sync::Arc::default()).ok()?.version().await.ok()
+}
+
+#[cfg(not(feature = "redis"))]
+async fn redis_version(_: &Settings) -> Option<String> {
+    None
+}

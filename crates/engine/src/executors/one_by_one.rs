@@ -1,0 +1,148 @@
+//! One command, one ledger call: the loop that every strategy without batches goes through.
+//!
+//! The call is run again after a conflict until the deadline, after a failure that may pass [`TRIES`] times, and after
+//! an unreachable store until the deadline; running it again is always safe, because replies de-duplicate. Pauses grow
+//! and are jittered, so that those who met do not meet again.
+//!
+//! *Bounds.* At most as many commands are at the ledger at once as there are permits, all others queue for one in the
+//! order they came. The deadline is looked at before each call and never during one: what has begun is decided. Who
+//! never got to the ledger is [`ExecuteError::Overloaded`].
+//!
+//! *Failure.* Each call is a task of its own, so that a panic in it costs this command alone, and what the caller holds
+//! (a lease) outlives it. Before anybody is told that there is no answer the stored reply is looked up once: the call
+//! may have been committed, or somebody else may have decided the same command.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use boxoffice_domain::{Batch, Decision, Policy, Rejection, Reply, Request};
+use boxoffice_ports::{Committed, ExecuteError, Guard, Ledger, LedgerError};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
+use tracing::Instrument;
+
+use super::attempt::{TRIES, jittered};
+use crate::Stats;
+
+/// The first pause; it doubles with each.
+const PAUSE: Duration = Duration::from_millis(1);
+/// The longest pause after a conflict: the row is there, and somebody else has just been through.
+const CONFLICT_PAUSE_MAX: Duration = Duration::from_millis(50);
+/// The longest pause after a failure: whoever failed is given time.
+const FAILURE_PAUSE_MAX: Duration = Duration::from_millis(400);
+
+/// See the module's opening.
+pub(super) struct OneByOne {
+    pub(super) ledger: Arc<dyn Ledger>,
+    pub(super) policy: Arc<Policy>,
+    pub(super) stats: Arc<Stats>,
+    pub(super) guard: Guard,
+    /// Fair. Shared by all executors that use the same connections.
+    pub(super) permits: Arc<Semaphore>,
+}
+
+impl OneByOne {
+    /// The reply of `request`, tried for until `deadline`, or until `give_up` returns while no call runs.
+    pub(super) async fn decide(
+        &self,
+        request: &Request,
+        deadline: Instant,
+        give_up: impl Future<Output = ()>,
+    ) -> Result<Reply, ExecuteError> {
+        let requests: Arc<[Request]> = vec![request.clone()].into();
+        let mut give_up = pin!(give_up);
+        let (mut tries, mut pause) = (1, PAUSE);
+        let mut last = None;
+        loop {
+            let permit = tokio::select! {
+                biased;
+                permit = timeout_at(deadline, self.permits.acquire()) => permit,
+                () = &mut give_up => return self.stored_or_busy(request).await,
+            };
+            let (Ok(Ok(permit)), true) = (permit, Instant::now() < deadline) else {
+                return self.without_answer(request, last).await;
+            };
+            let result = self.call(&requests).await;
+            drop(permit);
+            let error = match result? {
+                Ok(reply) => return Ok(reply),
+                Err(LedgerError::Refused(source)) => return Err(ExecuteError::Internal(source)),
+                Err(error) => error,
+            };
+            let pause_max = match error {
+                LedgerError::Conflict => CONFLICT_PAUSE_MAX,
+                _ => FAILURE_PAUSE_MAX,
+            };
+            let counts = matches!(error, LedgerError::Retryable(_) | LedgerError::LockTimeout);
+            let gives_up = counts && tries >= TRIES || Instant::now() + pause >= deadline;
+            tries += u32::from(counts);
+            last = Some(error);
+            if gives_up {
+                return self.without_answer(request, last).await;
+            }
+            self.stats.retries.add(1);
+            tokio::select! {
+                () = tokio::time::sleep(jittered(pause)) => {}
+                () = &mut give_up => return self.without_answer(request, last).await,
+            }
+            pause = (pause * 2).min(pause_max);
+        }
+    }
+
+    async fn call(&self, requests: &Arc<[Request]>) -> Result<Result<Reply, LedgerError>, ExecuteError> {
+        let started = Instant::now();
+        let (ledger, guard) = (self.ledger.clone(), self.guard);
+        let batch = Batch { requests: requests.clone(), policy: self.policy.clone() };
+        let call = tokio::spawn(async move { ledger.transact(batch, guard).await }.in_current_span());
+        let result = call.await.map_err(|panic| ExecuteError::Internal(panic.to_string().into()))?;
+        self.stats.ledger_us.add(started.elapsed().as_micros() as u64);
+        match result {
+            Ok(Committed { mut replies, .. }) => {
+                self.stats.batches.add(1);
+                self.stats.commands.add(1);
+                replies.pop().map(Ok).ok_or_else(|| ExecuteError::Internal("the ledger gave no reply".into()))
+            }
+            Err(error) => Ok(Err(error)),
+        }
+    }
+
+    /// What is said when there is no more trying: a reply that was stored meanwhile, or what went wrong last.
+    async fn without_answer(&self, request: &Request, last: Option<LedgerError>) -> Result<Reply, ExecuteError> {
+        match last {
+            None => {
+                self.stats.overloaded.add(1);
+                Err(ExecuteError::Overloaded)
+            }
+            Some(LedgerError::Conflict) => self.stored_or_busy(request).await,
+            Some(error) => match self.stored(request).await {
+                Ok(Some(reply)) => Ok(reply),
+                _ => Err(ExecuteError::Unavailable(error.into())),
+            },
+        }
+    }
+
+    /// Before anybody is told to be busy the stored reply is looked up: the other one may just have finished.
+    pub(super) async fn stored_or_busy(&self, request: &Request) -> Result<Reply, ExecuteError> {
+        match self.stored(request).await? {
+            Some(reply) => Ok(reply),
+            None => {
+                self.stats.busy.add(1);
+                Err(ExecuteError::Busy)
+            }
+        }
+    }
+
+    /// The reply stored for `request`, if it has one.
+    pub(super) async fn stored(&self, request: &Request) -> Result<Option<Reply>, ExecuteError> {
+        let Some((key, fingerprint)) = request.idempotency() else { return Ok(None) };
+        let stored = self.ledger.reply(key).await.map_err(|error| ExecuteError::Unavailable(error.into()))?;
+        Ok(stored.map(|answer| {
+            if answer.fingerprint == fingerprint {
+                answer.reply
+            } else {
+                Reply { decision: Decision::Refused(Rejection::IdempotencyKeyReused), replayed: false, ..answer.reply }
+            }
+        }))
+    }
+}
