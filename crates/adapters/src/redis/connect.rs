@@ -129,6 +129,13 @@ impl Redis {
         self.query::<()>(&redis::cmd("PING")).await
     }
 
+    /// As the server calls its version.
+    pub async fn version(&self) -> Result<String, Failure> {
+        let told: String = self.query(redis::cmd("INFO").arg("server")).await?;
+        let named = told.lines().find_map(|line| line.strip_prefix("redis_version:"));
+        Ok(named.unwrap_or("unknown").trim().to_owned())
+    }
+
     /// Whether keys may lie on different nodes, so that one script cannot have them all.
     pub(super) fn is_cluster(&self) -> bool {
         matches!(*self.link.address, Address::Cluster(_))
@@ -160,9 +167,13 @@ impl Redis {
         }
     }
 
+    /// Counts what is sent over a connection of [`Redis::subscriber`].
+    pub(super) fn counted(&self, commands: u64) {
+        self.traffic.redis_commands(commands);
+    }
+
     /// A connection of its own for subscriptions. It does not connect again by itself.
     pub(super) async fn subscriber(&self) -> Result<PubSub, Failure> {
-        self.traffic.redis_commands(1);
         self.link.subscriber().await
     }
 }

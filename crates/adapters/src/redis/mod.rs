@@ -6,15 +6,27 @@
 //! # Layout
 //!
 //! * [`address`]: which of these the settings name. [`connect`]: the shared connection, its bounds and failures.
-//! * [`keys`]: what everything is called in Redis.
+//! * [`simple`], [`spin`], [`pubsub`]: the locks on one Redis. [`lock`], [`keys`]: what they share: the scripts and the
+//!   names. [`lease`]: held, renewed, lost, given back. [`queue`]: the line inside this process. [`releases`]: who
+//!   hears of a release.
 
 mod address;
 mod connect;
 mod keys;
+mod lease;
+mod lock;
+mod pubsub;
+mod queue;
+mod releases;
+mod simple;
+mod spin;
 
 use std::time::Duration;
 
 pub use connect::{Failure, Redis};
+pub use pubsub::PubSubLock;
+pub use simple::SimpleLock;
+pub use spin::SpinLock;
 
 /// A pause between half of `pause` and all of it, so that those who failed together do not come back together.
 fn jittered(pause: Duration) -> Duration {

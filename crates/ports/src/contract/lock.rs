@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use boxoffice_domain::{CommandId, Key};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::build::{fresh, user};
 use crate::{Lease, Lock, LockError};
@@ -14,6 +16,23 @@ use crate::{Lease, Lock, LockError};
 const LONG: Duration = Duration::from_secs(30);
 /// For a lock that is not to be had.
 const SHORT: Duration = Duration::from_millis(50);
+
+/// A lock that does not wait, asked again by its callers until it is to be had: what its users do. With it such a lock
+/// passes the same cases as one that waits.
+pub struct AskedAgain(pub Arc<dyn Lock>);
+
+#[async_trait]
+impl Lock for AskedAgain {
+    async fn acquire(&self, keys: Vec<Key>, owner: CommandId, wait: Duration) -> Result<Box<dyn Lease>, LockError> {
+        let deadline = Instant::now() + wait;
+        loop {
+            match self.0.acquire(keys.clone(), owner, Duration::ZERO).await {
+                Err(LockError::Busy { .. }) if Instant::now() < deadline => tokio::time::sleep(Duration::from_millis(2)).await,
+                done => return done,
+            }
+        }
+    }
+}
 
 fn key() -> Key {
     Key::Account(user())
@@ -52,6 +71,8 @@ macro_rules! lock_contract {
             waiter_gets_it_when_it_is_released
             cancelled_waiter_leaves_nothing
             overlapping_keys_exclude_and_never_deadlock
+            free_lock_is_had_without_waiting
+            every_waiter_of_one_key_gets_its_turn
         });
     };
 }
@@ -146,4 +167,37 @@ pub async fn overlapping_keys_exclude_and_never_deadlock(lock: Arc<dyn Lock>) {
     }
     let done = tokio::time::timeout(LONG, tasks.join_all()).await;
     assert!(done.is_ok(), "everybody gets a turn");
+}
+
+pub async fn free_lock_is_had_without_waiting(lock: Arc<dyn Lock>) {
+    let keys = sorted(vec![key(), key()]);
+    let lease = lock.acquire(keys.clone(), fresh(), Duration::ZERO).await.expect("nobody has it");
+    let refused = lock.acquire(keys.clone(), fresh(), Duration::ZERO).await;
+    assert!(matches!(refused, Err(LockError::Busy { same_command: false })));
+    lease.release().await;
+    lock.acquire(keys, fresh(), Duration::ZERO).await.expect("it was given back before the answer").release().await;
+}
+
+/// Prints how the turns were spread; an order is not part of the contract.
+pub async fn every_waiter_of_one_key_gets_its_turn(lock: Arc<dyn Lock>) {
+    const WAITERS: usize = 40;
+    let (one, inside, turns) = (key(), Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let lease = take(&lock, vec![one]).await;
+    let mut tasks = JoinSet::new();
+    for at in 0..WAITERS {
+        let (lock, inside, turns) = (Arc::clone(&lock), Arc::clone(&inside), Arc::clone(&turns));
+        tasks.spawn(async move {
+            let lease = take(&lock, vec![one]).await;
+            assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0, "somebody else is in");
+            let turn = turns.fetch_add(1, Ordering::SeqCst) as usize;
+            tokio::task::yield_now().await;
+            inside.fetch_sub(1, Ordering::SeqCst);
+            lease.release().await;
+            turn.abs_diff(at)
+        });
+    }
+    lease.release().await;
+    let moved = tokio::time::timeout(LONG, tasks.join_all()).await.expect("everybody gets a turn");
+    assert_eq!(moved.len(), WAITERS);
+    println!("fairness: {WAITERS} waiters, at most {} places from the order they came in", moved.iter().max().unwrap_or(&0));
 }

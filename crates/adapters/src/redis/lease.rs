@@ -1,0 +1,325 @@
+//! A lease that is renewed while it is held, and given back on every path.
+//!
+//! A [`Claim`] stands from before the first command that might take something: whoever drops it, at whatever point,
+//! gives back in the background what may have been taken, even by a command still under way. A [`RenewedLease`] is a
+//! claim that was taken. It is renewed at a third of its time to live, so that one renewal may fail and the next still
+//! comes in time.
+//!
+//! *Lost* is a lease that is somebody else's, or whose time to live has passed on this process's monotonic clock,
+//! counted from before the command that last set it was sent: this side thinks it over before the store does. Being
+//! lost is told, not enforced. There is no fencing: between the last renewal that worked and being told, somebody else
+//! may have the lock too, and the ledger's own guards are what keeps the truth.
+//!
+//! *Crash.* A process that ends without giving back leaves its keys until their time to live is over.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use boxoffice_ports::Lease;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::queue::Turn;
+
+/// Renewals in one time to live.
+const RENEWALS: u32 = 3;
+/// How soon a renewal that did not get through is tried again, in parts of the time to live.
+const RETRIES: u32 = 12;
+
+/// What a renewal found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extended {
+    /// It lasts for another time to live, counted from before the question.
+    Held,
+    /// It is somebody else's, or nobody's.
+    Lost,
+    /// Nobody answered.
+    Unknown,
+}
+
+/// What can be held, wherever it is kept.
+#[async_trait]
+pub(super) trait Held: Send + Sync + 'static {
+    async fn extend(&self) -> Extended;
+    /// Nothing of it was taken, and no answer is missing.
+    fn left_nothing(&self) -> bool;
+    /// Gives back what is still its own and touches nothing else, however often it is called. Returns within a round
+    /// trip, and goes on in the background where that was not enough. Whether another process wants it.
+    async fn give_back(self: Arc<Self>) -> bool;
+}
+
+/// See the module's opening.
+pub(super) struct Claim<H: Held> {
+    held: Arc<H>,
+    /// The place in this process's line, given up last.
+    turn: Option<Turn>,
+    /// It was not given back yet.
+    armed: bool,
+}
+
+impl<H: Held> Claim<H> {
+    pub(super) fn new(held: H, turn: Option<Turn>) -> Self {
+        Self { held: Arc::new(held), turn, armed: true }
+    }
+
+    pub(super) fn held(&self) -> &Arc<H> {
+        &self.held
+    }
+
+    /// It was taken, until `until` at first.
+    pub(super) fn into_lease(self, until: Instant, ttl: Duration) -> RenewedLease<H> {
+        let (tell, lost) = watch::channel(false);
+        let renewal = tokio::spawn(renew(self.held.clone(), until, ttl, tell)).abort_handle();
+        RenewedLease { claim: self, lost, renewal: Renewal(renewal) }
+    }
+
+    async fn give_back(mut self) {
+        self.armed = false;
+        // In a task, so that whoever stops waiting does not stop it. A panic in it is a defect that the hook told of.
+        let _ = tokio::spawn(end(self.held.clone(), self.turn.take())).await;
+    }
+}
+
+impl<H: Held> Drop for Claim<H> {
+    fn drop(&mut self) {
+        // Outside of a runtime there is nobody to do it, and it expires.
+        if self.armed
+            && !self.held.left_nothing()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            runtime.spawn(end(self.held.clone(), self.turn.take()));
+        }
+    }
+}
+
+async fn end<H: Held>(held: Arc<H>, turn: Option<Turn>) {
+    let wanted = held.give_back().await;
+    if let Some(turn) = turn {
+        turn.end(wanted);
+    }
+}
+
+/// See the module's opening.
+pub(super) struct RenewedLease<H: Held> {
+    claim: Claim<H>,
+    lost: watch::Receiver<bool>,
+    renewal: Renewal,
+}
+
+/// Ends the renewing when it is dropped.
+struct Renewal(AbortHandle);
+
+impl Drop for Renewal {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+#[async_trait]
+impl<H: Held> Lease for RenewedLease<H> {
+    async fn lost(&self) {
+        let mut lost = self.lost.clone();
+        if lost.wait_for(|lost| *lost).await.is_err() {
+            // The renewing ended without losing it, which happens only as the lease ends.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    async fn release(self: Box<Self>) {
+        let Self { claim, renewal, .. } = *self;
+        drop(renewal);
+        claim.give_back().await;
+    }
+}
+
+/// Keeps it until it is lost.
+async fn renew<H: Held>(held: Arc<H>, mut until: Instant, ttl: Duration, tell: watch::Sender<bool>) {
+    let mut pause = ttl / RENEWALS;
+    loop {
+        let wake = (Instant::now() + pause).min(until);
+        tokio::time::sleep_until(wake).await;
+        let asked = Instant::now();
+        if asked >= until {
+            break;
+        }
+        match timeout_at(until, held.extend()).await {
+            Ok(Extended::Held) => (until, pause) = (asked + ttl, ttl / RENEWALS),
+            Ok(Extended::Unknown) => pause = ttl / RETRIES,
+            Ok(Extended::Lost) | Err(_) => break,
+        }
+    }
+    tracing::warn!(ttl_ms = ttl.as_millis() as u64, "a lease was lost");
+    tell.send_replace(true);
+}
+
+/// A pause that doubles up to a bound, jittered.
+pub(super) struct Backoff {
+    next: Duration,
+    max: Duration,
+}
+
+impl Backoff {
+    pub(super) fn new(min: Duration, max: Duration) -> Self {
+        Self { next: min, max }
+    }
+
+    /// Sleeps, never past `deadline`. `false`: it is over already.
+    pub(super) async fn pause(&mut self, deadline: Instant) -> bool {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return false;
+        }
+        sleep(super::jittered(self.step()).min(left)).await;
+        true
+    }
+
+    fn step(&mut self) -> Duration {
+        let step = self.next;
+        self.next = (step * 2).min(self.max);
+        step
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    const TTL: Duration = Duration::from_secs(3);
+
+    /// Answers what it was told to, then [`Extended::Held`].
+    #[derive(Default)]
+    struct Scripted {
+        answers: Mutex<Vec<Extended>>,
+        extended: Arc<AtomicU32>,
+        given_back: Arc<AtomicU32>,
+        untouched: bool,
+    }
+
+    #[async_trait]
+    impl Held for Scripted {
+        fn left_nothing(&self) -> bool {
+            self.untouched
+        }
+
+        async fn extend(&self) -> Extended {
+            self.extended.fetch_add(1, Ordering::SeqCst);
+            self.answers.lock().unwrap().pop().unwrap_or(Extended::Held)
+        }
+
+        async fn give_back(self: Arc<Self>) -> bool {
+            tokio::task::yield_now().await;
+            self.given_back.fetch_add(1, Ordering::SeqCst);
+            false
+        }
+    }
+
+    struct Counts {
+        extended: Arc<AtomicU32>,
+        given_back: Arc<AtomicU32>,
+    }
+
+    fn lease(answers: &[Extended]) -> (Box<RenewedLease<Scripted>>, Counts) {
+        let held = Scripted { answers: Mutex::new(answers.iter().rev().copied().collect()), ..Scripted::default() };
+        let counts = Counts { extended: held.extended.clone(), given_back: held.given_back.clone() };
+        (Box::new(Claim::new(held, None).into_lease(Instant::now() + TTL, TTL)), counts)
+    }
+
+    async fn is_lost(lease: &RenewedLease<Scripted>, within: Duration) -> bool {
+        tokio::time::timeout(within, lease.lost()).await.is_ok()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_is_renewed_at_a_third_of_its_time_and_no_longer_after_release() {
+        let (lease, counts) = lease(&[]);
+        assert!(!is_lost(&lease, TTL * 10 + TTL / 6).await);
+        assert_eq!(counts.extended.load(Ordering::SeqCst), 30);
+        lease.release().await;
+        sleep(TTL * 10).await;
+        assert_eq!((counts.extended.load(Ordering::SeqCst), counts.given_back.load(Ordering::SeqCst)), (30, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_that_is_somebody_elses_is_lost_at_the_next_renewal() {
+        let (lease, counts) = lease(&[Extended::Held, Extended::Lost]);
+        let before = Instant::now();
+        lease.lost().await;
+        assert_eq!(before.elapsed(), TTL / 3 * 2);
+        assert!(is_lost(&lease, Duration::ZERO).await, "whoever asks later is told as well");
+        sleep(TTL).await;
+        assert_eq!(counts.extended.load(Ordering::SeqCst), 2, "it is not asked for again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_renewal_that_does_not_get_through_is_tried_again_until_the_time_is_over() {
+        let (survives, _) = lease(&[Extended::Unknown; 7]);
+        assert!(!is_lost(&survives, TTL * 3).await);
+        let (dies, _) = lease(&[Extended::Unknown; 40]);
+        let before = Instant::now();
+        dies.lost().await;
+        assert_eq!(before.elapsed(), TTL);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_renewal_that_hangs_loses_the_lease_when_the_time_is_over() {
+        struct Hangs;
+        #[async_trait]
+        impl Held for Hangs {
+            async fn extend(&self) -> Extended {
+                std::future::pending().await
+            }
+            fn left_nothing(&self) -> bool {
+                false
+            }
+            async fn give_back(self: Arc<Self>) -> bool {
+                false
+            }
+        }
+        let lease = Claim::new(Hangs, None).into_lease(Instant::now() + TTL, TTL);
+        let before = Instant::now();
+        lease.lost().await;
+        assert_eq!(before.elapsed(), TTL);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn dropping_gives_back_and_so_does_a_release_that_nobody_waits_for() {
+        let (lease_one, counts) = lease(&[]);
+        drop(lease_one);
+        sleep(TTL * 2).await;
+        assert_eq!((counts.given_back.load(Ordering::SeqCst), counts.extended.load(Ordering::SeqCst)), (1, 0));
+
+        let (lease_two, counts) = lease(&[]);
+        let mut releasing = lease_two.release();
+        assert!(futures_util::poll!(&mut releasing).is_pending());
+        drop(releasing);
+        sleep(TTL).await;
+        assert_eq!(counts.given_back.load(Ordering::SeqCst), 1);
+
+        for (untouched, times) in [(true, 0), (false, 1)] {
+            let held = Scripted { untouched, ..Scripted::default() };
+            let given_back = held.given_back.clone();
+            drop(Claim::new(held, None));
+            sleep(TTL).await;
+            assert_eq!(given_back.load(Ordering::SeqCst), times, "what was taken, and only that");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pauses_grow_to_their_bound_and_end_at_the_deadline() {
+        let (min, max) = (Duration::from_millis(1), Duration::from_millis(8));
+        let mut backoff = Backoff::new(min, max);
+        let steps: Vec<_> = (0..6).map(|_| backoff.step().as_millis()).collect();
+        assert_eq!(steps, [1, 2, 4, 8, 8, 8]);
+        let deadline = Instant::now() + Duration::from_millis(30);
+        let mut pauses = 0;
+        while backoff.pause(deadline).await {
+            pauses += 1;
+        }
+        assert_eq!(Instant::now(), deadline);
+        assert!((4..=8).contains(&pauses), "{pauses}");
+    }
+}

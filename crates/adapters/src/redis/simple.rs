@@ -1,0 +1,39 @@
+//! `simple`: `SET NX PX`, one attempt; whoever is refused is busy at once.
+//!
+//! The quickest refusal there is, and no queue: under contention nearly everybody is refused, and who comes through is
+//! a matter of luck. Its callers' own repetitions are its only fairness.
+//!
+//! *Round trips.* One to take, also when it is refused, one to give back. *Crash*: see [`super::lock`].
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use boxoffice_domain::{CommandId, Key};
+use boxoffice_ports::{Lease, Lock, LockError};
+
+use super::connect::Redis;
+use super::lock::{Locks, Tried, Waiting};
+
+/// See the module's opening.
+pub struct SimpleLock {
+    locks: Locks,
+}
+
+impl SimpleLock {
+    /// `lease` is how long a lock outlives a holder that is gone.
+    pub fn new(redis: Redis, lease: Duration) -> Self {
+        Self { locks: Locks::new(redis, lease, Waiting::Never) }
+    }
+}
+
+#[async_trait]
+impl Lock for SimpleLock {
+    /// Never waits, whatever `wait` says.
+    async fn acquire(&self, keys: Vec<Key>, owner: CommandId, _wait: Duration) -> Result<Box<dyn Lease>, LockError> {
+        let claim = self.locks.claim(&keys, owner, None);
+        match claim.held().take().await {
+            Ok(Tried::Taken(until)) => Ok(Box::new(claim.into_lease(until, self.locks.ttl()))),
+            refused => Err(Tried::refusal(&refused)),
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! `spin`: the same lock, asked for again and again, with pauses that grow up to a bound.
+//!
+//! Nothing but Redis's `SET` is needed, and nothing is told: a lock that is given back lies idle until somebody's
+//! pause ends. In this process only the head of a key's line asks ([`super::queue`]); between processes whoever asks
+//! first after a release has it.
+//!
+//! *Round trips.* One a try, one to give back. *Bounds.* Pauses between [`PAUSE_MIN`] and [`PAUSE_MAX`], jittered; the
+//! last try is made at the end of `wait` and may take one more round trip. A Redis that is away is asked again in the
+//! same way. *Crash*: see [`super::lock`].
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use boxoffice_domain::{CommandId, Key};
+use boxoffice_ports::{Lease, Lock, LockError};
+use tokio::time::Instant;
+
+use super::connect::Redis;
+use super::lease::Backoff;
+use super::lock::{Locks, Tried, Waiting};
+use super::queue::LocalQueue;
+
+/// About as long as a holder needs for its commit.
+const PAUSE_MIN: Duration = Duration::from_millis(1);
+/// A few commits: the longest a free lock is overlooked, and still few questions a second from each process.
+const PAUSE_MAX: Duration = Duration::from_millis(16);
+
+/// See the module's opening.
+pub struct SpinLock {
+    locks: Locks,
+    queue: LocalQueue,
+}
+
+impl SpinLock {
+    /// `lease` is how long a lock outlives a holder that is gone.
+    pub fn new(redis: Redis, lease: Duration) -> Self {
+        // Given away for as long as the others' pauses last, so that each of them asks meanwhile.
+        Self { locks: Locks::new(redis, lease, Waiting::Asking), queue: LocalQueue::new(PAUSE_MAX) }
+    }
+}
+
+#[async_trait]
+impl Lock for SpinLock {
+    async fn acquire(&self, keys: Vec<Key>, owner: CommandId, wait: Duration) -> Result<Box<dyn Lease>, LockError> {
+        let deadline = Instant::now() + wait;
+        let turn = self.queue.turn(&keys, owner, deadline).await?;
+        let claim = self.locks.claim(&keys, owner, Some(turn));
+        let mut backoff = Backoff::new(PAUSE_MIN, PAUSE_MAX);
+        loop {
+            let tried = claim.held().take().await;
+            match tried {
+                Ok(Tried::Taken(until)) => return Ok(Box::new(claim.into_lease(until, self.locks.ttl()))),
+                Ok(Tried::Refused { same_command: true, .. }) => return Err(Tried::refusal(&tried)),
+                Ok(Tried::Refused { .. }) | Err(_) if backoff.pause(deadline).await => {}
+                refused => return Err(Tried::refusal(&refused)),
+            }
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! Redis: the contract suites against real nodes, and what only a server can do: hang, end, forget.
+
+#![cfg(feature = "redis")]
+
+mod locks;
