@@ -19,7 +19,7 @@ use boxoffice_engine::{
     Background, BackgroundSettings, Combining, CombiningSettings, Direct, Locked, Parts, RoomTeller, SeatView, Shows, SingleFlight, Stats,
     Watched,
 };
-use boxoffice_ports::{Clock, Executor, Guard, Ids, Ledger, Source, Stores, WaitingRoom};
+use boxoffice_ports::{Clock, Executor, Guard, Ids, Ledger, Source, Stores, Traffic, WaitingRoom};
 use std::any::Any;
 use std::collections::HashMap;
 use std::io;
@@ -29,7 +29,10 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
+mod scratch;
+
 pub use boxoffice_adapters::clock::{SystemClock, SystemIds};
+pub use scratch::{ScratchDatabase, service_versions};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -44,6 +47,8 @@ pub enum StartError {
     NoStore(String),
     #[error("store.sqlite_path = \"{path}\": {source}")]
     Store { path: String, source: Source },
+    #[error("store.postgres_url: a database of its own cannot be made there: {0}")]
+    Scratch(#[source] Source),
     #[error("the waiting room cannot be opened: {0}")]
     Room(#[source] Source),
     #[error(transparent)]
@@ -66,6 +71,8 @@ pub struct Running {
     pub stores: Stores,
     pub room: Arc<dyn WaitingRoom>,
     pub stats: Arc<Stats>,
+    /// What this server's adapters sent.
+    pub traffic: Arc<Traffic>,
     pub executors: Executors,
     background: Background,
     handle: ServerHandle,
@@ -85,6 +92,7 @@ pub struct Executors {
 pub async fn start(settings: Settings, clock: Arc<SystemClock>) -> Result<Running, StartError> {
     settings.check()?;
     let settings = Arc::new(settings);
+    let traffic: Arc<Traffic> = Arc::default();
     let open = open(&settings, clock.clone()).await?;
     if settings.demo_season() {
         load_season(&settings, &open.stores).await?;
@@ -105,7 +113,7 @@ pub async fn start(settings: Settings, clock: Arc<SystemClock>) -> Result<Runnin
     let handle = server.handle();
     let server = tokio::spawn(server);
     let Engine { stores, room, stats, .. } = engine;
-    Ok(Running { address, settings, clock, stores, room, stats, executors, background, handle, server, _open: open })
+    Ok(Running { address, settings, clock, stores, room, stats, traffic, executors, background, handle, server, _open: open })
 }
 
 async fn bind(parts: http::Parts) -> Result<Bound, StartError> {

@@ -6,6 +6,7 @@ pub struct Traffic {
     statements: AtomicU64,
     commits: AtomicU64,
     redis_commands: AtomicU64,
+    broker_messages: AtomicU64,
 }
 
 /// The counts at one instant.
@@ -17,6 +18,8 @@ pub struct TrafficCounts {
     pub commits: u64,
     /// Commands sent to Redis, scripts and publications counted as one each.
     pub redis_commands: u64,
+    /// Messages handed to a broker, and taken from it.
+    pub broker_messages: u64,
 }
 
 impl Traffic {
@@ -32,8 +35,17 @@ impl Traffic {
         self.redis_commands.fetch_add(count, Ordering::Relaxed);
     }
 
+    pub fn broker_messages(&self, count: u64) {
+        self.broker_messages.fetch_add(count, Ordering::Relaxed);
+    }
+
     pub fn counts(&self) -> TrafficCounts {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        TrafficCounts { statements: read(&self.statements), commits: read(&self.commits), redis_commands: read(&self.redis_commands) }
+        TrafficCounts {
+            statements: read(&self.statements),
+            commits: read(&self.commits),
+            redis_commands: read(&self.redis_commands),
+            broker_messages: read(&self.broker_messages),
+        }
     }
 }

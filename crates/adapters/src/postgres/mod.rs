@@ -18,10 +18,12 @@ mod ledger;
 mod migrate;
 mod pool;
 mod rows;
+mod scratch;
 mod session;
 mod sql;
 
 pub use migrate::{migrate, revert};
+pub use scratch::{create_database, drop_database, server_version};
 
 use boxoffice_ports::{Clock, StoreError, Traffic};
 use connect::Address;

@@ -36,6 +36,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use writer::Writer;
 
+/// The library's version.
+pub fn version() -> String {
+    libsqlite3_sys::SQLITE_VERSION.to_string_lossy().into_owned()
+}
+
 /// Where the file is, and how many reads may run at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SqliteOptions {

@@ -103,6 +103,10 @@ impl Serialize for Secret {
 pub struct SecretUrl(String);
 
 impl SecretUrl {
+    pub fn new(url: impl Into<String>) -> Self {
+        Self(url.into())
+    }
+
     pub fn expose(&self) -> &str {
         &self.0
     }

@@ -25,7 +25,7 @@ impl ScratchDatabase {
     pub async fn create(settings: &mut Settings) -> Result<Self, StartError> {
         let server = settings.store.postgres_url.clone();
         let name = format!("{PREFIX}{:016x}", rand::random::<u64>());
-        let url = create(server.expose(), &name).await.map_err(|source| failed(settings, source))?;
+        let url = create(server.expose(), &name).await.map_err(StartError::Scratch)?;
         settings.store.postgres_url = SecretUrl::new(url);
         Ok(Self { name, server })
     }
@@ -36,10 +36,6 @@ impl ScratchDatabase {
             tracing::error!(error, database = self.name, "the database of this comparison could not be dropped");
         }
     }
-}
-
-fn failed(settings: &Settings, source: Source) -> StartError {
-    StartError::Store { key: "store.postgres_url", place: settings.store.place(), source }
 }
 
 #[cfg(feature = "postgres")]
