@@ -16,8 +16,8 @@ use boxoffice_adapters::memory::{MemoryLock, MemoryStore, MemoryWaitingRoom};
 use boxoffice_adapters::sqlite::{self, SqliteOptions, SqliteStore};
 use boxoffice_domain::Policy;
 use boxoffice_engine::{
-    Background, BackgroundSettings, Combining, CombiningSettings, Direct, Locked, Parts, RoomTeller, SeatView, Shows, SingleFlight, Stats,
-    Watched,
+    Background, BackgroundSettings, Combining, CombiningSettings, Direct, Locked, Parts, RoomTeller, SeatView, Shows, Siblings,
+    SingleFlight, Stats, Watched,
 };
 use boxoffice_ports::{Clock, Executor, Guard, Ids, Ledger, Source, Stores, Traffic, WaitingRoom};
 use std::any::Any;
@@ -176,6 +176,7 @@ struct Engine {
     policy: Arc<Policy>,
     stats: Arc<Stats>,
     seats: Arc<SeatView>,
+    siblings: Arc<Siblings>,
     shows: Arc<Shows>,
     teller: Arc<RoomTeller>,
     /// The store's, watched.
@@ -189,11 +190,12 @@ impl Engine {
         let (stores, room) = (open.stores.clone(), open.room.clone());
         let seats = SeatView::new(stores.queries.clone(), clock.clone());
         let teller = RoomTeller::new(room.clone(), stores.queries.clone());
-        let ledger = Watched::start(stores.ledger.clone(), seats.clone(), teller.clone());
+        let siblings = Siblings::start(None);
+        let ledger = Watched::start(stores.ledger.clone(), seats.clone(), siblings.clone(), teller.clone());
         let shows = Shows::new(stores.queries.clone());
         let (ids, policy, stats) = (Arc::new(SystemIds), Arc::new(settings.policy()), Arc::default());
         let permits = Arc::new(Semaphore::new(settings.store.connection_count()));
-        Self { stores, room, clock, ids, policy, stats, seats, shows, teller, ledger, permits }
+        Self { stores, room, clock, ids, policy, stats, seats, siblings, shows, teller, ledger, permits }
     }
 
     fn background_parts(&self) -> Parts {
@@ -203,6 +205,7 @@ impl Engine {
             room: self.room.clone(),
             shows: self.shows.clone(),
             seats: self.seats.clone(),
+            siblings: self.siblings.clone(),
             teller: self.teller.clone(),
             clock: self.clock.clone(),
             ids: self.ids.clone(),

@@ -2,7 +2,8 @@
 //!
 //! Each piece runs in its own task at its own interval; a round that fails is logged and tried again at the next, a
 //! round that takes longer than its interval delays the next one instead of piling up. All stop together, each after
-//! the round it is in.
+//! the round it is in. Every instance runs all of it; a piece that another instance is at, or has just done, finds
+//! nothing to do.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,8 +16,9 @@ use tokio::time::MissedTickBehavior;
 
 use crate::admission_loop::AdmissionLoop;
 use crate::relay::Relay;
+use crate::seat_sync::SeatSync;
 use crate::sweep::Sweep;
-use crate::{RoomTeller, SeatView, Shows, Stats, shows};
+use crate::{RoomTeller, SeatView, Shows, Siblings, Stats, shows};
 
 const RELAY_EVERY: Duration = Duration::from_millis(250);
 const PRUNE_EVERY: Duration = Duration::from_secs(30);
@@ -35,6 +37,7 @@ pub struct Parts {
     pub room: Arc<dyn WaitingRoom>,
     pub shows: Arc<Shows>,
     pub seats: Arc<SeatView>,
+    pub siblings: Arc<Siblings>,
     pub teller: Arc<RoomTeller>,
     pub clock: Arc<dyn Clock>,
     pub ids: Arc<dyn Ids>,
@@ -51,14 +54,21 @@ pub struct Background {
 impl Background {
     /// Reads the catalogue and opens the rooms, so that requests find them, then starts the tasks.
     pub async fn start(parts: Parts, settings: BackgroundSettings) -> Result<Self, Source> {
-        let Parts { stores, ledger, room, shows, seats, teller, clock, ids, policy, stats } = parts;
+        let Parts { stores, ledger, room, shows, seats, siblings, teller, clock, ids, policy, stats } = parts;
+        let sync = SeatSync::new(stores.queries, seats.clone(), siblings);
         let admission = Arc::new(AdmissionLoop { room, shows, seats, clock, stats: stats.clone(), stock_linked: settings.stock_linked });
         let sweep = Arc::new(Sweep { ledger, upkeep: stores.upkeep, ids, policy, stats: stats.clone() });
         let relay = Arc::new(Relay { outbox: stores.outbox, teller, stats });
+        // The first mark comes before anything is loaded.
+        let shared = sync.round().await?;
         admission.refresh().await?;
 
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
+        if shared {
+            tasks.spawn(sync.clone().read_again(stopped.clone()));
+            tasks.spawn(sync.listen(stopped.clone()));
+        }
         let refresh = admission.clone();
         tasks.spawn(every("catalogue", shows::REFRESH, stopped.clone(), async move || refresh.refresh().await));
         tasks.spawn(every("admission", settings.tick, stopped.clone(), async move || admission.tick().await));

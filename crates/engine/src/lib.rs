@@ -5,6 +5,7 @@
 //! * [`executors`]: one file a mechanism; [`in_flight`] stands before every one of them.
 //! * [`Watched`]: the ledger as everything here uses it, so that each commit is seen by the seat view and the room.
 //! * [`Shows`] and [`SeatView`]: the catalogue and the seat maps, in memory, for reading.
+//! * [`Siblings`]: the other instances on the same store; `seat_sync` keeps the seat maps fresh with what they commit.
 //! * [`Background`]: promotion, expiry of turns and holds, the outbox, pruning.
 //!
 //! Nothing here knows a web framework, a database or a broker.
@@ -14,8 +15,10 @@ mod background;
 pub mod executors;
 mod in_flight;
 mod relay;
+mod seat_sync;
 mod seat_view;
 mod shows;
+mod siblings;
 mod stats;
 mod sweep;
 #[cfg(test)]
@@ -27,5 +30,6 @@ pub use executors::{Combining, CombiningSettings, Direct, Locked};
 pub use in_flight::SingleFlight;
 pub use seat_view::{SeatCounts, SeatInfo, SeatSnapshot, SeatStatus, SeatView};
 pub use shows::Shows;
+pub use siblings::Siblings;
 pub use stats::{Gauge, Stats};
 pub use watched::{RoomTeller, Watched};

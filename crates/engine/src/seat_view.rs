@@ -2,7 +2,8 @@
 //!
 //! A date is loaded when it is first asked for. From then on every commit of this process is applied at once
 //! ([`SeatView::apply`]): of two changes of a seat the higher version is newer, so the order in which they arrive does
-//! not matter, nor does a change that arrives while the date is being loaded. Expiry needs no write: whoever reads at
+//! not matter, nor does a change that arrives while the date is being loaded. What other instances commit is brought by
+//! `seat_sync`. Expiry needs no write: whoever reads at
 //! or after `held_until` sees the seat free, and the view's version has moved.
 //!
 //! *Cost.* A read takes one short mutex a date and no store; a commit touches its seats alone.
@@ -10,11 +11,14 @@
 mod best;
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
 use boxoffice_domain::money::Money;
 use boxoffice_domain::{DateId, SeatChange, SeatNumber, SeatState, Timestamp};
 use boxoffice_ports::{Clock, Queries, SeatRow, StoreError};
+use tokio::time::Instant;
 
 /// What never changes while a date is on sale, but by an import.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,10 +59,13 @@ pub struct SeatView {
     queries: Arc<dyn Queries>,
     clock: Arc<dyn Clock>,
     dates: RwLock<HashMap<DateId, Arc<DateCell>>>,
+    started: Instant,
 }
 
 #[derive(Default)]
 struct DateCell {
+    /// When somebody last asked for it, in milliseconds since the view was made.
+    read_ms: AtomicU64,
     map: Mutex<Option<SeatMap>>,
     /// Changes that were committed while the date was being loaded.
     early: Mutex<Vec<SeatChange>>,
@@ -68,7 +75,7 @@ struct DateCell {
 
 impl SeatView {
     pub fn new(queries: Arc<dyn Queries>, clock: Arc<dyn Clock>) -> Arc<Self> {
-        Arc::new(Self { queries, clock, dates: RwLock::default() })
+        Arc::new(Self { queries, clock, dates: RwLock::default(), started: Instant::now() })
     }
 
     /// A date's seats now; `None` for one that has none.
@@ -102,6 +109,24 @@ impl SeatView {
         Ok(self.read(date, |map| map.best_choices(&wish, now)).await?.unwrap_or_default())
     }
 
+    /// The dates that are loaded, or being loaded.
+    pub(crate) fn dates(&self) -> Vec<DateId> {
+        read_lock(&self.dates).keys().copied().collect()
+    }
+
+    /// Forgets the dates that nobody has asked for since `unread` ago.
+    pub(crate) fn unload_unread(&self, unread: Duration) {
+        let before = self.now_ms().saturating_sub(unread.as_millis() as u64);
+        let is_read = |cell: &Arc<DateCell>| cell.read_ms.load(Ordering::Relaxed) >= before;
+        if !read_lock(&self.dates).values().all(is_read) {
+            self.dates.write().unwrap_or_else(PoisonError::into_inner).retain(|_, cell| is_read(cell));
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
     /// Applies what a commit changed.
     pub fn apply(&self, changes: &[SeatChange]) {
         for change in changes {
@@ -124,6 +149,7 @@ impl SeatView {
     /// Loads `date` unless it is there, then reads from it.
     async fn read<R>(&self, date: DateId, read: impl Fn(&mut SeatMap) -> R) -> Result<Option<R>, StoreError> {
         let cell = self.cell(date);
+        cell.read_ms.store(self.now_ms(), Ordering::Relaxed);
         if let Some(map) = &mut *lock(&cell.map) {
             return Ok(Some(read(map)));
         }
@@ -143,7 +169,8 @@ impl SeatView {
         if let Some(cell) = read_lock(&self.dates).get(&date) {
             return cell.clone();
         }
-        self.dates.write().unwrap_or_else(PoisonError::into_inner).entry(date).or_default().clone()
+        let fresh = || Arc::new(DateCell { read_ms: self.now_ms().into(), ..DateCell::default() });
+        self.dates.write().unwrap_or_else(PoisonError::into_inner).entry(date).or_insert_with(fresh).clone()
     }
 
     async fn load(&self, cell: &DateCell, date: DateId) -> Result<(), StoreError> {

@@ -1,6 +1,8 @@
-//! The ledger as the engine uses it: each commit is applied to the seat view and told to the waiting room.
+//! The ledger as the engine uses it: each commit is applied to the seat view, and told to the other instances and to
+//! the waiting room.
 //!
-//! The view is brought up to date before the caller gets its answer, so whoever reads after it sees it. The room is
+//! The view is brought up to date before the caller gets its answer, so whoever reads after it sees it. The others are
+//! told at once and without waiting (`siblings`). The room is
 //! told by a task behind a bounded queue; what does not fit is told by the relay, which tells everything again from
 //! the outbox. A crash between commit and telling wastes a slot until its turn ends; it never admits too many.
 
@@ -11,7 +13,7 @@ use boxoffice_domain::{Batch, ConcertId, Decision, IdempotencyKey, Outcome, Repl
 use boxoffice_ports::{Committed, Guard, Ledger, LedgerError, Queries, RoomError, Source, StoredAnswer, WaitingRoom};
 use tokio::sync::mpsc;
 
-use crate::SeatView;
+use crate::{SeatView, Siblings};
 
 /// How many payments may wait to be told of before the relay has to.
 const TOLD_MAX: usize = 8_192;
@@ -44,12 +46,13 @@ impl RoomTeller {
 pub struct Watched {
     inner: Arc<dyn Ledger>,
     seats: Arc<SeatView>,
+    siblings: Arc<Siblings>,
     paid: mpsc::Sender<(UserId, ConcertId, Timestamp)>,
 }
 
 impl Watched {
     /// Starts the task that tells the room, on the current tokio runtime; it ends with the ledger.
-    pub fn start(inner: Arc<dyn Ledger>, seats: Arc<SeatView>, teller: Arc<RoomTeller>) -> Arc<Self> {
+    pub fn start(inner: Arc<dyn Ledger>, seats: Arc<SeatView>, siblings: Arc<Siblings>, teller: Arc<RoomTeller>) -> Arc<Self> {
         let (paid, mut payments) = mpsc::channel(TOLD_MAX);
         tokio::spawn(async move {
             while let Some((user, concert, paid_at)) = payments.recv().await {
@@ -58,7 +61,7 @@ impl Watched {
                 }
             }
         });
-        Arc::new(Self { inner, seats, paid })
+        Arc::new(Self { inner, seats, siblings, paid })
     }
 }
 
@@ -67,6 +70,7 @@ impl Ledger for Watched {
     async fn transact(&self, batch: Batch, guard: Guard) -> Result<Committed, LedgerError> {
         let committed = self.inner.transact(batch, guard).await?;
         self.seats.apply(&committed.seats);
+        self.siblings.tell(&committed.seats);
         for reply in &committed.replies {
             if let Reply { decision: Decision::Done(Outcome::Paid { payment, reservation }), replayed: false, .. } = reply {
                 // Full: the relay tells it from the outbox.
@@ -140,7 +144,7 @@ mod tests {
             Ok(committed)
         });
         let finished = Arc::default();
-        let watched = Watched::start(ledger, seats.clone(), teller(0, &finished));
+        let watched = Watched::start(ledger, seats.clone(), Siblings::start(None), teller(0, &finished));
         watched.transact(Batch::new(vec![charge(5, 1)], policy()), Guard::RowLock).await.unwrap();
         assert_eq!(seats.date(id(DATE)).await.unwrap().unwrap().statuses, [SeatStatus::Sold]);
         until(|| finished.load(Ordering::SeqCst) == 1).await;

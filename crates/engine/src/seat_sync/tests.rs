@@ -1,0 +1,282 @@
+use super::*;
+use crate::testing::{DATE, TestClock, id, key, seat_row, until};
+use crate::{SeatStatus, SeatView};
+use async_trait::async_trait;
+use boxoffice_domain::{DateId, SeatChange, SeatState};
+use boxoffice_ports::{Fanout, Listener, MockQueries, StoreError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use tokio::sync::broadcast;
+
+/// A store that several instances share: each change of a seat has a position, and a mark is one.
+#[derive(Default)]
+struct Shared {
+    changes: Mutex<Vec<SeatChange>>,
+    fails: AtomicBool,
+    asked: AtomicUsize,
+}
+
+impl Shared {
+    fn sell(&self, number: u32) -> SeatChange {
+        let mut changes = self.changes.lock().unwrap();
+        let change = SeatChange { key: key(number), version: 2, state: SeatState::Sold { reservation: id(1) } };
+        changes.push(change);
+        change
+    }
+
+    fn queries(self: &Arc<Self>) -> MockQueries {
+        let mut queries = MockQueries::new();
+        let shared = self.clone();
+        queries.expect_changed_seats().returning(move |dates, since| {
+            shared.asked.fetch_add(1, Ordering::SeqCst);
+            if shared.fails.load(Ordering::SeqCst) {
+                return Err(StoreError::Unavailable("gone".into()));
+            }
+            let changes = shared.changes.lock().unwrap();
+            let from = since.map_or(changes.len(), |mark| mark.0 as usize);
+            let of_dates = changes[from..].iter().filter(|change| dates.contains(&change.key.date)).copied().collect();
+            Ok(Some(ChangedSeats { changes: of_dates, mark: SeatMark(changes.len() as u64) }))
+        });
+        let shared = self.clone();
+        queries.expect_seats().returning(move |_| Ok(shared.rows()));
+        queries
+    }
+
+    fn rows(&self) -> Vec<boxoffice_ports::SeatRow> {
+        let changes = self.changes.lock().unwrap();
+        let row = |number| match changes.iter().rev().find(|change| change.key.number == number) {
+            Some(change) => seat_row(number, change.version, change.state),
+            None => seat_row(number, 1, SeatState::Available),
+        };
+        (1..=3).map(row).collect()
+    }
+}
+
+fn instance(queries: MockQueries, siblings: Arc<Siblings>) -> (Arc<SeatSync>, Arc<SeatView>) {
+    let queries = Arc::new(queries);
+    let seats = SeatView::new(queries.clone(), Arc::new(TestClock::default()));
+    (SeatSync::new(queries, seats.clone(), siblings), seats)
+}
+
+async fn sold(seats: &SeatView) -> Vec<u32> {
+    let map = seats.date(id(DATE)).await.unwrap().unwrap();
+    map.infos.iter().zip(&map.statuses).filter(|(_, status)| **status == SeatStatus::Sold).map(|(info, _)| info.number).collect()
+}
+
+/// Everybody hears everything, themselves included.
+struct Room(broadcast::Sender<Heard>);
+
+#[async_trait]
+impl Fanout for Room {
+    async fn tell(&self, changes: Vec<SeatChange>) -> Result<(), Source> {
+        self.0.send(Heard::Seats(changes)).map(drop).map_err(Source::from)
+    }
+
+    async fn listen(&self) -> Result<Box<dyn Listener>, Source> {
+        Ok(Box::new(Ear(self.0.subscribe())))
+    }
+}
+
+struct Ear(broadcast::Receiver<Heard>);
+
+#[async_trait]
+impl Listener for Ear {
+    async fn heard(&mut self) -> Heard {
+        match self.0.recv().await {
+            Ok(heard) => heard,
+            Err(broadcast::error::RecvError::Lagged(_)) => Heard::Gap,
+            Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_round_brings_what_others_committed_since_the_last() {
+    let shared = Arc::<Shared>::default();
+    shared.sell(3);
+    let (sync, seats) = instance(shared.queries(), Siblings::start(None));
+    assert!(sync.round().await.unwrap());
+    assert_eq!(sold(&seats).await, [3]);
+    shared.sell(1);
+    assert_eq!(sold(&seats).await, [3], "reading asks no store");
+    assert!(sync.round().await.unwrap());
+    assert_eq!(sold(&seats).await, [1, 3]);
+}
+
+#[tokio::test]
+async fn what_was_loaded_before_the_first_mark_is_loaded_again() {
+    let shared = Arc::<Shared>::default();
+    let (sync, seats) = instance(shared.queries(), Siblings::start(None));
+    assert_eq!(sold(&seats).await, [0; 0]);
+    shared.sell(2);
+    sync.round().await.unwrap();
+    assert_eq!(sold(&seats).await, [2]);
+}
+
+#[tokio::test]
+async fn a_failed_round_loses_nothing() {
+    let shared = Arc::<Shared>::default();
+    let (sync, seats) = instance(shared.queries(), Siblings::start(None));
+    sync.round().await.unwrap();
+    sold(&seats).await;
+    shared.sell(1);
+    shared.fails.store(true, Ordering::SeqCst);
+    assert!(sync.round().await.is_err());
+    shared.fails.store(false, Ordering::SeqCst);
+    shared.sell(2);
+    sync.round().await.unwrap();
+    assert_eq!(sold(&seats).await, [1, 2]);
+}
+
+#[tokio::test]
+async fn a_date_that_comes_in_during_a_round_misses_nothing() {
+    let shared = Arc::<Shared>::default();
+    let (loads, view) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(None::<Arc<SeatView>>)));
+    let mut queries = MockQueries::new();
+    let (rows, table) = (Arc::new(Mutex::new(None)), shared.clone());
+    let (snapshot, counted) = (rows.clone(), loads.clone());
+    // Its load has read the store before seat 1 is sold, and ends after the round has asked.
+    queries.expect_seats().returning(move |_| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        Ok(snapshot.lock().unwrap().clone().unwrap_or_else(|| table.rows()))
+    });
+    let (table, before, seats_of) = (shared.clone(), rows.clone(), view.clone());
+    let first = AtomicBool::new(true);
+    queries.expect_changed_seats().returning(move |dates, since| {
+        let changes = table.changes.lock().unwrap().clone();
+        let from = since.map_or(changes.len(), |mark| mark.0 as usize);
+        let found = changes[from..].iter().filter(|change| dates.contains(&change.key.date)).copied().collect();
+        if since.is_some() && first.swap(false, Ordering::SeqCst) {
+            // The reader comes here, between the list of dates and the answer.
+            *before.lock().unwrap() = Some(table.rows());
+            let seats = seats_of.lock().unwrap().clone().unwrap();
+            let mut load = at_once(async move { seats.date(id(DATE)).await.map(drop) });
+            load().unwrap();
+            let mark = SeatMark(changes.len() as u64 + 1);
+            table.sell(1);
+            return Ok(Some(ChangedSeats { changes: found, mark }));
+        }
+        Ok(Some(ChangedSeats { changes: found, mark: SeatMark(changes.len() as u64) }))
+    });
+    let (sync, seats) = instance(queries, Siblings::start(None));
+    *view.lock().unwrap() = Some(seats.clone());
+    sync.round().await.unwrap();
+    sync.round().await.unwrap();
+    sync.round().await.unwrap();
+    assert_eq!((sold(&seats).await, loads.load(Ordering::SeqCst)), (vec![1], 1));
+}
+
+/// Runs a future that never waits.
+fn at_once<F: Future>(future: F) -> impl FnMut() -> F::Output {
+    let mut future = Box::pin(future);
+    move || {
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        match future.as_mut().poll(&mut context) {
+            std::task::Poll::Ready(output) => output,
+            std::task::Poll::Pending => panic!("it waits"),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_date_that_nobody_reads_is_unloaded() {
+    let shared = Arc::<Shared>::default();
+    let (sync, seats) = instance(shared.queries(), Siblings::start(None));
+    sync.round().await.unwrap();
+    sold(&seats).await;
+    for _ in 0..4 {
+        tokio::time::advance(UNLOAD_AFTER / 2).await;
+        sync.round().await.unwrap();
+        assert_eq!(seats.dates(), [id::<DateId>(DATE)], "it is read");
+        sold(&seats).await;
+    }
+    tokio::time::advance(UNLOAD_AFTER + Duration::from_millis(2)).await;
+    sync.round().await.unwrap();
+    assert!(seats.dates().is_empty());
+    shared.sell(2);
+    assert_eq!(sold(&seats).await, [2], "whoever comes later loads it");
+}
+
+#[tokio::test]
+async fn a_store_of_ones_own_is_not_read_again() {
+    let mut queries = MockQueries::new();
+    queries.expect_changed_seats().once().returning(|_, _| Ok(None));
+    let (sync, _) = instance(queries, Siblings::start(None));
+    let (_stop, stopped) = watch::channel(false);
+    sync.read_again(stopped).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_fanout_others_are_seen_by_reading_twice_a_second() {
+    let shared = Arc::<Shared>::default();
+    let (sync, seats) = instance(shared.queries(), Siblings::start(None));
+    let (stop, stopped) = watch::channel(false);
+    let task = tokio::spawn(sync.read_again(stopped));
+    until(|| shared.asked.load(Ordering::SeqCst) == 1).await;
+    sold(&seats).await;
+    let before = Instant::now();
+    shared.sell(2);
+    while sold(&seats).await != [2] {
+        sleep(Duration::from_millis(10)).await;
+    }
+    assert!(before.elapsed() <= Duration::from_secs(1), "{:?}", before.elapsed());
+    stop.send(true).unwrap();
+    task.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_told_is_seen_at_once_and_what_was_missed_is_read() {
+    let shared = Arc::<Shared>::default();
+    let (room, _keep) = broadcast::channel(1);
+    let fanout: Arc<dyn Fanout> = Arc::new(Room(room.clone()));
+    let (stop, stopped) = watch::channel(false);
+    let teller = Siblings::start(Some(fanout.clone()));
+    let (sync, seats) = instance(shared.queries(), Siblings::start(Some(fanout)));
+    let tasks = [tokio::spawn(sync.clone().read_again(stopped.clone())), tokio::spawn(sync.listen(stopped))];
+    until(|| room.receiver_count() == 2).await;
+    sleep(2 * PAUSE).await;
+    sold(&seats).await;
+    let asked = shared.asked.load(Ordering::SeqCst);
+    teller.tell(&[shared.sell(2)]);
+    let before = Instant::now();
+    while sold(&seats).await != [2] {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!((before.elapsed(), shared.asked.load(Ordering::SeqCst)), (Duration::ZERO, asked), "nothing was read for it");
+    // Two more in a room that holds one: the listener has a gap.
+    for number in [1, 3] {
+        room.send(Heard::Seats(vec![shared.sell(number)])).unwrap();
+    }
+    while sold(&seats).await != [1, 2, 3] {
+        sleep(Duration::from_millis(10)).await;
+    }
+    assert!(before.elapsed() <= Duration::from_millis(200), "{:?}", before.elapsed());
+    stop.send(true).unwrap();
+    for task in tasks {
+        task.await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn listening_is_tried_again() {
+    struct Deaf(AtomicUsize);
+    #[async_trait]
+    impl Fanout for Deaf {
+        async fn tell(&self, _: Vec<SeatChange>) -> Result<(), Source> {
+            Ok(())
+        }
+
+        async fn listen(&self) -> Result<Box<dyn Listener>, Source> {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            Err("gone".into())
+        }
+    }
+    let deaf = Arc::new(Deaf(AtomicUsize::new(0)));
+    let (sync, _) = instance(MockQueries::new(), Siblings::start(Some(deaf.clone())));
+    let (stop, stopped) = watch::channel(false);
+    let task = tokio::spawn(sync.listen(stopped));
+    while deaf.0.load(Ordering::SeqCst) < 3 {
+        sleep(LISTEN_AGAIN).await;
+    }
+    stop.send(true).unwrap();
+    task.await.unwrap();
+}
