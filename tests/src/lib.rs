@@ -3,9 +3,11 @@
 //! Every server listens on a free loopback port and keeps its file in a temporary folder that goes with it. Tests wait
 //! for conditions with a bound ([`eventually`]); the clock is moved, never slept through.
 
+pub mod mutants;
 mod person;
 mod process;
 mod server;
+pub mod services;
 
 pub use person::{Answer, Person};
 pub use process::Process;

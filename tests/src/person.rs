@@ -1,9 +1,11 @@
 //! Somebody who uses a server over HTTP.
 
+use std::time::Duration;
+
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};
 
-use crate::eventually;
+use crate::{PATIENCE, eventually};
 
 /// A user with a bearer token and, once queued, a queue token.
 #[derive(Clone, Debug)]
@@ -13,6 +15,8 @@ pub struct Person {
     pub id: String,
     pub token: String,
     pub queue_token: Option<String>,
+    /// Whether they try again, under the same key, what is refused as busy.
+    patient: bool,
 }
 
 /// An answer, read whole.
@@ -30,6 +34,22 @@ impl Answer {
     /// When the server does not answer.
     pub async fn to(request: RequestBuilder) -> Self {
         Self::try_to(request).await.expect("the server answers")
+    }
+
+    /// Like [`Answer::to`], sent again for as long as it is refused as busy.
+    ///
+    /// # Panics
+    /// When the server does not answer, or stays busy for [`crate::PATIENCE`].
+    pub async fn when_free(request: impl Fn() -> RequestBuilder) -> Self {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let answer = Self::to(request()).await;
+            if answer.code() != "busy" {
+                return answer;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "it stays busy");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
     }
 
     /// Like [`Answer::to`], for servers that may be killed meanwhile.
@@ -98,13 +118,29 @@ impl Answer {
 
 impl Person {
     pub(crate) fn new(http: Client, base: String, made: &Answer) -> Self {
-        Self { http, base, id: made.text("user_id"), token: made.text("access_token"), queue_token: None }
+        Self { http, base, id: made.text("user_id"), token: made.text("access_token"), queue_token: None, patient: false }
+    }
+
+    /// A new user of the server at `base`.
+    ///
+    /// # Panics
+    /// When it does not make one.
+    pub async fn registered(http: &Client, base: &str) -> Self {
+        let made = Answer::to(http.post(format!("{base}/api/v1/dev/users")).json(&json!({ "name": "somebody" }))).await.expect(201);
+        Self::new(http.clone(), base.to_owned(), &made)
     }
 
     /// The same person at a server that was started anew.
     #[must_use]
     pub fn at(mut self, base: &str) -> Self {
         base.clone_into(&mut self.base);
+        self
+    }
+
+    /// The same person, who tries again what is refused as busy: a strategy may refuse instead of waiting.
+    #[must_use]
+    pub fn patiently(mut self) -> Self {
+        self.patient = true;
         self
     }
 
@@ -122,11 +158,16 @@ impl Person {
     }
 
     pub async fn delete(&self, path: &str) -> Answer {
-        Answer::to(self.request(Method::DELETE, path)).await
+        self.send(|| self.request(Method::DELETE, path)).await
     }
 
     pub async fn post(&self, path: &str, key: &str, body: Value) -> Answer {
-        Answer::to(self.writing(path, key, &body)).await
+        self.send(|| self.writing(path, key, &body)).await
+    }
+
+    /// Sends a command, with this person's patience.
+    pub async fn send(&self, request: impl Fn() -> RequestBuilder) -> Answer {
+        if self.patient { Answer::when_free(request).await } else { Answer::to(request()).await }
     }
 
     pub fn writing(&self, path: &str, key: &str, body: &Value) -> RequestBuilder {

@@ -1,4 +1,4 @@
-//! A server in this process, with a clock that can be moved.
+//! A server in this process, or several side by side on one database, with a clock that can be moved.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use reqwest::Client;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::{Answer, Person, eventually};
+use crate::{Answer, Person, eventually, services};
 
 /// What differs from the defaults of a test server, as `section.key=value`.
 #[derive(Clone, Debug, Default)]
@@ -27,11 +27,34 @@ impl Setup {
         self
     }
 
+    /// On a fresh database of PostgreSQL, with Redis at hand for whatever is configured to use it.
+    #[must_use]
+    pub async fn on_postgres(self) -> Self {
+        let nodes: Vec<_> = services::redlock_nodes().await.iter().map(|url| format!("{url:?}")).collect();
+        self.with("store.backend=postgres")
+            .with(&format!("store.postgres_url={}", services::database().await))
+            .with(&format!("redis.urls=[{:?}]", services::redis().await))
+            .with(&format!("redis.redlock_nodes=[{}]", nodes.join(", ")))
+    }
+
     /// # Panics
     /// When the server does not start.
     pub async fn start(self) -> Server {
-        let folder = TempDir::new().expect("a temporary folder");
-        Server::open(folder, self.set, Arc::new(SystemClock::default())).await
+        self.start_many(1).await.remove(0)
+    }
+
+    /// Instances side by side on the same store, which must be one that allows it. They share the clock.
+    ///
+    /// # Panics
+    /// When one does not start.
+    pub async fn start_many(self, count: usize) -> Vec<Server> {
+        let folder = Arc::new(TempDir::new().expect("a temporary folder"));
+        let clock = Arc::new(SystemClock::default());
+        let mut servers = Vec::with_capacity(count);
+        for _ in 0..count {
+            servers.push(Server::open(folder.clone(), self.set.clone(), clock.clone()).await);
+        }
+        servers
     }
 }
 
@@ -40,7 +63,7 @@ pub struct Server {
     pub clock: Arc<SystemClock>,
     pub running: Running,
     http: Client,
-    folder: TempDir,
+    folder: Arc<TempDir>,
     set: Vec<String>,
 }
 
@@ -50,7 +73,7 @@ impl Server {
         Setup::default().start().await
     }
 
-    async fn open(folder: TempDir, set: Vec<String>, clock: Arc<SystemClock>) -> Self {
+    async fn open(folder: Arc<TempDir>, set: Vec<String>, clock: Arc<SystemClock>) -> Self {
         let file = folder.path().join("boxoffice.db");
         let own = [
             "http.listen=127.0.0.1:0".to_owned(),
@@ -65,7 +88,7 @@ impl Server {
         Self { base: format!("http://{}", running.address), clock, running, http: Client::new(), folder, set }
     }
 
-    /// Stops it and starts another one on the same file.
+    /// Stops it and starts another one on the same store.
     pub async fn restart(self) -> Self {
         let Self { running, folder, set, clock, .. } = self;
         running.stop().await;

@@ -51,14 +51,18 @@ fn module_of(path: &str) -> String {
     segments.join("::")
 }
 
-/// The functions marked as tests in a source, with their modules. Cases of a contract are not marked: they are
-/// functions of the contract that its macro lists.
+/// Where macros make tests of functions that are not marked themselves.
+const SUITES: [&str; 2] = ["crates/ports/src/contract/", "tests/tests/e2e/contention/"];
+
+/// The functions marked as tests in a source, with their modules. Cases of a suite are not marked: they are functions
+/// that its macro lists.
 fn tests_of(path: &str, text: &str, listed: &BTreeSet<&str>) -> Vec<String> {
     let module = module_of(path);
     let mut found = Vec::new();
     let mut marked = false;
     for line in text.lines().map(str::trim) {
-        let case = path.starts_with("crates/ports/src/contract/") && line.starts_with("pub async fn ");
+        let shared = line.starts_with("pub async fn ") || line.starts_with("pub(super) async fn ");
+        let case = shared && SUITES.iter().any(|suite| path.starts_with(suite));
         if let Some(name) = function_named(line) {
             if marked || case && listed.contains(name) {
                 found.push(format!("{module}::{name}"));
@@ -72,7 +76,7 @@ fn tests_of(path: &str, text: &str, listed: &BTreeSet<&str>) -> Vec<String> {
 }
 
 fn function_named(line: &str) -> Option<&str> {
-    let line = line.strip_prefix("pub ").unwrap_or(line);
+    let line = line.strip_prefix("pub ").or_else(|| line.strip_prefix("pub(super) ")).unwrap_or(line);
     let line = line.strip_prefix("async ").unwrap_or(line);
     line.strip_prefix("fn ")?.split(['(', '<']).next()
 }
@@ -96,9 +100,12 @@ fn sources() -> BTreeMap<String, String> {
 }
 
 fn all_tests(sources: &BTreeMap<String, String>) -> BTreeSet<String> {
-    // The macros list cases as bare words, one a line.
-    let macros = sources.iter().filter(|(path, text)| path.starts_with("crates/ports/src/contract") && text.contains("macro_rules!"));
-    let listed: BTreeSet<_> = macros.flat_map(|(_, text)| text.lines().flat_map(str::split_whitespace)).collect();
+    // The macros list cases as bare words, one a line, perhaps behind their module.
+    let is_suite =
+        |path: &str| SUITES.iter().any(|suite| path.starts_with(suite) || suite.trim_end_matches('/') == path.trim_end_matches(".rs"));
+    let macros = sources.iter().filter(|(path, text)| is_suite(path) && text.contains("macro_rules!"));
+    let words = macros.flat_map(|(_, text)| text.lines().flat_map(str::split_whitespace));
+    let listed: BTreeSet<_> = words.map(|word| word.rsplit("::").next().unwrap_or(word)).collect();
     sources.iter().flat_map(|(path, text)| tests_of(path, text, &listed)).collect()
 }
 

@@ -5,6 +5,7 @@ mod booking;
 mod contention;
 mod crash;
 mod expiry;
+mod faults;
 mod idempotency;
 mod isolation;
 mod overload;

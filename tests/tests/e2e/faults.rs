@@ -1,0 +1,224 @@
+//! What is in front of the ledger dies, hangs or forgets: commands may be refused, nothing is ever wrong.
+
+use boxoffice_services::{Postgres, Redis};
+use boxoffice_tests::{Answer, PATIENCE, Person, Server, Setup, at_once, eventually, seats};
+use serde_json::json;
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+/// How long a command of these tests may wait for its turn.
+const WAIT: Duration = Duration::from_secs(5);
+
+fn nodes(count: usize) -> Vec<Redis> {
+    (0..count).map(|_| Redis::start().expect("Redis starts")).collect()
+}
+
+fn urls(nodes: &[Redis]) -> String {
+    let urls: Vec<_> = nodes.iter().map(|node| format!("{:?}", node.url())).collect();
+    format!("[{}]", urls.join(", "))
+}
+
+async fn two_instances(set: &[&str]) -> Vec<Server> {
+    let wait = format!("strategy.wait_ms={}", WAIT.as_millis());
+    let setup = Setup::default().on_postgres().await.with(&wait);
+    set.iter().fold(setup, |setup, set| setup.with(set)).start_many(2).await
+}
+
+async fn stop(servers: Vec<Server>) {
+    servers[0].audit().await;
+    for server in servers {
+        server.running.stop().await;
+    }
+}
+
+/// `rounds` charges of 1 by each of ten callers, spread over the instances: the answers, each with how long it took.
+async fn charges(servers: &[Server], owner: &Person, series: &str, rounds: usize) -> Vec<(Answer, Duration)> {
+    let callers = (0..10).map(|caller| {
+        let (owner, series) = (owner.clone().at(&servers[caller % servers.len()].base), series.to_owned());
+        async move {
+            let mut answers = Vec::with_capacity(rounds);
+            for n in 0..rounds {
+                let began = Instant::now();
+                let answer = owner.post("/wallet/charges", &format!("{series}-{caller}-{n}"), json!({ "amount": 1 })).await;
+                answers.push((answer, began.elapsed()));
+            }
+            answers
+        }
+    });
+    at_once(callers).await.into_iter().flatten().collect()
+}
+
+fn applied(answers: &[(Answer, Duration)]) -> usize {
+    answers.iter().filter(|(answer, _)| answer.status == 201).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redlock_goes_on_without_one_of_five_nodes_and_refuses_without_three() {
+    let mut nodes = nodes(5);
+    let servers = two_instances(&["strategy.wallet=redlock", &format!("redis.redlock_nodes={}", urls(&nodes))]).await;
+    let owner = servers[0].person().await;
+
+    let all = charges(&servers, &owner, "five", 5);
+    let kill = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        nodes[0].kill().expect("killed");
+    };
+    let (all, ()) = tokio::join!(all, kill);
+    let four = charges(&servers, &owner, "four", 5).await;
+    assert_eq!((applied(&all), applied(&four)), (50, 50), "a majority is there");
+
+    nodes[1].kill().expect("killed");
+    nodes[2].kill().expect("killed");
+    let two = charges(&servers, &owner, "two", 1).await;
+    assert!(two.iter().all(|(answer, _)| matches!((answer.status, answer.code()), (503, _) | (409, "busy"))), "{two:?}");
+    let slowest = two.iter().map(|(_, took)| *took).max().unwrap_or_default();
+    println!("refused within {slowest:?}, wait_ms {}", WAIT.as_millis());
+    assert!(slowest < (WAIT + Duration::from_millis(500)) * 10);
+    assert_eq!(owner.balance().await, 100, "what was refused had no effect");
+
+    for node in &mut nodes[..3] {
+        node.restart().expect("it starts again");
+    }
+    // The same keys again: what was refused is decided now, once.
+    eventually("a majority", async || {
+        let again = charges(&servers, &owner, "two", 1).await;
+        (applied(&again) == 10).then_some(())
+    })
+    .await;
+    assert_eq!(owner.balance().await, 110);
+    stop(servers).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_that_forgets_everything_loses_no_place_and_sells_no_seat_twice() {
+    let node = Redis::start().expect("Redis starts");
+    let redis = format!("redis.urls=[{:?}]", node.url());
+    let set = [redis.as_str(), "queue.backend=redis", "strategy.seat=pubsub", "strategy.payment=spin", "admission.max_active=20"];
+    let servers = two_instances(&set).await;
+    let (concert, date) = servers[0].one_date(seats(400, 1_000)).await;
+    let active = servers[0].people_with_a_turn(20, &concert).await;
+    let mut waiting = Vec::new();
+    for _ in 0..30 {
+        let mut person = servers[0].person().await;
+        person.join(&concert).await.expect(201);
+        waiting.push(person);
+    }
+    let places = |people: Vec<Person>| async move {
+        let mut places = Vec::new();
+        for mut person in people {
+            let answer = person.status().await;
+            places.push((answer.text("status"), answer.number("place")));
+        }
+        places
+    };
+    let before = places(waiting.clone()).await;
+
+    // Everybody whose turn it is goes for the same few seats, while Redis is flushed again and again.
+    let buying = active.iter().enumerate().map(|(n, person)| {
+        let (mut person, date) = (person.clone().at(&servers[n % 2].base), date.clone());
+        async move {
+            let mut held = Vec::new();
+            for seat in 1..=12_u32 {
+                let answer = person.hold(&format!("h{seat}"), &date, &[seat]).await;
+                match (answer.status, answer.code()) {
+                    (201, _) => held.push(seat),
+                    (409, "seat_unavailable" | "busy") | (422, "seat_limit_exceeded") | (503, _) | (403, "queue_waiting") => {}
+                    _ => panic!("{answer:?}"),
+                }
+            }
+            person.status().await;
+            held
+        }
+    });
+    let forgetting = async {
+        for _ in 0..10 {
+            tokio::time::sleep(Duration::from_millis(30)).await;
+            node.flush().expect("flushed");
+        }
+    };
+    let (held, ()) = tokio::join!(at_once(buying), forgetting);
+    let sold: Vec<u32> = held.into_iter().flatten().collect();
+    assert_eq!(sold.iter().collect::<HashSet<_>>().len(), sold.len(), "no seat has two holders");
+    servers[0].audit().await;
+
+    node.flush().expect("flushed");
+    let after = eventually("the queue", async || {
+        let after = places(waiting.clone()).await;
+        after.iter().all(|(status, _)| status == "waiting").then_some(after)
+    })
+    .await;
+    assert_eq!(after, before, "everybody has the place they had");
+    let mut late = servers[1].person().await;
+    late.join(&concert).await.expect(201);
+    let behind = late.status().await.number("ahead");
+    assert_eq!(behind, 30, "a newcomer stands behind everybody");
+
+    // Leaving makes room, and the first in line come in.
+    for person in &active[..5] {
+        person.delete("/queue").await.expect(204);
+    }
+    let deadline = Instant::now() + PATIENCE;
+    for (n, mut person) in waiting.into_iter().enumerate() {
+        let answer = person.status().await;
+        if n < 5 {
+            person.await_turn().await;
+        } else {
+            assert_eq!(answer.text("status"), "waiting", "not out of turn");
+        }
+    }
+    assert!(Instant::now() < deadline);
+    stop(servers).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_that_is_away_refuses_and_comes_back() {
+    let mut node = Redis::start().expect("Redis starts");
+    let redis = format!("redis.urls=[{:?}]", node.url());
+    let servers = two_instances(&[&redis, "strategy.wallet=pubsub"]).await;
+    let owner = servers[0].person().await;
+    assert_eq!(applied(&charges(&servers, &owner, "there", 2).await), 20);
+    node.kill().expect("killed");
+    let away = charges(&servers, &owner, "away", 1).await;
+    assert!(away.iter().all(|(answer, _)| matches!((answer.status, answer.code()), (503, _) | (409, "busy"))), "{away:?}");
+    let ready = Answer::to(servers[0].http().get(format!("{}/health/ready", servers[0].base))).await.expect(503);
+    let down: Vec<_> = ready.at("checks").as_array().unwrap().iter().filter(|check| check["ok"] == false).collect();
+    assert_eq!(down.len(), 1, "{ready:?}");
+    assert_eq!(owner.balance().await, 20);
+    node.restart().expect("it starts again");
+    eventually("Redis", async || (applied(&charges(&servers, &owner, "away", 1).await) == 10).then_some(())).await;
+    assert_eq!(owner.balance().await, 30);
+    stop(servers).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_answered_survives_a_kill_of_postgres() {
+    let mut cluster = tokio::task::spawn_blocking(|| Postgres::start().expect("PostgreSQL starts")).await.unwrap();
+    let url = format!("store.postgres_url={}", cluster.database().expect("a database"));
+    let servers = two_instances(&[&url, "strategy.wallet=combining"]).await;
+    let owner = servers[0].person().await;
+    let before = charges(&servers, &owner, "before", 3).await;
+    assert_eq!(applied(&before), 30);
+    let during = charges(&servers, &owner, "during", 30);
+    let kill = async {
+        tokio::time::sleep(Duration::from_millis(40)).await;
+        cluster.kill().expect("killed");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        cluster.restart().expect("it starts again");
+    };
+    let (during, ()) = tokio::join!(during, kill);
+    assert!(during.iter().all(|(answer, _)| [201, 503].contains(&answer.status)), "{during:?}");
+    // The same keys again: what was answered is replayed, what is unknown is decided once.
+    let again = eventually("PostgreSQL", async || {
+        let again = charges(&servers, &owner, "during", 30).await;
+        (applied(&again) == 300).then_some(again)
+    })
+    .await;
+    for ((first, _), (second, _)) in during.iter().zip(&again) {
+        if first.status == 201 {
+            assert_eq!(first.essence(), second.essence());
+            assert!(second.is_replay());
+        }
+    }
+    assert_eq!(owner.balance().await, 330);
+    stop(servers).await;
+}
