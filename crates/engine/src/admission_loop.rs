@@ -1,5 +1,6 @@
 //! Opening rooms for what is on sale, and letting people in: every tick, each concert's room is told how many seats
-//! could still be had and promotes whom it may. A room's tick is atomic over instances, so several may run this loop.
+//! could still be had and promotes whom it may. A room's tick is atomic over instances, so several may run this loop. A
+//! room that cannot be reached keeps no other one back; one that was lost is opened again with the next refresh.
 
 use std::sync::Arc;
 
@@ -23,20 +24,28 @@ impl AdmissionLoop {
         for date in self.shows.refresh().await? {
             self.seats.reload(date).await?;
         }
+        let mut failed = Ok(());
         for concert in self.shows.concerts().iter() {
             let (concert, sale_starts_at, admission) = (concert.concert.id, concert.sale_starts_at, concert.admission);
-            self.room.open(RoomTerms { concert, sale_starts_at, admission }).await?;
+            let opened = self.room.open(RoomTerms { concert, sale_starts_at, admission }).await;
+            failed = failed.and(opened.map_err(Source::from));
         }
-        Ok(())
+        failed
     }
 
+    /// Fails as the first room that failed.
     pub(crate) async fn tick(&self) -> Result<(), Source> {
+        let mut failed = Ok(());
         for concert in self.shows.concerts().iter() {
-            let id = concert.concert.id;
-            let stock = Stock { obtainable: self.obtainable(id).await?, linked: self.stock_linked };
-            let ticked = self.room.tick(id, stock).await?;
-            self.stats.promoted.add(ticked.promoted);
+            failed = failed.and(self.tick_room(concert.concert.id).await);
         }
+        failed
+    }
+
+    async fn tick_room(&self, concert: ConcertId) -> Result<(), Source> {
+        let stock = Stock { obtainable: self.obtainable(concert).await?, linked: self.stock_linked };
+        let ticked = self.room.tick(concert, stock).await?;
+        self.stats.promoted.add(ticked.promoted);
         Ok(())
     }
 
@@ -56,7 +65,7 @@ mod tests {
     use super::*;
     use crate::testing::{CONCERT, TestClock, concert_row, id, seat_row};
     use boxoffice_domain::SeatState;
-    use boxoffice_ports::{MockQueries, MockWaitingRoom, Ticked};
+    use boxoffice_ports::{MockQueries, MockWaitingRoom, RoomError, Ticked};
     use std::sync::Mutex;
 
     #[tokio::test]
@@ -96,6 +105,35 @@ mod tests {
         let stock = |obtainable| Stock { obtainable, linked: true };
         assert_eq!(*told.lock().unwrap(), [stock(2), stock(0)], "a live hold may come back; a closed date sells nothing");
         assert_eq!(admission.stats.promoted.get(), 6);
+    }
+
+    #[tokio::test]
+    async fn a_room_that_fails_keeps_no_other_back() {
+        let mut queries = MockQueries::new();
+        queries.expect_catalog().returning(|| {
+            let mut other = concert_row(1);
+            (other.concert.id, other.dates) = (id(5), Vec::new());
+            Ok(vec![concert_row(1), other])
+        });
+        queries.expect_seats().returning(|_| Ok(vec![seat_row(1, 1, SeatState::Available)]));
+        let mut room = MockWaitingRoom::new();
+        let fails = |concert| concert == id(CONCERT);
+        room.expect_open().times(2).returning(move |terms| if fails(terms.concert) { Err(RoomError::NoRoom) } else { Ok(()) });
+        room.expect_tick().times(2).returning(move |concert, _| {
+            if fails(concert) { Err(RoomError::Unavailable("gone".into())) } else { Ok(Ticked { promoted: 1, expired: 0 }) }
+        });
+        let (queries, clock) = (Arc::new(queries), Arc::new(TestClock::default()));
+        let admission = AdmissionLoop {
+            room: Arc::new(room),
+            shows: Shows::new(queries.clone()),
+            seats: SeatView::new(queries, clock.clone()),
+            clock,
+            stats: Arc::default(),
+            stock_linked: true,
+        };
+        assert!(admission.refresh().await.is_err());
+        assert!(admission.tick().await.is_err());
+        assert_eq!(admission.stats.promoted.get(), 1);
     }
 
     #[tokio::test]

@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use boxoffice_domain::Policy;
 use boxoffice_ports::{Clock, Ids, Ledger, Source, Stores, WaitingRoom};
+use rand::Rng;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::admission_loop::AdmissionLoop;
 use crate::relay::Relay;
@@ -87,11 +88,14 @@ impl Background {
     }
 }
 
+/// Rounds `interval` apart, the first after a part of one that differs between instances, so that those that start
+/// together do not do the same work at the same moment.
 async fn every<F>(what: &'static str, interval: Duration, mut stopped: watch::Receiver<bool>, round: F)
 where
     F: AsyncFn() -> Result<(), Source>,
 {
-    let mut timer = tokio::time::interval(interval);
+    let first = Instant::now() + interval.mul_f64(rand::rng().random_range(0.0..1.0));
+    let mut timer = tokio::time::interval_at(first, interval);
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {

@@ -1,13 +1,15 @@
 //! The outbox, emptied in order: the waiting room is told of every payment (again), then the rows are deleted.
 //!
 //! A row is deleted only after everybody was told, so a crash at any point tells again and loses nothing; a failure
-//! leaves the shard's rows, in order, for the next round.
+//! leaves the shard's rows, in order, for the next round, and the other shards to theirs. Instances begin at different
+//! shards, so that they seldom do the same work; where they do, telling twice and deleting twice harm nobody.
 
 use std::sync::Arc;
 
 use boxoffice_domain::Event;
 use boxoffice_domain::event::OUTBOX_SHARDS;
 use boxoffice_ports::{Outbox, Source};
+use rand::Rng;
 
 use crate::{RoomTeller, Stats};
 
@@ -21,11 +23,20 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
-    /// Goes over all shards until each was found with less than a full step.
+    /// Goes over all shards until each was found with less than a full step. Fails as the first shard that failed.
     pub(crate) async fn round(&self) -> Result<(), Source> {
-        for shard in 0..OUTBOX_SHARDS {
-            while self.step(shard).await? >= STEP as usize {}
+        let first = rand::rng().random_range(0..OUTBOX_SHARDS);
+        let mut failed = Ok(());
+        for shard in (0..OUTBOX_SHARDS).map(|n| (first + n) % OUTBOX_SHARDS) {
+            if let Err(error) = self.shard(shard).await {
+                failed = failed.and(Err(error));
+            }
         }
+        failed
+    }
+
+    async fn shard(&self, shard: u32) -> Result<(), Source> {
+        while self.step(shard).await? >= STEP as usize {}
         Ok(())
     }
 
@@ -108,6 +119,21 @@ mod tests {
         let relay = Relay { outbox: Arc::new(outbox), teller, stats: Arc::default() };
         relay.round().await.unwrap();
         assert!(left.iter().all(|left| *left.lock().unwrap() == 0), "more than one step each, and nothing is left");
+    }
+
+    #[tokio::test]
+    async fn a_shard_that_fails_keeps_no_other_back() {
+        let (mut outbox, queries, room) = (MockOutbox::new(), MockQueries::new(), MockWaitingRoom::new());
+        let asked = Arc::<Mutex<Vec<u32>>>::default();
+        let seen = asked.clone();
+        outbox.expect_unsent().returning(move |shard, _| {
+            seen.lock().unwrap().push(shard);
+            if shard % 2 == 0 { Err(boxoffice_ports::StoreError::Unavailable("gone".into())) } else { Ok(Vec::new()) }
+        });
+        let teller = RoomTeller::new(Arc::new(room), Arc::new(queries));
+        assert!(Relay { outbox: Arc::new(outbox), teller, stats: Arc::default() }.round().await.is_err());
+        asked.lock().unwrap().sort_unstable();
+        assert_eq!(*asked.lock().unwrap(), (0..OUTBOX_SHARDS).collect::<Vec<_>>());
     }
 
     #[tokio::test]

@@ -3,12 +3,13 @@
 //! A hold is over at its `expires_at` whether or not a sweep comes by; the sweep writes the reservation's row, frees
 //! the seats that still name it and tells of it. It works in batches of [`SWEEP_BATCH`], each a ledger call like any
 //! other, so that other commands go in between. Two instances that sweep the same hold write it once: the second one's
-//! command finds nothing due.
+//! command finds nothing due. Rows that somebody else keeps are left for the next round; a hold that the store refuses
+//! is left alone and does not keep the others back.
 
 use std::sync::Arc;
 
 use boxoffice_domain::{Actor, Batch, Command, CommandId, FreshIds, Policy, Request, ReservationId};
-use boxoffice_ports::{Guard, Ids, Ledger, Source, Upkeep};
+use boxoffice_ports::{Guard, Ids, Ledger, LedgerError, Source, Upkeep};
 
 use crate::Stats;
 
@@ -28,19 +29,44 @@ pub(crate) struct Sweep {
 }
 
 impl Sweep {
-    /// Sweeps until nothing is due.
+    /// Sweeps until nothing is due, or somebody else is at it.
     pub(crate) async fn holds(&self) -> Result<(), Source> {
         loop {
             let due = self.upkeep.due_holds(LOOK_AHEAD).await?;
+            let mut swept = 0;
             for batch in due.chunks(SWEEP_BATCH) {
-                let requests: Vec<_> = batch.iter().map(|&hold| self.expire(hold)).collect();
-                self.ledger.transact(Batch::new(requests, self.policy.clone()), Guard::RowLock).await?;
-                self.stats.swept_holds.add(batch.len() as u64);
+                match self.expire_all(batch).await? {
+                    Some(count) => swept += count,
+                    None => return Ok(()),
+                }
             }
-            if due.len() < LOOK_AHEAD as usize {
+            self.stats.swept_holds.add(swept);
+            // What is refused stays due: without progress there is none in another round either.
+            if due.len() < LOOK_AHEAD as usize || swept == 0 {
                 return Ok(());
             }
         }
+    }
+
+    /// How many were written; `None` when somebody else keeps their rows.
+    async fn expire_all(&self, holds: &[ReservationId]) -> Result<Option<u64>, Source> {
+        let (mut parts, mut swept) = (vec![holds], 0);
+        while let Some(part) = parts.pop() {
+            let requests: Vec<_> = part.iter().map(|&hold| self.expire(hold)).collect();
+            match self.ledger.transact(Batch::new(requests, self.policy.clone()), Guard::RowLock).await {
+                Ok(_) => swept += part.len() as u64,
+                Err(LedgerError::Refused(error)) => match part {
+                    [hold] => tracing::error!(error, reservation.id = %hold, "the store refuses to let a hold expire"),
+                    _ => parts.extend([&part[..part.len() / 2], &part[part.len() / 2..]]),
+                },
+                Err(error @ (LedgerError::Conflict | LedgerError::Retryable(_) | LedgerError::LockTimeout)) => {
+                    tracing::debug!(%error, "somebody else is at the holds to be swept");
+                    return Ok(None);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(Some(swept))
     }
 
     fn expire(&self, reservation: ReservationId) -> Request {
@@ -68,7 +94,7 @@ impl Sweep {
 mod tests {
     use super::*;
     use crate::testing::{ScriptedLedger, TestIds, committed, id, policy};
-    use boxoffice_ports::{LedgerError, MockUpkeep};
+    use boxoffice_ports::MockUpkeep;
     use std::sync::Mutex;
 
     fn sweep(due: Vec<Vec<u128>>, ledger: Arc<ScriptedLedger>) -> Sweep {
@@ -105,6 +131,37 @@ mod tests {
         let sweep = sweep(vec![vec![1]; 3], ledger.clone());
         assert!(sweep.holds().await.is_err());
         assert_eq!(ledger.batches().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn rows_that_somebody_else_keeps_are_left_for_the_next_round() {
+        for error in [|| LedgerError::LockTimeout, || LedgerError::Retryable("deadlock".into()), || LedgerError::Conflict] {
+            let ledger = ScriptedLedger::new(move |_| Err(error()));
+            let sweep = sweep(vec![(0..1_000).collect()], ledger.clone());
+            sweep.holds().await.unwrap();
+            assert_eq!((ledger.batches().len(), sweep.stats.swept_holds.get()), (1, 0));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_hold_that_is_refused_keeps_no_other_back() {
+        let ledger = ScriptedLedger::new(|batch| {
+            let refused = batch.requests.iter().any(|request| request.command == Command::ExpireHold { reservation: id(7) });
+            if refused { Err(LedgerError::Refused("data".into())) } else { Ok(committed(batch)) }
+        });
+        let full: Vec<u128> = (0..u128::from(LOOK_AHEAD)).collect();
+        let sweep = sweep(vec![full, vec![7]], ledger.clone());
+        sweep.holds().await.unwrap();
+        assert_eq!(sweep.stats.swept_holds.get(), u64::from(LOOK_AHEAD) - 1);
+    }
+
+    #[tokio::test]
+    async fn a_round_of_nothing_but_refusals_ends() {
+        let ledger = ScriptedLedger::new(|_| Err(LedgerError::Refused("data".into())));
+        let full: Vec<u128> = (0..u128::from(LOOK_AHEAD)).collect();
+        let sweep = sweep(vec![full.clone(), full], ledger.clone());
+        sweep.holds().await.unwrap();
+        assert_eq!(ledger.batches().iter().filter(|batch| batch.len() == 1).count(), LOOK_AHEAD as usize, "each was tried once");
     }
 
     #[tokio::test]

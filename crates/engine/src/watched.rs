@@ -91,7 +91,7 @@ mod tests {
     use crate::testing::{CONCERT, DATE, ScriptedLedger, TestClock, at, charge, committed, id, key, paid, policy, seat_row, until};
     use crate::{SeatStatus, SeatView};
     use boxoffice_domain::{SeatChange, SeatState};
-    use boxoffice_ports::{MockQueries, MockWaitingRoom};
+    use boxoffice_ports::{MockFanout, MockQueries, MockWaitingRoom};
     use std::sync::atomic::{AtomicU32, Ordering};
 
     fn teller(holds: usize, finished: &Arc<AtomicU32>) -> Arc<RoomTeller> {
@@ -144,10 +144,18 @@ mod tests {
             Ok(committed)
         });
         let finished = Arc::default();
-        let watched = Watched::start(ledger, seats.clone(), Siblings::start(None), teller(0, &finished));
+        let told = Arc::<std::sync::Mutex<Vec<SeatChange>>>::default();
+        let mut fanout = MockFanout::new();
+        let others = told.clone();
+        fanout.expect_tell().returning(move |changes| {
+            others.lock().unwrap().extend(changes);
+            Ok(())
+        });
+        let siblings = Siblings::start(Some(Arc::new(fanout)));
+        let watched = Watched::start(ledger, seats.clone(), siblings, teller(0, &finished));
         watched.transact(Batch::new(vec![charge(5, 1)], policy()), Guard::RowLock).await.unwrap();
         assert_eq!(seats.date(id(DATE)).await.unwrap().unwrap().statuses, [SeatStatus::Sold]);
-        until(|| finished.load(Ordering::SeqCst) == 1).await;
+        until(|| finished.load(Ordering::SeqCst) == 1 && told.lock().unwrap().iter().any(|change| change.key == key(1))).await;
         // A replay was told when it was new.
         watched.transact(Batch::new(vec![charge(5, 1), charge(5, 2)], policy()), Guard::RowLock).await.unwrap();
         for _ in 0..100 {
