@@ -103,7 +103,7 @@ impl Script {
         Self { text, hash: redis::Script::new(text).get_hash().to_owned() }
     }
 
-    fn command(&self, known: bool, keys: &[String], arguments: &(impl ToRedisArgs + ?Sized)) -> Cmd {
+    fn command(&self, known: bool, keys: &[String], arguments: &impl ToRedisArgs) -> Cmd {
         let mut command = if known { redis::cmd("EVALSHA") } else { redis::cmd("EVAL") };
         command.arg(if known { &self.hash } else { self.text }).arg(keys.len()).arg(keys).arg(arguments);
         command
@@ -157,7 +157,7 @@ impl Redis {
         &self,
         script: &Script,
         keys: &[String],
-        arguments: &(impl ToRedisArgs + ?Sized),
+        arguments: &impl ToRedisArgs,
     ) -> Result<T, Failure> {
         match self.query(&script.command(true, keys, arguments)).await {
             Err(Failure::Refused(error)) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {

@@ -22,6 +22,11 @@ pub(super) fn wanted(lock: &str) -> String {
     format!("{lock}:wanted")
 }
 
+/// The note that names a Redlock's holder.
+pub(super) fn note(lock: &str) -> String {
+    format!("{lock}:holder")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,9 +6,10 @@
 //! # Layout
 //!
 //! * [`address`]: which of these the settings name. [`connect`]: the shared connection, its bounds and failures.
-//! * [`simple`], [`spin`], [`pubsub`]: the locks on one Redis. [`lock`], [`keys`]: what they share: the scripts and the
-//!   names. [`lease`]: held, renewed, lost, given back. [`queue`]: the line inside this process. [`releases`]: who
-//!   hears of a release.
+//! * [`simple`], [`spin`], [`pubsub`]: the locks on one Redis. [`lock`], [`keys`]: the scripts and names they share.
+//! * [`redlock`], [`quorum`]: the lock on several, and which of them vote.
+//! * [`lease`]: held, renewed, lost, given back. [`queue`]: the line inside this process. [`releases`]: who hears of a
+//!   release.
 
 mod address;
 mod connect;
@@ -17,16 +18,21 @@ mod lease;
 mod lock;
 mod pubsub;
 mod queue;
+mod quorum;
+mod redlock;
 mod releases;
 mod simple;
 mod spin;
+mod waiting_room;
 
 use std::time::Duration;
 
 pub use connect::{Failure, Redis};
 pub use pubsub::PubSubLock;
+pub use redlock::Redlock;
 pub use simple::SimpleLock;
 pub use spin::SpinLock;
+pub use waiting_room::RedisWaitingRoom;
 
 /// A pause between half of `pause` and all of it, so that those who failed together do not come back together.
 fn jittered(pause: Duration) -> Duration {

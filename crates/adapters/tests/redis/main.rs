@@ -3,3 +3,4 @@
 #![cfg(feature = "redis")]
 
 mod locks;
+mod room;

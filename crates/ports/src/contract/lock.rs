@@ -199,5 +199,5 @@ pub async fn every_waiter_of_one_key_gets_its_turn(lock: Arc<dyn Lock>) {
     lease.release().await;
     let moved = tokio::time::timeout(LONG, tasks.join_all()).await.expect("everybody gets a turn");
     assert_eq!(moved.len(), WAITERS);
-    println!("fairness: {WAITERS} waiters, at most {} places from the order they came in", moved.iter().max().unwrap_or(&0));
+    println!("fairness: {WAITERS} waiters, at most {} places from the order they were started in", moved.iter().max().unwrap_or(&0));
 }
