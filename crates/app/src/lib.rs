@@ -4,11 +4,12 @@
 //!
 //! * [`cli`]: the subcommands. [`config`]: what they are told. [`telemetry`]: what they log.
 //! * [`wiring`]: puts stores, engine and HTTP together; the only place that names concrete adapters.
-//! * [`http`]: the public surface. [`season`]: something to book in a fresh store.
+//! * [`http`]: the public surface. [`season`]: something to book in a fresh store. [`lab`]: strategies compared.
 
 pub mod cli;
 pub mod config;
 pub mod http;
+pub mod lab;
 pub mod season;
 pub mod telemetry;
 pub mod wiring;

@@ -1,8 +1,10 @@
 //! The command line. Answers go to standard output, logs and complaints to standard error.
 //!
-//! Exit codes: 0 done; 1 it could not be done, or `audit` found a breach, or `import` a fault; 2 a wrong command line.
+//! Exit codes: 0 done; 1 it could not be done, or `audit` found a breach, or `import` a fault,
+//! or `bench` an answer that is not true; 2 a wrong command line.
 
 mod audit;
+mod bench;
 mod import;
 mod serve;
 
@@ -38,9 +40,12 @@ enum Task {
     /// Brings the store's schema up to date
     Migrate,
     /// Brings concerts in, from a file with one concert document or an array of them; a server may be running
-    Import { file: PathBuf },
+    Import {
+        file: PathBuf,
+    },
     /// Checks the store's invariants in one snapshot; exits with 1 when one is broken; a server may be running
     Audit,
+    Bench(bench::Options),
     /// Prints the OpenAPI document
     Openapi,
     /// Prints the effective configuration, secrets hidden
@@ -55,13 +60,17 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         print(&http::openapi().to_pretty_json()?)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let settings = config::load(&Layers::of_process(config, set)).context("the configuration is refused")?;
+    let mut settings = config::load(&Layers::of_process(config, set)).context("the configuration is refused")?;
+    if matches!(task, Task::Bench(_)) {
+        bench::quieten(&mut settings)?;
+    }
     telemetry::init(&settings.telemetry)?;
     match task {
         Task::Serve => serve::run(settings).await,
         Task::Migrate => migrate(&settings, json).await,
         Task::Import { file } => import::run(&settings, &file, json).await,
         Task::Audit => audit::run(&settings, json).await,
+        Task::Bench(options) => bench::run(&settings, &options, json).await,
         Task::Config => show(&settings, json),
         Task::Openapi => Ok(ExitCode::SUCCESS),
     }

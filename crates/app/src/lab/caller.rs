@@ -9,7 +9,7 @@ use std::sync::Arc;
 use boxoffice_domain::{
     Actor, Command, CommandId, DateId, Decision, Fingerprint, FreshIds, Outcome, Reply, Request, ReservationId, SeatNumber, UserId,
 };
-use boxoffice_ports::{ExecuteError, Executor as _, Ids, Receipt};
+use boxoffice_ports::{ExecuteError, Ids, Receipt};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
@@ -174,7 +174,9 @@ mod tests {
         assert_eq!(http_request(address, ask), None);
         let held = Ask { held: Some(ReservationId(Uuid::nil())), ..ask };
         let text = String::from_utf8(http_request(address, held).unwrap()).unwrap();
-        for part in ["POST /api/v1/payments ", "Authorization: Bearer b\r\n", "Idempotency-Key: k\r\n", "Queue-Token: q\r\n", "reservation_id"] {
+        for part in
+            ["POST /api/v1/payments ", "Authorization: Bearer b\r\n", "Idempotency-Key: k\r\n", "Queue-Token: q\r\n", "reservation_id"]
+        {
             assert!(text.contains(part), "{part} in {text}");
         }
     }

@@ -86,11 +86,12 @@ fn parse(bytes: &[u8]) -> io::Result<Option<Answer>> {
     };
     let status = head.code.unwrap_or_default();
     let named = |name: &str| head.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value);
-    let length = match named("content-length").map(|value| std::str::from_utf8(value).ok().and_then(|text| text.trim().parse::<usize>().ok())) {
-        Some(Some(length)) => length,
-        None if status == 204 || status == 304 => 0,
-        _ => return Err(io::Error::other("the answer does not say its length")),
-    };
+    let length =
+        match named("content-length").map(|value| std::str::from_utf8(value).ok().and_then(|text| text.trim().parse::<usize>().ok())) {
+            Some(Some(length)) => length,
+            None if status == 204 || status == 304 => 0,
+            _ => return Err(io::Error::other("the answer does not say its length")),
+        };
     Ok(bytes.get(at..at.saturating_add(length)).map(|body| Answer { status, body: body.to_vec() }))
 }
 

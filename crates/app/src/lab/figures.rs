@@ -94,7 +94,8 @@ fn children_of(root: u32, processes: &HashMap<u32, Stat>) -> Vec<u32> {
     let mut found = vec![root];
     let mut at = 0;
     while at < found.len() {
-        found.extend(processes.iter().filter(|(_, stat)| stat.parent == found[at]).map(|(id, _)| *id));
+        let parent = found[at];
+        found.extend(processes.iter().filter(|(_, stat)| stat.parent == parent).map(|(id, _)| *id));
         at += 1;
     }
     found.split_off(1)

@@ -29,11 +29,11 @@ pub mod workload;
 use std::num::NonZero;
 use std::time::Duration;
 
-use boxoffice_ports::{CatalogError, LedgerError, StoreError};
+use boxoffice_ports::{CatalogError, Clock as _, LedgerError, StoreError};
 use tokio::sync::Notify;
 
 use crate::config::{ConfigError, Settings, StoreBackend, StrategyName};
-use crate::wiring::{self, StartError};
+use crate::wiring::{self, StartError, SystemClock};
 use report::{Conditions, Machine, Report, Run, SCHEMA, Skipped, Version, Via};
 use run::{Ports, Size};
 use site::Site;
@@ -179,7 +179,17 @@ pub async fn bench(base: &Settings, plan: &Plan, progress: &dyn Progress, interr
     }
     let workloads = plan.workloads.iter().map(|workload| (*workload).into()).collect();
     let conditions = conditions(&settings, plan, instances);
-    Ok(Report { schema: SCHEMA, machine: machine(), versions: versions(&settings).await, conditions, workloads, skipped, runs })
+    let measured_at = SystemClock::default().now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
+    Ok(Report {
+        schema: SCHEMA,
+        measured_at,
+        machine: machine(),
+        versions: versions(&settings).await,
+        conditions,
+        workloads,
+        skipped,
+        runs,
+    })
 }
 
 /// How a run's beginning is told, and its end.
@@ -249,7 +259,8 @@ async fn versions(settings: &Settings) -> Vec<Version> {
 
 /// Where the services listen; none of a kind unless all of it is on this machine.
 fn ports(settings: &Settings) -> Ports {
-    let local = |urls: Vec<&str>, default| urls.into_iter().map(|url| local_port(url, default)).collect::<Option<Vec<u16>>>().unwrap_or_default();
+    let local =
+        |urls: Vec<&str>, default| urls.into_iter().map(|url| local_port(url, default)).collect::<Option<Vec<u16>>>().unwrap_or_default();
     let postgres = match settings.store.backend {
         StoreBackend::Postgres => local(vec![settings.store.postgres_url.expose()], 5_432),
         StoreBackend::Sqlite | StoreBackend::Memory => Vec::new(),

@@ -154,6 +154,8 @@ impl Run {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
     pub schema: u32,
+    /// When it was done, RFC 3339.
+    pub measured_at: String,
     pub machine: Machine,
     pub versions: Vec<Version>,
     pub conditions: Conditions,
@@ -207,7 +209,10 @@ impl Report {
     /// One for each strategy that ran.
     pub fn summaries(&self) -> Vec<Summary<'_>> {
         let runs = |strategy| self.runs.iter().filter(|run| run.strategy == strategy).collect();
-        self.strategies().into_iter().map(|strategy| Summary { strategy, runs: runs(strategy), judgement: judgements::of(strategy) }).collect()
+        self.strategies()
+            .into_iter()
+            .map(|strategy| Summary { strategy, runs: runs(strategy), judgement: judgements::of(strategy) })
+            .collect()
     }
 }
 

@@ -185,14 +185,7 @@ struct Measured {
     live_p99_ms: Option<f64>,
 }
 
-fn record(
-    strategy: &'static str,
-    workload: &Workload,
-    via: Via,
-    tally: Tally,
-    effects: effects::Effects,
-    measured: &Measured,
-) -> Run {
+fn record(strategy: &'static str, workload: &Workload, via: Via, tally: Tally, effects: effects::Effects, measured: &Measured) -> Run {
     let Measured { cpu, counters, memory_peak_mib, live_p99_ms } = measured;
     let seconds = tally.took.as_secs_f64();
     let rate = |count: u32| if seconds > 0.0 { f64::from(count) / seconds } else { 0.0 };

@@ -67,7 +67,8 @@ pub async fn service_versions(settings: &Settings) -> Vec<(&'static str, String)
         StoreBackend::Sqlite => versions.push(("SQLite", sqlite::version())),
         #[cfg(feature = "postgres")]
         StoreBackend::Postgres => {
-            versions.extend(postgres::server_version(settings.store.postgres_url.expose()).await.ok().map(|version| ("PostgreSQL", version)));
+            versions
+                .extend(postgres::server_version(settings.store.postgres_url.expose()).await.ok().map(|version| ("PostgreSQL", version)));
         }
         #[cfg(not(all(feature = "sqlite", feature = "postgres")))]
         StoreBackend::Sqlite | StoreBackend::Postgres => {}

@@ -1,0 +1,176 @@
+//! The report as one page of HTML that needs nothing else: no script, no font, no picture from anywhere.
+//!
+//! Bars are boxes whose width is a share of the widest, so that they follow the width of the page, down to a telephone's.
+
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+use super::report::{Report, Run, Via, WorkloadNote};
+use super::table::{self, COST, SPEED, latency, thousands};
+
+const STYLE: &str = include_str!("page.css");
+/// The least of a bar that is still seen, percent of the widest.
+const SHARE_MIN: f64 = 0.4;
+
+/// The whole page.
+pub fn html(report: &Report) -> String {
+    let title = format!("boxoffice: {} strategies compared", report.strategies().len());
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                title { (title) }
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                header {
+                    h1 { (title) }
+                    dl { @for (name, value) in table::head(report) { dt { (name) } dd { (value) } } }
+                    (verdict(report))
+                    (skipped(report))
+                }
+                main {
+                    @for workload in &report.workloads { (section(report, workload)) }
+                    (closing(report))
+                }
+                footer { @for note in table::NOTES { p { (note) } } }
+            }
+        }
+    }
+    .into_string()
+}
+
+fn verdict(report: &Report) -> Markup {
+    let complaints = table::complaints(report);
+    html! {
+        @if report.is_true() {
+            p.verdict { "Everything answered was found in the store, once, and no invariant is broken." }
+        } @else {
+            p.verdict.wrong { "What was answered and what is in the store differ." }
+        }
+        @if !complaints.is_empty() {
+            details open[!report.is_true()] {
+                summary { "Failures and findings (" (complaints.len()) ")" }
+                ul { @for line in &complaints { li { (line) } } }
+            }
+        }
+    }
+}
+
+fn skipped(report: &Report) -> Markup {
+    html! {
+        @if !report.skipped.is_empty() {
+            details {
+                summary { "Not run: " (report.skipped.iter().map(|one| one.strategy).collect::<Vec<_>>().join(", ")) }
+                ul { @for one in &report.skipped { li { b { (one.strategy) } ": " (one.reason) } } }
+            }
+        }
+    }
+}
+
+fn section(report: &Report, workload: &WorkloadNote) -> Markup {
+    let ways: Vec<(Via, Vec<&Run>)> =
+        Via::ALL.map(|via| (via, report.of(workload.name, via))).into_iter().filter(|(_, runs)| !runs.is_empty()).collect();
+    // One scale for both ways, so that they can be compared by eye.
+    let fastest = ways.iter().flat_map(|(_, runs)| runs).map(|run| run.per_s()).fold(0.0, f64::max);
+    let slowest_ms = ways.iter().flat_map(|(_, runs)| runs).filter_map(|run| run.latency).map(|latency| latency.p99_ms).fold(0.0, f64::max);
+    html! {
+        section id=(workload.name) {
+            h2 { (workload.name) }
+            p { (workload.about) "." }
+            div.ways {
+                @for (via, runs) in &ways {
+                    figure {
+                        figcaption { "A second, " (via.title()) }
+                        @for run in runs { (bar(run.strategy, run.per_s() / fastest, &thousands(run.per_s()), run.is_true())) }
+                    }
+                    figure {
+                        figcaption { "Latency, " (via.title()) ": p50, p95 and p99 in ms, by a logarithmic scale" }
+                        @for run in runs { (tail(run, slowest_ms)) }
+                    }
+                }
+            }
+            @for (via, runs) in &ways {
+                details {
+                    summary { "All figures, " (via.title()) }
+                    div.scroll { (figures(runs)) }
+                }
+            }
+        }
+    }
+}
+
+fn bar(name: &str, share: f64, value: &str, is_true: bool) -> Markup {
+    html! {
+        div.row role="img" aria-label=(format!("{name}: {value}")) {
+            span.name { (name) }
+            span.track { span.bar.wrong[!is_true] style=(format!("width:{}", percent(share))) {} }
+            span.value { (value) }
+        }
+    }
+}
+
+/// Three marks on one track, from a hundredth of the slowest's decades on.
+fn tail(run: &Run, slowest_ms: f64) -> Markup {
+    let Some(found) = run.latency else { return bar(run.strategy, 0.0, table::NONE, run.is_true()) };
+    let marks = [("p50", found.p50_ms), ("p95", found.p95_ms), ("p99", found.p99_ms)];
+    let value = marks.map(|(_, ms)| latency(Some(ms))).join(" · ");
+    html! {
+        div.row role="img" aria-label=(format!("{}: {value}", run.strategy)) {
+            span.name { (run.strategy) }
+            span.track {
+                @for (name, ms) in marks.into_iter().rev() { span class=(format!("bar {name}")) style=(format!("width:{}", percent(decades(ms, slowest_ms)))) {} }
+            }
+            span.value { (value) }
+        }
+    }
+}
+
+/// The share of a logarithmic scale that ends at `max` and begins at a hundredth of a millisecond.
+fn decades(ms: f64, max: f64) -> f64 {
+    const FROM_MS: f64 = 0.01;
+    if max <= FROM_MS { 1.0 } else { (ms.max(FROM_MS) / FROM_MS).ln() / (max / FROM_MS).ln() }
+}
+
+fn percent(share: f64) -> String {
+    let share = if share.is_finite() { share * 100.0 } else { 0.0 };
+    format!("{:.1}%", share.clamp(SHARE_MIN, 100.0))
+}
+
+fn figures(runs: &[&Run]) -> Markup {
+    let columns = || SPEED.iter().chain(&COST);
+    html! {
+        table.figures {
+            thead { tr { th scope="col" { "strategy" } @for column in columns() { th scope="col" { (column.head) } } } }
+            tbody {
+                @for run in runs {
+                    tr.wrong[!run.is_true()] { th scope="row" { (run.strategy) } @for column in columns() { td { ((column.figure)(run)) } } }
+                }
+            }
+        }
+    }
+}
+
+fn closing(report: &Report) -> Markup {
+    let heads = table::closing_heads();
+    html! {
+        section #strategies {
+            h2 { "All strategies" }
+            p { "Figures of several workloads stand in this order: " (table::legend(report)) "." }
+            table.closing {
+                thead { tr { @for head in heads { th scope="col" { (head) } } } }
+                tbody {
+                    @for summary in report.summaries() {
+                        @let row = table::closing_row(report, &summary);
+                        tr {
+                            th scope="row" { (row[0]) }
+                            @for (head, cell) in heads.iter().zip(&row).skip(1) { td data-head=(head) { (cell) } }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! The report as text: a table of the runs for a terminal, and the closing table for a page of documentation.
+
+use comfy_table::presets::NOTHING;
+use comfy_table::{CellAlignment, ContentArrangement, Table};
+
+use super::report::{Report, Run, Summary, Via};
+
+/// What stands for a figure that is not there.
+pub(super) const NONE: &str = "–";
+
+/// Machine, versions and settings, a line each.
+pub(super) fn head(report: &Report) -> Vec<(&'static str, String)> {
+    let machine = &report.machine;
+    let processor = machine.processor.as_deref().unwrap_or("unknown processor");
+    let memory = machine.memory_mib.map(|mib| format!(", {:.1} GiB", mib / 1_024.0)).unwrap_or_default();
+    let versions = report.versions.iter().map(|version| format!("{} {}", version.name, version.version)).collect::<Vec<_>>();
+    let conditions = &report.conditions;
+    let asked = format!(
+        "{} commands a run by {} callers on {} instance{} in one process, on {}; at most {} s a run",
+        thousands(f64::from(conditions.commands)),
+        conditions.callers,
+        conditions.instances,
+        if conditions.instances == 1 { "" } else { "s" },
+        conditions.store,
+        conditions.seconds_max,
+    );
+    let settings = format!(
+        "wait_ms {}, lease_ms {}, batch_max {}, lanes {}, http.workers {}; waiting rooms in memory, without limits",
+        conditions.wait_ms, conditions.lease_ms, conditions.batch_max, conditions.lanes, conditions.http_workers,
+    );
+    vec![
+        ("measured", report.measured_at.clone()),
+        ("machine", format!("{} cores, {processor}{memory}, {}", machine.cores, machine.system)),
+        ("versions", versions.join(", ")),
+        ("asked", asked),
+        ("settings", settings),
+    ]
+}
+
+/// What the columns mean.
+pub(super) const NOTES: [&str; 4] = [
+    "applied: effects found in the store. A second: applied, and for same-seat answered. Per command: everything sent divided by every command, refused and failed ones included.",
+    "cpu: this process with all instances and callers; PostgreSQL and Redis where they run on this machine. Seeding and warming up are not measured.",
+    "commits: transactions that wrote. lock: times a lock was asked for, and the milliseconds until it was had or given up, added up over all callers.",
+    "*: the time of the run was over before everything was sent; rates are of what was done.",
+];
+
+/// One column: its head, and a run's figure in it.
+pub(super) struct Column {
+    pub(super) head: &'static str,
+    pub(super) figure: fn(&Run) -> String,
+}
+
+const fn column(head: &'static str, figure: fn(&Run) -> String) -> Column {
+    Column { head, figure }
+}
+
+/// How it went, beside the name of the strategy.
+pub(super) const SPEED: [Column; 11] = [
+    column("applied", |run| format!("{}{}", thousands(f64::from(run.applied)), if run.complete { "" } else { "*" })),
+    column("refused", |run| thousands(f64::from(run.refused))),
+    column("failed", |run| thousands(f64::from(run.failed))),
+    column("seconds", |run| format!("{:.2}", run.seconds)),
+    column("a second", |run| thousands(run.per_s())),
+    column("p50 ms", |run| latency(run.latency.map(|latency| latency.p50_ms))),
+    column("p95 ms", |run| latency(run.latency.map(|latency| latency.p95_ms))),
+    column("p99 ms", |run| latency(run.latency.map(|latency| latency.p99_ms))),
+    column("live p99", |run| latency(run.live_p99_ms)),
+    column("commits", |run| thousands(run.commits as f64)),
+    column("true", |run| if run.is_true() { "yes".to_owned() } else { "NO".to_owned() }),
+];
+
+/// What it cost.
+pub(super) const COST: [Column; 10] = [
+    column("retries", |run| thousands(run.retries as f64)),
+    column("locks", |run| thousands(run.lock_waits as f64)),
+    column("lock ms", |run| thousands(run.lock_wait_ms)),
+    column("SQL/cmd", |run| each(run.per_command.statements)),
+    column("Redis/cmd", |run| each(Some(run.per_command.redis_commands))),
+    column("broker/cmd", |run| each(Some(run.per_command.broker_messages))),
+    column("cpu s", |run| seconds(run.cpu.boxoffice_s)),
+    column("cpu PG", |run| seconds(run.cpu.postgres_s)),
+    column("cpu Redis", |run| seconds(run.cpu.redis_s)),
+    column("peak MiB", |run| run.memory_peak_mib.map_or(NONE.to_owned(), |mib| format!("{mib:.0}"))),
+];
+
+/// For a terminal: one table a workload and way, then whatever is not true.
+pub fn text(report: &Report) -> String {
+    let mut lines: Vec<String> = head(report).into_iter().map(|(name, value)| format!("{name:<9} {value}")).collect();
+    lines.extend(report.skipped.iter().map(|skipped| format!("not run   {}: {}", skipped.strategy, one_line(&skipped.reason))));
+    for (workload, via) in sections(report) {
+        lines.push(format!("\n{}, {}: {}", workload.name, via.title(), workload.about));
+        let runs = report.of(workload.name, via);
+        lines.extend([&SPEED[..], &COST[..]].map(|columns| block(&runs, columns)));
+    }
+    lines.push(String::new());
+    lines.extend(NOTES.map(str::to_owned));
+    lines.extend(complaints(report));
+    lines.join("\n")
+}
+
+fn block(runs: &[&Run], columns: &[Column]) -> String {
+    let mut table = Table::new();
+    table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(std::iter::once("strategy").chain(columns.iter().map(|column| column.head)));
+    for run in runs {
+        table.add_row(std::iter::once(run.strategy.to_owned()).chain(columns.iter().map(|column| (column.figure)(run))));
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table.to_string()
+}
+
+/// The workloads and ways that were run.
+pub(super) fn sections(report: &Report) -> Vec<(&super::report::WorkloadNote, Via)> {
+    let all = report.workloads.iter().flat_map(|workload| Via::ALL.map(|via| (workload, via)));
+    all.filter(|(workload, via)| !report.of(workload.name, *via).is_empty()).collect()
+}
+
+/// Everything that makes a report untrue, loudly; and the first of the failures of each run.
+pub fn complaints(report: &Report) -> Vec<String> {
+    let mut lines = Vec::new();
+    for run in &report.runs {
+        let place = format!("{}, {}, {}", run.strategy, run.workload, run.via.title());
+        lines.extend(run.first_failure.iter().map(|reason| format!("{} failed ({place}); the first: {}", run.failed, one_line(reason))));
+        lines.extend(run.findings.iter().map(|finding| format!("NOT TRUE ({place}): {finding}")));
+        lines.extend(run.breaches.iter().map(|breach| format!("INVARIANT ({place}): {breach}")));
+    }
+    if !report.is_true() {
+        lines.push("What was answered and what is in the store differ: see above.".to_owned());
+    }
+    lines
+}
+
+/// The closing table, in Markdown: what was measured of each strategy beside what is to be said of it.
+pub fn markdown(report: &Report) -> String {
+    let row = |cells: Vec<String>| format!("| {} |", cells.join(" | "));
+    let heads = closing_heads();
+    let rule = heads.map(|_| "---".to_owned()).to_vec();
+    let mut lines = vec![row(heads.map(str::to_owned).to_vec()), row(rule)];
+    for summary in report.summaries() {
+        lines.push(row(closing_row(report, &summary).iter().map(|cell| cell.replace('|', "\\|")).collect()));
+    }
+    let measured: Vec<String> = head(report).into_iter().map(|(name, value)| format!("{name}: {value}")).collect();
+    lines.push(format!("\nFigures of several workloads stand in this order: {}. {}.", legend(report), measured.join(". ")));
+    lines.join("\n")
+}
+
+/// In which order figures of several workloads stand in one cell.
+pub(super) fn legend(report: &Report) -> String {
+    report.workloads.iter().map(|workload| workload.name).collect::<Vec<_>>().join(" / ")
+}
+
+pub(super) fn closing_heads() -> [&'static str; 9] {
+    [
+        "strategy",
+        "a second, in process",
+        "a second, over HTTP",
+        "p99 ms, in process",
+        "load on database and Redis",
+        "strengths",
+        "weaknesses",
+        "when a part dies",
+        "choose it when",
+    ]
+}
+
+pub(super) fn closing_row(report: &Report, summary: &Summary<'_>) -> [String; 9] {
+    let figures = |via, figure: &dyn Fn(&Run) -> Option<String>| {
+        let figures = summary.by_workload(&report.workloads, via, figure).into_iter();
+        figures.map(|figure| figure.unwrap_or_else(|| NONE.to_owned())).collect::<Vec<_>>().join(" / ")
+    };
+    let rate = |run: &Run| Some(thousands(run.per_s()));
+    let judged = |text: fn(&super::judgements::Judgement) -> &'static str| summary.judgement.map_or(NONE, text).to_owned();
+    [
+        summary.strategy.to_owned(),
+        figures(Via::Process, &rate),
+        figures(Via::Http, &rate),
+        figures(Via::Process, &|run| run.latency.map(|latencies| latency(Some(latencies.p99_ms)))),
+        load(summary),
+        judged(|judgement| judgement.strengths),
+        judged(|judgement| judgement.weaknesses),
+        judged(|judgement| judgement.when_a_part_dies),
+        judged(|judgement| judgement.choose_when),
+    ]
+}
+
+/// What a command costs the services, over all runs.
+fn load(summary: &Summary<'_>) -> String {
+    let range = |what: &str, range: Option<(f64, f64)>| match range {
+        None => format!("{what} {NONE}"),
+        Some((low, high)) if each(Some(low)) == each(Some(high)) => format!("{what} {}", each(Some(low))),
+        Some((low, high)) => format!("{what} {} to {}", each(Some(low)), each(Some(high))),
+    };
+    let statements = range("SQL", summary.range(|run| run.per_command.statements));
+    let redis = range("Redis", summary.range(|run| Some(run.per_command.redis_commands)));
+    let commits = range("commits", summary.range(|run| Some(run.commits as f64 / f64::from(run.sent.max(1)))));
+    format!("a command: {statements}, {commits}, {redis}")
+}
+
+/// With separators, from a thousand on.
+pub(super) fn thousands(figure: f64) -> String {
+    let rounded = figure.round() as i64;
+    if rounded.abs() < 10 && (figure - figure.round()).abs() > 0.05 {
+        return format!("{figure:.1}");
+    }
+    let digits = rounded.unsigned_abs().to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3 + 1);
+    if rounded < 0 {
+        text.push('-');
+    }
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+pub(super) fn latency(ms: Option<f64>) -> String {
+    match ms {
+        None => NONE.to_owned(),
+        Some(ms) if ms < 10.0 => format!("{ms:.2}"),
+        Some(ms) if ms < 100.0 => format!("{ms:.1}"),
+        Some(ms) => thousands(ms),
+    }
+}
+
+fn each(figure: Option<f64>) -> String {
+    match figure {
+        None => NONE.to_owned(),
+        Some(figure) if figure == 0.0 => "0".to_owned(),
+        Some(figure) if figure < 10.0 => format!("{figure:.2}"),
+        Some(figure) => thousands(figure),
+    }
+}
+
+fn seconds(figure: Option<f64>) -> String {
+    figure.map_or(NONE.to_owned(), |seconds| format!("{seconds:.2}"))
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_written_to_be_read() {
+        for (figure, text) in [(0.0, "0"), (0.31, "0.3"), (12.4, "12"), (999.6, "1,000"), (1_234_567.0, "1,234,567"), (-4_200.0, "-4,200")]
+        {
+            assert_eq!(thousands(figure), text);
+        }
+        assert_eq!([latency(None), latency(Some(0.123)), latency(Some(45.67)), latency(Some(1_999.9))], ["–", "0.12", "45.7", "2,000"]);
+        assert_eq!([each(None), each(Some(0.0)), each(Some(0.004)), each(Some(17.2))], ["–", "0", "0.00", "17"]);
+    }
+}
