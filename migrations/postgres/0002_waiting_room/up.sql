@@ -111,9 +111,44 @@ BEGIN
         ORDER BY a.nth;
 END $$;
 
+-- Opens a room, or brings its start of sale up to date. What an operator set, here or while another kind of room was in use,
+-- stands in "concerts"; the terms count while nobody has. Nothing is written, nor locked, when all is as it should be.
+CREATE FUNCTION queue_open(of_concert uuid, sale timestamptz, terms_mode text, terms_max_active bigint, terms_count bigint, terms_s bigint,
+                           clock_offset_us bigint) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    own queue_rooms%ROWTYPE;
+BEGIN
+    IF EXISTS (
+        SELECT 1 FROM queue_rooms r LEFT JOIN concerts c ON c.id = r.concert_id AND c.admission_changed_at IS NOT NULL
+        WHERE r.concert_id = of_concert AND r.sale_starts_at IS NOT DISTINCT FROM sale
+          AND (c.id IS NULL OR (r.mode, r.max_active, r.per_interval_count, r.per_interval_s)
+                               IS NOT DISTINCT FROM (c.mode, c.max_active, c.per_interval_count, c.per_interval_s)))
+    THEN
+        RETURN;
+    END IF;
+    INSERT INTO queue_rooms (concert_id, sale_starts_at, mode, max_active, per_interval_count, per_interval_s, latest_at)
+    VALUES (of_concert, sale, terms_mode, terms_max_active, terms_count, terms_s,
+            clock_timestamp() + clock_offset_us * interval '1 microsecond')
+    ON CONFLICT (concert_id) DO NOTHING;
+    -- With the row in hand: whoever changes an admission has it too.
+    SELECT * INTO own FROM queue_rooms r WHERE r.concert_id = of_concert FOR NO KEY UPDATE;
+    SELECT c.mode, c.max_active, c.per_interval_count, c.per_interval_s
+    INTO own.mode, own.max_active, own.per_interval_count, own.per_interval_s
+    FROM concerts c WHERE c.id = of_concert AND c.admission_changed_at IS NOT NULL;
+    IF NOT FOUND THEN
+        UPDATE queue_rooms r SET sale_starts_at = sale WHERE r.concert_id = of_concert;
+    ELSE
+        UPDATE queue_rooms r
+        SET sale_starts_at = sale, mode = own.mode, max_active = own.max_active, per_interval_count = own.per_interval_count,
+            per_interval_s = own.per_interval_s
+        WHERE r.concert_id = of_concert;
+    END IF;
+END $$;
+
 -- Who leaves, who has paid, who comes: each of them in one step, in that order, at one instant. Answers as queue_look does,
 -- for the live entry of each of "joining", NULL for one who is not let in. "leaving" are entries, "paying" and "joining"
--- users, each user once; "fresh" names the entries that begin.
+-- users; "joining" has nobody twice, and "fresh" names the entries that begin.
 CREATE FUNCTION queue_apply(of_concert uuid, clock_offset_us bigint, not_before timestamptz, leaving uuid[],
                             paying uuid[], paid_at timestamptz[], joining uuid[], fresh uuid[], rate_window_s bigint)
 RETURNS TABLE (entry uuid, holder uuid, at_place bigint, state text, until timestamptz, ahead bigint,
@@ -291,6 +326,29 @@ BEGIN
         SELECT o.place FROM queue_entries o WHERE o.concert_id = of_concert AND o.ended_at < at_instant - ended_kept_s * interval '1 second'
         ORDER BY o.ended_at LIMIT steps_max);
     RETURN QUERY SELECT going, ended, at_instant;
+END $$;
+
+-- The mirror of a room that keeps its places elsewhere. Its row comes first, so that of two instances one waits for the other,
+-- and sees what it wrote. An entry that began and ended in one step has ended.
+CREATE FUNCTION mirror_save(of_concert uuid, mark_last_place bigint, mark_promoted_to bigint, mark_served bigint, mark_expired bigint,
+                            mark_left bigint, began uuid[], began_users uuid[], began_places bigint[], began_promoted timestamptz[],
+                            began_until timestamptz[], ended uuid[]) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO mirrored_rooms AS m (concert_id, last_place, promoted_to, served, expired, "left")
+    VALUES (of_concert, mark_last_place, mark_promoted_to, mark_served, mark_expired, mark_left)
+    ON CONFLICT (concert_id) DO UPDATE
+    SET last_place = greatest(m.last_place, excluded.last_place), promoted_to = greatest(m.promoted_to, excluded.promoted_to),
+        served = greatest(m.served, excluded.served), expired = greatest(m.expired, excluded.expired),
+        "left" = greatest(m."left", excluded."left");
+    INSERT INTO mirrored_places AS m (concert_id, entry_id, user_id, place, promoted_at, active_until)
+    SELECT DISTINCT ON (b.entry_id) of_concert, b.entry_id, b.user_id, b.place, b.promoted_at, b.active_until
+    FROM unnest(began, began_users, began_places, began_promoted, began_until)
+         WITH ORDINALITY AS b (entry_id, user_id, place, promoted_at, active_until, nth)
+    WHERE b.entry_id <> ALL (ended)
+    ORDER BY b.entry_id, b.nth DESC
+    ON CONFLICT (concert_id, entry_id) DO UPDATE SET active_until = excluded.active_until;
+    DELETE FROM mirrored_places m WHERE m.concert_id = of_concert AND m.entry_id = ANY (ended);
 END $$;
 
 -- Plans are made once for each connection, often while the tables are still empty, and kept: only those that go by index and

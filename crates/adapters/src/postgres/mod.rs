@@ -9,23 +9,32 @@
 //! * [`mod@connect`]: the address, TLS, and what a connection is set to. [`migrate`](mod@migrate): the schema.
 //! * [`pool`]: connections for everything but the ledger. [`session`]: a ledger's connection.
 //! * [`sql`], [`rows`]: statements that stay prepared, and rows as the domain knows them.
-//! * [`ledger`]: the port that money and seats change through.
+//! * [`ledger`]: the port that money and seats change through. [`queries`], [`catalog`], [`upkeep`], [`outbox`], [`audit`],
+//!   [`secrets`], [`mirror`], [`mod@waiting_room`]: the other ports.
 //! * [`failure`]: what went wrong, and what each port calls it.
 
+mod audit;
+mod catalog;
 mod connect;
 mod failure;
 mod ledger;
 mod migrate;
+mod mirror;
+mod outbox;
 mod pool;
+mod queries;
 mod rows;
 mod scratch;
+mod secrets;
 mod session;
 mod sql;
+mod upkeep;
+mod waiting_room;
 
 pub use migrate::{migrate, revert};
 pub use scratch::{create_database, drop_database, server_version};
 
-use boxoffice_ports::{Clock, StoreError, Traffic};
+use boxoffice_ports::{Clock, StoreError, Stores, Traffic};
 use connect::Address;
 use failure::Failure;
 use ledger::PostgresLedger;
@@ -62,6 +71,25 @@ impl PostgresStore {
         check_schema(&mut readers.get().await?).await?;
         let ledger = PostgresLedger::new(address, options.lanes + direct, clock.clone(), options.traffic);
         Ok(Arc::new(Self { readers, ledger: Arc::new(ledger), clock }))
+    }
+
+    /// The database through each port.
+    pub fn stores(self: &Arc<Self>) -> Stores {
+        Stores {
+            ledger: self.clone(),
+            queries: self.clone(),
+            catalog: self.clone(),
+            upkeep: self.clone(),
+            outbox: self.clone(),
+            audit: self.clone(),
+            secrets: self.clone(),
+            mirror: self.clone(),
+        }
+    }
+
+    /// What is added to the server's clock, in microseconds.
+    fn offset_us(&self) -> i64 {
+        self.clock.offset().num_microseconds().unwrap_or(i64::MAX)
     }
 
     /// A connection for reading, and for what is not the ledger's to write.

@@ -66,8 +66,6 @@ pub(super) struct Conn {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Isolation {
     ReadCommitted,
-    /// One snapshot; a write over somebody else's is refused.
-    RepeatableRead,
     /// One snapshot, no writes.
     ReadOnly,
 }
@@ -93,7 +91,6 @@ impl Conn {
         self.in_transaction = true;
         self.simple(match isolation {
             Isolation::ReadCommitted => "BEGIN ISOLATION LEVEL READ COMMITTED",
-            Isolation::RepeatableRead => "BEGIN ISOLATION LEVEL REPEATABLE READ",
             Isolation::ReadOnly => "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY",
         })
         .await

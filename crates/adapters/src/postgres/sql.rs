@@ -22,6 +22,8 @@ use diesel::serialize::{self, IsNull, Output, ToSql};
 use diesel::sql_types::{Array, BigInt, Binary, Bool, HasSqlType, Integer, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::AsyncPgConnection;
 use diesel_async::methods::LoadQuery;
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, TryFutureExt};
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 use std::io::Write;
@@ -54,40 +56,51 @@ macro_rules! statements {
 pub(super) use statements;
 
 /// Runs a statement that changes rows; says how many.
-pub(super) async fn run<S: Statement>(conn: &mut Conn, binds: impl Binds) -> Result<usize, Failure> {
-    conn.count(1);
-    let run = diesel_async::RunQueryDsl::execute(Bound::<S, _>::new(binds), conn.diesel()).await;
-    match run {
-        Ok(changed) => Ok(changed),
-        Err(error) => Err(conn.failure(error).await),
+///
+/// What these return is boxed: a future that names what it binds is not known to be `Send` by whoever awaits it.
+pub(super) fn run<'c, S>(conn: &'c mut Conn, binds: impl Binds + 'c) -> BoxFuture<'c, Result<usize, Failure>>
+where
+    S: Statement,
+{
+    async move {
+        conn.count(1);
+        let run = diesel_async::RunQueryDsl::execute(Bound::<S, _>::new(binds), conn.diesel()).await;
+        match run {
+            Ok(changed) => Ok(changed),
+            Err(error) => Err(conn.failure(error).await),
+        }
     }
+    .boxed()
 }
 
 /// All rows.
-pub(super) async fn rows<'q, S, B, R>(conn: &mut Conn, binds: B) -> Result<Vec<R>, Failure>
+pub(super) fn rows<'c, S, B, R>(conn: &'c mut Conn, binds: B) -> BoxFuture<'c, Result<Vec<R>, Failure>>
 where
     S: Statement,
-    B: Binds + 'q,
-    R: Send,
-    Bound<S, B>: LoadQuery<'q, AsyncPgConnection, R>,
+    B: Binds + 'c,
+    R: Send + 'c,
+    Bound<S, B>: LoadQuery<'c, AsyncPgConnection, R>,
 {
-    conn.count(1);
-    let rows = diesel_async::RunQueryDsl::load(Bound::<S, _>::new(binds), conn.diesel()).await;
-    match rows {
-        Ok(rows) => Ok(rows),
-        Err(error) => Err(conn.failure(error).await),
+    async move {
+        conn.count(1);
+        let rows = diesel_async::RunQueryDsl::load(Bound::<S, _>::new(binds), conn.diesel()).await;
+        match rows {
+            Ok(rows) => Ok(rows),
+            Err(error) => Err(conn.failure(error).await),
+        }
     }
+    .boxed()
 }
 
 /// The first row, if there is one.
-pub(super) async fn row<'q, S, B, R>(conn: &mut Conn, binds: B) -> Result<Option<R>, Failure>
+pub(super) fn row<'c, S, B, R>(conn: &'c mut Conn, binds: B) -> BoxFuture<'c, Result<Option<R>, Failure>>
 where
     S: Statement,
-    B: Binds + 'q,
-    R: Send,
-    Bound<S, B>: LoadQuery<'q, AsyncPgConnection, R>,
+    B: Binds + 'c,
+    R: Send + 'c,
+    Bound<S, B>: LoadQuery<'c, AsyncPgConnection, R>,
 {
-    Ok(rows::<S, B, R>(conn, binds).await?.into_iter().next())
+    rows::<S, B, R>(conn, binds).map_ok(|rows| rows.into_iter().next()).boxed()
 }
 
 /// A statement with its values.

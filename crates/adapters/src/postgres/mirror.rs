@@ -1,0 +1,113 @@
+//! What an operator set of a room, and the mirror of a waiting room kept elsewhere. One round trip each.
+
+use super::PostgresStore;
+use super::failure::Failure;
+use super::queries::admission;
+use super::sql::{Id, State, Word, row, rows, statements};
+use async_trait::async_trait;
+use boxoffice_domain::{Admission, AdmissionMode, ConcertId, QueueEntryId, Timestamp, UserId};
+use boxoffice_ports::{ActivePlace, OwnAdmission, RoomMark, RoomMirror, StoreError};
+use diesel::sql_types::{BigInt, Nullable, Text, Timestamptz, Uuid as SqlUuid};
+use uuid::Uuid;
+
+/// When an admission was set, as the version it has: microseconds since 1970.
+macro_rules! admission_version {
+    () => {
+        "(extract(epoch FROM admission_changed_at) * 1000000)::bigint"
+    };
+}
+
+statements! {
+    SelectAdmission -> (Text, BigInt, Nullable<BigInt>, Nullable<BigInt>, BigInt) = concat!(
+        "SELECT mode, max_active, per_interval_count, per_interval_s, ", admission_version!(),
+        " FROM concerts WHERE id = $1 AND admission_changed_at IS NOT NULL"
+    );
+    // Of two at once the second waits for the first, and compares with what that wrote.
+    UpdateAdmission -> BigInt = concat!(
+        "UPDATE concerts
+         SET mode = $2, max_active = $3, per_interval_count = $4, per_interval_s = $5,
+             admission_changed_at = greatest(clock_timestamp() + $6 * interval '1 microsecond', admission_changed_at + interval '1 microsecond')
+         WHERE id = $1 AND (admission_changed_at IS NULL
+             OR (mode, max_active, per_interval_count, per_interval_s) IS NOT DISTINCT FROM ($7, $8, $9, $10))
+         RETURNING ", admission_version!()
+    );
+    Save -> Text = "SELECT mirror_save($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)::text";
+    SelectMirror -> (BigInt, BigInt, BigInt, BigInt, BigInt, Nullable<SqlUuid>, Nullable<SqlUuid>, Nullable<BigInt>, Nullable<Timestamptz>,
+        Nullable<Timestamptz>) =
+        "SELECT m.last_place, m.promoted_to, m.served, m.expired, m.\"left\", p.entry_id, p.user_id, p.place, p.promoted_at, p.active_until
+         FROM mirrored_rooms m LEFT JOIN mirrored_places p ON p.concert_id = m.concert_id
+         WHERE m.concert_id = $1 ORDER BY p.place";
+}
+
+type AdmissionColumns = (State<AdmissionMode>, i64, Option<i64>, Option<i64>, i64);
+type MirrorColumns =
+    (i64, i64, i64, i64, i64, Option<Id<QueueEntryId>>, Option<Id<UserId>>, Option<i64>, Option<Timestamp>, Option<Timestamp>);
+
+/// An admission as it is stored: mode, most active, and the rate's count and seconds.
+pub(super) type StoredAdmission = (&'static str, i64, Option<i64>, Option<i64>);
+
+pub(super) fn stored_admission(of: Admission) -> StoredAdmission {
+    let rate = of.per_interval;
+    let (count, seconds) = (rate.map(|rate| i64::from(rate.count)), rate.map(|rate| i64::from(rate.seconds)));
+    (of.mode.word(), i64::from(of.max_active), count, seconds)
+}
+
+fn stored(count: u64) -> Result<i64, Failure> {
+    i64::try_from(count).map_err(|_| Failure::Data("a count is out of range".to_owned()))
+}
+
+#[async_trait]
+impl RoomMirror for PostgresStore {
+    async fn save(&self, concert: ConcertId, mark: RoomMark, began: Vec<ActivePlace>, ended: Vec<QueueEntryId>) -> Result<(), StoreError> {
+        let places = began.iter().map(|it| stored(it.place)).collect::<Result<Vec<_>, _>>()?;
+        let binds = (
+            concert,
+            stored(mark.last_place)?,
+            stored(mark.promoted_to)?,
+            stored(mark.served)?,
+            stored(mark.expired)?,
+            stored(mark.left)?,
+            began.iter().map(|it| it.entry.0).collect::<Vec<Uuid>>(),
+            began.iter().map(|it| it.user.0).collect::<Vec<Uuid>>(),
+            places,
+            began.iter().map(|it| it.promoted_at).collect::<Vec<_>>(),
+            began.iter().map(|it| it.active_until).collect::<Vec<_>>(),
+            ended.into_iter().map(|entry| entry.0).collect::<Vec<Uuid>>(),
+        );
+        rows::<Save, _, String>(&mut self.conn().await?, binds).await?;
+        Ok(())
+    }
+
+    async fn load(&self, concert: ConcertId) -> Result<Option<(RoomMark, Vec<ActivePlace>)>, StoreError> {
+        let found: Vec<MirrorColumns> = rows::<SelectMirror, _, _>(&mut self.conn().await?, (concert,)).await?;
+        let Some(&(last_place, promoted_to, served, expired, left, ..)) = found.first() else { return Ok(None) };
+        let mark = RoomMark {
+            last_place: last_place.unsigned_abs(),
+            promoted_to: promoted_to.unsigned_abs(),
+            served: served.unsigned_abs(),
+            expired: expired.unsigned_abs(),
+            left: left.unsigned_abs(),
+        };
+        let active = |columns: MirrorColumns| {
+            let (.., Some(entry), Some(user), Some(place), Some(promoted_at), Some(active_until)) = columns else { return None };
+            Some(ActivePlace { entry: entry.0, user: user.0, place: place.unsigned_abs(), promoted_at, active_until })
+        };
+        Ok(Some((mark, found.into_iter().filter_map(active).collect())))
+    }
+
+    async fn admission(&self, concert: ConcertId) -> Result<Option<OwnAdmission>, StoreError> {
+        let found: Option<AdmissionColumns> = row::<SelectAdmission, _, _>(&mut self.conn().await?, (concert,)).await?;
+        let own = found.map(|(mode, max_active, count, seconds, version)| {
+            admission(mode.0, max_active, count, seconds).map(|admission| OwnAdmission { admission, version })
+        });
+        Ok(own.transpose()?)
+    }
+
+    async fn set_admission(&self, concert: ConcertId, was: Admission, to: Admission) -> Result<Option<OwnAdmission>, StoreError> {
+        let (mode, max_active, count, seconds) = stored_admission(to);
+        let (was_mode, was_max_active, was_count, was_seconds) = stored_admission(was);
+        let binds = (concert, mode, max_active, count, seconds, self.offset_us(), was_mode, was_max_active, was_count, was_seconds);
+        let version: Option<i64> = row::<UpdateAdmission, _, _>(&mut self.conn().await?, binds).await?;
+        Ok(version.map(|version| OwnAdmission { admission: to, version }))
+    }
+}

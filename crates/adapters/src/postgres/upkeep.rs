@@ -1,0 +1,49 @@
+//! What background work asks for: due holds, and replies past their time. Each step is bounded by its caller's limit
+//! and undone whole by a crash; several instances at once pass each other by.
+
+use super::PostgresStore;
+use super::failure::Failure;
+use super::pool::{Conn, Isolation};
+use super::sql::{Id, row, rows, run, statements};
+use async_trait::async_trait;
+use boxoffice_domain::ReservationId;
+use boxoffice_ports::{StoreError, Upkeep};
+use diesel::sql_types::{Text, Uuid as SqlUuid};
+
+statements! {
+    SelectDue -> SqlUuid =
+        "SELECT id FROM reservations
+         WHERE status = 'held' AND expires_at <= (SELECT clock_timestamp() + $1 * interval '1 microsecond')
+         ORDER BY expires_at LIMIT $2";
+    // The summary of each range of pages says whether anything in it is due; without it every step would read them all.
+    BySummary -> Text = "SELECT set_config('enable_seqscan', 'off', true)";
+    // What another instance is deleting, or a command is writing anew, is skipped and not waited for.
+    DeleteReplies =
+        "DELETE FROM replies WHERE ctid = ANY (ARRAY(
+             SELECT ctid FROM replies WHERE expires_at <= (SELECT clock_timestamp() + $1 * interval '1 microsecond')
+             LIMIT $2 FOR UPDATE SKIP LOCKED))";
+}
+
+async fn prune(conn: &mut Conn, offset_us: i64, limit: u32) -> Result<u64, Failure> {
+    conn.begin(Isolation::ReadCommitted).await?;
+    row::<BySummary, _, String>(conn, ()).await?;
+    let pruned = run::<DeleteReplies>(conn, (offset_us, i64::from(limit))).await?;
+    if pruned == 0 {
+        conn.rollback().await?;
+    } else {
+        conn.commit().await?;
+    }
+    Ok(pruned as u64)
+}
+
+#[async_trait]
+impl Upkeep for PostgresStore {
+    async fn due_holds(&self, limit: u32) -> Result<Vec<ReservationId>, StoreError> {
+        let due: Vec<Id<ReservationId>> = rows::<SelectDue, _, _>(&mut self.conn().await?, (self.offset_us(), i64::from(limit))).await?;
+        Ok(due.into_iter().map(|id| id.0).collect())
+    }
+
+    async fn prune_replies(&self, limit: u32) -> Result<u64, StoreError> {
+        Ok(prune(&mut self.conn().await?, self.offset_us(), limit).await?)
+    }
+}
