@@ -4,3 +4,4 @@
 
 mod locks;
 mod room;
+mod topologies;
