@@ -1,5 +1,5 @@
 -- The mirror has it: those who were chosen go. ARGV[4] the epoch, ARGV[5] the instance, ARGV[6] the mark as it was
--- saved, ARGV[7] the last place reserved, ARGV[8] promoted to, ARGV[9] and ARGV[10] the entries of turns that began
+-- saved (empty: it was not), ARGV[7] the last place reserved, ARGV[8] promoted to, ARGV[9] and ARGV[10] the entries of turns that began
 -- and ended.
 
 if not epoch then return { 1 } end
@@ -22,7 +22,10 @@ for at = 1, #ARGV[9], 16 do
         call('SADD', UNSAVED, entry)
     end
 end
-call('HSET', ROOM, 'saved', ARGV[6], 'reserved', math.max(reserved, tonumber(ARGV[7])), 'head', math.max(head, tonumber(ARGV[8])), 'top', top)
+call('HSET', ROOM, 'top', top)
+if ARGV[6] ~= '' then
+    call('HSET', ROOM, 'saved', ARGV[6], 'reserved', math.max(reserved, tonumber(ARGV[7])), 'head', math.max(head, tonumber(ARGV[8])))
+end
 if call('HGET', ROOM, 'saver') == ARGV[5] then call('HDEL', ROOM, 'saver', 'saver_until') end
 keep()
 return { 0, promoted }

@@ -92,5 +92,5 @@ local function describe(it, extra)
     elseif status == 'A' then
         ahead, till = 0, it.till
     end
-    return { 0, now, status, it.entry, it.user, it.place, ahead, till, sale, sold_out and 1 or 0, promoted_within(RATE_WINDOW), extra or 0 }
+    return { 0, now, status, it.entry, it.user, it.place, ahead, till, sale, sold_out and 1 or 0, promoted_within(RATE_WINDOW), extra or 0, epoch }
 end

@@ -1,5 +1,5 @@
 -- Gives a lost entry back. ARGV[4] entry, ARGV[5] user, ARGV[6] place, ARGV[7] the end of its turn, or -1.
--- The last number of the answer: 1 when it waits for the mirror before its turn goes on.
+-- The last number of the answer is 1 when it waits for the mirror before its turn goes on.
 
 if not epoch then return { 1 } end
 local known = read(ARGV[4])
