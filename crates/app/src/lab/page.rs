@@ -112,7 +112,7 @@ fn bar(name: &str, share: f64, value: &str, is_true: bool) -> Markup {
     }
 }
 
-/// Three marks on one track, from a hundredth of the slowest's decades on.
+/// Three marks on one track.
 fn tail(run: &Run, slowest_ms: f64) -> Markup {
     let Some(found) = run.latency else { return bar(run.strategy, 0.0, table::NONE, run.is_true()) };
     let marks = [("p50", found.p50_ms), ("p95", found.p95_ms), ("p99", found.p99_ms)];
@@ -128,9 +128,9 @@ fn tail(run: &Run, slowest_ms: f64) -> Markup {
     }
 }
 
-/// The share of a logarithmic scale that ends at `max` and begins at a hundredth of a millisecond.
+/// The share of a logarithmic scale that ends at `max` and begins at a tenth of a millisecond.
 fn decades(ms: f64, max: f64) -> f64 {
-    const FROM_MS: f64 = 0.01;
+    const FROM_MS: f64 = 0.1;
     if max <= FROM_MS { 1.0 } else { (ms.max(FROM_MS) / FROM_MS).ln() / (max / FROM_MS).ln() }
 }
 
@@ -172,5 +172,59 @@ fn closing(report: &Report) -> Markup {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::report::{sample, sample_run};
+    use super::*;
+
+    fn page(findings: &[&str]) -> String {
+        let findings = findings.iter().map(|finding| (*finding).to_owned()).collect();
+        let runs = Via::ALL.map(|via| sample_run("combining", "spread", via)).to_vec();
+        html(&sample([runs, vec![Run { findings, ..sample_run("spin", "hold-pay", Via::Process) }]].concat()))
+    }
+
+    #[test]
+    fn page_refers_to_nothing_outside() {
+        let page = page(&[]).to_lowercase();
+        for reference in ["//", "src=", "href=", "url(", "@import", "<script", "<link", "<iframe", "<img"] {
+            assert!(!page.contains(reference), "{reference}");
+        }
+        assert!(page.starts_with("<!doctype html>") && page.contains("prefers-color-scheme: dark") && page.contains("width=device-width"));
+    }
+
+    #[test]
+    fn page_shows_every_strategy_workload_and_figure() {
+        let page = page(&[]);
+        for part in [
+            "combining",
+            "spin",
+            "spread",
+            "hold-pay",
+            "4,000",
+            "2.00 · 30.0 · 30.0",
+            "SQL/cmd",
+            "when a part dies",
+            "Everything answered was found",
+        ] {
+            assert!(page.contains(part), "{part}");
+        }
+    }
+
+    #[test]
+    fn page_escapes_what_it_repeats_and_shows_what_is_not_true() {
+        let page = page(&["<b>one</b> is missing"]);
+        assert!(page.contains("&lt;b&gt;one&lt;/b&gt; is missing") && page.contains("A &lt;fast&gt; one") && !page.contains("<b>one"));
+        assert!(page.contains("class=\"verdict wrong\"") && !page.contains("Everything answered was found"));
+    }
+
+    #[test]
+    fn bars_keep_within_their_tracks() {
+        for (share, width) in [(0.0, "0.4%"), (0.5, "50.0%"), (1.0, "100.0%"), (7.0, "100.0%"), (f64::NAN, "0.4%")] {
+            assert_eq!(percent(share), width);
+        }
+        assert!(decades(0.0, 100.0) == 0.0 && decades(100.0, 100.0) == 1.0 && decades(1.0, 100.0) < decades(10.0, 100.0));
     }
 }

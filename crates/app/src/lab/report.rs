@@ -232,3 +232,172 @@ impl Summary<'_> {
         })
     }
 }
+
+/// A report with these runs, for tests.
+#[cfg(test)]
+pub(super) fn sample(runs: Vec<Run>) -> Report {
+    Report {
+        schema: SCHEMA,
+        measured_at: "2027-01-10T11:00:00Z".to_owned(),
+        machine: Machine {
+            cores: 2,
+            processor: Some("A <fast> one".to_owned()),
+            memory_mib: Some(2_048.0),
+            system: "linux x86_64".to_owned(),
+        },
+        versions: vec![Version { name: "SQLite", version: "3".to_owned() }],
+        conditions: Conditions {
+            store: "sqlite",
+            commands: 3_000,
+            callers: 100,
+            instances: 1,
+            seconds_max: 3,
+            wait_ms: 3_000,
+            lease_ms: 5_000,
+            batch_max: 1_024,
+            lanes: 1,
+            http_workers: 2,
+        },
+        workloads: super::workload::WORKLOADS.map(Into::into).to_vec(),
+        skipped: vec![Skipped { strategy: "redlock", reason: "redis.redlock_nodes: <none>\nare named".to_owned() }],
+        runs,
+    }
+}
+
+/// A run without anything wrong, for tests.
+#[cfg(test)]
+pub(super) fn sample_run(strategy: &'static str, workload: &'static str, via: Via) -> Run {
+    Run {
+        strategy,
+        workload,
+        via,
+        sent: 3_000,
+        applied: 2_000,
+        refused: 1_000,
+        busy: 900,
+        failed: 0,
+        complete: true,
+        seconds: 0.5,
+        applied_per_s: 4_000.0,
+        answered_per_s: 6_000.0,
+        latency: Latencies::of(&[1_000, 2_000, 30_000]),
+        commits: 60,
+        retries: 3,
+        lock_waits: 3_000,
+        lock_wait_ms: 1_234.5,
+        per_command: PerCommand { statements: Some(0.25), redis_commands: 2.0, broker_messages: 0.0 },
+        cpu: Cpu { boxoffice_s: Some(0.5), postgres_s: None, redis_s: Some(0.01) },
+        memory_peak_mib: Some(99.5),
+        live_p99_ms: Some(1.5),
+        findings: Vec::new(),
+        breaches: Vec::new(),
+        first_failure: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    fn paths(value: &Value, at: &str, into: &mut Vec<String>) {
+        match value {
+            Value::Object(fields) => fields.iter().for_each(|(name, value)| paths(value, &format!("{at}.{name}"), into)),
+            Value::Array(items) => items.iter().take(1).for_each(|item| paths(item, &format!("{at}[]"), into)),
+            _ => into.push(at.trim_start_matches('.').to_owned()),
+        }
+    }
+
+    /// Whoever reads reports by program relies on these; taking one away or giving it another meaning takes a new
+    /// [`SCHEMA`].
+    #[test]
+    fn json_has_the_fields_of_its_schema() {
+        let run =
+            Run { first_failure: Some("x".to_owned()), findings: vec!["f".to_owned()], ..sample_run("combining", "spread", Via::Http) };
+        let run = Run { breaches: vec!["b".to_owned()], ..run };
+        let json = serde_json::to_value(sample(vec![run])).unwrap();
+        let mut found = Vec::new();
+        paths(&json, "", &mut found);
+        found.sort_unstable();
+        let run = [
+            "answered_per_s",
+            "applied",
+            "applied_per_s",
+            "breaches[]",
+            "busy",
+            "commits",
+            "complete",
+            "cpu.boxoffice_s",
+            "cpu.postgres_s",
+            "cpu.redis_s",
+            "failed",
+            "findings[]",
+            "first_failure",
+            "latency.max_ms",
+            "latency.p50_ms",
+            "latency.p95_ms",
+            "latency.p99_ms",
+            "live_p99_ms",
+            "lock_wait_ms",
+            "lock_waits",
+            "memory_peak_mib",
+            "per_command.broker_messages",
+            "per_command.redis_commands",
+            "per_command.statements",
+            "refused",
+            "retries",
+            "seconds",
+            "sent",
+            "strategy",
+            "via",
+            "workload",
+        ];
+        let conditions =
+            ["batch_max", "callers", "commands", "http_workers", "instances", "lanes", "lease_ms", "seconds_max", "store", "wait_ms"];
+        let mut wanted: Vec<String> = ["cores", "memory_mib", "processor", "system"].map(|name| format!("machine.{name}")).to_vec();
+        wanted.extend(run.map(|name| format!("runs[].{name}")));
+        wanted.extend(conditions.map(|name| format!("conditions.{name}")));
+        wanted.extend(["measured_at", "schema", "skipped[].reason", "skipped[].strategy"].map(str::to_owned));
+        wanted.extend(["versions[].name", "versions[].version", "workloads[].about", "workloads[].name"].map(str::to_owned));
+        wanted.sort_unstable();
+        assert_eq!(found, wanted);
+        assert_eq!((&json["schema"], &json["runs"][0]["via"]), (&Value::from(1), &Value::from("http")));
+    }
+
+    #[test]
+    fn rates_are_what_the_workload_is_about() {
+        assert_eq!(sample_run("combining", "same-seat", Via::Http).per_s(), 6_000.0);
+        assert_eq!(sample_run("combining", "hot-wallet", Via::Http).per_s(), 4_000.0);
+    }
+
+    #[test]
+    fn a_finding_or_a_breach_makes_a_report_untrue() {
+        let honest = sample_run("combining", "spread", Via::Http);
+        assert!(sample(vec![honest.clone()]).is_true());
+        for untrue in [
+            Run { findings: vec!["one is missing".to_owned()], ..honest.clone() },
+            Run { breaches: vec!["I2 broken".to_owned()], ..honest.clone() },
+        ] {
+            assert!(!sample(vec![honest.clone(), untrue]).is_true());
+        }
+    }
+
+    #[test]
+    fn summaries_follow_from_the_runs() {
+        let report = sample(vec![
+            sample_run("combining", "spread", Via::Http),
+            Run {
+                per_command: PerCommand { redis_commands: 5.0, ..PerCommand::default() },
+                ..sample_run("combining", "hot-wallet", Via::Http)
+            },
+            sample_run("spin", "spread", Via::Process),
+        ]);
+        let summaries = report.summaries();
+        assert_eq!(summaries.iter().map(|summary| summary.strategy).collect::<Vec<_>>(), ["combining", "spin"]);
+        assert!(summaries.iter().all(|summary| summary.judgement.is_some()));
+        let rates = summaries[0].by_workload(&report.workloads, Via::Http, |run| Some(run.per_s()));
+        assert_eq!(rates, [Some(4_000.0), None, Some(4_000.0), None]);
+        assert_eq!(summaries[0].range(|run| Some(run.per_command.redis_commands)), Some((2.0, 5.0)));
+        assert_eq!(summaries[0].range(|run| run.cpu.postgres_s), None);
+    }
+}

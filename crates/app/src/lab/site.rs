@@ -178,6 +178,14 @@ impl Site {
         }
     }
 
+    /// Puts something else in the place of every instance's executors.
+    #[cfg(test)]
+    pub(super) fn replace_executors(&mut self, other: impl Fn(wiring::Executors) -> wiring::Executors) {
+        for instance in &mut self.instances {
+            instance.executors = other(instance.executors.clone());
+        }
+    }
+
     pub(super) fn settings(&self) -> &Settings {
         &self.settings
     }

@@ -247,6 +247,7 @@ fn one_line(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::report::{sample, sample_run};
     use super::*;
 
     #[test]
@@ -257,5 +258,35 @@ mod tests {
         }
         assert_eq!([latency(None), latency(Some(0.123)), latency(Some(45.67)), latency(Some(1_999.9))], ["–", "0.12", "45.7", "2,000"]);
         assert_eq!([each(None), each(Some(0.0)), each(Some(0.004)), each(Some(17.2))], ["–", "0", "0.00", "17"]);
+    }
+
+    fn report() -> Report {
+        let untrue = Run { findings: vec!["2 charges are missing".to_owned()], complete: false, ..sample_run("spin", "spread", Via::Http) };
+        sample(vec![sample_run("combining", "spread", Via::Http), untrue])
+    }
+
+    #[test]
+    fn terminal_shows_every_figure_and_says_loudly_what_is_not_true() {
+        let text = text(&report());
+        for column in SPEED.iter().chain(&COST) {
+            assert!(text.contains(column.head), "{} in\n{text}", column.head);
+        }
+        for part in
+            ["combining", "2,000*", "4,000", "1,235", "NOT TRUE (spin, spread, over HTTP): 2 charges are missing", "not run   redlock"]
+        {
+            assert!(text.contains(part), "{part} in\n{text}");
+        }
+        assert!(!text.contains("hot-wallet, "), "what was not run has no table:\n{text}");
+    }
+
+    #[test]
+    fn markdown_is_one_table_with_a_row_for_each_strategy() {
+        let markdown = markdown(&report());
+        let rows: Vec<_> = markdown.lines().filter(|line| line.starts_with('|')).collect();
+        let cells = |row: &str| row.replace("\\|", "").matches('|').count();
+        assert_eq!(rows.len(), 4, "{markdown}");
+        assert!(rows.iter().all(|row| cells(row) == 10), "{markdown}");
+        assert!(rows[2].starts_with("| combining | – / – / – / – | – / – / 4,000 / – |"), "{markdown}");
+        assert!(rows[3].contains(super::super::judgements::of("spin").unwrap().choose_when), "{markdown}");
     }
 }
