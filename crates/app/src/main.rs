@@ -6,6 +6,9 @@ use std::process::ExitCode;
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    // Before anything may want TLS; there is one provider in the tree, so nobody can have been first.
+    #[cfg(feature = "postgres")]
+    let _ = rustls::crypto::ring::default_provider().install_default();
     match cli::run(Arguments::parse()).await {
         Ok(code) => code,
         Err(error) => {

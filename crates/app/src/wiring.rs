@@ -3,36 +3,39 @@
 //! [`start`] makes a whole server inside this process, for `main` and for tests alike; what it cannot start it takes
 //! down again. [`Running::stop`] goes the other way: requests in flight are answered, then the background ends after
 //! the round it is in, then the store is closed.
+//!
+//! # Layout
+//!
+//! * [`stores`]: the store and its waiting rooms, for servers and for commands beside them. [`redis`]: what is kept in
+//!   Redis, or refused by a build without it. [`engine`]: strategies, and what runs between HTTP and the store.
+//! * [`scratch`]: what comparisons need of the services.
 
-#[cfg(feature = "sqlite")]
-use crate::config::QueueBackend;
-use crate::config::{Settings, StoreBackend, StrategyName};
+mod engine;
+#[cfg(feature = "redis")]
+mod redis;
+#[cfg(not(feature = "redis"))]
+#[path = "wiring/no_redis.rs"]
+mod redis;
+mod scratch;
+mod stores;
+
+use crate::config::{QueueBackend, Settings, StoreBackend, StrategyName};
 use crate::http::{self, App, Bound};
 use crate::season::{self, SeasonError};
 use actix_web::dev::ServerHandle;
 use actix_web::web::Data;
-use boxoffice_adapters::memory::{MemoryLock, MemoryStore, MemoryWaitingRoom};
-#[cfg(feature = "sqlite")]
-use boxoffice_adapters::sqlite::{self, SqliteOptions, SqliteStore};
-use boxoffice_domain::Policy;
-use boxoffice_engine::{
-    Background, BackgroundSettings, Combining, CombiningSettings, Direct, Locked, Parts, RoomTeller, SeatView, Shows, Siblings,
-    SingleFlight, Stats, Watched,
-};
-use boxoffice_ports::{Clock, Executor, Guard, Ids, Ledger, Source, Stores, Traffic, WaitingRoom};
-use std::any::Any;
-use std::collections::HashMap;
+use boxoffice_engine::{Background, Stats};
+use boxoffice_ports::{Executor, Source, Stores, Traffic, WaitingRoom};
+use engine::Engine;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::sync::Semaphore;
+use stores::Open;
 use tokio::task::JoinHandle;
-
-mod scratch;
 
 pub use boxoffice_adapters::clock::{SystemClock, SystemIds};
 pub use scratch::{ScratchDatabase, service_versions};
+pub use stores::{migrate, open_existing_stores, open_stores};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -45,8 +48,10 @@ pub enum StartError {
     NothingKept,
     #[error("store.sqlite_path: {0} does not exist")]
     NoStore(String),
-    #[error("store.sqlite_path = \"{path}\": {source}")]
-    Store { path: String, source: Source },
+    #[error("{key} = \"{place}\": {source}")]
+    Store { key: &'static str, place: String, source: Source },
+    #[error("{key}: {source}")]
+    Redis { key: &'static str, source: Source },
     #[error("store.postgres_url: a database of its own cannot be made there: {0}")]
     Scratch(#[source] Source),
     #[error("the waiting room cannot be opened: {0}")]
@@ -93,14 +98,14 @@ pub async fn start(settings: Settings, clock: Arc<SystemClock>) -> Result<Runnin
     settings.check()?;
     let settings = Arc::new(settings);
     let traffic: Arc<Traffic> = Arc::default();
-    let open = open(&settings, clock.clone()).await?;
+    let open = stores::open(&settings, clock.clone(), &traffic).await?;
     if settings.demo_season() {
         load_season(&settings, &open.stores).await?;
     }
-    let engine = Engine::new(&open, &settings, clock.clone());
+    let engine = Engine::new(&open, &settings, clock.clone(), traffic.clone());
+    let parts = engine.http_parts(&settings)?;
     let background = Background::start(engine.background_parts(), engine.background_settings(&settings));
     let background = background.await.map_err(StartError::Background)?;
-    let parts = engine.http_parts(&settings);
     let executors = Executors { seat: parts.seat.clone(), wallet: parts.wallet.clone(), payment: parts.payment.clone() };
     let (server, address) = match bind(parts).await {
         Ok(Bound { server, addresses }) => (server, addresses.first().copied().unwrap_or(settings.http.listen)),
@@ -151,8 +156,31 @@ fn announce(settings: &Settings, address: SocketAddr) {
         strategy.wallet = strategy.wallet.name(),
         strategy.payment = strategy.payment.name(),
         auth.mode = ?settings.auth.mode,
+        redis.urls = ?settings.redis.urls,
         "serving"
     );
+    for warning in warnings(settings) {
+        tracing::warn!("{warning}");
+    }
+}
+
+/// What works, and not as one may think.
+fn warnings(settings: &Settings) -> Vec<String> {
+    let Settings { store, queue, redis, strategy, .. } = settings;
+    let mut warnings = Vec::new();
+    if store.backend == StoreBackend::Postgres {
+        if queue.backend == QueueBackend::Memory {
+            warnings.push("queue.backend = \"memory\": each instance has waiting rooms of its own, and each admits by itself".to_owned());
+        }
+        if let Some((key, _)) = strategy.classes().into_iter().find(|(_, name)| *name == StrategyName::Memory) {
+            warnings.push(format!("{key} = \"memory\": each instance has locks of its own; between instances the store alone decides"));
+        }
+    }
+    let redlock = strategy.classes().into_iter().any(|(_, name)| name == StrategyName::Redlock);
+    if redlock && redis.redlock_nodes.len().is_multiple_of(2) {
+        warnings.push("redis.redlock_nodes: an even number of nodes bears no more failures than one node less".to_owned());
+    }
+    warnings
 }
 
 async fn load_season(settings: &Settings, stores: &Stores) -> Result<(), StartError> {
@@ -167,199 +195,14 @@ async fn load_season(settings: &Settings, stores: &Stores) -> Result<(), StartEr
     Ok(())
 }
 
-/// What commands and reads go through.
-struct Engine {
-    stores: Stores,
-    room: Arc<dyn WaitingRoom>,
-    clock: Arc<dyn Clock>,
-    ids: Arc<dyn Ids>,
-    policy: Arc<Policy>,
-    stats: Arc<Stats>,
-    seats: Arc<SeatView>,
-    siblings: Arc<Siblings>,
-    shows: Arc<Shows>,
-    teller: Arc<RoomTeller>,
-    /// The store's, watched.
-    ledger: Arc<dyn Ledger>,
-    /// To be at the ledger with one command: as many as it has connections for, whatever the strategies.
-    permits: Arc<Semaphore>,
-}
-
-impl Engine {
-    fn new(open: &Open, settings: &Settings, clock: Arc<dyn Clock>) -> Self {
-        let (stores, room) = (open.stores.clone(), open.room.clone());
-        let seats = SeatView::new(stores.queries.clone(), clock.clone());
-        let teller = RoomTeller::new(room.clone(), stores.queries.clone());
-        let siblings = Siblings::start(None);
-        let ledger = Watched::start(stores.ledger.clone(), seats.clone(), siblings.clone(), teller.clone());
-        let shows = Shows::new(stores.queries.clone());
-        let (ids, policy, stats) = (Arc::new(SystemIds), Arc::new(settings.policy()), Arc::default());
-        let permits = Arc::new(Semaphore::new(settings.store.connection_count()));
-        Self { stores, room, clock, ids, policy, stats, seats, siblings, shows, teller, ledger, permits }
-    }
-
-    fn background_parts(&self) -> Parts {
-        Parts {
-            stores: self.stores.clone(),
-            ledger: self.ledger.clone(),
-            room: self.room.clone(),
-            shows: self.shows.clone(),
-            seats: self.seats.clone(),
-            siblings: self.siblings.clone(),
-            teller: self.teller.clone(),
-            clock: self.clock.clone(),
-            ids: self.ids.clone(),
-            policy: self.policy.clone(),
-            stats: self.stats.clone(),
-        }
-    }
-
-    fn background_settings(&self, settings: &Settings) -> BackgroundSettings {
-        BackgroundSettings {
-            tick: Duration::from_millis(settings.admission.tick_ms),
-            sweep: Duration::from_millis(settings.hold.sweep_ms),
-            stock_linked: settings.admission.stock_linked,
-        }
-    }
-
-    fn http_parts(&self, settings: &Arc<Settings>) -> http::Parts {
-        let strategy = &settings.strategy;
-        let mut executors = HashMap::new();
-        let mut named = |name| executors.entry(name).or_insert_with(|| self.executor(name, settings)).clone();
-        http::Parts {
-            seat: named(strategy.seat),
-            wallet: named(strategy.wallet),
-            payment: named(strategy.payment),
-            settings: settings.clone(),
-            policy: self.policy.clone(),
-            stores: self.stores.clone(),
-            ledger: self.ledger.clone(),
-            room: self.room.clone(),
-            seats: self.seats.clone(),
-            shows: self.shows.clone(),
-            clock: self.clock.clone(),
-            ids: self.ids.clone(),
-            stats: self.stats.clone(),
-        }
-    }
-
-    /// A strategy serves all the classes it is named for, so that their commands share batches, or locks.
-    fn executor(&self, name: StrategyName, settings: &Settings) -> Arc<dyn Executor> {
-        let (strategy, wait) = (&settings.strategy, settings.strategy.wait());
-        let (ledger, policy, stats) = (self.ledger.clone(), self.policy.clone(), self.stats.clone());
-        let inner: Arc<dyn Executor> = match name {
-            StrategyName::Combining => {
-                let (lanes, batch_max, queue_max) = (settings.lane_count(), strategy.batch_max, strategy.queue_max);
-                Combining::start(ledger, policy, CombiningSettings { lanes, batch_max, queue_max, wait }, stats)
-            }
-            StrategyName::Pessimistic => Direct::new(ledger, Guard::RowLock, policy, wait, self.permits.clone(), stats),
-            StrategyName::Optimistic => Direct::new(ledger, Guard::Version, policy, wait, self.permits.clone(), stats),
-            _ => Locked::new(Arc::new(MemoryLock::new()), ledger, policy, wait, self.permits.clone(), stats),
-        };
-        SingleFlight::new(inner, self.clock.clone(), wait)
-    }
-}
-
 /// What HTTP is tested over: everything in memory, nothing in the background.
 #[cfg(test)]
 pub(crate) async fn parts_in_memory() -> http::Parts {
     let mut settings = Settings::defaults().expect("the defaults are valid");
     settings.store.backend = StoreBackend::Memory;
-    let clock = Arc::new(SystemClock::default());
-    let open = open(&settings, clock.clone()).await.expect("memory is there");
-    Engine::new(&open, &settings, clock).http_parts(&Arc::new(settings))
-}
-
-/// An open store with its waiting rooms.
-struct Open {
-    stores: Stores,
-    room: Arc<dyn WaitingRoom>,
-    /// Keeps a second server off the same store.
-    _serving: Option<Box<dyn Any + Send + Sync>>,
-}
-
-async fn open(settings: &Settings, clock: Arc<SystemClock>) -> Result<Open, StartError> {
-    let active_ttl_s = settings.admission.active_ttl_s;
-    match settings.store.backend {
-        StoreBackend::Memory => {
-            let stores = MemoryStore::new(clock.clone()).stores();
-            Ok(Open { stores, room: Arc::new(MemoryWaitingRoom::new(clock, active_ttl_s)), _serving: None })
-        }
-        #[cfg(not(feature = "sqlite"))]
-        StoreBackend::Sqlite => Err(lacking_store(StoreBackend::Sqlite)),
-        StoreBackend::Postgres => Err(lacking_store(StoreBackend::Postgres)),
-        #[cfg(feature = "sqlite")]
-        StoreBackend::Sqlite => {
-            let serving = sqlite::lock_for_serving(&settings.store.sqlite_path).map_err(store_error(settings))?;
-            let store = open_sqlite(settings, clock.clone()).await?;
-            let room = match settings.queue.backend {
-                QueueBackend::Redis => return Err(lacking_queue(QueueBackend::Redis)),
-                QueueBackend::Store => store.waiting_room(active_ttl_s).await.map_err(|error| StartError::Room(error.into()))?,
-                QueueBackend::Memory => Arc::new(MemoryWaitingRoom::new(clock, active_ttl_s)),
-            };
-            Ok(Open { stores: store.stores(), room, _serving: Some(Box::new(serving)) })
-        }
-    }
-}
-
-/// A backend is refused by builds that lack the feature of its name.
-fn lacking_store(backend: StoreBackend) -> StartError {
-    StartError::Lacking { key: "store.backend", name: backend.name(), feature: backend.name() }
-}
-
-#[cfg(feature = "sqlite")]
-fn lacking_queue(backend: QueueBackend) -> StartError {
-    StartError::Lacking { key: "queue.backend", name: backend.name(), feature: backend.name() }
-}
-
-/// Brings the schema up to date; says which migrations that took.
-pub async fn migrate(settings: &Settings) -> Result<Vec<String>, StartError> {
-    match settings.store.backend {
-        StoreBackend::Memory => Err(StartError::NothingKept),
-        #[cfg(not(feature = "sqlite"))]
-        StoreBackend::Sqlite => Err(lacking_store(StoreBackend::Sqlite)),
-        StoreBackend::Postgres => Err(lacking_store(StoreBackend::Postgres)),
-        #[cfg(feature = "sqlite")]
-        StoreBackend::Sqlite => sqlite::migrate(&settings.store.sqlite_path).map_err(store_error(settings)),
-    }
-}
-
-/// The store alone, for a command that works beside a running server. Created and migrated like a server's.
-pub async fn open_stores(settings: &Settings) -> Result<Stores, StartError> {
-    match settings.store.backend {
-        StoreBackend::Memory => Err(StartError::NothingKept),
-        #[cfg(not(feature = "sqlite"))]
-        StoreBackend::Sqlite => Err(lacking_store(StoreBackend::Sqlite)),
-        StoreBackend::Postgres => Err(lacking_store(StoreBackend::Postgres)),
-        #[cfg(feature = "sqlite")]
-        StoreBackend::Sqlite => Ok(open_sqlite(settings, Arc::new(SystemClock::default())).await?.stores()),
-    }
-}
-
-/// [`open_stores`] for a command that only reads: a store that is not there, or whose schema is behind, stays so.
-pub async fn open_existing_stores(settings: &Settings) -> Result<Stores, StartError> {
-    let store = &settings.store;
-    if store.backend == StoreBackend::Sqlite && !store.sqlite_path.exists() {
-        return Err(StartError::NoStore(store.sqlite_path.display().to_string()));
-    }
-    let mut settings = settings.clone();
-    settings.store.migrate_on_start = false;
-    open_stores(&settings).await
-}
-
-#[cfg(feature = "sqlite")]
-async fn open_sqlite(settings: &Settings, clock: Arc<SystemClock>) -> Result<Arc<SqliteStore>, StartError> {
-    if settings.store.migrate_on_start {
-        migrate(settings).await?;
-    }
-    let options = SqliteOptions { path: settings.store.sqlite_path.clone(), readers: settings.store.connection_count() };
-    SqliteStore::open(options, clock).map_err(store_error(settings))
-}
-
-#[cfg(feature = "sqlite")]
-fn store_error<E: Into<Source>>(settings: &Settings) -> impl FnOnce(E) -> StartError {
-    let path = settings.store.sqlite_path.display().to_string();
-    move |error| StartError::Store { path, source: error.into() }
+    let (clock, traffic) = (Arc::new(SystemClock::default()), Arc::default());
+    let open = stores::open(&settings, clock.clone(), &traffic).await.expect("memory is there");
+    Engine::new(&open, &settings, clock, traffic).http_parts(&Arc::new(settings)).expect("it needs no Redis")
 }
 
 #[cfg(test)]
@@ -418,6 +261,20 @@ mod tests {
         let refusal = started(&["store.backend=memory", &listen]).await.err().map(|error| error.to_string()).unwrap_or_default();
         assert!(refusal.contains("http.listen") && refusal.contains(&running.address.to_string()), "{refusal}");
         running.stop().await;
+    }
+
+    #[test]
+    fn what_is_not_shared_by_instances_is_warned_of() {
+        let postgres = ["store.backend=postgres", "store.postgres_url=postgres://db/shop"];
+        let warned = |set: &[&str]| warnings(&settings(&[&postgres, set].concat()));
+        assert_eq!(warned(&[]), [""; 0]);
+        let warning = warned(&["queue.backend=memory", "strategy.wallet=memory"]);
+        assert!(matches!(&warning[..], [queue, strategy] if queue.contains("queue.backend") && strategy.contains("strategy.wallet")));
+        assert_eq!(warnings(&settings(&["queue.backend=memory", "strategy.wallet=memory"])), [""; 0], "one instance has them");
+        let nodes = |last: &str| {
+            warned(&["strategy.seat=redlock", &format!("redis.redlock_nodes=[\"redis://a\",\"redis://b\",\"redis://c\"{last}]")])
+        };
+        assert_eq!((nodes("").len(), nodes(",\"redis://d\"").len()), (0, 1));
     }
 
     #[tokio::test]

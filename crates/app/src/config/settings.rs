@@ -14,6 +14,8 @@ const SQLITE_READERS: usize = 4;
 /// Connections of one instance to PostgreSQL beside those of the lanes, unless it is said otherwise: several instances
 /// fit into the 100 that a server allows by default.
 const POSTGRES_CONNECTIONS: usize = 16;
+/// Commands that wait in a store of this process, at most, under strategies that decide one by one.
+const COMMANDS_AT_ONCE: usize = 256;
 /// Lanes on PostgreSQL, unless it is said otherwise: at most so many, and no more than cores. More gain nothing, and a
 /// hot row that meets two connections is slower than with one.
 const POSTGRES_LANES_MAX: usize = 4;
@@ -91,12 +93,21 @@ pub struct StoreSettings {
 
 impl StoreSettings {
     /// SQLite: connections that read, beside the one that writes. PostgreSQL: connections of one instance beside those
-    /// of the lanes, for reads and for commands that go one by one.
+    /// of the lanes, half for reading, half for commands that are decided one by one.
     pub fn connection_count(&self) -> usize {
         match (self.connections, self.backend) {
             (0, StoreBackend::Postgres) => POSTGRES_CONNECTIONS,
             (0, StoreBackend::Sqlite | StoreBackend::Memory) => SQLITE_READERS,
             (count, _) => count,
+        }
+    }
+
+    /// How many commands may be at the store at once under strategies that decide one by one. PostgreSQL: as many as
+    /// there are connections for it, which is half of them. The others queue by themselves.
+    pub fn commands_at_once(&self) -> usize {
+        match self.backend {
+            StoreBackend::Postgres => (self.connection_count() / 2).max(1),
+            StoreBackend::Sqlite | StoreBackend::Memory => COMMANDS_AT_ONCE,
         }
     }
 

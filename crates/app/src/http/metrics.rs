@@ -7,6 +7,7 @@ use std::time::Duration;
 use actix_web::http::{Method, StatusCode};
 use boxoffice_domain::{ConcertId, RoomCounts};
 use boxoffice_engine::Stats;
+use boxoffice_ports::Traffic;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::MetricType;
@@ -50,7 +51,7 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    pub(crate) fn new(stats: Arc<Stats>) -> Self {
+    pub(crate) fn new(stats: Arc<Stats>, traffic: Arc<Traffic>) -> Self {
         let mut registry = Registry::with_prefix("boxoffice");
         let requests = Family::default();
         let latency = Family::new_with_constructor((|| Histogram::new(BUCKETS_S)) as fn() -> Histogram);
@@ -58,7 +59,7 @@ impl Metrics {
         registry.register("http_requests", "Requests answered", requests.clone());
         registry.register("http_request_seconds", "From the first byte read to the answer handed over", latency.clone());
         registry.register("queue_entries", "Entries of the waiting rooms by state", room.clone());
-        registry.register_collector(Box::new(EngineFigures(stats)));
+        registry.register_collector(Box::new(EngineFigures(stats, traffic)));
         Self { registry, requests, latency, room }
     }
 
@@ -98,7 +99,7 @@ fn name_of(method: &Method) -> &'static str {
 }
 
 #[derive(Debug)]
-struct EngineFigures(Arc<Stats>);
+struct EngineFigures(Arc<Stats>, Arc<Traffic>);
 
 impl Collector for EngineFigures {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
@@ -123,6 +124,14 @@ impl Collector for EngineFigures {
             let counter = ConstCounter::new(figure.get());
             counter.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
         }
+        let traffic = self.1.counts();
+        for (name, help, figure) in [
+            ("store_statements", "Statements sent to the store's database, BEGIN and COMMIT included", traffic.statements),
+            ("store_commits", "Transactions that wrote and were committed", traffic.commits),
+            ("redis_commands", "Commands sent to Redis, scripts and publications counted as one each", traffic.redis_commands),
+        ] {
+            ConstCounter::new(figure).encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
+        }
         Ok(())
     }
 }
@@ -135,7 +144,10 @@ mod tests {
     fn figures_show_requests_and_the_engine() {
         let stats = Arc::<Stats>::default();
         stats.commands.add(7);
-        let metrics = Metrics::new(stats);
+        let traffic = Arc::<Traffic>::default();
+        traffic.redis_commands(5);
+        stats.lock_wait_us.add(8);
+        let metrics = Metrics::new(stats, traffic);
         metrics.request(&Method::POST, "/a/{id}", StatusCode::CREATED, Duration::from_millis(1));
         metrics.room(ConcertId(uuid::Uuid::nil()), &RoomCounts { waiting: 3, ..RoomCounts::default() });
         let text = metrics.encode().unwrap();
@@ -143,6 +155,8 @@ mod tests {
             "boxoffice_http_requests_total{method=\"POST\",route=\"/a/{id}\",status=\"201\"} 1",
             "boxoffice_http_request_seconds_count{method=\"POST\",route=\"/a/{id}\"} 1",
             "boxoffice_commands_total 7",
+            "boxoffice_redis_commands_total 5",
+            "boxoffice_lock_wait_microseconds_total 8",
             "boxoffice_queue_entries{concert=\"00000000-0000-0000-0000-000000000000\",state=\"waiting\"} 3",
         ] {
             assert!(text.contains(line), "{line} in\n{text}");

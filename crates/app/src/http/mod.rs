@@ -10,6 +10,7 @@ mod auth;
 mod body;
 mod concerts;
 mod edge;
+mod health;
 mod idempotency;
 mod metrics;
 mod openapi;
@@ -39,11 +40,12 @@ use actix_web::web::Data;
 use actix_web::{App as ActixApp, HttpServer};
 use boxoffice_domain::Policy;
 use boxoffice_engine::{SeatView, Shows, Stats};
-use boxoffice_ports::{Clock, Executor, Ids, Ledger, StoreError, Stores, WaitingRoom};
+use boxoffice_ports::{Clock, Executor, Ids, Ledger, StoreError, Stores, Traffic, WaitingRoom};
 
 use crate::config::Settings;
 
 pub use auth::AuthError;
+pub use health::{Health, Probe};
 pub use openapi::openapi;
 pub use routes::configure;
 
@@ -65,8 +67,11 @@ pub struct Parts {
     pub shows: Arc<Shows>,
     pub clock: Arc<dyn Clock>,
     pub ids: Arc<dyn Ids>,
-    /// What the engine counts, for `/metrics`.
+    /// What the engine counts, and what the adapters send, for `/metrics`.
     pub stats: Arc<Stats>,
+    pub traffic: Arc<Traffic>,
+    /// What readiness looks at besides store and queue.
+    pub probes: Vec<Arc<dyn Probe>>,
 }
 
 /// Everything a handler may need. Shared by all workers.
@@ -104,7 +109,7 @@ impl App {
         let queue_tokens = queue_token::QueueTokens::from_settings(&parts.settings, parts.stores.secrets.as_ref()).await?;
         let rate = rate::RateLimit::new(parts.settings.http.requests_per_second_per_user);
         let openapi_json = openapi().to_json().unwrap_or_default().into();
-        let metrics = metrics::Metrics::new(parts.stats.clone());
+        let metrics = metrics::Metrics::new(parts.stats.clone(), parts.traffic.clone());
         let seat_pages = seat_pages::SeatPages::new();
         Ok(Self { parts, auth, queue_tokens, rate, seat_pages, metrics, openapi_json })
     }

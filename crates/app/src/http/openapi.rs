@@ -12,7 +12,7 @@ use utoipa::openapi::{ContentBuilder, PathItem, Ref, RefOr, Required};
 
 use super::problem::{FieldError, ProblemDocument};
 use super::routes::{self, Entry};
-use super::{admin, concerts, payments, queue, reservations, seats, system, wallet};
+use super::{admin, concerts, health, payments, queue, reservations, seats, system, wallet};
 
 const BEARER: &str = "bearer";
 
@@ -25,8 +25,8 @@ Money is an integer of minor units. Every error is `application/problem+json`."
     ),
     paths(
         system::create_user,
-        system::live,
-        system::ready,
+        health::live,
+        health::ready,
         system::metrics,
         concerts::list,
         concerts::get,

@@ -13,6 +13,7 @@ use super::auth::User;
 use super::body::Body;
 use super::params::{Id, Query};
 use super::problem::Problem;
+use super::queue_token::QueueToken;
 use super::turn;
 use super::views::QueueView;
 
@@ -43,7 +44,7 @@ pub(crate) async fn join(id: Id<ConcertId>, app: Data<App>, user: User, request:
 pub(crate) async fn get(app: Data<App>, user: User, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let token = turn::genuine(&app, &request, user.0)?;
     Query::none(&request)?;
-    let place = match app.room.place(token.concert, token.entry).await {
+    let place = match turn::place(&app, &token).await {
         Ok(Some(place)) => place,
         Ok(None) | Err(RoomError::NoRoom) => turn::forgotten(&token),
         Err(error) => return Err(error.into()),
@@ -58,10 +59,16 @@ pub(crate) async fn leave(app: Data<App>, user: User, request: HttpRequest, body
     Query::none(&request)?;
     body.parse_nothing()?;
     release_holds(&app, user.0, token.concert).await?;
-    match app.room.leave(token.concert, token.entry).await {
+    match leave_room(&app, &token).await {
         Ok(()) | Err(RoomError::NoRoom) => Ok(HttpResponse::NoContent().finish()),
         Err(error) => Err(error.into()),
     }
+}
+
+/// A place that the room has forgotten is given back first: otherwise an older token would bring it back afterwards.
+async fn leave_room(app: &App, token: &QueueToken) -> Result<(), RoomError> {
+    turn::touch(app, token).await?;
+    app.room.leave(token.concert, token.entry).await
 }
 
 async fn release_holds(app: &App, user: UserId, concert: ConcertId) -> Result<(), Problem> {

@@ -9,7 +9,7 @@ use std::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use boxoffice_domain::{ConcertId, Place, QueueEntryId, QueueStatus, Timestamp, UserId};
-use boxoffice_ports::{Secrets, StoreError};
+use boxoffice_ports::{PlaceClaim, Secrets, StoreError};
 use chrono::DateTime;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
@@ -41,6 +41,11 @@ impl QueueToken {
     pub(crate) fn of(concert: ConcertId, place: &Place) -> Self {
         let until = place.active_until.filter(|_| place.status == QueueStatus::Active);
         Self { user: place.user, concert, entry: place.entry, arrival: place.arrival, until }
+    }
+
+    /// What it says to a room that has forgotten the entry.
+    pub(crate) fn claim(&self) -> PlaceClaim {
+        PlaceClaim { entry: self.entry, user: self.user, place: self.arrival, active_until: self.until }
     }
 
     fn payload(&self) -> [u8; PAYLOAD] {

@@ -9,7 +9,7 @@ use actix_web::http::Method;
 use actix_web::web::{self, Data, ServiceConfig};
 
 use super::problem::Problem;
-use super::{App, admin, concerts, payments, queue, reservations, seats, system, wallet};
+use super::{App, admin, concerts, health, payments, queue, reservations, seats, system, wallet};
 
 /// What a request must bring, beyond its path.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -82,8 +82,8 @@ pub(super) fn table() -> Vec<Entry> {
         page("/api/docs", || read().to(system::to_docs_page)),
         page("/api/docs/{file:.*}", || read().to(system::docs)),
         page("/api/openapi.json", || read().to(system::openapi_json)),
-        entry(GET, "/health/live", NOTHING, &[], || read().to(system::live)),
-        entry(GET, "/health/ready", NOTHING, &[], || read().to(system::ready)),
+        entry(GET, "/health/live", NOTHING, &[], || read().to(health::live)),
+        entry(GET, "/health/ready", NOTHING, &[], || read().to(health::ready)),
         entry(GET, "/metrics", NOTHING, &[], || read().to(system::metrics)),
         entry(POST, "/api/v1/dev/users", NOTHING.body(), &[403], || web::post().to(system::create_user)),
         entry(GET, "/api/v1/concerts", NOTHING.paged(), &[], || read().to(concerts::list)),

@@ -1,15 +1,12 @@
-//! What stands beside the booking: users of development mode, health, metrics, the OpenAPI document and its page.
+//! What stands beside the booking: users of development mode, metrics, the OpenAPI document and its page.
 
-use std::future::Future;
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, ContentType};
 use actix_web::web::{self, Data};
 use actix_web::{HttpRequest, HttpResponse};
-use boxoffice_domain::{ConcertId, UserId};
-use boxoffice_ports::{RoomError, Source};
+use boxoffice_domain::UserId;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -22,8 +19,6 @@ use super::problem::{Code, Problem};
 
 /// The longest name of a user of development mode, characters.
 const NAME_MAX: usize = 200;
-/// How long a readiness check waits for an answer.
-const CHECK_MAX: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -56,86 +51,6 @@ pub(crate) async fn create_user(app: Data<App>, request: HttpRequest, body: Body
     }
     let access_token = sign(&new.name, new.operator.unwrap_or(false)).ok_or_else(off)??;
     answer::json(StatusCode::CREATED, &CreatedUser { user_id: user.0, access_token })
-}
-
-#[derive(Serialize, ToSchema)]
-pub(crate) struct Live {
-    #[schema(example = "live")]
-    status: &'static str,
-}
-
-/// 200 while the process runs.
-#[utoipa::path(get, path = "/health/live", tag = "health", responses((status = 200, description = "It runs", body = Live)))]
-pub(crate) async fn live() -> Result<HttpResponse, Problem> {
-    answer::ok(&Live { status: "live" })
-}
-
-#[derive(Serialize, ToSchema)]
-pub(crate) struct Ready {
-    #[schema(example = "sqlite")]
-    store: &'static str,
-    /// As it is configured: `store` is wherever the store keeps its rows.
-    #[schema(example = "store")]
-    queue: &'static str,
-    strategy: Strategies,
-    checks: Vec<Check>,
-}
-
-#[derive(Serialize, ToSchema)]
-pub(crate) struct Strategies {
-    #[schema(example = "combining")]
-    seat: &'static str,
-    #[schema(example = "combining")]
-    wallet: &'static str,
-    #[schema(example = "combining")]
-    payment: &'static str,
-}
-
-#[derive(Serialize, ToSchema)]
-pub(crate) struct Check {
-    #[schema(example = "store")]
-    name: &'static str,
-    ok: bool,
-    /// What is wrong; null when nothing is.
-    detail: Option<String>,
-}
-
-/// Whether it can serve, and what is down when it cannot.
-#[utoipa::path(get, path = "/health/ready", tag = "health", responses(
-    (status = 200, description = "It can serve", body = Ready),
-    (status = 503, description = "It cannot: see `checks`", body = Ready)))]
-pub(crate) async fn ready(app: Data<App>) -> Result<HttpResponse, Problem> {
-    // A read that goes all the way to the store: anybody's wallet, which need not exist.
-    let store = check("store", async { app.stores.queries.wallet(UserId(Uuid::nil())).await.map(|_| ()).map_err(Source::from) });
-    let queue = check("queue", async {
-        match app.room.counts(ConcertId(Uuid::nil())).await {
-            Ok(_) | Err(RoomError::NoRoom) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
-    });
-    let (store, queue) = tokio::join!(store, queue);
-    let status = if store.ok && queue.ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let settings = &app.settings;
-    let strategy = &settings.strategy;
-    let view = Ready {
-        store: settings.store.backend.name(),
-        queue: settings.queue.backend.name(),
-        strategy: Strategies { seat: strategy.seat.name(), wallet: strategy.wallet.name(), payment: strategy.payment.name() },
-        checks: vec![store, queue],
-    };
-    answer::json(status, &view)
-}
-
-async fn check(name: &'static str, probe: impl Future<Output = Result<(), Source>>) -> Check {
-    let detail = match tokio::time::timeout(CHECK_MAX, probe).await {
-        Ok(Ok(())) => None,
-        Ok(Err(error)) => {
-            tracing::warn!(error, check = name, "a readiness check failed");
-            Some("it does not work; the log says why".to_owned())
-        }
-        Err(_) => Some(format!("no answer within {} s", CHECK_MAX.as_secs())),
-    };
-    Check { name, ok: detail.is_none(), detail }
 }
 
 /// Figures for Prometheus.

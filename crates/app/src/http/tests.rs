@@ -201,3 +201,96 @@ async fn a_store_that_is_away_is_told_with_retry_after() {
     assert_eq!(wallet.header("retry-after"), Some("1"));
     assert!(!wallet.body.to_string().contains("gone"), "{}", wallet.body);
 }
+
+/// A room that has forgotten everybody, and gives back what it is told by a token.
+fn forgetful(gives_back: Option<QueueStatus>) -> MockWaitingRoom {
+    let mut room = MockWaitingRoom::new();
+    room.expect_place().returning(|_, _| Ok(None));
+    room.expect_touch().returning(|_, _| Ok(None));
+    room.expect_restore().times(1).returning(move |concert, claim| {
+        assert_eq!((concert.0, claim.user.0, claim.place), (Uuid::from_u128(3), Uuid::from_u128(1), 1));
+        Ok(gives_back.map(|status| Place {
+            entry: claim.entry,
+            user: claim.user,
+            status,
+            arrival: claim.place,
+            ahead: Some(0),
+            active_until: claim.active_until,
+            eta: None,
+            sale_starts_at: None,
+        }))
+    });
+    room
+}
+
+#[actix_web::test]
+async fn a_place_that_the_room_has_forgotten_is_given_back_by_its_token() {
+    for (gives_back, shown) in [(Some(QueueStatus::Waiting), "waiting"), (Some(QueueStatus::Active), "active"), (None, "expired")] {
+        let app = app_with(|parts| parts.room = Arc::new(forgetful(gives_back))).await;
+        let until = (gives_back == Some(QueueStatus::Active)).then_some(60);
+        let poll =
+            request(Method::GET, "/api/v1/queue").insert_header(bearer(&app, 1, false)).insert_header(queue_token(&app, 1, 3, until));
+        let answer = send(&app, poll).await;
+        assert_eq!((answer.status, answer.body["status"].as_str()), (200, Some(shown)));
+    }
+    // Nothing is restored for a token that is not genuine.
+    let app = app_with(|parts| {
+        let mut room = MockWaitingRoom::new();
+        room.expect_restore().never();
+        parts.room = Arc::new(room);
+    })
+    .await;
+    let forged = request(Method::GET, "/api/v1/queue").insert_header(bearer(&app, 2, false)).insert_header(queue_token(&app, 1, 3, None));
+    assert_eq!(send(&app, forged).await.problem(), (403, "queue_token_invalid"));
+}
+
+#[actix_web::test]
+async fn a_hold_and_leaving_give_a_forgotten_place_back_first() {
+    let hold = json!({"date_id": Uuid::from_u128(5), "seats": [1]}).to_string();
+    let app = app_with(|parts| parts.room = Arc::new(forgetful(Some(QueueStatus::Waiting)))).await;
+    let post = request(Method::POST, "/api/v1/reservations")
+        .insert_header(bearer(&app, 1, false))
+        .insert_header(queue_token(&app, 1, 3, Some(60)))
+        .insert_header(("Content-Type", "application/json"))
+        .insert_header(("Idempotency-Key", "k"))
+        .set_payload(hold);
+    let refused = send(&app, post).await;
+    assert_eq!(refused.problem(), (403, "queue_waiting"), "there was no turn to give back");
+    assert_eq!(refused.body["queue"]["status"], "waiting");
+
+    let left = Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let counted = left.clone();
+    let app = app_with(move |parts| {
+        let mut room = forgetful(Some(QueueStatus::Waiting));
+        room.expect_leave().returning(move |_, _| {
+            counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            Ok(())
+        });
+        parts.room = Arc::new(room);
+    })
+    .await;
+    let leave = request(Method::DELETE, "/api/v1/queue").insert_header(bearer(&app, 1, false)).insert_header(queue_token(&app, 1, 3, None));
+    assert_eq!(send(&app, leave).await.status, 204);
+    assert_eq!(left.load(std::sync::atomic::Ordering::SeqCst), 1);
+}
+
+#[actix_web::test]
+async fn readiness_names_what_the_locks_stand_on() {
+    struct Nodes(usize);
+    impl Probe for Nodes {
+        fn name(&self) -> &'static str {
+            "redlock"
+        }
+
+        fn check(&self) -> futures_util::future::BoxFuture<'_, Health> {
+            Box::pin(async { Health::of_nodes(5, &["redis://a", "redis://b", "redis://c"][..self.0]) })
+        }
+    }
+    for (down, status, ok) in [(0, 200, true), (2, 200, true), (3, 503, false)] {
+        let app = app_with(|parts| parts.probes.push(Arc::new(Nodes(down)))).await;
+        let ready = send(&app, request(Method::GET, "/health/ready")).await;
+        let check = &ready.body["checks"][2];
+        assert_eq!((ready.status, &check["name"], check["ok"] == true), (status, &json!("redlock"), ok), "{}", ready.body);
+        assert_eq!(check["detail"].as_str().map(|detail| detail.contains("redis://b")), (down > 0).then_some(true), "{check}");
+    }
+}

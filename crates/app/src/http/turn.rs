@@ -3,9 +3,13 @@
 //! A token is *genuine* when a key of ours signed it for this user, and fits the thing's concert. Reading dates and
 //! seats takes a turn by signature and `until` alone, without a round trip; starting a hold asks the room, because
 //! that is where the number of active people is judged.
+//!
+//! A room may have lost its memory. Whoever then comes with a genuine token for an entry that it does not know gets
+//! their place back, by what the token says ([`place`], [`touch`]): whichever of their requests comes first.
 
 use actix_web::HttpRequest;
 use boxoffice_domain::{ConcertId, Place, QueueStatus, UserId, room};
+use boxoffice_ports::RoomError;
 
 use super::App;
 use super::problem::{Code, Problem};
@@ -37,7 +41,7 @@ pub(crate) async fn is_running(app: &App, token: &QueueToken) -> Result<(), Prob
         Some(until) if app.clock.now() < until => Ok(()),
         Some(_) => Err(over()),
         None => {
-            let place = app.room.place(token.concert, token.entry).await?;
+            let place = place(app, token).await?;
             Err(not_yet(app, token, place))
         }
     }
@@ -48,9 +52,27 @@ pub(crate) async fn may_hold(app: &App, token: &QueueToken) -> Result<(), Proble
     if token.until.is_some_and(|until| until <= app.clock.now()) {
         return Err(over());
     }
-    match app.room.touch(token.concert, token.entry).await? {
+    match touch(app, token).await? {
         Some(place) if place.status == QueueStatus::Active && token.until.is_some() => Ok(()),
         place => Err(not_yet(app, token, place)),
+    }
+}
+
+/// The place of a genuine token's entry as a poll shows it; `None` for one that is over and forgotten.
+pub(crate) async fn place(app: &App, token: &QueueToken) -> Result<Option<Place>, RoomError> {
+    known(app, token, app.room.place(token.concert, token.entry).await?).await
+}
+
+/// The same from where the truth is.
+pub(crate) async fn touch(app: &App, token: &QueueToken) -> Result<Option<Place>, RoomError> {
+    known(app, token, app.room.touch(token.concert, token.entry).await?).await
+}
+
+/// An entry that the room does not know is given back to it.
+async fn known(app: &App, token: &QueueToken, found: Option<Place>) -> Result<Option<Place>, RoomError> {
+    match found {
+        None => app.room.restore(token.concert, token.claim()).await,
+        found => Ok(found),
     }
 }
 

@@ -71,7 +71,7 @@ pub async fn service_versions(settings: &Settings) -> Vec<(&'static str, String)
                 .extend(postgres::server_version(settings.store.postgres_url.expose()).await.ok().map(|version| ("PostgreSQL", version)));
         }
         #[cfg(not(all(feature = "sqlite", feature = "postgres")))]
-        StoreBackend::Sqlite | StoreBackend::Postgres => {}
+        _ => {}
     }
     versions.extend(redis_version(settings).await.map(|version| ("Redis", version)));
     versions

@@ -1,0 +1,159 @@
+//! Whether the process runs, and whether it can serve: the store, the waiting room, and what the locks stand on.
+//!
+//! All checks run at once and each is given [`CHECK_MAX`], so whatever is down is named within it.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::HttpResponse;
+use actix_web::http::StatusCode;
+use actix_web::web::Data;
+use boxoffice_domain::{ConcertId, UserId};
+use boxoffice_ports::{RoomError, Source};
+use futures_util::future::{BoxFuture, join_all};
+use serde::Serialize;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::App;
+use super::answer;
+use super::problem::Problem;
+
+/// How long a readiness check waits for an answer.
+const CHECK_MAX: Duration = Duration::from_secs(2);
+
+/// What a check found.
+#[derive(Debug)]
+pub enum Health {
+    Good,
+    /// It works, and there is something to be seen to.
+    Impaired(String),
+    /// It does not work, for a reason that anybody may know.
+    Down(String),
+    /// It does not work, and the log alone says why.
+    Failed(Source),
+}
+
+impl Health {
+    /// Of nodes that work while most of them do; `down` names those that do not.
+    pub fn of_nodes(all: usize, down: &[&str]) -> Self {
+        let named = || format!("{} of {all} do not answer: {}", down.len(), down.join(", "));
+        match all - down.len() {
+            _ if down.is_empty() => Self::Good,
+            up if 2 * up > all => Self::Impaired(named()),
+            _ => Self::Down(named()),
+        }
+    }
+}
+
+/// Something besides store and queue without which commands cannot be served.
+pub trait Probe: Send + Sync {
+    fn name(&self) -> &'static str;
+    fn check(&self) -> BoxFuture<'_, Health>;
+}
+
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Live {
+    #[schema(example = "live")]
+    status: &'static str,
+}
+
+/// 200 while the process runs.
+#[utoipa::path(get, path = "/health/live", tag = "health", responses((status = 200, description = "It runs", body = Live)))]
+pub(crate) async fn live() -> Result<HttpResponse, Problem> {
+    answer::ok(&Live { status: "live" })
+}
+
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Ready {
+    #[schema(example = "postgres")]
+    store: &'static str,
+    /// As it is configured: `store` is wherever the store keeps its rows.
+    #[schema(example = "redis")]
+    queue: &'static str,
+    strategy: Strategies,
+    checks: Vec<Check>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Strategies {
+    #[schema(example = "combining")]
+    seat: &'static str,
+    #[schema(example = "pubsub")]
+    wallet: &'static str,
+    #[schema(example = "pessimistic")]
+    payment: &'static str,
+}
+
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Check {
+    /// `store`, `queue`; `redis` and `redlock` where a strategy keeps its locks there.
+    #[schema(example = "store")]
+    name: &'static str,
+    ok: bool,
+    /// What is wrong, or needs to be seen to; null when nothing is.
+    detail: Option<String>,
+}
+
+/// Whether it can serve, and what is down when it cannot.
+#[utoipa::path(get, path = "/health/ready", tag = "health", responses(
+    (status = 200, description = "It can serve", body = Ready),
+    (status = 503, description = "It cannot: see `checks`", body = Ready)))]
+pub(crate) async fn ready(app: Data<App>) -> Result<HttpResponse, Problem> {
+    // A read that goes all the way to the store: anybody's wallet, which need not exist.
+    let store = check("store", async {
+        app.stores.queries.wallet(UserId(Uuid::nil())).await.map_or_else(|error| Health::Failed(error.into()), |_| Health::Good)
+    });
+    let queue = check("queue", async {
+        match app.room.counts(ConcertId(Uuid::nil())).await {
+            Ok(_) | Err(RoomError::NoRoom) => Health::Good,
+            Err(error) => Health::Failed(error.into()),
+        }
+    });
+    let others = join_all(app.probes.iter().map(|probe: &Arc<dyn Probe>| check(probe.name(), probe.check())));
+    let (store, queue, others) = tokio::join!(store, queue, others);
+    let checks: Vec<_> = [store, queue].into_iter().chain(others).collect();
+    let status = if checks.iter().all(|check| check.ok) { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let (settings, strategy) = (&app.settings, &app.settings.strategy);
+    let view = Ready {
+        store: settings.store.backend.name(),
+        queue: settings.queue.backend.name(),
+        strategy: Strategies { seat: strategy.seat.name(), wallet: strategy.wallet.name(), payment: strategy.payment.name() },
+        checks,
+    };
+    answer::json(status, &view)
+}
+
+async fn check(name: &'static str, probe: impl Future<Output = Health>) -> Check {
+    let health = tokio::time::timeout(CHECK_MAX, probe).await;
+    let (ok, detail) = match health.unwrap_or_else(|_| Health::Down(format!("no answer within {} s", CHECK_MAX.as_secs()))) {
+        Health::Good => (true, None),
+        Health::Impaired(detail) => (true, Some(detail)),
+        Health::Down(detail) => (false, Some(detail)),
+        Health::Failed(error) => {
+            tracing::warn!(error, check = name, "a readiness check failed");
+            (false, Some("it does not work; the log says why".to_owned()))
+        }
+    };
+    Check { name, ok, detail }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_work_while_most_of_them_do() {
+        assert!(matches!(Health::of_nodes(5, &[]), Health::Good));
+        for (all, down, works) in [(5, 1, true), (5, 2, true), (5, 3, false), (4, 1, true), (4, 2, false), (3, 3, false)] {
+            let names = &["redis://a", "redis://b", "redis://c"][..down];
+            let (found, detail) = match Health::of_nodes(all, names) {
+                Health::Impaired(detail) => (true, detail),
+                Health::Down(detail) => (false, detail),
+                other => panic!("{other:?}"),
+            };
+            assert_eq!((found, names.iter().all(|name| detail.contains(name))), (works, true), "{down} of {all}: {detail}");
+        }
+    }
+}

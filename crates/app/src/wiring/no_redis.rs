@@ -1,0 +1,44 @@
+//! In the place of Redis in a build without it: whatever would need it is refused, by name.
+
+use super::StartError;
+use crate::config::{QueueBackend, Settings, StrategyName};
+use crate::http::Probe;
+use boxoffice_ports::{Clock, Fanout, Lock, RoomMirror, Traffic, WaitingRoom};
+use std::sync::Arc;
+
+pub(super) struct RedisParts;
+
+impl RedisParts {
+    pub(super) fn open(settings: &Settings, _: &Arc<Traffic>) -> Result<Self, StartError> {
+        let needs_redis = |name: StrategyName| name.locks_in_redis() || name == StrategyName::Redlock;
+        if settings.queue.backend == QueueBackend::Redis {
+            return Err(lacking("queue.backend", settings.queue.backend.name()));
+        }
+        match settings.strategy.classes().into_iter().find(|(_, name)| needs_redis(*name)) {
+            Some((key, name)) => Err(lacking(key, name.name())),
+            // Instances would not tell one another what they are expected to.
+            None if !settings.redis.urls.is_empty() => Err(lacking("redis.urls", "redis://…")),
+            None => Ok(Self),
+        }
+    }
+
+    pub(super) fn fanout(&self) -> Option<Arc<dyn Fanout>> {
+        None
+    }
+
+    pub(super) fn waiting_room(&self, _: Arc<dyn RoomMirror>, _: Arc<dyn Clock>, _: u32) -> Result<Arc<dyn WaitingRoom>, StartError> {
+        Err(lacking("queue.backend", QueueBackend::Redis.name()))
+    }
+
+    pub(super) fn lock(&self, name: StrategyName, _: &Settings) -> Result<Arc<dyn Lock>, StartError> {
+        Err(lacking("strategy", name.name()))
+    }
+
+    pub(super) fn probes(&self, _: &Settings) -> Vec<Arc<dyn Probe>> {
+        Vec::new()
+    }
+}
+
+fn lacking(key: &'static str, name: &'static str) -> StartError {
+    StartError::Lacking { key, name, feature: "redis" }
+}

@@ -1,0 +1,150 @@
+//! The store as it is configured, with its waiting rooms: for a server, and for commands that work beside one.
+//!
+//! A build without a store's feature refuses it by name.
+
+use super::redis::RedisParts;
+use super::{StartError, SystemClock};
+use crate::config::{QueueBackend, Settings, StoreBackend};
+use boxoffice_adapters::memory::{MemoryStore, MemoryWaitingRoom};
+#[cfg(feature = "postgres")]
+use boxoffice_adapters::postgres::{self, PostgresOptions, PostgresStore};
+#[cfg(feature = "sqlite")]
+use boxoffice_adapters::sqlite::{self, SqliteOptions, SqliteStore};
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+use boxoffice_ports::Source;
+use boxoffice_ports::{Stores, Traffic, WaitingRoom};
+use std::any::Any;
+use std::sync::Arc;
+
+/// An open store with its waiting rooms.
+pub(super) struct Open {
+    pub(super) stores: Stores,
+    pub(super) room: Arc<dyn WaitingRoom>,
+    pub(super) redis: RedisParts,
+    /// Keeps a second server off the same store, where only one can be.
+    _serving: Option<Box<dyn Any + Send + Sync>>,
+}
+
+/// Opens what a server needs, brought up to date where the configuration allows it.
+pub(super) async fn open(settings: &Settings, clock: Arc<SystemClock>, traffic: &Arc<Traffic>) -> Result<Open, StartError> {
+    let active_ttl_s = settings.admission.active_ttl_s;
+    let redis = RedisParts::open(settings, traffic)?;
+    let in_memory = || Arc::new(MemoryWaitingRoom::new(clock.clone(), active_ttl_s)) as Arc<dyn WaitingRoom>;
+    let elsewhere = |stores: &Stores| match settings.queue.backend {
+        QueueBackend::Store => Ok(None),
+        QueueBackend::Memory => Ok(Some(in_memory())),
+        QueueBackend::Redis => redis.waiting_room(stores.mirror.clone(), clock.clone(), active_ttl_s).map(Some),
+    };
+    let (stores, room, serving): (_, _, Option<Box<dyn Any + Send + Sync>>) = match settings.store.backend {
+        StoreBackend::Memory => {
+            let stores = MemoryStore::new(clock.clone()).stores();
+            let room = elsewhere(&stores)?.unwrap_or_else(in_memory);
+            (stores, room, None)
+        }
+        #[cfg(feature = "sqlite")]
+        StoreBackend::Sqlite => {
+            let serving = sqlite::lock_for_serving(&settings.store.sqlite_path).map_err(store_error(settings))?;
+            let store = open_sqlite(settings, clock.clone()).await?;
+            let stores = store.stores();
+            let room = match elsewhere(&stores)? {
+                Some(room) => room,
+                None => store.waiting_room(active_ttl_s).await.map_err(|error| StartError::Room(error.into()))?,
+            };
+            (stores, room, Some(Box::new(serving)))
+        }
+        #[cfg(feature = "postgres")]
+        StoreBackend::Postgres => {
+            let store = open_postgres(settings, clock.clone(), traffic).await?;
+            let stores = store.stores();
+            let room = match elsewhere(&stores)? {
+                Some(room) => room,
+                None => store.waiting_room(active_ttl_s),
+            };
+            (stores, room, None)
+        }
+        #[cfg(not(all(feature = "sqlite", feature = "postgres")))]
+        lacking => return Err(lacking_store(lacking)),
+    };
+    Ok(Open { stores, room, redis, _serving: serving })
+}
+
+/// Brings the schema up to date; says which migrations that took.
+pub async fn migrate(settings: &Settings) -> Result<Vec<String>, StartError> {
+    match settings.store.backend {
+        StoreBackend::Memory => Err(StartError::NothingKept),
+        #[cfg(feature = "sqlite")]
+        StoreBackend::Sqlite => sqlite::migrate(&settings.store.sqlite_path).map_err(store_error(settings)),
+        #[cfg(feature = "postgres")]
+        StoreBackend::Postgres => {
+            let url = settings.store.postgres_url.expose().to_owned();
+            // It blocks, and of several instances all but one wait for their turn.
+            let applied = tokio::task::spawn_blocking(move || postgres::migrate(&url)).await;
+            applied.map_err(store_error(settings))?.map_err(store_error(settings))
+        }
+        #[cfg(not(all(feature = "sqlite", feature = "postgres")))]
+        lacking => Err(lacking_store(lacking)),
+    }
+}
+
+/// The store alone, for a command that works beside a running server. Created and migrated like a server's.
+pub async fn open_stores(settings: &Settings) -> Result<Stores, StartError> {
+    match settings.store.backend {
+        StoreBackend::Memory => Err(StartError::NothingKept),
+        #[cfg(feature = "sqlite")]
+        StoreBackend::Sqlite => Ok(open_sqlite(settings, Arc::new(SystemClock::default())).await?.stores()),
+        #[cfg(feature = "postgres")]
+        StoreBackend::Postgres => Ok(open_postgres(settings, Arc::new(SystemClock::default()), &Arc::default()).await?.stores()),
+        #[cfg(not(all(feature = "sqlite", feature = "postgres")))]
+        lacking => Err(lacking_store(lacking)),
+    }
+}
+
+/// [`open_stores`] for a command that only reads: a store that is not there, or whose schema is behind, stays so.
+pub async fn open_existing_stores(settings: &Settings) -> Result<Stores, StartError> {
+    let store = &settings.store;
+    if store.backend == StoreBackend::Sqlite && !store.sqlite_path.exists() {
+        return Err(StartError::NoStore(store.sqlite_path.display().to_string()));
+    }
+    let mut settings = settings.clone();
+    settings.store.migrate_on_start = false;
+    open_stores(&settings).await
+}
+
+#[cfg(feature = "sqlite")]
+async fn open_sqlite(settings: &Settings, clock: Arc<SystemClock>) -> Result<Arc<SqliteStore>, StartError> {
+    if settings.store.migrate_on_start {
+        migrate(settings).await?;
+    }
+    let options = SqliteOptions { path: settings.store.sqlite_path.clone(), readers: settings.store.connection_count() };
+    SqliteStore::open(options, clock).map_err(store_error(settings))
+}
+
+#[cfg(feature = "postgres")]
+async fn open_postgres(settings: &Settings, clock: Arc<SystemClock>, traffic: &Arc<Traffic>) -> Result<Arc<PostgresStore>, StartError> {
+    if settings.store.migrate_on_start {
+        migrate(settings).await?;
+    }
+    let options = PostgresOptions {
+        url: settings.store.postgres_url.expose().to_owned(),
+        connections: settings.store.connection_count(),
+        lanes: settings.lane_count(),
+        traffic: traffic.clone(),
+    };
+    PostgresStore::open(options, clock).await.map_err(store_error(settings))
+}
+
+/// A store is refused by builds that lack the feature of its name.
+#[cfg(not(all(feature = "sqlite", feature = "postgres")))]
+fn lacking_store(backend: StoreBackend) -> StartError {
+    StartError::Lacking { key: "store.backend", name: backend.name(), feature: backend.name() }
+}
+
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+fn store_error<E: Into<Source>>(settings: &Settings) -> impl FnOnce(E) -> StartError {
+    let key = match settings.store.backend {
+        StoreBackend::Postgres => "store.postgres_url",
+        StoreBackend::Sqlite | StoreBackend::Memory => "store.sqlite_path",
+    };
+    let place = settings.store.place();
+    move |error| StartError::Store { key, place, source: error.into() }
+}
