@@ -152,7 +152,9 @@ statements! {
          FROM (SELECT id FROM unnest($1::uuid[]) id
                UNION SELECT r.date_id FROM unnest($2::uuid[]) k(id)
                CROSS JOIN LATERAL (SELECT reservation_id FROM payments WHERE id = k.id OFFSET 0) p
-               CROSS JOIN LATERAL (SELECT date_id FROM reservations WHERE id = p.reservation_id OFFSET 0) r) k
+               CROSS JOIN LATERAL (SELECT date_id FROM reservations WHERE id = p.reservation_id OFFSET 0) r
+               UNION SELECT r.date_id FROM unnest($3::uuid[]) k(id)
+               CROSS JOIN LATERAL (SELECT date_id FROM reservations WHERE id = k.id OFFSET 0) r) k
          CROSS JOIN LATERAL (SELECT * FROM dates WHERE id = k.id OFFSET 0) d
          CROSS JOIN LATERAL (SELECT * FROM concerts WHERE id = d.concert_id OFFSET 0) c";
     SelectOccupied -> (SqlUuid, SqlUuid, SqlUuid, Integer, Text, Timestamptz) =
@@ -286,6 +288,8 @@ async fn flight<M: Mode>(session: &Session, keys: Keys, unknown: Vec<Uuid>) -> R
     let Keys { payments, reservations, seats, accounts, replies, dates, occupied } = keys;
     let hangs = !payments.is_empty() || !reservations.is_empty();
     let (refunds, roots) = (payments.clone(), reservations.clone());
+    // A refund asks for its date's terms, also one of a payment that this batch makes.
+    let paid_here = if payments.is_empty() { Vec::new() } else { reservations.clone() };
     let (_, payments, reservations, seats, seats_of, _, accounts, replies, terms, occupied, clock) = session
         .flight(async {
             tokio::try_join!(
@@ -298,7 +302,7 @@ async fn flight<M: Mode>(session: &Session, keys: Keys, unknown: Vec<Uuid>) -> R
                 session.run_if::<InsertAccounts>(!unknown.is_empty(), (unknown,)),
                 session.rows_if::<M::Accounts, _>(!accounts.is_empty(), (accounts,)),
                 session.rows_if::<SelectReplies, _>(!replies.0.is_empty(), replies),
-                session.rows_if::<SelectTerms, _>(!dates.is_empty() || !payments.is_empty(), (dates, payments.clone())),
+                session.rows_if::<SelectTerms, _>(!dates.is_empty() || !payments.is_empty(), (dates, payments.clone(), paid_here)),
                 session.rows_if::<SelectOccupied, _>(!occupied.0.is_empty(), occupied),
                 session.rows::<SelectClock, Timestamp>(()),
             )

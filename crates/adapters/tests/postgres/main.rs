@@ -1,0 +1,8 @@
+//! PostgreSQL: the contract suites, what only a server can do (plans, locks, crashes, several instances), and its guards.
+
+#![cfg(feature = "postgres")]
+
+mod contract;
+mod guards;
+mod support;
+
