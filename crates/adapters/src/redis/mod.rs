@@ -13,6 +13,7 @@
 
 mod address;
 mod connect;
+mod fanout;
 mod keys;
 mod lease;
 mod lock;
@@ -28,6 +29,7 @@ mod waiting_room;
 use std::time::Duration;
 
 pub use connect::{Failure, Redis};
+pub use fanout::RedisFanout;
 pub use pubsub::PubSubLock;
 pub use redlock::Redlock;
 pub use simple::SimpleLock;

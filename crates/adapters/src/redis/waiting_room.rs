@@ -54,7 +54,7 @@
 //!
 //! # Failure
 //!
-//! Redis away: [`RoomError::Unavailable`] within a round trip's bound, and recovery with the next command. The mirror
+//! Redis away: [`RoomError::Unavailable`] within a round trip's bound and, in a crowd, [`CALL_WAIT_MAX`], and recovery with the next command. The mirror
 //! away: nobody new is let in, everything else goes on. A node that evicts keys, or shares them with others who write
 //! there, breaks the room: it must run with `noeviction`.
 
@@ -65,6 +65,7 @@ mod wire;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use boxoffice_domain::{Admission, ConcertId, Entered, Place, QueueEntryId, RoomCounts, Stock, Timestamp, UserId};
@@ -73,6 +74,8 @@ use boxoffice_ports::{
 };
 use chrono::TimeDelta;
 use redis::Value;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use super::connect::{Redis, Script};
 use rebuild::Paced;
@@ -83,6 +86,12 @@ use wire::Described;
 /// How often somebody joins again when others took the places that were reserved. Then the room is unavailable.
 const JOINS_MAX: u32 = 20;
 
+/// Calls of this instance that Redis is given at a time, so that those behind them in a crowd of thousands do not count
+/// their wait as Redis's silence.
+const CALLS_MAX: usize = 256;
+/// How long a call waits for that. Then there are more people than Redis can be asked for, or it hangs.
+const CALL_WAIT_MAX: Duration = Duration::from_secs(1);
+
 /// See the module's opening.
 pub struct RedisWaitingRoom {
     redis: Redis,
@@ -91,6 +100,7 @@ pub struct RedisWaitingRoom {
     turn: TimeDelta,
     /// This instance, among those that tell the mirror.
     instance: String,
+    calls: Semaphore,
     rooms: Mutex<HashMap<ConcertId, Arc<Known>>>,
 }
 
@@ -121,7 +131,8 @@ impl RedisWaitingRoom {
     /// `mirror` is the ledger's database; `active_ttl_s` how long a turn lasts.
     pub fn new(redis: Redis, mirror: Arc<dyn RoomMirror>, clock: Arc<dyn Clock>, active_ttl_s: u32) -> Self {
         let turn = TimeDelta::seconds(i64::from(active_ttl_s));
-        let mut room = Self { redis, mirror, clock, turn, instance: String::new(), rooms: Mutex::default() };
+        let mut room =
+            Self { redis, mirror, clock, turn, instance: String::new(), calls: Semaphore::new(CALLS_MAX), rooms: Mutex::default() };
         room.instance = room.fresh_name();
         room
     }
@@ -148,6 +159,8 @@ impl RedisWaitingRoom {
     async fn run(&self, concert: ConcertId, script: &Script, arguments: Arguments) -> Result<Value, RoomError> {
         let offset = self.clock.offset().num_microseconds().unwrap_or(i64::MAX);
         let arguments = arguments.after(offset, self.turn.num_microseconds().unwrap_or(i64::MAX));
+        let turn = timeout(CALL_WAIT_MAX, self.calls.acquire()).await;
+        let _turn = turn.map_err(|_| RoomError::Unavailable("too many calls wait for Redis".into()))?;
         self.redis.run(script, &script::keys(concert), &arguments).await.map_err(|failure| RoomError::Unavailable(failure.into()))
     }
 

@@ -1,5 +1,7 @@
 //! All four locks: the contract, two instances of each, and servers that end, hang and forget.
 
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -325,6 +327,39 @@ async fn a_waiter_hears_again_after_its_subscription_was_cut() {
     until("the subscription", || ask(&nodes, &["PUBLISH", &name(one), ""]) == [":1"]).await;
     ask(&nodes, &["DEL", &name(one)]);
     timeout(LONG, waiter).await.expect("a lock").expect("no panic");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_wakes_the_waiter_and_a_release_sends_one() {
+    /// So many polls would take longer than the bound.
+    const MESSAGES: usize = 500;
+    let (traffic, one, nodes) = (Arc::new(Traffic::default()), key(), PUBSUB.shared());
+    let redis = Redis::open(&urls(nodes), traffic.clone()).expect("an address");
+    let lock: Arc<dyn Lock> = Arc::new(PubSubLock::start(redis, LEASE_LONG));
+    let holder = take(&PUBSUB.lock(), one, fresh()).await.expect("a lock");
+    let waiter = {
+        let lock = lock.clone();
+        tokio::spawn(async move { take(&lock, one, fresh()).await })
+    };
+    until("the subscription", || ask(nodes, &["PUBLISH", &name(one), ""]) == [":1"]).await;
+    let woken = async {
+        for _ in 0..MESSAGES {
+            let before = traffic.counts().redis_commands;
+            ask(nodes, &["PUBLISH", &name(one), ""]);
+            until("a try", || traffic.counts().redis_commands > before).await;
+        }
+    };
+    timeout(LONG, woken).await.expect("each message wakes it");
+
+    let mut ear = TcpStream::connect(("127.0.0.1", nodes[0].port())).expect("connected");
+    ear.set_read_timeout(Some(LONG)).expect("set");
+    ear.write_all(format!("SUBSCRIBE {}\r\n", name(one)).as_bytes()).expect("sent");
+    until("the test's own subscription", || ask(nodes, &["PUBLISH", &name(one), "test"]) == [":2"]).await;
+    holder.release().await;
+    let mut heard = BufReader::new(ear).lines().map_while(Result::ok);
+    // Bulk strings: a length, then the text. The release's own is empty.
+    assert!(heard.any(|line| line == "$0"), "a release is told");
+    waiter.await.expect("no panic").expect("a lock").release().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,6 +2,7 @@
 
 #![cfg(feature = "redis")]
 
+mod fanout;
 mod locks;
 mod room;
 mod topologies;

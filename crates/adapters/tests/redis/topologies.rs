@@ -42,7 +42,7 @@ async fn take(lock: &dyn Lock, keys: Vec<Key>) -> Box<dyn Lease> {
     }
 }
 
-mod cluster {
+pub(crate) mod cluster {
     use super::*;
 
     const NODES: usize = 3;
@@ -74,7 +74,7 @@ mod cluster {
         started
     }
 
-    async fn urls() -> Vec<String> {
+    pub(crate) async fn urls() -> Vec<String> {
         nodes().await.iter().map(Server::url).collect()
     }
 
@@ -116,18 +116,18 @@ mod cluster {
     }
 }
 
-mod sentinel {
+pub(crate) mod sentinel {
     use super::*;
 
     /// A Sentinel that ends with this process: the shell around it waits on a pipe from here.
-    struct Sentinel {
+    pub(crate) struct Sentinel {
         shell: Child,
         port: u16,
         _folder: TempDir,
     }
 
     impl Sentinel {
-        fn start(master: &Server) -> Self {
+        pub(crate) fn start(master: &Server) -> Self {
             let (folder, port) = (tempfile::tempdir().expect("a folder"), free_port());
             let file = folder.path().join("sentinel.conf");
             let settings = format!(
@@ -143,8 +143,12 @@ mod sentinel {
             Self { shell, port, _folder: folder }
         }
 
+        pub(crate) fn url(&self) -> String {
+            format!("redis+sentinel://127.0.0.1:{}/shop", self.port)
+        }
+
         /// How many replicas it knows.
-        fn replicas(&self) -> usize {
+        pub(crate) fn replicas(&self) -> usize {
             let asked = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).and_then(|mut stream| {
                 stream.set_read_timeout(Some(Duration::from_secs(1)))?;
                 stream.write_all(b"SENTINEL replicas shop\r\n")?;

@@ -61,7 +61,7 @@ async fn one_day(seed: u64) {
     let start = DateTime::UNIX_EPOCH + TimeDelta::days(20_000);
     let clock = Arc::new(PinnedClock(Mutex::new(start)));
     let store = MemoryStore::new(Arc::new(SystemClock::default()));
-    let mut rate = |dice: &mut Dice| match dice.roll(3) {
+    let rate = |dice: &mut Dice| match dice.roll(3) {
         0 => None,
         at => Some(PerInterval { count: 1 + dice.roll(3) as u32, seconds: [10, 24][at as usize - 1] }),
     };

@@ -1,0 +1,244 @@
+//! What instances tell each other at once, by publishing in Redis: which seats changed.
+//!
+//! *Promise.* At most once, and never needed: whoever misses a message is told that there is a gap and reads again.
+//! A listener says [`Heard::Gap`] after every connection that it lost, and for a message that it cannot read or of a
+//! form that it does not know, so instances of two versions may run side by side.
+//!
+//! *Wire.* One channel for all dates. A message is a byte for the form and then one record after the other, numbers
+//! with the highest byte first: date (16), number (4), version (8), state (1), and where the state has them
+//! reservation (16) and the end of the hold in microseconds (8).
+//!
+//! *Round trips.* One a message of up to [`CHANGES_PER_MESSAGE_MAX`] changes. A listener has a connection of its own,
+//! which is pinged when it is quiet, so that one that died silently is noticed; it connects again with pauses that
+//! double up to [`PAUSE_MAX`].
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use boxoffice_domain::{DateId, ReservationId, SeatChange, SeatKey, SeatState};
+use boxoffice_ports::{Fanout, Heard, Listener, Source};
+use chrono::DateTime;
+use futures_util::StreamExt;
+use redis::aio::PubSub;
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use uuid::Uuid;
+
+use super::connect::{Failure, ROUND_TRIP_MAX, Redis};
+use super::jittered;
+
+const CHANNEL: &str = "boxoffice:seats";
+/// The form of a message. A new form gets a new number, and this one is read for as long as anybody may send it.
+const FORM: u8 = 1;
+/// The most changes of one message, some 50 kB: far below what Redis keeps for a listener that is slow.
+const CHANGES_PER_MESSAGE_MAX: usize = 1_000;
+/// A connection that was quiet for so long is asked whether it is there.
+const QUIET_MAX: Duration = Duration::from_secs(2);
+/// The pause after the first failed attempt to connect, and the longest one.
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+const AVAILABLE: u8 = 0;
+const HELD: u8 = 1;
+const SOLD: u8 = 2;
+
+/// See the module's opening.
+pub struct RedisFanout {
+    redis: Redis,
+}
+
+impl RedisFanout {
+    pub fn new(redis: Redis) -> Self {
+        Self { redis }
+    }
+}
+
+#[async_trait]
+impl Fanout for RedisFanout {
+    async fn tell(&self, changes: Vec<SeatChange>) -> Result<(), Source> {
+        for batch in changes.chunks(CHANGES_PER_MESSAGE_MAX) {
+            let mut publish = redis::cmd("PUBLISH");
+            publish.arg(CHANNEL).arg(encode(batch));
+            self.redis.query::<redis::Value>(&publish).await?;
+        }
+        Ok(())
+    }
+
+    async fn listen(&self) -> Result<Box<dyn Listener>, Source> {
+        let connection = subscribe(&self.redis).await?;
+        Ok(Box::new(RedisListener { redis: self.redis.clone(), state: State::heard_now(connection) }))
+    }
+}
+
+struct RedisListener {
+    redis: Redis,
+    state: State,
+}
+
+enum State {
+    /// Since when nothing was heard.
+    Up { connection: PubSub, since: Instant },
+    /// How many attempts have failed, and when the next one is made. Kept here, so that whoever stops hearing and
+    /// begins again does not connect more often.
+    Down { failures: u32, next: Instant },
+}
+
+impl State {
+    fn heard_now(connection: PubSub) -> Self {
+        Self::Up { connection, since: Instant::now() }
+    }
+}
+
+#[async_trait]
+impl Listener for RedisListener {
+    async fn heard(&mut self) -> Heard {
+        loop {
+            match &mut self.state {
+                State::Up { connection, since } => {
+                    let message = timeout_at(*since + QUIET_MAX, async { connection.on_message().next().await }).await;
+                    match message {
+                        Ok(Some(message)) => {
+                            *since = Instant::now();
+                            return decode(message.get_payload_bytes()).map_or(Heard::Gap, Heard::Seats);
+                        }
+                        Ok(None) => self.state = State::Down { failures: 0, next: Instant::now() },
+                        Err(_) => {
+                            self.redis.counted(1);
+                            match timeout(ROUND_TRIP_MAX, connection.ping::<redis::Value>()).await {
+                                Ok(Ok(_)) => *since = Instant::now(),
+                                _ => self.state = State::Down { failures: 0, next: Instant::now() },
+                            }
+                        }
+                    }
+                }
+                State::Down { failures, next } => {
+                    sleep_until(*next).await;
+                    match subscribe(&self.redis).await {
+                        Ok(connection) => {
+                            self.state = State::heard_now(connection);
+                            return Heard::Gap;
+                        }
+                        Err(error) => {
+                            tracing::debug!(%error, "no connection to hear other instances on");
+                            let pause = PAUSE_MIN.saturating_mul(2u32.saturating_pow(*failures)).min(PAUSE_MAX);
+                            (*failures, *next) = (failures.saturating_add(1), Instant::now() + jittered(pause));
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Returns when everything published from now on will be heard.
+async fn subscribe(redis: &Redis) -> Result<PubSub, Failure> {
+    redis.counted(1);
+    let mut connection = redis.subscriber().await?;
+    match timeout(ROUND_TRIP_MAX, connection.subscribe(CHANNEL)).await {
+        Ok(Ok(())) => Ok(connection),
+        Ok(Err(error)) => Err(Failure::Unreachable(error)),
+        Err(_) => Err(Failure::Silent),
+    }
+}
+
+fn encode(changes: &[SeatChange]) -> Vec<u8> {
+    let mut bytes = vec![FORM];
+    for SeatChange { key, version, state } in changes {
+        bytes.extend_from_slice(key.date.0.as_bytes());
+        bytes.extend_from_slice(&key.number.to_be_bytes());
+        bytes.extend_from_slice(&version.to_be_bytes());
+        match state {
+            SeatState::Available => bytes.push(AVAILABLE),
+            SeatState::Held { reservation, until } => {
+                bytes.push(HELD);
+                bytes.extend_from_slice(reservation.0.as_bytes());
+                bytes.extend_from_slice(&until.timestamp_micros().to_be_bytes());
+            }
+            SeatState::Sold { reservation } => {
+                bytes.push(SOLD);
+                bytes.extend_from_slice(reservation.0.as_bytes());
+            }
+        }
+    }
+    bytes
+}
+
+/// `None` for another form, and for what makes no sense.
+fn decode(bytes: &[u8]) -> Option<Vec<SeatChange>> {
+    let (&FORM, mut rest) = bytes.split_first()? else { return None };
+    let mut changes = Vec::new();
+    while !rest.is_empty() {
+        let key = SeatKey { date: DateId(uuid(&mut rest)?), number: u32::from_be_bytes(take(&mut rest)?) };
+        let version = i64::from_be_bytes(take(&mut rest)?);
+        let state = match take::<1>(&mut rest)? {
+            [AVAILABLE] => SeatState::Available,
+            [HELD] => {
+                let reservation = ReservationId(uuid(&mut rest)?);
+                SeatState::Held { reservation, until: DateTime::from_timestamp_micros(i64::from_be_bytes(take(&mut rest)?))? }
+            }
+            [SOLD] => SeatState::Sold { reservation: ReservationId(uuid(&mut rest)?) },
+            _ => return None,
+        };
+        changes.push(SeatChange { key, version, state });
+    }
+    Some(changes)
+}
+
+fn uuid(bytes: &mut &[u8]) -> Option<Uuid> {
+    take(bytes).map(Uuid::from_bytes)
+}
+
+fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
+    let (taken, rest) = bytes.split_first_chunk()?;
+    *bytes = rest;
+    Some(*taken)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chrono::TimeDelta;
+
+    /// Two changes as they were sent when the form was made: it must stay readable.
+    const SENT: &str = "01\
+        000102030405060708090a0b0c0d0e0f0000002a0000000000000007\
+        01101112131415161718191a1b1c1d1e1f00000000000f4241\
+        000102030405060708090a0b0c0d0e0f0000002bffffffffffffffff00";
+
+    fn bytes(hex: &str) -> Vec<u8> {
+        (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
+    }
+
+    fn changes() -> Vec<SeatChange> {
+        let date = DateId(Uuid::from_u128(0x0001_0203_0405_0607_0809_0a0b_0c0d_0e0f));
+        let reservation = ReservationId(Uuid::from_u128(0x1011_1213_1415_1617_1819_1a1b_1c1d_1e1f));
+        let until = DateTime::UNIX_EPOCH + TimeDelta::microseconds(1_000_001);
+        let change = |number, version, state| SeatChange { key: SeatKey { date, number }, version, state };
+        vec![change(42, 7, SeatState::Held { reservation, until }), change(43, -1, SeatState::Available)]
+    }
+
+    #[test]
+    fn a_message_of_this_form_stays_readable_and_is_written_as_ever() {
+        assert_eq!(decode(&bytes(SENT)), Some(changes()));
+        assert_eq!(encode(&changes()), bytes(SENT));
+        let sold = vec![SeatChange { state: SeatState::Sold { reservation: ReservationId(Uuid::from_u128(9)) }, ..changes()[0] }];
+        assert_eq!(decode(&encode(&sold)), Some(sold));
+        assert_eq!(decode(&encode(&[])), Some(Vec::new()));
+    }
+
+    #[test]
+    fn another_form_and_what_makes_no_sense_are_none() {
+        let sent = bytes(SENT);
+        let mut newer = sent.clone();
+        newer[0] = FORM + 1;
+        assert_eq!(decode(&newer), None);
+        assert_eq!(decode(&[]), None);
+        let first = 1 + 16 + 4 + 8 + 1 + 16 + 8;
+        for end in 2..sent.len() {
+            // Cut between two records it is a message too.
+            assert_eq!(decode(&sent[..end]).is_some(), end == first, "cut at {end}");
+        }
+        let mut state = sent;
+        state[1 + 16 + 4 + 8] = 9;
+        assert_eq!(decode(&state), None);
+    }
+}

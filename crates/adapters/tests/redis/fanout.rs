@@ -1,0 +1,143 @@
+//! What instances tell each other: heard by all, split where it is long, and a gap after whatever was missed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use boxoffice_adapters::redis::{Redis, RedisFanout};
+use boxoffice_domain::{SeatChange, SeatKey, SeatState};
+use boxoffice_ports::contract::build::fresh;
+use boxoffice_ports::{Fanout, Heard, Listener, Traffic};
+use boxoffice_services::Redis as Server;
+use tokio::time::{sleep, timeout};
+
+/// Longer than anything here needs.
+const LONG: Duration = Duration::from_secs(60);
+
+fn fanout(urls: &[String], traffic: &Arc<Traffic>) -> RedisFanout {
+    RedisFanout::new(Redis::open(urls, traffic.clone()).expect("an address"))
+}
+
+fn changes(count: u32) -> Vec<SeatChange> {
+    let date = fresh();
+    let change = |number| SeatChange { key: SeatKey { date, number }, version: 3, state: SeatState::Sold { reservation: fresh() } };
+    (1..=count).map(change).collect()
+}
+
+async fn heard(listener: &mut Box<dyn Listener>) -> Heard {
+    timeout(LONG, listener.heard()).await.expect("something is heard")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everybody_hears_what_is_told_in_its_order_and_in_parts() {
+    let node = Server::start().expect("Redis starts");
+    let traffic = Arc::<Traffic>::default();
+    let (one, other) = (fanout(&[node.url()], &traffic), fanout(&[node.url()], &Arc::default()));
+    let mut listeners = [one.listen().await.expect("a listener"), other.listen().await.expect("a listener")];
+    let before = traffic.counts().redis_commands;
+    let (long, short) = (changes(2_500), changes(1));
+    one.tell(long.clone()).await.expect("told");
+    one.tell(Vec::new()).await.expect("nothing to tell");
+    one.tell(short.clone()).await.expect("told");
+    assert_eq!(traffic.counts().redis_commands - before, 4, "three parts and one");
+    for listener in &mut listeners {
+        let mut parts = Vec::new();
+        for _ in 0..4 {
+            match heard(listener).await {
+                Heard::Seats(seats) => parts.push(seats),
+                Heard::Gap => panic!("nothing was missed"),
+            }
+        }
+        assert_eq!(parts.iter().map(Vec::len).collect::<Vec<_>>(), [1_000, 1_000, 500, 1]);
+        assert_eq!(parts.concat(), [long.clone(), short.clone()].concat());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_of_another_form_is_a_gap() {
+    let node = Server::start().expect("Redis starts");
+    let fanout = fanout(&[node.url()], &Arc::default());
+    let mut listener = fanout.listen().await.expect("a listener");
+    assert_eq!(node.command(&["PUBLISH", "boxoffice:seats", "\u{7f}who knows"]).expect("an answer"), ":1");
+    assert_eq!(heard(&mut listener).await, Heard::Gap);
+    let told = changes(1);
+    fanout.tell(told.clone()).await.expect("told");
+    assert_eq!(heard(&mut listener).await, Heard::Seats(told), "it goes on");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_that_was_cut_off_says_gap_and_hears_again() {
+    let mut node = Server::start().expect("Redis starts");
+    let traffic = Arc::<Traffic>::default();
+    let fanout = fanout(&[node.url()], &traffic);
+    let mut listener = fanout.listen().await.expect("a listener");
+    for how in ["cut", "killed", "hung"] {
+        let before = traffic.counts().redis_commands;
+        match how {
+            "cut" => assert_eq!(node.command(&["CLIENT", "KILL", "TYPE", "pubsub"]).expect("an answer"), ":1"),
+            "killed" => {
+                node.kill().expect("killed");
+                assert!(timeout(Duration::from_millis(200), listener.heard()).await.is_err(), "nothing to hear");
+                assert!(fanout.tell(changes(1)).await.is_err());
+                node.restart().expect("Redis starts");
+            }
+            _ => node.pause().expect("paused"),
+        }
+        let hearing = tokio::spawn(async move {
+            let gap = heard(&mut listener).await;
+            (listener, gap)
+        });
+        if how == "hung" {
+            // A ping that is not answered, and then another connection: the gap comes once the node is back.
+            timeout(LONG, async {
+                while traffic.counts().redis_commands < before + 2 {
+                    sleep(Duration::from_millis(20)).await;
+                }
+            })
+            .await
+            .expect("it is noticed");
+            node.resume().expect("resumed");
+        }
+        let gap;
+        (listener, gap) = hearing.await.expect("no panic");
+        assert_eq!(gap, Heard::Gap, "{how}");
+        let told = changes(1);
+        timeout(LONG, async {
+            while fanout.tell(told.clone()).await.is_err() {
+                sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await
+        .expect("it can be told again");
+        assert_eq!(heard(&mut listener).await, Heard::Seats(told), "{how}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_stops_hearing_misses_nothing() {
+    let node = Server::start().expect("Redis starts");
+    let fanout = fanout(&[node.url()], &Arc::default());
+    let mut listener = fanout.listen().await.expect("a listener");
+    for _ in 0..200 {
+        let told = changes(1);
+        assert!(timeout(Duration::ZERO, listener.heard()).await.is_err());
+        fanout.tell(told.clone()).await.expect("told");
+        assert_eq!(heard(&mut listener).await, Heard::Seats(told));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_cluster_every_node_carries_it() {
+    let urls = crate::topologies::cluster::urls().await;
+    let fanouts: Vec<_> = (0..3).map(|_| fanout(&urls, &Arc::default())).collect();
+    let mut listeners = Vec::new();
+    for fanout in &fanouts {
+        listeners.push(fanout.listen().await.expect("a listener"));
+    }
+    for fanout in &fanouts {
+        let told = changes(2);
+        fanout.tell(told.clone()).await.expect("told");
+        for listener in &mut listeners {
+            assert_eq!(heard(listener).await, Heard::Seats(told.clone()));
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! A mirror in memory that counts, and that stops on its way when it is told to.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use boxoffice_adapters::memory::MemoryStore;
+use boxoffice_domain::{Admission, ConcertId, QueueEntryId};
+use boxoffice_ports::{ActivePlace, OwnAdmission, RoomMark, RoomMirror, StoreError};
+use tokio::sync::Notify;
+
+/// Where a save waits.
+#[derive(Default)]
+pub(super) struct Gate {
+    pub(super) arrived: Notify,
+    pub(super) go: Notify,
+}
+
+pub(super) struct WatchedMirror {
+    inner: Arc<MemoryStore>,
+    /// For the next save of a turn that begins: whether to stop after it is done or before.
+    gate: Mutex<Option<(Arc<Gate>, bool)>>,
+    pub(super) loads: AtomicUsize,
+}
+
+impl WatchedMirror {
+    pub(super) fn new(inner: Arc<MemoryStore>) -> Arc<Self> {
+        Arc::new(Self { inner, gate: Mutex::default(), loads: AtomicUsize::new(0) })
+    }
+
+    pub(super) fn stop(&self, after_save: bool) -> Arc<Gate> {
+        let gate = Arc::new(Gate::default());
+        *self.gate.lock().expect("a gate") = Some((Arc::clone(&gate), after_save));
+        gate
+    }
+}
+
+#[async_trait]
+impl RoomMirror for WatchedMirror {
+    async fn save(&self, concert: ConcertId, mark: RoomMark, began: Vec<ActivePlace>, ended: Vec<QueueEntryId>) -> Result<(), StoreError> {
+        let gate = if began.is_empty() { None } else { self.gate.lock().expect("a gate").take() };
+        let wait = async |at_the_end: bool| {
+            if let Some((gate, after)) = &gate
+                && *after == at_the_end
+            {
+                gate.arrived.notify_one();
+                gate.go.notified().await;
+            }
+        };
+        wait(false).await;
+        self.inner.save(concert, mark, began, ended).await?;
+        wait(true).await;
+        Ok(())
+    }
+
+    async fn load(&self, concert: ConcertId) -> Result<Option<(RoomMark, Vec<ActivePlace>)>, StoreError> {
+        self.loads.fetch_add(1, Ordering::SeqCst);
+        self.inner.load(concert).await
+    }
+
+    async fn admission(&self, concert: ConcertId) -> Result<Option<OwnAdmission>, StoreError> {
+        self.inner.admission(concert).await
+    }
+
+    async fn set_admission(&self, concert: ConcertId, was: Admission, to: Admission) -> Result<Option<OwnAdmission>, StoreError> {
+        self.inner.set_admission(concert, was, to).await
+    }
+}
