@@ -69,6 +69,10 @@ impl Quorum {
         if urls.is_empty() || urls.len() > NODES_MAX {
             return Err(Failure::Address(format!("redis.redlock_nodes needs 1 to {NODES_MAX} nodes")));
         }
+        // A node that is named twice would have two votes.
+        if let Some(at) = (1..urls.len()).find(|at| urls[..*at].contains(&urls[*at])) {
+            return Err(Failure::Address(format!("redis.redlock_nodes[{at}] is named twice")));
+        }
         let node = |at: usize| move |_| Failure::Address(format!("redis.redlock_nodes[{at}] is not the address of a Redis node"));
         let open = |(at, url): (usize, &String)| Client::open(url.as_str()).map_err(node(at));
         let clients = urls.iter().enumerate().map(open).collect::<Result<Vec<_>, _>>()?;
@@ -207,7 +211,8 @@ mod tests {
                 assert!(quorum.nodes.managers.lock().unwrap().len() <= MANAGERS_MAX);
             }
         }
-        for wrong in [vec![], vec!["redis://h".to_owned(); NODES_MAX + 1], vec!["http://u:secret@h".to_owned()]] {
+        let many = (0..=NODES_MAX).map(|at| format!("redis://h:{}", at + 1)).collect();
+        for wrong in [vec![], many, vec!["redis://secret@h".to_owned(); 2], vec!["http://u:secret@h".to_owned()]] {
             let refused = Quorum::start(&wrong, Duration::from_secs(2), &Arc::default()).map(drop);
             assert!(refused.is_err_and(|error| !error.to_string().contains("secret")));
         }

@@ -221,3 +221,47 @@ async fn hear(shared: &Shared, redis: &Redis, mut sink: PubSubSink, mut stream: 
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use boxoffice_services::Redis as Server;
+
+    /// Longer than anything here needs.
+    const LONG: Duration = Duration::from_secs(30);
+
+    async fn told(subscription: &mut Subscription) {
+        timeout(LONG, subscription.told()).await.expect("it is told");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn waiters_are_told_of_releases_and_of_every_gap_and_idle_channels_go() {
+        let server = Server::start().unwrap();
+        let releases = Releases::start(Redis::open(&[server.url()], Arc::default()).unwrap());
+        let (mut one, mut same, mut other) = (releases.subscription("a"), releases.subscription("a"), releases.subscription("b"));
+        for subscription in [&mut one, &mut same, &mut other] {
+            subscription.confirmed(Instant::now() + LONG).await;
+            assert_eq!(*subscription.told.borrow(), 1, "confirmed by Redis, once");
+            subscription.mark();
+        }
+        assert_eq!(server.command(&["PUBLISH", "a", ""]).unwrap(), ":1", "one connection hears it for all");
+        told(&mut one).await;
+        told(&mut same).await;
+        assert!(!other.told.has_changed().unwrap(), "another channel's message is not its own");
+
+        server.command(&["CLIENT", "KILL", "TYPE", "pubsub"]).unwrap();
+        for subscription in [&mut one, &mut same, &mut other] {
+            told(subscription).await;
+        }
+
+        drop((one, other));
+        let deadline = Instant::now() + LONG;
+        while server.command(&["PUBSUB", "CHANNELS"]).unwrap() != "*1" {
+            assert!(Instant::now() < deadline, "the channel that nobody waits on stays");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        same.mark();
+        assert_eq!(server.command(&["PUBLISH", "a", ""]).unwrap(), ":1", "the other one is kept");
+        told(&mut same).await;
+    }
+}
