@@ -29,4 +29,5 @@ async fn make_lock() -> Arc<dyn Lock> {
 
 boxoffice_ports::ledger_contract!(make_fixture);
 boxoffice_ports::room_contract!(make_fixture);
+boxoffice_ports::mirror_contract!(make_fixture);
 boxoffice_ports::lock_contract!(make_lock);

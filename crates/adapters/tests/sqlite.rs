@@ -11,6 +11,7 @@ mod ledger {
 
 mod room {
     boxoffice_ports::room_contract!(super::support::fixture);
+    boxoffice_ports::mirror_contract!(super::support::fixture);
 }
 
 #[path = "sqlite/constraints.rs"]

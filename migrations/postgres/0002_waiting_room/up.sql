@@ -234,7 +234,8 @@ BEGIN
         SELECT array_agg(e.id ORDER BY j.nth) INTO live
         FROM unnest(joining) WITH ORDINALITY AS j (user_id, nth)
         LEFT JOIN LATERAL (SELECT q.id FROM queue_entries q
-                           WHERE q.concert_id = of_concert AND q.user_id = j.user_id AND q.status IN ('waiting', 'active') OFFSET 0) e ON true;
+                           WHERE q.concert_id = of_concert AND q.user_id = j.user_id AND q.status IN ('waiting', 'active')
+                             AND (q.status = 'waiting' OR q.active_until > at_instant) OFFSET 0) e ON true;
         RETURN QUERY SELECT * FROM queue_look(of_concert, at_instant, live, rate_window_s);
     ELSE
         RETURN QUERY SELECT NULL::uuid, NULL::uuid, NULL::bigint, NULL::text, NULL::timestamptz, NULL::bigint,

@@ -4,5 +4,6 @@
 
 mod contract;
 mod guards;
+mod order;
 mod support;
-
+mod trouble;

@@ -5,6 +5,7 @@
 pub mod batches;
 pub mod booking;
 pub mod catalog;
+pub mod changes;
 pub mod contention;
 pub mod expiry;
 pub mod lists;
@@ -69,6 +70,12 @@ macro_rules! ledger_contract {
             payment_release_and_leaving_at_once_have_one_winner
             refunds_at_once_are_one
             sweeps_at_once_tell_of_an_expiry_once
+        });
+        $crate::contract_cases!($make; changes {
+            changed_seats_are_told_since_a_mark
+            changed_seats_are_those_of_the_dates_asked_for
+            imported_seats_are_changed_seats
+            reader_of_changes_misses_no_commit
         });
         $crate::contract_cases!($make; lists {
             entries_are_paged

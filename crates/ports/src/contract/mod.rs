@@ -1,16 +1,18 @@
 //! The suites every adapter must pass, whatever its technology.
 //!
 //! An adapter's test names a function that makes a fresh [`Fixture`] (or lock) and gets one test for each case:
-//! `boxoffice_ports::ledger_contract!(make_fixture);`, `room_contract!(make_fixture);`, `lock_contract!(make_lock);`.
+//! `boxoffice_ports::ledger_contract!(make_fixture);`, `room_contract!(make_fixture);`,
+//! `mirror_contract!(make_fixture);`, `lock_contract!(make_lock);`.
 //! Every ledger case ends with a clean audit. [`build`] and [`shop`] are for other tests too.
 
 pub mod build;
 pub mod ledger;
 pub mod lock;
+pub mod mirror;
 pub mod room;
 pub mod shop;
 
-pub use ledger::{batches, booking, catalog, contention, expiry, lists, replies};
+pub use ledger::{batches, booking, catalog, changes, contention, expiry, lists, replies};
 
 use std::any::Any;
 use std::sync::Arc;
