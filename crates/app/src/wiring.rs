@@ -24,7 +24,7 @@ use crate::http::{self, App, Bound};
 use crate::season::{self, SeasonError};
 use actix_web::dev::ServerHandle;
 use actix_web::web::Data;
-use boxoffice_engine::{Background, Stats};
+use boxoffice_engine::{Background, SeatView, Stats};
 use boxoffice_ports::{Executor, Source, Stores, Traffic, WaitingRoom};
 use engine::Engine;
 use std::io;
@@ -75,6 +75,8 @@ pub struct Running {
     /// The store's own ports, not watched by the engine.
     pub stores: Stores,
     pub room: Arc<dyn WaitingRoom>,
+    /// The seat maps as this instance shows them.
+    pub seats: Arc<SeatView>,
     pub stats: Arc<Stats>,
     /// What this server's adapters sent.
     pub traffic: Arc<Traffic>,
@@ -117,8 +119,8 @@ pub async fn start(settings: Settings, clock: Arc<SystemClock>) -> Result<Runnin
     announce(&settings, address);
     let handle = server.handle();
     let server = tokio::spawn(server);
-    let Engine { stores, room, stats, .. } = engine;
-    Ok(Running { address, settings, clock, stores, room, stats, traffic, executors, background, handle, server, _open: open })
+    let Engine { stores, room, seats, stats, .. } = engine;
+    Ok(Running { address, settings, clock, stores, room, seats, stats, traffic, executors, background, handle, server, _open: open })
 }
 
 async fn bind(parts: http::Parts) -> Result<Bound, StartError> {
@@ -206,109 +208,4 @@ pub(crate) async fn parts_in_memory() -> http::Parts {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::{Layers, load};
-    use std::io::{Read as _, Write as _};
-    use std::net::TcpStream;
-
-    fn settings(set: &[&str]) -> Settings {
-        let set = ["http.listen=127.0.0.1:0", "http.workers=1"].iter().chain(set).map(|key| (*key).to_owned()).collect();
-        load(&Layers { set, ..Layers::default() }).unwrap()
-    }
-
-    async fn started(set: &[&str]) -> Result<Running, StartError> {
-        start(settings(set), Arc::new(SystemClock::default())).await
-    }
-
-    /// The status line of an answer.
-    async fn get(address: SocketAddr, path: &'static str) -> io::Result<String> {
-        let call = move || {
-            let mut stream = TcpStream::connect(address)?;
-            write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer)?;
-            Ok(answer.lines().next().unwrap_or_default().to_owned())
-        };
-        tokio::task::spawn_blocking(call).await.map_err(io::Error::other)?
-    }
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn server_answers_until_it_is_stopped() {
-        let running = started(&["store.backend=memory", "demo.season=true"]).await.unwrap();
-        let address = running.address;
-        assert_eq!(get(address, "/health/live").await.unwrap(), "HTTP/1.1 200 OK");
-        assert_eq!(get(address, "/api/v1/concerts").await.unwrap(), "HTTP/1.1 200 OK");
-        assert_eq!(running.stores.queries.catalog().await.unwrap().len(), 3);
-        running.stop().await;
-        assert!(get(address, "/health/live").await.is_err());
-    }
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn every_strategy_starts_on_the_memory_store() {
-        for strategy in ["combining", "pessimistic", "optimistic", "memory"] {
-            let [seat, wallet, payment] = ["seat", "wallet", "payment"].map(|class| format!("strategy.{class}={strategy}"));
-            let running = started(&["store.backend=memory", "strategy.lanes=2", &seat, &wallet, &payment]).await.unwrap();
-            assert_eq!(get(running.address, "/health/ready").await.unwrap(), "HTTP/1.1 200 OK", "{strategy}");
-            running.stop().await;
-        }
-    }
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn address_in_use_is_named() {
-        let running = started(&["store.backend=memory"]).await.unwrap();
-        let listen = format!("http.listen={}", running.address);
-        let refusal = started(&["store.backend=memory", &listen]).await.err().map(|error| error.to_string()).unwrap_or_default();
-        assert!(refusal.contains("http.listen") && refusal.contains(&running.address.to_string()), "{refusal}");
-        running.stop().await;
-    }
-
-    #[test]
-    fn what_is_not_shared_by_instances_is_warned_of() {
-        let postgres = ["store.backend=postgres", "store.postgres_url=postgres://db/shop"];
-        let warned = |set: &[&str]| warnings(&settings(&[&postgres, set].concat()));
-        assert_eq!(warned(&[]), [""; 0]);
-        let warning = warned(&["queue.backend=memory", "strategy.wallet=memory"]);
-        assert!(matches!(&warning[..], [queue, strategy] if queue.contains("queue.backend") && strategy.contains("strategy.wallet")));
-        assert_eq!(warnings(&settings(&["queue.backend=memory", "strategy.wallet=memory"])), [""; 0], "one instance has them");
-        let nodes = |last: &str| {
-            warned(&["strategy.seat=redlock", &format!("redis.redlock_nodes=[\"redis://a\",\"redis://b\",\"redis://c\"{last}]")])
-        };
-        assert_eq!((nodes("").len(), nodes(",\"redis://d\"").len()), (0, 1));
-    }
-
-    #[tokio::test]
-    async fn commands_beside_a_server_need_a_store_that_lasts() {
-        let memory = settings(&["store.backend=memory"]);
-        assert!(matches!(open_stores(&memory).await, Err(StartError::NothingKept)));
-        assert!(matches!(migrate(&memory).await, Err(StartError::NothingKept)));
-    }
-
-    #[cfg(not(feature = "sqlite"))]
-    #[tokio::test]
-    async fn sqlite_is_refused_by_a_build_without_it() {
-        let refusal = started(&[]).await.err().map(|error| error.to_string()).unwrap_or_default();
-        assert!(refusal.contains("feature `sqlite`"), "{refusal}");
-    }
-
-    #[cfg(feature = "sqlite")]
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn sqlite_file_serves_one_server_at_a_time_and_outlives_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = format!("store.sqlite_path={}", folder.path().join("shop.db").display());
-        assert!(matches!(open_existing_stores(&settings(&[&path])).await, Err(StartError::NoStore(_))));
-
-        let first = started(&[&path]).await.unwrap();
-        let season = first.stores.queries.catalog().await.unwrap();
-        assert_eq!(season.len(), 3);
-        assert!(started(&[&path]).await.is_err(), "a second server on the same file");
-        let beside = open_existing_stores(&settings(&[&path])).await.unwrap();
-        assert_eq!(beside.queries.catalog().await.unwrap(), season);
-        drop(beside);
-        first.stop().await;
-
-        let second = started(&[&path]).await.unwrap();
-        assert_eq!(second.stores.queries.catalog().await.unwrap(), season, "the season is loaded once");
-        second.stop().await;
-    }
-}
+mod tests;

@@ -26,7 +26,7 @@ pub(super) struct Engine<'a> {
     policy: Arc<Policy>,
     pub(super) stats: Arc<Stats>,
     traffic: Arc<Traffic>,
-    seats: Arc<SeatView>,
+    pub(super) seats: Arc<SeatView>,
     siblings: Arc<Siblings>,
     shows: Arc<Shows>,
     teller: Arc<RoomTeller>,
