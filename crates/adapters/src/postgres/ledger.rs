@@ -38,6 +38,8 @@
 mod connections;
 mod known;
 mod load;
+#[cfg(test)]
+mod plans;
 mod write;
 
 use super::PostgresStore;

@@ -7,8 +7,11 @@ use boxoffice_ports::contract::build::{fresh, policy};
 use boxoffice_ports::{Clock, Committed, Guard, Ledger, LedgerError, Traffic};
 use boxoffice_services::Postgres;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio_postgres::{Client, NoTls};
 
+/// How long a test waits for what has to come.
+const WAIT_MAX: Duration = Duration::from_secs(30);
 const TEMPLATE: &str = "migrated";
 
 /// A migrated database and a clock for whoever opens it.
@@ -56,6 +59,26 @@ impl Place {
     pub(crate) async fn texts(&self, sql: &str) -> Vec<String> {
         let rows = self.outside().await.query(sql, &[]).await.expect(sql);
         rows.iter().map(|row| row.get::<_, Option<String>>(0).unwrap_or_default()).collect()
+    }
+
+    /// Waits until so many sessions of this database wait for a lock.
+    pub(crate) async fn until_blocked(&self, count: usize) {
+        let waiting = format!(
+            "SELECT 'blocked' FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+             WHERE NOT l.granted AND a.datname = current_database() HAVING count(*) >= {count}"
+        );
+        self.until("a session waits for a lock", &waiting).await;
+    }
+
+    /// Waits until `sql` has a row.
+    pub(crate) async fn until(&self, what: &str, sql: &str) {
+        let outside = self.outside().await;
+        let found = async {
+            while outside.query(sql, &[]).await.expect(sql).is_empty() {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::time::timeout(WAIT_MAX, found).await.unwrap_or_else(|_| panic!("never: {what}"));
     }
 
     /// A date of so many seats at 100 each, open for booking.
