@@ -2,8 +2,12 @@
 
 #![cfg(feature = "postgres")]
 
+mod audit;
+mod constraints;
 mod contract;
 mod guards;
 mod order;
+mod rest;
+mod room;
 mod support;
 mod trouble;
