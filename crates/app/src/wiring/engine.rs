@@ -41,7 +41,7 @@ impl<'a> Engine<'a> {
         let (stores, room) = (open.stores.clone(), open.room.clone());
         let seats = SeatView::new(stores.queries.clone(), clock.clone());
         let teller = RoomTeller::new(room.clone(), stores.queries.clone());
-        let siblings = Siblings::start(open.redis.fanout());
+        let siblings = Siblings::start(open.redis.fanout(settings));
         let ledger = Watched::start(stores.ledger.clone(), seats.clone(), siblings.clone(), teller.clone());
         let shows = Shows::new(stores.queries.clone());
         let (ids, policy, stats) = (Arc::new(SystemIds), Arc::new(settings.policy()), Arc::default());

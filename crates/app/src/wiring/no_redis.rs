@@ -22,7 +22,7 @@ impl RedisParts {
         }
     }
 
-    pub(super) fn fanout(&self) -> Option<Arc<dyn Fanout>> {
+    pub(super) fn fanout(&self, _: &Settings) -> Option<Arc<dyn Fanout>> {
         None
     }
 

@@ -2,9 +2,9 @@
 //! but for the nodes of `redlock`.
 
 use super::StartError;
-use crate::config::{SecretUrl, Settings, StrategyName};
+use crate::config::{SecretUrl, Settings, StoreBackend, StrategyName};
 use crate::http::{Health, Probe};
-use boxoffice_adapters::redis::{Failure, PubSubLock, Redis, RedisWaitingRoom, Redlock, SimpleLock, SpinLock};
+use boxoffice_adapters::redis::{Failure, PubSubLock, Redis, RedisFanout, RedisWaitingRoom, Redlock, SimpleLock, SpinLock};
 use boxoffice_ports::{Clock, Fanout, Lock, RoomMirror, Traffic, WaitingRoom};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
@@ -30,9 +30,10 @@ impl RedisParts {
         Ok(Self { shared, nodes: nodes.map_err(failed("redis.redlock_nodes"))?, traffic: traffic.clone() })
     }
 
-    /// `None` without Redis.
-    pub(super) fn fanout(&self) -> Option<Arc<dyn Fanout>> {
-        None
+    /// `None` without Redis, and on a store that no other instance can be on.
+    pub(super) fn fanout(&self, settings: &Settings) -> Option<Arc<dyn Fanout>> {
+        let redis = self.shared.clone().filter(|_| settings.store.backend == StoreBackend::Postgres);
+        redis.map(|redis| Arc::new(RedisFanout::new(redis)) as Arc<dyn Fanout>)
     }
 
     pub(super) fn waiting_room(

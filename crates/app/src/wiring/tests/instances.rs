@@ -56,9 +56,8 @@ async fn shown(running: &Running, date: DateId, status: SeatStatus) -> Duration 
 }
 
 /// Holds and releases a seat on one of two instances, and says how long the other one took to show each.
-async fn latencies(set: &[&str]) -> Vec<Duration> {
-    let database = database();
-    let (one, other) = (instance(&database, set).await, instance(&database, set).await);
+async fn latencies(database: &str, set: &[&str]) -> Vec<Duration> {
+    let (one, other) = (instance(database, set).await, instance(database, set).await);
     let date = opened(&one).await;
     shown(&other, date, SeatStatus::Available).await;
     let (user, mut latencies) = (UserId(SystemIds.fresh()), Vec::new());
@@ -77,8 +76,23 @@ async fn latencies(set: &[&str]) -> Vec<Duration> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn commits_of_another_instance_show_by_reading_again() {
-    let latencies = latencies(&[]).await;
+    let latencies = latencies(&database(), &[]).await;
     println!("without fan-out: median {:?}, longest {:?}", latencies[latencies.len() / 2], latencies[latencies.len() - 1]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commits_of_another_instance_show_at_once_when_it_tells_them() {
+    let mut redis = Redis::start().unwrap();
+    let urls = format!("redis.urls=[\"{}\"]", redis.url());
+    let database = database();
+    let set = [urls.as_str()];
+    let told = latencies(&database, &set).await;
+    println!("with fan-out: median {:?}, longest {:?}", told[told.len() / 2], told[told.len() - 1]);
+    // Read again every five seconds, twenty commits would have taken a hundred.
+    assert!(told[told.len() / 2] < Duration::from_secs(2), "nobody was told: {told:?}");
+    // Nothing of it needs Redis.
+    redis.kill().unwrap();
+    latencies(&database, &set).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
