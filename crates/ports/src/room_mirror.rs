@@ -6,7 +6,7 @@ use crate::StoreError;
 /// How far a room had come. Each only ever grows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RoomMark {
-    /// The last place that was given out.
+    /// The last place that was given out, or may have been: none up to here is given out again.
     pub last_place: u64,
     /// Every entry up to here was promoted, or had left before its turn came.
     pub promoted_to: u64,

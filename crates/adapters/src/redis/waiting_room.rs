@@ -46,6 +46,10 @@
 //! by, so that they still find their place; those who were let in meanwhile are as safe as ever against one more loss
 //! while their turn runs, but could then wait again with an old token once it has ended.
 //!
+//! A node that took over or started again *without the latest changes* has the epoch but not the last places. Each call
+//! says which place its instance has seen given out, and each token says one: a room that knows less goes on behind it,
+//! and gives those places back by their tokens.
+//!
 //! A payment that ended a turn is in the mirror after the next tick; a loss in between gives the turn back until its
 //! end. Leaving waits for the mirror.
 //!
@@ -64,6 +68,7 @@ mod tick;
 mod wire;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -115,6 +120,8 @@ struct Known {
     /// The epoch and up to where places were reserved last.
     reserving: tokio::sync::Mutex<(Vec<u8>, u64)>,
     paced: Mutex<Paced>,
+    /// The highest place known to have been given out.
+    seen: AtomicU64,
 }
 
 impl Known {
@@ -158,7 +165,8 @@ impl RedisWaitingRoom {
     /// One call of a script.
     async fn run(&self, concert: ConcertId, script: &Script, arguments: Arguments) -> Result<Value, RoomError> {
         let offset = self.clock.offset().num_microseconds().unwrap_or(i64::MAX);
-        let arguments = arguments.after(offset, self.turn.num_microseconds().unwrap_or(i64::MAX));
+        let seen = self.rooms().get(&concert).map_or(0, |known| known.seen.load(Ordering::Relaxed));
+        let arguments = arguments.complete(offset, self.turn.num_microseconds().unwrap_or(i64::MAX), seen);
         let turn = timeout(CALL_WAIT_MAX, self.calls.acquire()).await;
         let _turn = turn.map_err(|_| RoomError::Unavailable("too many calls wait for Redis".into()))?;
         self.redis.run(script, &script::keys(concert), &arguments).await.map_err(|failure| RoomError::Unavailable(failure.into()))
@@ -190,6 +198,11 @@ impl RedisWaitingRoom {
             Said::Done(answer) => Described::parse(answer).map(Some).ok_or_else(senseless),
             _ => Err(senseless()),
         }
+    }
+
+    /// A place that was given out, by an answer or by a genuine token.
+    fn see(&self, concert: ConcertId, place: u64) {
+        self.known(concert).seen.fetch_max(place, Ordering::Relaxed);
     }
 
     /// Reserves places beyond `last`, unless somebody here has just done it.
@@ -245,6 +258,7 @@ impl WaitingRoom for RedisWaitingRoom {
             match self.ask(concert, &JOIN, arguments).await? {
                 Said::Done(answer) => {
                     let Described { place, flag: new, .. } = Described::parse(answer).ok_or_else(senseless)?;
+                    self.see(concert, place.arrival);
                     return Ok(Entered { place, new });
                 }
                 Said::Draining => return Err(RoomError::Closed),
@@ -268,6 +282,7 @@ impl WaitingRoom for RedisWaitingRoom {
     }
 
     async fn restore(&self, concert: ConcertId, claim: PlaceClaim) -> Result<Option<Place>, RoomError> {
+        self.see(concert, claim.place);
         let until = claim.active_until.map_or(-1, |until| until.timestamp_micros());
         let arguments = Arguments::default().bytes(claim.entry.0.as_bytes().as_slice()).bytes(claim.user.0.as_bytes().as_slice());
         let arguments = arguments.number(claim.place).number(until);

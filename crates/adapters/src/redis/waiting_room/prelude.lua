@@ -1,7 +1,8 @@
 -- What every script of the waiting room begins with: the keys, the time, the room, and how an entry is written.
 --
 -- KEYS are always the ten of one concert, under one hash tag. ARGV begins with the clock's offset and a turn's length,
--- both in microseconds, and for how many seconds a room is kept that nobody touches.
+-- both in microseconds, and for how many seconds a room is kept that nobody touches; it ends with the highest place
+-- that the caller knows was given out, and for how long the order of the lost is waited for, microseconds.
 -- Answers begin with 0, or with what stands in the way: 1 there is no room, 2 draining, 3 places must be reserved
 -- first, 4 another epoch.
 
@@ -27,6 +28,13 @@ local sold_out = found[9] == '1'
 local last, reserved, head, top = tonumber(found[10]), tonumber(found[11]), tonumber(found[12]), tonumber(found[13])
 -- Places up to here may have been lost with an earlier epoch, and paced promotions are counted since this one began.
 local lost_to, paced = tonumber(found[14]), tonumber(found[15])
+
+-- A node that took over, or started again, without the latest changes: places it does not know of were given out.
+if epoch and tonumber(ARGV[#ARGV - 1]) > last then
+    last = tonumber(ARGV[#ARGV - 1])
+    lost_to = last
+    call('HSET', ROOM, 'last', last, 'lost_to', last, 'frozen_until', now + ARGV[#ARGV])
+end
 
 local function text(number) return string.format('%.0f', number) end
 

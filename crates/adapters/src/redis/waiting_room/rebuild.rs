@@ -26,9 +26,6 @@ const BUILD_MAX_MS: u32 = 2_000;
 /// How often, and after what pause, others ask whether it is there. Then their callers are told that it is unavailable.
 const WAITS_MAX: u32 = 25;
 const WAIT: Duration = Duration::from_millis(20);
-/// For how long the order of a lost queue is waited for: that long nobody counts as having been passed by, so that a
-/// telephone that wakes up late still finds its place.
-const RETURN_GRACE_US: i64 = 30 * 60 * 1_000_000;
 /// The longest pause after a loss that a rate makes: promotion must go on within five seconds. A rate over a longer
 /// time goes on from what the mirror and this instance know of it.
 const RATE_PAUSE_MAX_US: i64 = 3_000_000;
@@ -105,7 +102,7 @@ impl RedisWaitingRoom {
         let RoomMark { last_place, promoted_to, served, expired, left } = mark;
         let arguments = Arguments::default().bytes(epoch).number(wire::put_sale(terms.sale_starts_at));
         let arguments = wire::put_admission(arguments, version, admission).number(last_place).number(promoted_to);
-        let arguments = arguments.number(served).number(expired).number(left).number(RETURN_GRACE_US).number(RATE_PAUSE_MAX_US);
+        let arguments = arguments.number(served).number(expired).number(left).number(RATE_PAUSE_MAX_US);
         let arguments = arguments.bytes(turn_bytes).bytes(gone).bytes(paced);
         match Said::parse(self.run(concert, &INSTALL, arguments).await?).ok_or_else(senseless)? {
             Said::Done(_) => {

@@ -15,6 +15,10 @@ use super::wire::Answer;
 /// A room that nobody touches goes away after this time: longer than any entry is kept that has ended.
 pub(super) const ROOM_KEPT_S: u64 = 7 * 24 * 3_600;
 
+/// For how long the order of a lost queue is waited for: that long nobody counts as having been passed by, so that a
+/// telephone that wakes up late still finds its place.
+const RETURN_GRACE_US: i64 = 30 * 60 * 1_000_000;
+
 macro_rules! scripts {
     ($($name:ident = $file:literal),* $(,)?) => {$(
         pub(super) static $name: LazyLock<Script> =
@@ -65,10 +69,10 @@ impl Arguments {
         self.number(i64::from(flag))
     }
 
-    /// What every script begins with, and then these.
-    pub(super) fn after(self, offset_us: i64, turn_us: i64) -> Vec<Vec<u8>> {
+    /// These, between what every script begins and ends with.
+    pub(super) fn complete(self, offset_us: i64, turn_us: i64, seen: u64) -> Vec<Vec<u8>> {
         let mut all = Self::default().number(offset_us).number(turn_us).number(ROOM_KEPT_S).0;
-        all.extend(self.0);
+        all.extend(self.number(seen).number(RETURN_GRACE_US).0);
         all
     }
 }

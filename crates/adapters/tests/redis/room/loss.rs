@@ -7,6 +7,7 @@ use boxoffice_domain::PerInterval;
 use chrono::TimeDelta;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::model::PinnedClock;
 use super::*;
 
 /// Longer than anything here needs.
@@ -60,6 +61,24 @@ async fn a_lost_room_comes_back_from_the_mirror_and_by_tokens() {
     // Somebody whose place was passed meanwhile is not told that it has ended.
     let late = pair.restore(claim(&places[4])).await.expect("left while waiting: the place can be had again");
     assert_eq!((late.status, late.ahead), (QueueStatus::Waiting, Some(0)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_waits_is_not_passed_by_when_the_lost_are_no_longer_waited_for() {
+    let (node, pair) = pair(at_most(1)).await;
+    let places = pair.join_many(6).await;
+    pair.tick(PLENTY).await;
+    pair.rooms[0].leave(pair.concert, places[0].entry).await.expect("left");
+    node.flush().expect("flushed");
+    pair.restore(claim(&places[5])).await.expect("a place");
+    assert_eq!(pair.tick(PLENTY).await.promoted, 1, "the only one who is there");
+    pair.restore(claim(&places[2])).await.expect("a place");
+    pair.clock.advance(TimeDelta::minutes(31));
+    pair.tick(Stock { obtainable: 0, linked: true }).await;
+    node.flush().expect("flushed");
+    assert_eq!(pair.restore(claim(&places[5])).await.map(|place| place.status), Some(QueueStatus::Waiting), "behind those who wait");
+    assert_eq!(pair.restore(claim(&places[2])).await.expect("it was still waiting").status, QueueStatus::Waiting);
+    assert_eq!(pair.restore(claim(&places[1])).await, None, "passed by");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -160,6 +179,37 @@ async fn what_was_not_lost_is_not_given_back() {
     assert_eq!(pair.restore(claim(&known)).await, Some(known));
 }
 
+/// As after a fail-over to a replica that was behind: the epoch is there, the latest joins are not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_without_the_latest_changes_gives_no_place_twice_and_gives_back() {
+    let (mut node, pair) = pair(at_most(1)).await;
+    let kept = pair.join_many(3).await;
+    pair.tick(PLENTY).await;
+    assert_eq!(node.command(&["SAVE"]).expect("an answer"), "+OK");
+    let lost = pair.join_many(3).await;
+    node.kill().expect("killed");
+    node.restart().expect("Redis starts");
+    timeout(LONG, async {
+        for room in &pair.rooms {
+            while room.counts(pair.concert).await.is_err() {
+                sleep(Duration::from_millis(20)).await;
+            }
+        }
+    })
+    .await
+    .expect("it comes back");
+    assert_eq!(pair.status(kept[0].entry).await, Some(QueueStatus::Active), "what was saved is there");
+    // An instance that has seen nothing learns it from a token, one that gave the places out knows it.
+    let back = pair.restore(claim(&lost[1])).await.expect("a place");
+    assert_eq!((back.status, back.arrival, back.ahead), (QueueStatus::Waiting, 5, Some(2)));
+    let newcomer = pair.join(user()).await;
+    assert_eq!(newcomer.arrival, 7);
+    for place in [&lost[0], &lost[2]] {
+        assert_eq!(pair.restore(claim(place)).await.expect("a place").arrival, place.arrival);
+    }
+    assert_eq!(pair.place(newcomer.entry).await.expect("a place").ahead, Some(5));
+}
+
 /// A mirror that is older than the room, as after it was put back from a copy.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_running_turn_that_the_mirror_does_not_know_goes_on_if_there_is_room() {
@@ -208,6 +258,10 @@ async fn a_step_interrupted(after_save: bool) {
     let late = stepping.await.expect("no panic").expect("a tick");
     assert_eq!(late.promoted, 0, "another epoch");
     assert_eq!(pair.counts().await.active, 2);
+    for place in &places[..2] {
+        let back = pair.restore(claim(place)).await.expect("what the late one said of another epoch does not count");
+        assert!(!back.status.is_ended());
+    }
     // All that the mirror has heard by now, and one more loss.
     node.flush().expect("flushed");
     for _ in 0..3 {
@@ -244,6 +298,12 @@ async fn an_instance_that_died_on_the_way_is_relieved() {
         async move { pair.rooms[0].tick(pair.concert, PLENTY).await }
     });
     timeout(LONG, gate.arrived.notified()).await.expect("it saves");
+    let (asked, saves) = (Instant::now(), pair.mirror.saves.load(Ordering::SeqCst));
+    let other = pair.rooms[1].tick(pair.concert, PLENTY).await.expect("a tick");
+    // The right runs out after two seconds, which a busy machine may take for this.
+    if asked.elapsed() < Duration::from_secs(1) {
+        assert_eq!((other.promoted, pair.mirror.saves.load(Ordering::SeqCst)), (0, saves), "one instance at a time tells the mirror");
+    }
     stepping.abort();
     let relieved = async {
         while pair.rooms[1].tick(pair.concert, PLENTY).await.expect("a tick").promoted == 0 {
@@ -253,6 +313,32 @@ async fn an_instance_that_died_on_the_way_is_relieved() {
     timeout(LONG, relieved).await.expect("the other one goes on");
     assert_eq!(pair.counts().await.active, 2);
     assert_eq!(pair.status(places[1].entry).await, Some(QueueStatus::Active));
+}
+
+/// The only one who knows of the promotion is gone, and so is the turn that the mirror knew.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rate_holds_over_a_loss_that_nobody_remembers() {
+    let node = Server::start().expect("Redis starts");
+    let clock = PinnedClock::new();
+    let store = MemoryStore::new(clock.clone());
+    let admission = Admission { per_interval: Some(PerInterval { count: 1, seconds: 3 }), ..admission() };
+    let plan = boxoffice_ports::contract::build::demo_plan(clock.now());
+    let concert = store.stores().catalog.import(vec![plan], admission).await.expect("an import")[0].id;
+    let terms = RoomTerms { concert, sale_starts_at: None, admission };
+    let urls = [node.url()];
+    let first = instance(&urls, store.clone(), clock.clone());
+    first.open(terms).await.expect("a room");
+    let ann = first.join(concert, user(), fresh()).await.expect("a place").place;
+    let ben = first.join(concert, user(), fresh()).await.expect("a place").place;
+    assert_eq!(first.tick(concert, PLENTY).await.expect("a tick").promoted, 1);
+    first.leave(concert, ann.entry).await.expect("left");
+    node.flush().expect("flushed");
+    let second = instance(&urls, store.clone(), clock.clone());
+    second.open(terms).await.expect("a room");
+    second.restore(concert, claim(&ben)).await.expect("an answer").expect("a place");
+    assert_eq!(second.tick(concert, PLENTY).await.expect("a tick").promoted, 0, "within three seconds of the first");
+    clock.advance(TimeDelta::seconds(4));
+    assert_eq!(second.tick(concert, PLENTY).await.expect("a tick").promoted, 1, "it goes on within five seconds");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -21,11 +21,12 @@ pub(super) struct WatchedMirror {
     /// For the next save of a turn that begins: whether to stop after it is done or before.
     gate: Mutex<Option<(Arc<Gate>, bool)>>,
     pub(super) loads: AtomicUsize,
+    pub(super) saves: AtomicUsize,
 }
 
 impl WatchedMirror {
     pub(super) fn new(inner: Arc<MemoryStore>) -> Arc<Self> {
-        Arc::new(Self { inner, gate: Mutex::default(), loads: AtomicUsize::new(0) })
+        Arc::new(Self { inner, gate: Mutex::default(), loads: AtomicUsize::new(0), saves: AtomicUsize::new(0) })
     }
 
     pub(super) fn stop(&self, after_save: bool) -> Arc<Gate> {
@@ -38,6 +39,7 @@ impl WatchedMirror {
 #[async_trait]
 impl RoomMirror for WatchedMirror {
     async fn save(&self, concert: ConcertId, mark: RoomMark, began: Vec<ActivePlace>, ended: Vec<QueueEntryId>) -> Result<(), StoreError> {
+        self.saves.fetch_add(1, Ordering::SeqCst);
         let gate = if began.is_empty() { None } else { self.gate.lock().expect("a gate").take() };
         let wait = async |at_the_end: bool| {
             if let Some((gate, after)) = &gate

@@ -19,7 +19,17 @@ const DAYS: u64 = 12;
 const STEPS: u32 = 150;
 
 /// A clock whose offset brings the node to where it was put.
-struct PinnedClock(Mutex<Timestamp>);
+pub(super) struct PinnedClock(Mutex<Timestamp>);
+
+impl PinnedClock {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self(Mutex::new(DateTime::UNIX_EPOCH + TimeDelta::days(20_000))))
+    }
+
+    pub(super) fn advance(&self, by: TimeDelta) {
+        *self.0.lock().expect("a clock") += by;
+    }
+}
 
 impl Clock for PinnedClock {
     fn now(&self) -> Timestamp {
@@ -58,8 +68,8 @@ fn seen(mut place: Place) -> Place {
 
 async fn one_day(seed: u64) {
     let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-    let start = DateTime::UNIX_EPOCH + TimeDelta::days(20_000);
-    let clock = Arc::new(PinnedClock(Mutex::new(start)));
+    let clock = PinnedClock::new();
+    let start = clock.now();
     let store = MemoryStore::new(Arc::new(SystemClock::default()));
     let rate = |dice: &mut Dice| match dice.roll(3) {
         0 => None,
@@ -125,7 +135,7 @@ async fn one_day(seed: u64) {
             }
             long => {
                 let steps = if long == 17 { 1 + dice.roll(30) as i64 } else { 1 + dice.roll(3) as i64 };
-                *clock.0.lock().expect("a clock") += TimeDelta::seconds(STEP_S * steps);
+                clock.advance(TimeDelta::seconds(STEP_S * steps));
             }
         }
         let now = clock.now();
