@@ -22,6 +22,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::private::BytesMut;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Client, Statement as Prepared};
@@ -70,10 +71,10 @@ impl Session {
         R: FromSqlRow<S::Columns, Pg>,
     {
         let (statement, values) = self.bind::<S>(binds)?;
-        let stream = self.client.query_raw(statement, values).await?;
+        let stream = cause(self.client.query_raw(statement, values).await).await?;
         let mut stream = std::pin::pin!(stream);
         let mut rows = Vec::new();
-        while let Some(row) = stream.try_next().await? {
+        while let Some(row) = cause(stream.try_next().await).await? {
             rows.push(R::build_from_row(&Answer(row)).map_err(|error| Failure::Data(error.to_string()))?);
         }
         Ok(rows)
@@ -82,7 +83,7 @@ impl Session {
     /// How many rows a statement changed.
     pub(super) async fn run<S: Statement>(&self, binds: impl Binds) -> Result<usize, Failure> {
         let (statement, values) = self.bind::<S>(binds)?;
-        let changed = self.client.execute_raw(statement, values).await?;
+        let changed = cause(self.client.execute_raw(statement, values).await).await?;
         Ok(usize::try_from(changed).unwrap_or(usize::MAX))
     }
 
@@ -129,6 +130,15 @@ impl Session {
         let bound = Bound::<S, _>::new(binds);
         bound.collect_binds(&mut collector, &mut BuiltIn, &Pg).map_err(|error| Failure::Data(error.to_string()))?;
         Ok((statement, collector.binds.into_iter().map(Value).collect()))
+    }
+}
+
+/// An answer, unless it only says that an earlier statement of the flight has failed. That one's own answer says why; it
+/// came before, but may be looked at later. So this one is waited for in vain, until the flight is over.
+async fn cause<T>(answer: Result<T, tokio_postgres::Error>) -> Result<T, Failure> {
+    match answer {
+        Err(error) if error.code() == Some(&SqlState::IN_FAILED_SQL_TRANSACTION) => std::future::pending().await,
+        answer => Ok(answer?),
     }
 }
 
