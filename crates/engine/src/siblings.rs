@@ -2,7 +2,8 @@
 //!
 //! Telling never delays a commit: it goes through a bounded queue to a task. What does not fit, or cannot be handed
 //! over, is not told; then the others find out by reading again, and for as long as the last attempt failed this
-//! instance reads more often as well, since it may not hear either.
+//! instance reads more often as well, since it may not hear either. Whoever has nothing to tell sends an empty message
+//! every [`HEARTBEAT`], to notice.
 //!
 //! *Bounds.* [`COMMITS_MAX`] commits wait to be told of; one message carries [`SEATS_MAX`] seats.
 
@@ -13,11 +14,14 @@ use std::time::Duration;
 use boxoffice_domain::SeatChange;
 use boxoffice_ports::{Fanout, Listener, Source};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 /// Commits that wait to be told of, at most. Beyond it they are not told.
 const COMMITS_MAX: usize = 1_024;
 /// Seats in one message, at most.
 const SEATS_MAX: usize = 2_048;
+/// After how long without a commit an empty message is sent.
+const HEARTBEAT: Duration = Duration::from_millis(500);
 /// How often the store is read again for what others changed: when they tell it, only for what was not heard.
 const EVERY_TOLD: Duration = Duration::from_secs(5);
 const EVERY_UNTOLD: Duration = Duration::from_millis(500);
@@ -67,9 +71,11 @@ impl Siblings {
 
 async fn tell_all(fanout: Arc<dyn Fanout>, mut waiting: mpsc::Receiver<Vec<SeatChange>>, reached: Arc<AtomicBool>) {
     let mut commits = Vec::new();
-    while waiting.recv_many(&mut commits, COMMITS_MAX).await > 0 {
+    // `Err`: nobody has committed anything.
+    while timeout(HEARTBEAT, waiting.recv_many(&mut commits, COMMITS_MAX)).await != Ok(0) {
         let changes: Vec<_> = commits.drain(..).flatten().collect();
-        for some in changes.chunks(SEATS_MAX) {
+        let heartbeat = changes.is_empty().then_some(&changes[..]);
+        for some in changes.chunks(SEATS_MAX).chain(heartbeat) {
             let told = fanout.tell(some.to_vec()).await;
             let before = reached.swap(told.is_ok(), Ordering::Relaxed);
             match told {
@@ -145,6 +151,18 @@ mod tests {
         }
         let told: usize = fanout.told.lock().unwrap().iter().sum();
         assert!(told <= 2 * COMMITS_MAX, "what does not fit is not told: {told}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_has_nothing_to_tell_notices_too() {
+        let fanout = gated(100);
+        let siblings = Siblings::start(Some(fanout.clone()));
+        fanout.fails.store(true, Ordering::SeqCst);
+        tokio::time::sleep(2 * HEARTBEAT).await;
+        assert_eq!(siblings.read_again_after(), EVERY_UNTOLD);
+        fanout.fails.store(false, Ordering::SeqCst);
+        tokio::time::sleep(2 * HEARTBEAT).await;
+        assert_eq!(siblings.read_again_after(), EVERY_TOLD);
     }
 
     #[tokio::test]

@@ -16,7 +16,8 @@ pub enum Heard {
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait Fanout: Send + Sync {
-    /// Returns when the message was handed over. Those who told it may hear it as well.
+    /// Returns when the message was handed over. Those who told it may hear it as well. A message of no changes is
+    /// handed over like any other, so it shows whether others would be.
     async fn tell(&self, changes: Vec<SeatChange>) -> Result<(), Source>;
     /// Hears what is told from now on.
     async fn listen(&self) -> Result<Box<dyn Listener>, Source>;

@@ -55,7 +55,9 @@ impl RedisFanout {
 #[async_trait]
 impl Fanout for RedisFanout {
     async fn tell(&self, changes: Vec<SeatChange>) -> Result<(), Source> {
-        for batch in changes.chunks(CHANGES_PER_MESSAGE_MAX) {
+        // Nothing is told as well: whoever does so asks whether anything would be.
+        let nothing = changes.is_empty().then_some(&changes[..]);
+        for batch in changes.chunks(CHANGES_PER_MESSAGE_MAX).chain(nothing) {
             let mut publish = redis::cmd("PUBLISH");
             publish.arg(CHANNEL).arg(encode(batch));
             self.redis.query::<redis::Value>(&publish).await?;
