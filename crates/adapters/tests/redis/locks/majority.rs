@@ -150,10 +150,9 @@ async fn three_of_five_that_hang_refuse_in_time_and_come_back() {
 async fn instances_that_see_different_nodes_exclude_each_other() {
     // Each is shown three of the five and nobody in the place of the others: any two majorities meet.
     let nodes = REDLOCK.own();
-    let nobody = "redis://127.0.0.1:1".to_owned();
     let seen = |from: usize| -> Vec<String> {
         let own = |at: usize| (from..from + 3).contains(&at);
-        (0..5).map(|at| if own(at) { nodes[at].url() } else { nobody.clone() }).collect()
+        (0..5).map(|at| if own(at) { nodes[at].url() } else { format!("redis://127.0.0.1:{}", at + 1) }).collect()
     };
     let [left, right] = [0, 2].map(|from| Redlock::start(&seen(from), LEASE_LONG, Arc::default()).expect("addresses"));
     let one = key();
