@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use boxoffice_domain::PerInterval;
+use boxoffice_ports::{ActivePlace, RoomMark};
 use chrono::TimeDelta;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -209,6 +210,29 @@ async fn a_node_without_the_latest_changes_gives_no_place_twice_and_gives_back()
     assert_eq!(pair.place(newcomer.entry).await.expect("a place").ahead, Some(5));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn turns_that_are_over_take_no_slot_from_those_that_run() {
+    let (node, pair) = pair(at_most(1)).await;
+    let now = pair.clock.now();
+    let turn = |place, ends_in_s| ActivePlace {
+        entry: fresh(),
+        user: user(),
+        place,
+        promoted_at: now - TimeDelta::seconds(700 - i64::try_from(place).unwrap_or(0)),
+        active_until: now + TimeDelta::seconds(ends_in_s),
+    };
+    let (over, running) = (turn(1, -1), turn(2, 300));
+    let mark = RoomMark { last_place: 1_000, promoted_to: 2, ..RoomMark::default() };
+    pair.store.save(pair.concert, mark, vec![over, running], Vec::new()).await.expect("saved");
+    node.flush().expect("flushed");
+    assert_eq!(pair.status(running.entry).await, Some(QueueStatus::Active));
+    assert_eq!(pair.status(over.entry).await, Some(QueueStatus::Expired));
+    assert_eq!(pair.counts().await.expired, 1);
+    pair.tick(PLENTY).await;
+    let (_, kept) = pair.store.load(pair.concert).await.expect("a store").expect("a mark");
+    assert_eq!(kept.iter().map(|turn| turn.entry).collect::<Vec<_>>(), [running.entry], "the mirror forgets the other");
+}
+
 /// A mirror that is older than the room, as after it was put back from a copy.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_running_turn_that_the_mirror_does_not_know_goes_on_if_there_is_room() {
@@ -221,7 +245,7 @@ async fn a_running_turn_that_the_mirror_does_not_know_goes_on_if_there_is_room()
     }
     node.flush().expect("flushed");
     let older = MemoryStore::new(pair.clock.clone());
-    let mark = boxoffice_ports::RoomMark { last_place: 1_000, ..Default::default() };
+    let mark = RoomMark { last_place: 1_000, ..RoomMark::default() };
     older.save(pair.concert, mark, Vec::new(), Vec::new()).await.expect("saved");
     let room = instance(&[node.url()], older.clone(), pair.clock.clone());
     room.open(RoomTerms { admission: at_most(1), ..pair.terms }).await.expect("a room");
@@ -338,6 +362,44 @@ async fn a_rate_holds_over_a_loss_that_nobody_remembers() {
     assert_eq!(second.tick(concert, PLENTY).await.expect("a tick").promoted, 0, "within three seconds of the first");
     clock.advance(TimeDelta::seconds(4));
     assert_eq!(second.tick(concert, PLENTY).await.expect("a tick").promoted, 1, "it goes on within five seconds");
+}
+
+/// What it has read of the mirror is old by then.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_builder_that_is_too_late_builds_nothing() {
+    for is_lost_again in [false, true] {
+        let (node, pair) = pair(admission()).await;
+        pair.join_many(3).await;
+        node.flush().expect("flushed");
+        let gate = pair.mirror.stop_load();
+        let building = tokio::spawn({
+            let pair = Arc::clone(&pair);
+            async move { pair.rooms[0].open(pair.terms).await }
+        });
+        timeout(LONG, gate.arrived.notified()).await.expect("it loads");
+        // As when its claim has run out.
+        let claim = format!("boxoffice:room:{{{}}}:building", pair.concert);
+        node.command(&["DEL", &claim]).expect("an answer");
+        let mut joins = JoinSet::new();
+        for _ in 0..1_500 {
+            let pair = Arc::clone(&pair);
+            joins.spawn(async move { pair.join_at(1, user()).await.place.arrival });
+        }
+        let highest = joins.join_all().await.into_iter().max().expect("somebody joined");
+        if is_lost_again {
+            node.flush().expect("flushed");
+        }
+        gate.go.notify_one();
+        let late = building.await.expect("no panic");
+        assert!(matches!(late, Err(RoomError::Unavailable(_))), "{late:?}");
+        // An instance that has seen none of these places.
+        let another = instance(&[node.url()], pair.store.clone(), pair.clock.clone());
+        another.open(pair.terms).await.expect("a room");
+        let next = another.join(pair.concert, user(), fresh()).await.expect("a place").place.arrival;
+        assert!(next > highest, "place {next} was given out before {highest}");
+        let waiting = if is_lost_again { 1 } else { 1_501 };
+        assert_eq!(pair.counts().await.waiting, waiting);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -20,13 +20,27 @@ pub(super) struct WatchedMirror {
     inner: Arc<MemoryStore>,
     /// For the next save of a turn that begins: whether to stop after it is done or before.
     gate: Mutex<Option<(Arc<Gate>, bool)>>,
+    /// For the next load: it waits when it has loaded.
+    load_gate: Mutex<Option<Arc<Gate>>>,
     pub(super) loads: AtomicUsize,
     pub(super) saves: AtomicUsize,
 }
 
 impl WatchedMirror {
     pub(super) fn new(inner: Arc<MemoryStore>) -> Arc<Self> {
-        Arc::new(Self { inner, gate: Mutex::default(), loads: AtomicUsize::new(0), saves: AtomicUsize::new(0) })
+        Arc::new(Self {
+            inner,
+            gate: Mutex::default(),
+            load_gate: Mutex::default(),
+            loads: AtomicUsize::new(0),
+            saves: AtomicUsize::new(0),
+        })
+    }
+
+    pub(super) fn stop_load(&self) -> Arc<Gate> {
+        let gate = Arc::new(Gate::default());
+        *self.load_gate.lock().expect("a gate") = Some(Arc::clone(&gate));
+        gate
     }
 
     pub(super) fn stop(&self, after_save: bool) -> Arc<Gate> {
@@ -57,7 +71,13 @@ impl RoomMirror for WatchedMirror {
 
     async fn load(&self, concert: ConcertId) -> Result<Option<(RoomMark, Vec<ActivePlace>)>, StoreError> {
         self.loads.fetch_add(1, Ordering::SeqCst);
-        self.inner.load(concert).await
+        let loaded = self.inner.load(concert).await;
+        let gate = self.load_gate.lock().expect("a gate").take();
+        if let Some(gate) = gate {
+            gate.arrived.notify_one();
+            gate.go.notified().await;
+        }
+        loaded
     }
 
     async fn admission(&self, concert: ConcertId) -> Result<Option<OwnAdmission>, StoreError> {
