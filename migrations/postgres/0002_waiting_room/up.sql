@@ -346,7 +346,6 @@ BEGIN
     SELECT DISTINCT ON (b.entry_id) of_concert, b.entry_id, b.user_id, b.place, b.promoted_at, b.active_until
     FROM unnest(began, began_users, began_places, began_promoted, began_until)
          WITH ORDINALITY AS b (entry_id, user_id, place, promoted_at, active_until, nth)
-    WHERE b.entry_id <> ALL (ended)
     ORDER BY b.entry_id, b.nth DESC
     ON CONFLICT (concert_id, entry_id) DO UPDATE SET active_until = excluded.active_until;
     DELETE FROM mirrored_places m WHERE m.concert_id = of_concert AND m.entry_id = ANY (ended);

@@ -4,12 +4,13 @@ mod model;
 
 use super::contract::ACTIVE_TTL_S;
 use super::support::Place;
-use boxoffice_domain::{Admission, AdmissionMode, ConcertId, PerInterval, QueueStatus, Stock, UserId};
+use boxoffice_domain::room::PROMOTIONS_PER_TICK_MAX;
+use boxoffice_domain::{Admission, AdmissionMode, ConcertId, PerInterval, QueueEntryId, QueueStatus, Stock, UserId};
 use boxoffice_ports::contract::build::{admission, demo_plan, fresh, user};
 use boxoffice_ports::{RoomTerms, Stores, Ticked, WaitingRoom};
 use boxoffice_services::Postgres;
 use chrono::TimeDelta;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -35,8 +36,23 @@ impl Twins {
         Self { place, stores, rooms, concert }
     }
 
-    async fn status(&self, room: usize, entry: boxoffice_domain::QueueEntryId) -> QueueStatus {
+    async fn status(&self, room: usize, entry: QueueEntryId) -> QueueStatus {
         self.rooms[room].place(self.concert, entry).await.expect("a room").expect("a place").status
+    }
+
+    /// Everybody who waits, asked at once, has as many before them as there are.
+    async fn check_ahead(&self, waiting: &BTreeMap<u64, QueueEntryId>) {
+        let mut tasks = JoinSet::new();
+        for (before, (arrival, entry)) in waiting.iter().enumerate() {
+            let (room, concert, arrival, entry) = (self.rooms[before % 2].clone(), self.concert, *arrival, *entry);
+            tasks.spawn(async move {
+                let place = room.place(concert, entry).await.expect("a room").expect("a place");
+                assert_eq!((place.entry, place.arrival, place.ahead), (entry, arrival, Some(before as u64)));
+            });
+        }
+        while let Some(asked) = tasks.join_next().await {
+            asked.expect("the same count");
+        }
     }
 
     /// Where the rows of its room stand on their pages: any write moves or marks them.
@@ -77,6 +93,39 @@ async fn a_thousand_joins_of_one_user_on_two_instances_are_one_place() {
     assert!(entered.iter().all(|entered| entered.place.arrival == 1));
     assert!(entered.iter().all(|one| one.place.entry == entered[0].place.entry));
     assert_eq!(twins.place.texts("SELECT last_place::text || ' ' || waiting::text FROM queue_rooms").await, ["1 1"]);
+}
+
+/// Who left is counted by blocks of places: every edge of a block, and what promotion leaves of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn places_are_counted_over_many_blocks_and_promoted_in_capped_steps() {
+    const USERS: u64 = 3_200;
+    let twins = Twins::open(Place::new(), Admission { max_active: 100_000, ..admission() }).await;
+    let mut tasks = JoinSet::new();
+    for at in 0..USERS {
+        let (room, concert) = (twins.rooms[(at % 2) as usize].clone(), twins.concert);
+        tasks.spawn(async move { room.join(concert, user(), fresh()).await.expect("a place").place });
+    }
+    let mut waiting: BTreeMap<u64, QueueEntryId> = tasks.join_all().await.into_iter().map(|place| (place.arrival, place.entry)).collect();
+    let goes = |place: &u64| *place == 1 || place % 7 == 0 || (1_015..1_030).contains(place) || (2_045..2_052).contains(place);
+    let mut leaving = JoinSet::new();
+    let left: Vec<_> = waiting.extract_if(.., |place, _| goes(place)).collect();
+    for (place, entry) in left {
+        let (room, concert) = (twins.rooms[(place % 2) as usize].clone(), twins.concert);
+        leaving.spawn(async move { room.leave(concert, entry).await.expect("left") });
+    }
+    leaving.join_all().await;
+    twins.check_ahead(&waiting).await;
+    for room in &twins.rooms {
+        let expected = waiting.len().min(PROMOTIONS_PER_TICK_MAX as usize);
+        assert_eq!(room.tick(twins.concert, PLENTY).await.expect("a tick").promoted, expected as u64);
+        for _ in 0..expected {
+            waiting.pop_first();
+        }
+        twins.check_ahead(&waiting).await;
+    }
+    assert!(waiting.is_empty());
+    let entered = twins.rooms[0].join(twins.concert, user(), fresh()).await.expect("a place");
+    assert_eq!((entered.place.arrival, entered.place.ahead), (USERS + 1, Some(0)));
 }
 
 /// Both instances promote, end and let in at the same time: counts, rows and places agree at the end.
