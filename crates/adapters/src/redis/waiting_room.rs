@@ -215,10 +215,8 @@ impl RedisWaitingRoom {
         let to = last + (last / 4).clamp(RESERVED_MIN, RESERVED_MAX);
         let mark = RoomMark { last_place: to, ..RoomMark::default() };
         self.mirror.save(concert, mark, Vec::new(), Vec::new()).await.map_err(unavailable)?;
-        // In another epoch the places were not reserved, and joining finds that out.
-        if let Said::Done(_) = self.ask(concert, &RESERVE, Arguments::default().bytes(epoch.as_slice()).number(to)).await? {
-            *reserved = (epoch, to);
-        }
+        self.ask(concert, &RESERVE, Arguments::default().number(to)).await?;
+        *reserved = (epoch, to);
         Ok(())
     }
 
