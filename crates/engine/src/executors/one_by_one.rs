@@ -5,7 +5,8 @@
 //! and are jittered, so that those who met do not meet again.
 //!
 //! *Bounds.* At most as many commands are at the ledger at once as there are permits, all others queue for one in the
-//! order they came. The deadline is looked at before each call and never during one: what has begun is decided. Who
+//! order they came. Who lost against another commit keeps the permit: so no more than those few ever race for a hot row,
+//! and nobody races for ever while newcomers win. The deadline is looked at before each call and never during one: what has begun is decided. Who
 //! never got to the ledger is [`ExecuteError::Overloaded`].
 //!
 //! *Failure.* Each call is a task of its own, so that a panic in it costs this command alone, and what the caller holds
@@ -54,25 +55,30 @@ impl OneByOne {
         let mut give_up = pin!(give_up);
         let (mut tries, mut pause) = (1, PAUSE);
         let mut last = None;
+        let mut kept = None;
         loop {
-            let permit = tokio::select! {
-                biased;
-                permit = timeout_at(deadline, self.permits.acquire()) => permit,
-                () = &mut give_up => return self.stored_or_busy(request).await,
-            };
-            let (Ok(Ok(permit)), true) = (permit, Instant::now() < deadline) else {
+            if kept.is_none() {
+                let permit = tokio::select! {
+                    biased;
+                    permit = timeout_at(deadline, self.permits.acquire()) => permit,
+                    () = &mut give_up => return self.stored_or_busy(request).await,
+                };
+                kept = permit.ok().and_then(Result::ok);
+            }
+            if kept.is_none() || Instant::now() >= deadline {
                 return self.without_answer(request, last).await;
-            };
-            let result = self.call(&requests).await;
-            drop(permit);
-            let error = match result? {
+            }
+            let error = match self.call(&requests).await? {
                 Ok(reply) => return Ok(reply),
                 Err(LedgerError::Refused(source)) => return Err(ExecuteError::Internal(source)),
                 Err(error) => error,
             };
             let pause_max = match error {
                 LedgerError::Conflict => CONFLICT_PAUSE_MAX,
-                _ => FAILURE_PAUSE_MAX,
+                _ => {
+                    kept = None;
+                    FAILURE_PAUSE_MAX
+                }
             };
             let counts = matches!(error, LedgerError::Retryable(_) | LedgerError::LockTimeout);
             let gives_up = counts && tries >= TRIES || Instant::now() + pause >= deadline;

@@ -44,7 +44,7 @@ impl Stage {
             .with(&format!("strategy.payment={payment}"))
             .with(&format!("queue.backend={}", self.queue))
             .with("admission.max_active=100000")
-            .with("strategy.wait_ms=30000");
+            .with("strategy.wait_ms=60000");
         let servers = if self.postgres { setup.on_postgres().await.start_many(2).await } else { setup.start_many(1).await };
         House { stage: self, servers }
     }
