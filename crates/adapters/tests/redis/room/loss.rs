@@ -254,6 +254,8 @@ async fn a_running_turn_that_the_mirror_does_not_know_goes_on_if_there_is_room()
     assert_eq!(older.load(pair.concert).await.expect("a store").expect("a mark").1.len(), 1, "the mirror knows");
     let back = room.restore(pair.concert, claim(&turns[0])).await.expect("an answer").expect("a place");
     assert_eq!((back.status, back.ahead, back.arrival), (QueueStatus::Waiting, Some(0), 1), "no room: it waits in front");
+    let over = PlaceClaim { active_until: Some(pair.clock.now() - TimeDelta::seconds(1)), ..claim(&places[2]) };
+    assert_eq!(room.restore(pair.concert, over).await.expect("an answer"), None, "a turn that is over has ended");
 }
 
 /// One step stopped on its way: before the mirror has it, or before it is confirmed.
