@@ -270,6 +270,40 @@ async fn everything_of_a_room_expires_when_nobody_touches_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_ended_entry_is_forgotten_after_a_day_and_whoever_came_back_is_not() {
+    let pair = Pair::open(&shared(), admission()).await;
+    let (ann, ben) = (pair.join(user()).await, pair.join(user()).await);
+    for place in [&ann, &ben] {
+        pair.rooms[0].leave(pair.concert, place.entry).await.expect("left");
+    }
+    let again = pair.join(ben.user).await;
+    let nothing = Stock { obtainable: 0, linked: true };
+    pair.tick(nothing).await;
+    assert_eq!(pair.status(ann.entry).await, Some(QueueStatus::Left));
+    pair.clock.advance(chrono::TimeDelta::seconds(boxoffice_domain::room::ENDED_KEPT_S + 1));
+    pair.tick(nothing).await;
+    assert_eq!((pair.place(ann.entry).await, pair.place(ben.entry).await), (None, None));
+    assert_eq!(pair.join(ben.user).await.entry, again.entry);
+    assert_eq!(pair.counts().await.left, 2, "and still counted");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn time_never_runs_backwards_for_a_room() {
+    let pair = Pair::open(&shared(), admission()).await;
+    let ann = pair.join(user()).await;
+    pair.tick(PLENTY).await;
+    let long = chrono::TimeDelta::seconds(i64::from(TURN_S) + 1);
+    pair.clock.advance(long);
+    pair.tick(Stock { obtainable: 0, linked: true }).await;
+    let ben = pair.join(user()).await;
+    pair.clock.advance(-long);
+    pair.tick(PLENTY).await;
+    assert_eq!(pair.status(ann.entry).await, Some(QueueStatus::Expired));
+    let until = pair.place(ben.entry).await.and_then(|place| place.active_until).expect("a turn");
+    assert!(until > pair.clock.now() + long, "by the room's time");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_hangs_or_ends_is_unavailable_and_comes_back_by_itself() {
     let mut node = Server::start().expect("Redis starts");
     let pair = Pair::open(&[node.url()], admission()).await;

@@ -313,6 +313,27 @@ async fn a_loss_before_the_confirmation_lets_nobody_in_twice() {
     a_step_interrupted(true).await;
 }
 
+/// The mirror hears of the end before it hears of the beginning.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_leaves_while_the_mirror_is_told_has_left_after_a_loss_too() {
+    let (node, pair) = pair(at_most(2)).await;
+    let places = pair.join_many(2).await;
+    let gate = pair.mirror.stop(false);
+    let stepping = tokio::spawn({
+        let pair = Arc::clone(&pair);
+        async move { pair.rooms[0].tick(pair.concert, PLENTY).await }
+    });
+    timeout(LONG, gate.arrived.notified()).await.expect("it saves");
+    pair.rooms[1].leave(pair.concert, places[0].entry).await.expect("left");
+    gate.go.notify_one();
+    assert_eq!(stepping.await.expect("no panic").expect("a tick").promoted, 1);
+    assert_eq!(pair.status(places[0].entry).await, Some(QueueStatus::Left));
+    pair.tick(PLENTY).await;
+    node.flush().expect("flushed");
+    assert_eq!(pair.restore(claim(&places[0])).await, None);
+    assert_eq!(pair.counts().await.active, 1);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_instance_that_died_on_the_way_is_relieved() {
     let (_node, pair) = pair(at_most(2)).await;
