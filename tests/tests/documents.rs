@@ -197,6 +197,18 @@ fn the_map_of_the_code_names_what_there_is() {
 }
 
 #[test]
+fn every_guard_that_mutants_take_away_is_there() {
+    let mutants = boxoffice_tests::mutants::all().unwrap();
+    assert!(mutants.len() > 20);
+    let mut names = BTreeSet::new();
+    for mutant in mutants {
+        let source = read(&mutant.file);
+        assert_ne!(mutant.apply(&source).unwrap(), source, "{}", mutant.name);
+        assert!(names.insert(mutant.name.clone()), "two are called {}", mutant.name);
+    }
+}
+
+#[test]
 fn a_document_that_is_out_of_step_is_found() {
     let tests = tests_of("crates/domain/src/decide/tests/holds.rs", "#[test]\nfn it_holds() {}\nfn helper() {}", &BTreeSet::new());
     assert_eq!(tests, ["domain::decide::holds::it_holds"]);
