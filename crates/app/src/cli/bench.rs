@@ -40,7 +40,7 @@ pub(super) struct Options {
     #[arg(long)]
     instances: Option<u32>,
     /// After this long a run begins nothing more, and its rates are of what was done
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 2)]
     seconds: u32,
     /// Writes the report as one HTML page
     #[arg(long, value_name = "FILE")]
@@ -192,7 +192,7 @@ mod tests {
         let plan = parse("boxoffice bench").unwrap().plan();
         assert!(plan.strategies.is_none() && plan.instances.is_none());
         assert_eq!((plan.workloads, plan.ways), (WORKLOADS.to_vec(), Via::ALL.to_vec()));
-        assert_eq!((plan.commands, plan.callers, plan.seconds), (3_000, 100, 3));
+        assert_eq!((plan.commands, plan.callers, plan.seconds), (3_000, 100, 2));
     }
 
     #[test]

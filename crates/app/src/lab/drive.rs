@@ -56,8 +56,8 @@ pub(super) struct Tally {
     pub(super) applied: Vec<Applied>,
     pub(super) refused: u32,
     pub(super) busy: u32,
-    /// Commands without an answer, by step.
-    pub(super) failed: Vec<Step>,
+    /// Commands without an answer: the place among the people, and the step.
+    pub(super) failed: Vec<(u32, Step)>,
     pub(super) first_failure: Option<String>,
     /// Of every answer, microseconds.
     latencies_us: Vec<u32>,
@@ -88,7 +88,7 @@ impl Tally {
                 self.busy += 1;
             }
             Answered::Failed(reason) => {
-                self.failed.push(step);
+                self.failed.push((person, step));
                 self.first_failure.get_or_insert(reason);
             }
         }
@@ -128,7 +128,7 @@ impl Latencies {
     }
 }
 
-/// Lets `callers` do `task`; gives them back with their connections open. Caller `c` belongs to instance `c % instances`.
+/// Lets `callers` do `task`; gives them back in their order, with their connections open. Caller `c` belongs to instance `c % instances`.
 pub(super) async fn drive(task: Arc<Task>, callers: Vec<Caller>, instances: u32, limits: Limits) -> (Tally, Vec<Caller>) {
     let lanes = instances.clamp(1, (callers.len() as u32).max(1));
     let taken: Arc<Vec<AtomicU32>> = Arc::new((0..lanes).map(|_| AtomicU32::new(0)).collect());
@@ -139,7 +139,7 @@ pub(super) async fn drive(task: Arc<Task>, callers: Vec<Caller>, instances: u32,
         running.spawn(async move {
             start.wait().await;
             let tally = jobs_of(&task, at as u32 % lanes, &taken, &mut caller, limits).await;
-            (tally, caller)
+            (at, tally, caller)
         });
     }
     let started = Instant::now();
@@ -147,9 +147,9 @@ pub(super) async fn drive(task: Arc<Task>, callers: Vec<Caller>, instances: u32,
     let (mut tally, mut callers) = (Tally::default(), Vec::new());
     while let Some(done) = running.join_next().await {
         match done {
-            Ok((one, caller)) => {
+            Ok((at, one, caller)) => {
                 tally.merge(one);
-                callers.push(caller);
+                callers.push((at, caller));
             }
             Err(error) => {
                 tally.first_failure.get_or_insert(format!("a caller failed: {error}"));
@@ -158,7 +158,9 @@ pub(super) async fn drive(task: Arc<Task>, callers: Vec<Caller>, instances: u32,
     }
     tally.took = started.elapsed();
     tally.complete = (0..lanes).all(|lane| job_at(lane, lanes, taken[lane as usize].load(Ordering::Relaxed)) >= task.jobs);
-    (tally, callers)
+    // Whoever came first stays at its instance when the same callers are driven again.
+    callers.sort_by_key(|(at, _)| *at);
+    (tally, callers.into_iter().map(|(_, caller)| caller).collect())
 }
 
 fn job_at(lane: u32, lanes: u32, nth: u32) -> u32 {

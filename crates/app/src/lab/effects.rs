@@ -5,7 +5,7 @@
 //! are compared as well, so that effects on somebody else, or on nobody's behalf, are found too. Whatever differs is a
 //! finding, in words; no finding means that the answers were true.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use boxoffice_domain::money::Money;
 use boxoffice_domain::{DateId, EntryKind, ReservationStatus, SeatState, UserId};
@@ -20,24 +20,18 @@ use super::workload::{PRICE, Seats, Step, Workload};
 /// Rows of one read.
 const PAGE: u32 = 2_000;
 /// Reads at once.
-const READS: usize = 8;
+const READS: usize = 16;
 /// The most findings of one kind that are told one by one.
 const TOLD_MAX: usize = 3;
 
 /// What somebody has.
 #[derive(Clone, Debug, Default)]
-struct Possessions {
+pub(super) struct Possessions {
     balance: Money,
     /// By id, with kind and amount.
     entries: Vec<(Uuid, EntryKind, Money)>,
     reservations: Vec<Uuid>,
     payments: Vec<Uuid>,
-}
-
-/// What everybody who takes part has, and what the whole store holds.
-pub(super) struct Snapshot {
-    people: Vec<Possessions>,
-    totals: AuditReport,
 }
 
 /// What a run did.
@@ -50,18 +44,20 @@ pub(super) struct Effects {
     pub(super) breaches: Vec<String>,
 }
 
-/// Reads it all. `max_seats_per_user` is for the audit.
-pub(super) async fn snapshot(stores: &Stores, people: &[Person], max_seats_per_user: u32) -> Result<Snapshot, StoreError> {
-    let reads = people.iter().map(|person| possessions(stores, person.user));
-    let people = stream::iter(reads).buffered(READS).try_collect().await?;
-    Ok(Snapshot { people, totals: stores.audit.audit(max_seats_per_user).await? })
+/// Reads what those have whose commands were applied, or had no answer. The rest were refused: had anything been done
+/// for them, the store's totals would show it.
+pub(super) async fn look(stores: &Stores, workload: &Workload, people: &[Person], tally: &Tally) -> Result<Vec<Possessions>, StoreError> {
+    let places: BTreeSet<u32> = tally.applied.iter().map(|one| one.person).chain(tally.failed.iter().map(|one| one.0)).collect();
+    let users: Vec<UserId> = places.iter().filter_map(|&at| people.get(at as usize)).map(|person| person.user).collect();
+    let reads = users.into_iter().map(|user| possessions(stores, workload, user));
+    stream::iter(reads).buffered(READS).try_collect().await
 }
 
-async fn possessions(stores: &Stores, user: UserId) -> Result<Possessions, StoreError> {
+async fn possessions(stores: &Stores, workload: &Workload, user: UserId) -> Result<Possessions, StoreError> {
     let queries = &stores.queries;
     let mut found = Possessions { balance: queries.wallet(user).await?.balance, ..Possessions::default() };
     let mut after = None;
-    loop {
+    while workload.moves_money() {
         let page = queries.entries(user, after, PAGE).await?;
         after = page.items.last().map(|entry| entry.seq);
         found.entries.extend(page.items.iter().map(|entry| (entry.id.0, entry.kind, entry.amount)));
@@ -70,7 +66,7 @@ async fn possessions(stores: &Stores, user: UserId) -> Result<Possessions, Store
         }
     }
     let mut after = None;
-    loop {
+    while workload.has_seats() {
         let page = queries.reservations(user, after, PAGE).await?;
         after = page.items.last().map(|reservation| reservation.id);
         let alive = page.items.iter().filter(|one| matches!(one.status, ReservationStatus::Held | ReservationStatus::Confirmed));
@@ -80,7 +76,7 @@ async fn possessions(stores: &Stores, user: UserId) -> Result<Possessions, Store
         }
     }
     let mut after = None;
-    loop {
+    while workload.has_seats() {
         let page = queries.payments(user, after, PAGE).await?;
         after = page.items.last().map(|row| row.payment.id);
         found.payments.extend(page.items.iter().map(|row| row.payment.id.0));
@@ -97,30 +93,31 @@ pub(super) async fn taken_seats(stores: &Stores, date: DateId) -> Result<u32, St
     Ok(seats.iter().filter(|row| row.seat.state != SeatState::Available).count() as u32)
 }
 
-/// Compares. `taken` are the seats of the run's date that somebody has, where it has one.
-pub(super) fn compare(workload: &Workload, before: &Snapshot, after: &Snapshot, taken: Option<u32>, tally: &Tally) -> Effects {
+/// Compares. `taken` are the seats of the run's date that somebody has, where it has one. `totals` are the store's, before
+/// and after.
+pub(super) fn compare(workload: &Workload, found: &[Possessions], taken: Option<u32>, totals: [&AuditReport; 2], tally: &Tally) -> Effects {
+    let [before, after] = totals;
     let mut effects = Effects {
-        breaches: after.totals.breaches.iter().map(|breach| format!("{} broken: {}", breach.invariant, breach.detail)).collect(),
+        breaches: after.breaches.iter().map(|breach| format!("{} broken: {}", breach.invariant, breach.detail)).collect(),
         ..Effects::default()
     };
     let mut made: HashMap<Kind, HashSet<Uuid>> = HashMap::new();
-    for (before, after) in before.people.iter().zip(&after.people) {
-        let known: HashSet<Uuid> = before.entries.iter().map(|entry| entry.0).chain(before.reservations.iter().copied()).collect();
-        let known: HashSet<Uuid> = known.into_iter().chain(before.payments.iter().copied()).collect();
-        let entries: Vec<_> = after.entries.iter().filter(|entry| !known.contains(&entry.0)).collect();
-        let moved: Money = entries.iter().map(|entry| entry.2).sum();
-        if after.balance - before.balance != moved {
-            effects.findings.push(format!("a balance moved by {}, its new entries by {moved}", after.balance - before.balance));
+    for one in found {
+        let sum: Money = one.entries.iter().map(|entry| entry.2).sum();
+        if workload.moves_money() && one.balance != sum {
+            effects.findings.push(format!("a balance is {}, the sum of its entries {sum}", one.balance));
         }
-        for (id, kind, amount) in entries {
+        // The first entry of whoever was funded is no effect of the run; entries come newest first.
+        let funded = usize::from(workload.needs_funds());
+        for (id, kind, amount) in one.entries.iter().rev().skip(funded) {
             let kind = Kind::of_entry(*kind);
             if !workload.steps.iter().any(|step| kind.amount(*step) == Some(*amount)) {
                 effects.findings.push(format!("an entry of {amount} that nobody asked for"));
             }
             made.entry(kind).or_default().insert(*id);
         }
-        made.entry(Kind::Reservation).or_default().extend(after.reservations.iter().filter(|id| !known.contains(id)));
-        made.entry(Kind::Payment).or_default().extend(after.payments.iter().filter(|id| !known.contains(id)));
+        made.entry(Kind::Reservation).or_default().extend(&one.reservations);
+        made.entry(Kind::Payment).or_default().extend(&one.payments);
     }
     let count = |kind: Kind| made.get(&kind).map_or(0, HashSet::len) as u32;
     effects.applied = [Kind::Charge, Kind::Use, Kind::Reservation, Kind::Payment].map(count).iter().sum();
@@ -135,7 +132,7 @@ pub(super) fn compare(workload: &Workload, before: &Snapshot, after: &Snapshot, 
     }
     let entries = count(Kind::Charge) + count(Kind::Use) + count(Kind::PaymentEntry) + count(Kind::Foreign);
     for (name, made) in [("entries", entries), ("reservations", count(Kind::Reservation)), ("payments", count(Kind::Payment))] {
-        let grown = total(&after.totals, name).saturating_sub(total(&before.totals, name));
+        let grown = total(after, name).saturating_sub(total(before, name));
         if grown != u64::from(made) {
             effects.findings.push(format!("the store has {grown} more {name}, those who took part have {made}"));
         }
@@ -214,7 +211,7 @@ fn answered_is_there(kind: Kind, made: Option<&HashSet<Uuid>>, tally: &Tally) ->
         findings.push(format!("{missing} {} answered as done are not in the store", kind.name()));
     }
     let unanswered = made.difference(&answered).count();
-    let unknown = tally.failed.iter().filter(|step| Kind::of_step(**step) == kind).count();
+    let unknown = tally.failed.iter().filter(|(_, step)| Kind::of_step(*step) == kind).count();
     if unanswered > unknown {
         findings.push(format!("{unanswered} {} in the store that nobody was told of; {unknown} had no answer", kind.name()));
     }

@@ -157,7 +157,7 @@ pub async fn bench(base: &Settings, plan: &Plan, progress: &dyn Progress, interr
     let first = *strategies.first().ok_or_else(|| LabError::Nothing(reasons()))?;
     let settings = site::settings_for(base, first)?;
     let instances = plan.instances(settings.store.backend)?;
-    let ports = ports(&settings);
+    let ports = ports(base, settings.store.backend);
     let each = plan.workloads.len() * plan.ways.len();
     let of = strategies.len() * each;
     let mut runs = Vec::with_capacity(of);
@@ -178,6 +178,7 @@ pub async fn bench(base: &Settings, plan: &Plan, progress: &dyn Progress, interr
         return Err(LabError::Nothing(reasons));
     }
     let workloads = plan.workloads.iter().map(|workload| (*workload).into()).collect();
+    let settings = Settings { redis: base.redis.clone(), ..settings };
     let conditions = conditions(&settings, plan, instances);
     let measured_at = SystemClock::default().now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
     Ok(Report {
@@ -258,10 +259,12 @@ async fn versions(settings: &Settings) -> Vec<Version> {
 }
 
 /// Where the services listen; none of a kind unless all of it is on this machine.
-fn ports(settings: &Settings) -> Ports {
-    let local =
-        |urls: Vec<&str>, default| urls.into_iter().map(|url| local_port(url, default)).collect::<Option<Vec<u16>>>().unwrap_or_default();
-    let postgres = match settings.store.backend {
+fn ports(settings: &Settings, store: StoreBackend) -> Ports {
+    let local = |urls: Vec<&str>, default| {
+        let ports = urls.into_iter().map(|url| local_port(url, default)).collect::<Option<Vec<u16>>>();
+        ports.unwrap_or_default()
+    };
+    let postgres = match store {
         StoreBackend::Postgres => local(vec![settings.store.postgres_url.expose()], 5_432),
         StoreBackend::Sqlite | StoreBackend::Memory => Vec::new(),
     };
@@ -278,4 +281,24 @@ fn local_port(url: &str, default: u16) -> Option<u16> {
         _ => (host, default),
     };
     matches!(name, "127.0.0.1" | "localhost" | "[::1]").then_some(port)
+}
+
+#[cfg(test)]
+mod address_tests {
+    use super::local_port;
+
+    #[test]
+    fn ports_of_this_machine_are_read_from_addresses() {
+        for (url, port) in [
+            ("postgres://ann:p@ss@127.0.0.1:5433/shop?x=1", Some(5_433)),
+            ("redis://localhost", Some(9)),
+            ("redis://:pw@[::1]:6380/0", Some(6_380)),
+            ("redis://[::1]", Some(9)),
+            ("redis://cache.example:6379", None),
+            ("redis://127.0.0.1:x", None),
+            ("127.0.0.1:6379", None),
+        ] {
+            assert_eq!(local_port(url, 9), port, "{url}");
+        }
+    }
 }

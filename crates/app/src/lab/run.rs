@@ -22,7 +22,7 @@ use crate::wiring::Running;
 
 /// Of the commands, how many warm up; at least one job for each caller.
 const WARM_UP_SHARE: u32 = 10;
-const WARM_UP_MAX: Duration = Duration::from_secs(2);
+const WARM_UP_MAX: Duration = Duration::from_secs(1);
 /// How long an answer may be late, beyond a command's own longest wait.
 const GRACE: Duration = Duration::from_secs(2);
 /// How often `/health/live` is asked.
@@ -146,7 +146,7 @@ pub(super) async fn run(
     let task = Arc::new(task(site, workload, workload.jobs(size.commands), via, name).await?);
     site.quiet().await?;
     let seats_max = site.settings().hold.max_seats_per_user;
-    let before = effects::snapshot(site.stores()?, &task.people, seats_max).await?;
+    let before = site.stores()?.audit.audit(seats_max).await?;
 
     let peak_is_fresh = figures::reset_own_peak();
     let probe = Probe::start(site.instances());
@@ -162,12 +162,14 @@ pub(super) async fn run(
         // What has no answer may still be at the ledger, for as long as a command waits.
         tokio::time::sleep(site.settings().strategy.wait()).await;
     }
-    let after = effects::snapshot(site.stores()?, &task.people, seats_max).await?;
+    let stores = site.stores()?;
+    let after = stores.audit.audit(seats_max).await?;
+    let found = effects::look(stores, workload, &task.people, &tally).await?;
     let taken = match workload.has_seats() {
-        true => Some(effects::taken_seats(site.stores()?, task.date).await?),
+        true => Some(effects::taken_seats(stores, task.date).await?),
         false => None,
     };
-    let effects = effects::compare(workload, &before, &after, taken, &tally);
+    let effects = effects::compare(workload, &found, taken, [&before, &after], &tally);
     let measured = Measured { cpu, counters, memory_peak_mib, live_p99_ms };
     Ok(record(strategy, workload, via, tally, effects, &measured))
 }

@@ -72,7 +72,13 @@ pub(super) struct Site {
 pub(super) fn settings_for(base: &Settings, strategy: StrategyName) -> Result<Settings, LabError> {
     let mut settings = Settings::defaults()?;
     settings.store = base.store.clone();
-    settings.redis = base.redis.clone();
+    // Each has what it needs and nothing more, so that what Redis is sent is the strategy's own.
+    if strategy.locks_in_redis() {
+        settings.redis.urls = base.redis.urls.clone();
+    }
+    if strategy == StrategyName::Redlock {
+        settings.redis.redlock_nodes = base.redis.redlock_nodes.clone();
+    }
     settings.strategy = base.strategy.clone();
     settings.http = base.http.clone();
     if base.store.postgres_url.scheme().is_some() {

@@ -92,6 +92,32 @@ async fn sqlite_is_a_file_of_its_own() {
     assert!(!configured.exists(), "the configured store is not touched");
 }
 
+#[cfg(all(feature = "postgres", feature = "redis"))]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres_gets_a_database_that_is_dropped_and_strategies_what_they_need() {
+    use boxoffice_services::{Postgres, Redis};
+    let (postgres, redis) = (Postgres::shared(), Redis::shared());
+    let configured = postgres.database().unwrap();
+    let (store, urls) = (format!("store.postgres_url={configured}"), format!("redis.urls=[{:?}]", redis.url()));
+    let base = settings(&[&store, &urls, "strategy.wait_ms=30000"]);
+    let strategies = vec![StrategyName::Combining, StrategyName::Pubsub];
+    let report = bench(&base, &plan(Some(strategies)), &Told::default(), &Notify::new()).await.unwrap();
+    assert_eq!((report.conditions.store, report.conditions.instances), ("postgres", 2));
+    report.runs.iter().for_each(|run| assert_honest(run, 40));
+    for run in &report.runs {
+        let costs = &run.per_command;
+        assert!(costs.statements.is_some_and(|statements| statements > 0.0), "{} {}", run.strategy, run.workload);
+        let locked = run.strategy == "pubsub";
+        assert_eq!((costs.redis_commands > 1.0, run.lock_waits > 0), (locked, locked), "{} {}: {costs:?}", run.strategy, run.workload);
+    }
+    for service in ["PostgreSQL", "Redis"] {
+        assert!(report.versions.iter().any(|version| version.name == service), "{:?}", report.versions);
+    }
+    let count = |what: &str| postgres.sql_in(&configured, &format!("SELECT count(*) FROM {what}")).unwrap().trim().to_owned();
+    assert_eq!(count("pg_database WHERE datname LIKE 'boxoffice_bench_%'"), "0", "the databases are dropped");
+    assert_eq!(count("pg_tables WHERE schemaname = 'public'"), "0", "the configured database is not touched");
+}
+
 #[tokio::test]
 async fn what_cannot_be_compared_is_refused_before_anything_starts() {
     let (memory, told, never) = (settings(&["store.backend=memory"]), Told::default(), Notify::new());

@@ -148,6 +148,11 @@ impl Workload {
         self.seats != Seats::None
     }
 
+    /// Whether entries are made in wallets.
+    pub fn moves_money(&self) -> bool {
+        self.steps.iter().any(|step| !matches!(step, Step::Hold))
+    }
+
     /// Whether the wallet must hold something before.
     pub fn needs_funds(&self) -> bool {
         self.steps.iter().any(|step| matches!(step, Step::Use(_) | Step::Pay))
