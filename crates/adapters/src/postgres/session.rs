@@ -15,7 +15,7 @@ use diesel::query_builder::QueryFragment;
 use diesel::query_builder::bind_collector::RawBytesBindCollector;
 use diesel::row::{Field, PartialRow, Row, RowIndex, RowSealed};
 use futures_util::TryStreamExt;
-use futures_util::future::try_join_all;
+use futures_util::future::{BoxFuture, ready, try_join_all};
 use std::any::TypeId;
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -39,6 +39,9 @@ pub(super) fn known<S: Statement>() -> Known {
 const FLIGHT_MAX: Duration = Duration::from_secs(10);
 /// How long a roll-back may take.
 const ROLLBACK_MAX: Duration = Duration::from_secs(2);
+
+/// What a statement will answer, encoded already and sent when it is first polled.
+pub(super) type Answers<'s, T> = BoxFuture<'s, Result<T, Failure>>;
 
 pub(super) struct Session {
     client: Client,
@@ -65,45 +68,52 @@ impl Session {
     }
 
     /// Everything that a statement gives.
-    pub(super) async fn rows<S, R>(&self, binds: impl Binds) -> Result<Vec<R>, Failure>
+    pub(super) fn rows<'s, S, R>(&'s self, binds: impl Binds) -> Answers<'s, Vec<R>>
     where
         S: Statement,
-        R: FromSqlRow<S::Columns, Pg>,
+        R: FromSqlRow<S::Columns, Pg> + Send + 's,
     {
-        let (statement, values) = self.bind::<S>(binds)?;
-        let stream = cause(self.client.query_raw(statement, values).await).await?;
-        let mut stream = std::pin::pin!(stream);
-        let mut rows = Vec::new();
-        while let Some(row) = cause(stream.try_next().await).await? {
-            rows.push(R::build_from_row(&Answer(row)).map_err(|error| Failure::Data(error.to_string()))?);
-        }
-        Ok(rows)
+        let bound = self.bind::<S>(binds);
+        Box::pin(async move {
+            let (statement, values) = bound?;
+            let stream = cause(self.client.query_raw(statement, values).await).await?;
+            let mut stream = std::pin::pin!(stream);
+            let mut rows = Vec::new();
+            while let Some(row) = cause(stream.try_next().await).await? {
+                rows.push(R::build_from_row(&Answer(row)).map_err(|error| Failure::Data(error.to_string()))?);
+            }
+            Ok(rows)
+        })
     }
 
     /// How many rows a statement changed.
-    pub(super) async fn run<S: Statement>(&self, binds: impl Binds) -> Result<usize, Failure> {
-        let (statement, values) = self.bind::<S>(binds)?;
-        let changed = cause(self.client.execute_raw(statement, values).await).await?;
-        Ok(usize::try_from(changed).unwrap_or(usize::MAX))
+    pub(super) fn run<S: Statement>(&self, binds: impl Binds) -> Answers<'_, usize> {
+        let bound = self.bind::<S>(binds);
+        Box::pin(async move {
+            let (statement, values) = bound?;
+            let changed = cause(self.client.execute_raw(statement, values).await).await?;
+            Ok(usize::try_from(changed).unwrap_or(usize::MAX))
+        })
     }
 
     /// Nothing is sent unless it is `wanted`.
-    pub(super) async fn rows_if<S, R>(&self, wanted: bool, binds: impl Binds) -> Result<Vec<R>, Failure>
+    pub(super) fn rows_if<'s, S, R>(&'s self, wanted: bool, binds: impl Binds) -> Answers<'s, Vec<R>>
     where
         S: Statement,
-        R: FromSqlRow<S::Columns, Pg>,
+        R: FromSqlRow<S::Columns, Pg> + Send + 's,
     {
-        if wanted { self.rows::<S, R>(binds).await } else { Ok(Vec::new()) }
+        if wanted { self.rows::<S, R>(binds) } else { Box::pin(ready(Ok(Vec::new()))) }
     }
 
     /// Nothing is sent unless it is `wanted`.
-    pub(super) async fn run_if<S: Statement>(&self, wanted: bool, binds: impl Binds) -> Result<usize, Failure> {
-        if wanted { self.run::<S>(binds).await } else { Ok(0) }
+    pub(super) fn run_if<S: Statement>(&self, wanted: bool, binds: impl Binds) -> Answers<'_, usize> {
+        if wanted { self.run::<S>(binds) } else { Box::pin(ready(Ok(0))) }
     }
 
     /// Runs a statement for `expected` rows, none of which it may miss; sends nothing for none.
-    pub(super) async fn write<S: Statement>(&self, what: &'static str, expected: usize, binds: impl Binds) -> Result<(), Failure> {
-        all(what, self.run_if::<S>(expected > 0, binds).await?, expected)
+    pub(super) fn write<S: Statement>(&self, what: &'static str, expected: usize, binds: impl Binds) -> Answers<'_, ()> {
+        let changed = self.run_if::<S>(expected > 0, binds);
+        Box::pin(async move { all(what, changed.await?, expected) })
     }
 
     /// To be called only when every statement before has succeeded.
