@@ -106,7 +106,7 @@ async fn places_are_counted_over_many_blocks_and_promoted_in_capped_steps() {
         tasks.spawn(async move { room.join(concert, user(), fresh()).await.expect("a place").place });
     }
     let mut waiting: BTreeMap<u64, QueueEntryId> = tasks.join_all().await.into_iter().map(|place| (place.arrival, place.entry)).collect();
-    let goes = |place: &u64| *place == 1 || place % 7 == 0 || (1_015..1_030).contains(place) || (2_045..2_052).contains(place);
+    let goes = |place: &u64| *place == 1 || place.is_multiple_of(7) || (1_015..1_030).contains(place) || (2_045..2_052).contains(place);
     let mut leaving = JoinSet::new();
     let left: Vec<_> = waiting.extract_if(.., |place, _| goes(place)).collect();
     for (place, entry) in left {
