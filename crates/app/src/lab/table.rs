@@ -211,7 +211,7 @@ pub(super) fn thousands(figure: f64) -> String {
         text.push('-');
     }
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -231,7 +231,7 @@ pub(super) fn latency(ms: Option<f64>) -> String {
 fn each(figure: Option<f64>) -> String {
     match figure {
         None => NONE.to_owned(),
-        Some(figure) if figure == 0.0 => "0".to_owned(),
+        Some(0.0) => "0".to_owned(),
         Some(figure) if figure < 10.0 => format!("{figure:.2}"),
         Some(figure) => thousands(figure),
     }
