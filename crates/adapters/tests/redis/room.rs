@@ -253,6 +253,24 @@ async fn a_copy_of_an_admission_is_replaced_by_a_newer_one_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_is_late_brings_no_older_admission() {
+    let pair = Pair::open(&shared(), admission()).await;
+    let (five, six) = (Admission { max_active: 5, ..admission() }, Admission { max_active: 6, ..admission() });
+    pair.store.set_admission(pair.concert, admission(), five).await.expect("a store").expect("set");
+    let gate = pair.mirror.stop_admission();
+    let opening = tokio::spawn({
+        let pair = Arc::clone(&pair);
+        async move { pair.rooms[0].open(pair.terms).await }
+    });
+    gate.arrived.notified().await;
+    assert!(pair.rooms[1].set_admission(pair.concert, five, six).await.expect("an answer"));
+    gate.go.notify_one();
+    opening.await.expect("no panic").expect("a room");
+    pair.join_many(10).await;
+    assert_eq!(pair.tick(PLENTY).await.promoted, 6);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn everything_of_a_room_expires_when_nobody_touches_it() {
     let node = Server::start().expect("Redis starts");
     let pair = Pair::open(&[node.url()], Admission { max_active: 2, ..admission() }).await;

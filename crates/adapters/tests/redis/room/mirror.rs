@@ -20,7 +20,8 @@ pub(super) struct WatchedMirror {
     inner: Arc<MemoryStore>,
     /// For the next save of a turn that begins: whether to stop after it is done or before.
     gate: Mutex<Option<(Arc<Gate>, bool)>>,
-    /// For the next load: it waits when it has loaded.
+    /// For the next load, and the next reading of an admission: it waits when it has read.
+    admission_gate: Mutex<Option<Arc<Gate>>>,
     load_gate: Mutex<Option<Arc<Gate>>>,
     pub(super) loads: AtomicUsize,
     pub(super) saves: AtomicUsize,
@@ -32,9 +33,16 @@ impl WatchedMirror {
             inner,
             gate: Mutex::default(),
             load_gate: Mutex::default(),
+            admission_gate: Mutex::default(),
             loads: AtomicUsize::new(0),
             saves: AtomicUsize::new(0),
         })
+    }
+
+    pub(super) fn stop_admission(&self) -> Arc<Gate> {
+        let gate = Arc::new(Gate::default());
+        *self.admission_gate.lock().expect("a gate") = Some(Arc::clone(&gate));
+        gate
     }
 
     pub(super) fn stop_load(&self) -> Arc<Gate> {
@@ -81,7 +89,13 @@ impl RoomMirror for WatchedMirror {
     }
 
     async fn admission(&self, concert: ConcertId) -> Result<Option<OwnAdmission>, StoreError> {
-        self.inner.admission(concert).await
+        let read = self.inner.admission(concert).await;
+        let gate = self.admission_gate.lock().expect("a gate").take();
+        if let Some(gate) = gate {
+            gate.arrived.notify_one();
+            gate.go.notified().await;
+        }
+        read
     }
 
     async fn set_admission(&self, concert: ConcertId, was: Admission, to: Admission) -> Result<Option<OwnAdmission>, StoreError> {
