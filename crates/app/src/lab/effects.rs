@@ -21,8 +21,8 @@ use super::workload::{PRICE, Seats, Step, Workload};
 const PAGE: u32 = 2_000;
 /// Reads at once.
 const READS: usize = 16;
-/// The most findings of one kind that are told one by one.
-const TOLD_MAX: usize = 3;
+/// The most findings of one run that are told; the rest is counted.
+const FINDINGS_MAX: usize = 12;
 
 /// What somebody has.
 #[derive(Clone, Debug, Default)]
@@ -121,6 +121,11 @@ pub(super) fn compare(workload: &Workload, found: &[Possessions], taken: Option<
     }
     let count = |kind: Kind| made.get(&kind).map_or(0, HashSet::len) as u32;
     effects.applied = [Kind::Charge, Kind::Use, Kind::Reservation, Kind::Payment].map(count).iter().sum();
+    let mut answered = HashSet::new();
+    let repeated = tally.applied.iter().filter(|applied| !answered.insert(applied.id)).count();
+    if repeated > 0 {
+        effects.findings.push(format!("{repeated} commands answered with another one's id"));
+    }
     for kind in [Kind::Charge, Kind::Use, Kind::Reservation, Kind::Payment] {
         effects.findings.extend(answered_is_there(kind, made.get(&kind), tally));
     }
@@ -200,12 +205,8 @@ fn answered_is_there(kind: Kind, made: Option<&HashSet<Uuid>>, tally: &Tally) ->
     let mut findings = Vec::new();
     let empty = HashSet::new();
     let made = made.unwrap_or(&empty);
-    let mut answered = HashSet::new();
     let of_kind = tally.applied.iter().filter(|applied| Kind::of_step(applied.step) == kind);
-    let twice = of_kind.filter(|applied| !answered.insert(applied.id)).count();
-    if twice > 0 {
-        findings.push(format!("{twice} {} answered with another one's id", kind.name()));
-    }
+    let answered: HashSet<Uuid> = of_kind.map(|applied| applied.id).collect();
     let missing = answered.difference(made).count();
     if missing > 0 {
         findings.push(format!("{missing} {} answered as done are not in the store", kind.name()));
@@ -222,12 +223,10 @@ fn total(report: &AuditReport, name: &str) -> u64 {
     report.counted.iter().find(|(counted, _)| *counted == name).map_or(0, |(_, count)| *count)
 }
 
-/// Findings that say the same are told once or twice, then counted.
 fn limit(findings: &mut Vec<String>) {
-    let told = TOLD_MAX * 4;
-    if findings.len() > told {
-        let more = findings.len() - told;
-        findings.truncate(told);
+    if findings.len() > FINDINGS_MAX {
+        let more = findings.len() - FINDINGS_MAX;
+        findings.truncate(FINDINGS_MAX);
         findings.push(format!("and {more} more"));
     }
 }
