@@ -15,7 +15,7 @@ pub struct Person {
     pub id: String,
     pub token: String,
     pub queue_token: Option<String>,
-    /// Whether they try again, under the same key, what is refused as busy.
+    /// Whether they try again, under the same key, what was not decided.
     patient: bool,
 }
 
@@ -36,18 +36,18 @@ impl Answer {
         Self::try_to(request).await.expect("the server answers")
     }
 
-    /// Like [`Answer::to`], sent again for as long as it is refused as busy.
+    /// Like [`Answer::to`], sent again for as long as it is not decided: busy, or something is away.
     ///
     /// # Panics
-    /// When the server does not answer, or stays busy for [`crate::PATIENCE`].
+    /// When the server does not answer, or it stays so for [`crate::PATIENCE`].
     pub async fn when_free(request: impl Fn() -> RequestBuilder) -> Self {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
             let answer = Self::to(request()).await;
-            if answer.code() != "busy" {
+            if !["busy", "overloaded", "store_unavailable"].contains(&answer.code()) {
                 return answer;
             }
-            assert!(tokio::time::Instant::now() < deadline, "it stays busy");
+            assert!(tokio::time::Instant::now() < deadline, "it is never decided");
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
@@ -137,7 +137,7 @@ impl Person {
         self
     }
 
-    /// The same person, who tries again what is refused as busy: a strategy may refuse instead of waiting.
+    /// The same person, who tries again what was not decided: a strategy may refuse instead of waiting.
     #[must_use]
     pub fn patiently(mut self) -> Self {
         self.patient = true;

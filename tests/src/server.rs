@@ -146,12 +146,15 @@ impl Server {
         let operator = self.operator().await;
         let made = Answer::to(operator.request(reqwest::Method::POST, "/admin/concerts").json(document)).await.expect(201);
         let id = made.text("id");
-        eventually("the concert shows", async || {
-            (Answer::to(self.http.get(format!("{}/api/v1/concerts/{id}", self.base))).await.status == 200).then_some(())
-        })
-        .await;
+        self.shows(&id).await;
         let dates = made.at("dates").as_array().into_iter().flatten();
         (id, dates.map(|date| date["id"].as_str().unwrap_or_default().to_owned()).collect())
+    }
+
+    /// Waits until this instance shows a concert that another one put on sale.
+    pub async fn shows(&self, concert: &str) {
+        let path = format!("{}/api/v1/concerts/{concert}", self.base);
+        eventually("the concert shows", async || (Answer::to(self.http.get(&path)).await.status == 200).then_some(())).await;
     }
 
     /// Puts a concert of one date on sale: the ids of both.

@@ -96,6 +96,7 @@ async fn redis_that_forgets_everything_loses_no_place_and_sells_no_seat_twice() 
     let set = [redis.as_str(), "queue.backend=redis", "strategy.seat=pubsub", "strategy.payment=spin", "admission.max_active=20"];
     let servers = two_instances(&set).await;
     let (concert, date) = servers[0].one_date(seats(400, 1_000)).await;
+    servers[1].shows(&concert).await;
     let active = servers[0].people_with_a_turn(20, &concert).await;
     let mut waiting = Vec::new();
     for _ in 0..30 {

@@ -91,8 +91,7 @@ impl House {
     async fn one_date_called(&self, key: &str, hall: Value) -> (String, String) {
         let (concert, mut dates) = self.server().put_on_sale(&concert(self.server(), key, &[hall])).await;
         for server in &self.servers {
-            let show = format!("{}/api/v1/concerts/{concert}", server.base);
-            eventually("the concert shows", async || (Answer::to(server.http().get(&show)).await.status == 200).then_some(())).await;
+            server.shows(&concert).await;
         }
         (concert, dates.remove(0))
     }

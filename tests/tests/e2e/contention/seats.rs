@@ -40,7 +40,7 @@ pub(super) async fn churn_ends_with_every_seat_counted(house: &House) {
     let (concert, date) = house.one_date(seats(60, 1_000)).await;
     let people = house.people_with_a_turn(40, &concert).await;
     let churn = people.iter().enumerate().map(|(who, person)| {
-        let (person, date) = (person.clone(), date.clone());
+        let (person, date) = (person.clone().patiently(), date.clone());
         async move {
             for round in 0..12 {
                 let seat = ((who * 7 + round * 13) % 30 + 1) as u32;
