@@ -24,9 +24,10 @@
 //! read after the locks, because a duplicate locks the same roots, and the later one must see the first's reply.
 //!
 //! **Writes** find the rows of flight 1 by their place (`ctid`), which cannot change while this transaction has them
-//! locked, and take them at the version they were read at. Each row count is checked; the commit is sent when every
-//! statement has succeeded, because of a failed transaction PostgreSQL answers `COMMIT` without an error. Outbox ids
-//! are given at insert, under the locks, so each seat's and wallet's events ascend in the order of their commits.
+//! locked, and take them at the version they were read at. Whoever else changes a row gives it another place, so under
+//! `Version` place and version guard twice. Each row count is checked; the commit is sent when every statement has
+//! succeeded, because of a failed transaction PostgreSQL answers `COMMIT` without an error. Outbox ids are given at
+//! insert, under the locks, so each seat's and wallet's events ascend in the order of their commits.
 //!
 //! **Guards.** `RowLock` is read committed and locks as above. `Version` is repeatable read without locks: flight 1
 //! reads the same rows from one snapshot, and a row that somebody else wrote meanwhile, or a key that somebody else
