@@ -3,13 +3,18 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use hdrhistogram::Histogram;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+
+/// Keep-alive connections of a [`measure`]ment.
+pub(crate) const CONNECTIONS: usize = 64;
+const WINDOW: Duration = Duration::from_secs(3);
+const WINDOWS: usize = 3;
 
 pub(crate) struct Answer {
     pub status: u16,
@@ -130,4 +135,33 @@ impl Load {
         }
         Ok(())
     }
+}
+
+/// What came through the connections, in the median of some windows.
+pub(crate) struct Measured {
+    pub rate: f64,
+    pub p50_ms: f64,
+    pub p99_ms: f64,
+}
+
+/// The median of several windows after a warm-up.
+pub(crate) async fn measure(address: &str, request: impl Fn(usize, u64) -> Vec<u8> + Clone + Send + 'static) -> Result<Measured> {
+    let load = Load::start(address, CONNECTIONS, request).await?;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let mut windows = Vec::new();
+    for _ in 0..WINDOWS {
+        load.reset();
+        let started = Instant::now();
+        tokio::time::sleep(WINDOW).await;
+        let (count, latencies) = load.read();
+        let quantile_ms = |q: f64| latencies.value_at_quantile(q) as f64 / 1_000.0;
+        windows.push(Measured {
+            rate: count as f64 / started.elapsed().as_secs_f64(),
+            p50_ms: quantile_ms(0.5),
+            p99_ms: quantile_ms(0.99),
+        });
+    }
+    load.stop().await?;
+    windows.sort_by(|a, b| a.rate.total_cmp(&b.rate));
+    Ok(windows.swap_remove(WINDOWS / 2))
 }

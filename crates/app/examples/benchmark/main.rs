@@ -20,12 +20,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::Parser as _;
-use client::{Connection, Load};
+use client::{CONNECTIONS, Connection, measure};
 use server::Server;
-
-const CONNECTIONS: usize = 64;
-const WINDOW: Duration = Duration::from_secs(3);
-const WINDOWS: usize = 3;
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -79,7 +75,7 @@ async fn at_rest() -> Result<()> {
 async fn empty_handler() -> Result<f64> {
     let server = Server::start(&[]).await?;
     let request = format!("GET /health/live HTTP/1.1\r\nHost: {}\r\n\r\n", server.address);
-    let rate = measure(&server, move |_, _| request.clone().into_bytes()).await?.rate;
+    let rate = measure(&server.address, move |_, _| request.clone().into_bytes()).await?.rate;
     println!("GET /health/live, {CONNECTIONS} connections: {rate:.0} a second (an empty handler)");
     Ok(rate)
 }
@@ -87,19 +83,9 @@ async fn empty_handler() -> Result<f64> {
 /// Charges of one wallet; gives the rate.
 async fn wallet(what: &str, set: &[&str], empty: f64) -> Result<f64> {
     let server = Server::start(set).await?;
-    let token = server.user(false).await?.1;
-    let host = server.address.clone();
-    let charge = move |connection: usize, n: u64| {
-        let body = r#"{"amount":1}"#;
-        format!(
-            "POST /api/v1/wallet/charges HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\nIdempotency-Key: {connection}-{n}\r\n\
-             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        )
-        .into_bytes()
-    };
+    let charge = server.charge(&server.user(false).await?.1);
     let before = server.counters().await?;
-    let result = measure(&server, charge).await?;
+    let result = measure(&server.address, charge).await?;
     let after = server.counters().await?;
     println!("POST /wallet/charges, one wallet, {CONNECTIONS} connections, {what}:");
     println!(
@@ -112,34 +98,6 @@ async fn wallet(what: &str, set: &[&str], empty: f64) -> Result<f64> {
         server.memory_mib()?,
     );
     Ok(result.rate)
-}
-
-struct Measured {
-    rate: f64,
-    p50_ms: f64,
-    p99_ms: f64,
-}
-
-/// The median of several windows after a warm-up.
-async fn measure(server: &Server, request: impl Fn(usize, u64) -> Vec<u8> + Clone + Send + 'static) -> Result<Measured> {
-    let load = Load::start(&server.address, CONNECTIONS, request).await?;
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    let mut windows = Vec::new();
-    for _ in 0..WINDOWS {
-        load.reset();
-        let started = Instant::now();
-        tokio::time::sleep(WINDOW).await;
-        let (count, latencies) = load.read();
-        let quantile_ms = |q: f64| latencies.value_at_quantile(q) as f64 / 1_000.0;
-        windows.push(Measured {
-            rate: count as f64 / started.elapsed().as_secs_f64(),
-            p50_ms: quantile_ms(0.5),
-            p99_ms: quantile_ms(0.99),
-        });
-    }
-    load.stop().await?;
-    windows.sort_by(|a, b| a.rate.total_cmp(&b.rate));
-    Ok(windows.swap_remove(WINDOWS / 2))
 }
 
 /// Time to the first byte of a map of 20,000 seats.

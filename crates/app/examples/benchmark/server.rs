@@ -91,6 +91,17 @@ impl Server {
         Ok((text(&made, "user_id")?, text(&made, "access_token")?))
     }
 
+    /// The n-th charge of a connection, all of them to the wallet of `token`.
+    pub(crate) fn charge(&self, token: &str) -> impl Fn(usize, u64) -> Vec<u8> + Clone + Send + 'static {
+        let head = format!("POST /api/v1/wallet/charges HTTP/1.1\r\nHost: {}\r\n{}", self.address, bearer(token));
+        move |connection, n| {
+            let body = r#"{"amount":1}"#;
+            let length = body.len();
+            format!("{head}Idempotency-Key: {connection}-{n}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}")
+                .into_bytes()
+        }
+    }
+
     /// Puts a hall of so many seats on sale and waits for a turn.
     pub(crate) async fn turn_for_a_hall(&self, seats: u32) -> Result<Turn> {
         let operator = bearer(&self.user(true).await?.1);

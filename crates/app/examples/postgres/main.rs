@@ -1,20 +1,26 @@
-//! What the default strategy does on PostgreSQL on this machine, in process, beside `pgbench`.
+//! What the default strategy does on PostgreSQL on this machine, in process and over HTTP, beside `pgbench`.
 //!
 //! ```sh
 //! cargo run --release --example postgres
 //! ```
 //!
-//! or a part of it: `-- wallet`, `-- holds`, `-- payments`, `-- growth`.
+//! or a part of it: `-- wallet`, `-- http`, `-- holds`, `-- payments`, `-- growth`.
 //!
 //! A cluster of its own, whose commits are on the disk. `pgbench` runs the same statements one transaction at a time,
 //! from 64 clients: it locks, updates and inserts the same rows. Seeding and warm-up stand outside what is measured;
 //! figures are medians of three windows, and what is compared was measured in turns in one run. Nothing here is
 //! asserted: a benchmark prints.
 
+#[allow(dead_code, reason = "the other benchmark uses all of it")]
+#[path = "../benchmark/client.rs"]
+mod client;
 mod cpu;
 mod load;
 mod pgbench;
 mod seed;
+#[allow(dead_code, reason = "the other benchmark uses all of it")]
+#[path = "../benchmark/server.rs"]
+mod server;
 
 use anyhow::Result;
 use boxoffice_adapters::clock::SystemClock;
@@ -23,6 +29,7 @@ use boxoffice_domain::Policy;
 use boxoffice_engine::{Combining, CombiningSettings, Stats};
 use boxoffice_ports::Traffic;
 use boxoffice_services::Postgres;
+use clap::Parser as _;
 use load::{Measured, Work, measure};
 use pgbench::{Script, pgbench};
 use seed::Shop;
@@ -39,6 +46,10 @@ const GROWN_RESERVATIONS: u32 = 1_000_000;
 
 #[tokio::main]
 async fn main() -> Result<()> {
+    if std::env::var_os(server::SERVE).is_some() {
+        boxoffice::cli::run(boxoffice::cli::Arguments::parse()).await?;
+        return Ok(());
+    }
     let part = std::env::args().nth(1);
     let wanted = |name: &str| part.as_deref().is_none_or(|part| part == name);
     let cluster = Postgres::start_durable()?;
@@ -50,6 +61,9 @@ async fn main() -> Result<()> {
     );
     if wanted("wallet") {
         bench.compare("charges of one wallet", 1, Work::Charge, Script::Charge).await?;
+    }
+    if wanted("http") {
+        bench.over_http().await?;
     }
     if wanted("holds") {
         bench.compare("holds of one seat", 2, Work::Hold, Script::Hold).await?;
@@ -118,6 +132,30 @@ impl<'a> Bench<'a> {
                 rate / single
             );
         }
+        Ok(())
+    }
+
+    /// Charges of one wallet through a server of its own, in turns with `pgbench`.
+    async fn over_http(&self) -> Result<()> {
+        let database = format!("store.postgres_url={}", self.url);
+        let server = server::Server::start(&["store.backend=postgres", &database]).await?;
+        let charge = server.charge(&server.user(false).await?.1);
+        let (mut single, mut served) = (Vec::new(), Vec::new());
+        for round in 0..WINDOWS {
+            single.push(pgbench(self.cluster, &self.url, Script::Charge, &self.shop)?);
+            // Keys of their own for each round.
+            let (charge, first) = (charge.clone(), (round as u64) << 32);
+            served.push(client::measure(&server.address, move |connection, n| charge(connection, first + n)).await?);
+        }
+        let single = median(single);
+        served.sort_by(|a, b| a.rate.total_cmp(&b.rate));
+        let client::Measured { rate, p50_ms, p99_ms } = served.swap_remove(WINDOWS / 2);
+        println!(
+            "POST /wallet/charges, one wallet, {} connections: {rate:.0} a second, {:.1} times pgbench ({single:.0});",
+            client::CONNECTIONS,
+            rate / single
+        );
+        println!("  p50 {p50_ms:.1} ms, p99 {p99_ms:.1} ms");
         Ok(())
     }
 
