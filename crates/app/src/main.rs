@@ -1,7 +1,6 @@
 //! `boxoffice`: see [`boxoffice::cli`] for what it can be told to do.
 
 use boxoffice::cli::{self, Arguments};
-use clap::Parser as _;
 use std::process::ExitCode;
 
 #[tokio::main]
@@ -9,7 +8,7 @@ async fn main() -> ExitCode {
     // Before anything may want TLS; there is one provider in the tree, so nobody can have been first.
     #[cfg(feature = "postgres")]
     let _ = rustls::crypto::ring::default_provider().install_default();
-    match cli::run(Arguments::parse()).await {
+    match cli::run(Arguments::of_process()).await {
         Ok(code) => code,
         Err(error) => {
             eprintln!("boxoffice: {}", cli::describe(&error));

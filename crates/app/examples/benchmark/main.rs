@@ -19,14 +19,13 @@ mod sweep;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use clap::Parser as _;
 use client::{CONNECTIONS, Connection, measure};
 use server::Server;
 
 #[tokio::main]
 async fn main() -> Result<()> {
     if std::env::var_os(server::SERVE).is_some() {
-        boxoffice::cli::run(boxoffice::cli::Arguments::parse()).await?;
+        boxoffice::cli::run(boxoffice::cli::Arguments::of_process()).await?;
         return Ok(());
     }
     let part = std::env::args().nth(1);

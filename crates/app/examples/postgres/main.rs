@@ -29,7 +29,6 @@ use boxoffice_domain::Policy;
 use boxoffice_engine::{Combining, CombiningSettings, Stats};
 use boxoffice_ports::Traffic;
 use boxoffice_services::Postgres;
-use clap::Parser as _;
 use load::{Measured, Work, measure};
 use pgbench::{Script, pgbench};
 use seed::Shop;
@@ -47,7 +46,7 @@ const GROWN_RESERVATIONS: u32 = 1_000_000;
 #[tokio::main]
 async fn main() -> Result<()> {
     if std::env::var_os(server::SERVE).is_some() {
-        boxoffice::cli::run(boxoffice::cli::Arguments::parse()).await?;
+        boxoffice::cli::run(boxoffice::cli::Arguments::of_process()).await?;
         return Ok(());
     }
     let part = std::env::args().nth(1);

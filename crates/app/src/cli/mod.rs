@@ -12,6 +12,7 @@ use crate::config::{Layers, Settings};
 use crate::{config, http, telemetry, wiring};
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
+use std::ffi::OsString;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -50,6 +51,35 @@ enum Task {
     Openapi,
     /// Prints the effective configuration, secrets hidden
     Config,
+}
+
+impl Arguments {
+    /// What this process was called with; ends it, with a message, when that makes no sense.
+    pub fn of_process() -> Self {
+        Self::parse_from(gathered(std::env::args_os()))
+    }
+}
+
+/// `--set` may stand on both sides of the subcommand. clap would keep one side alone, so all of them go behind it, in
+/// their order.
+fn gathered(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let (mut others, mut sets) = (Vec::new(), Vec::new());
+    let mut arguments = arguments.into_iter();
+    while let Some(argument) = arguments.next() {
+        match argument.to_str() {
+            Some("--set") => {
+                sets.push(argument);
+                sets.extend(arguments.next());
+            }
+            Some(text) if text.starts_with("--set=") => sets.push(argument),
+            Some("--") => {
+                let rest: Vec<_> = std::iter::once(argument).chain(arguments).collect();
+                return [others, sets, rest].concat();
+            }
+            _ => others.push(argument),
+        }
+    }
+    [others, sets].concat()
 }
 
 /// Does what the command line says.
@@ -134,6 +164,14 @@ mod tests {
             let arguments = Arguments::try_parse_from(line.split(' ')).unwrap();
             assert!(matches!(arguments.command, Some(Task::Audit)) && arguments.json, "{line}");
             assert_eq!(arguments.set, ["hold.ttl_s=5"]);
+        }
+        for (line, set) in [
+            ("boxoffice --set a.b=1 serve --set c.d=2 --set=e.f=3", ["a.b=1", "c.d=2", "e.f=3"].as_slice()),
+            ("boxoffice --set a.b=1 --set=c.d=2", &["a.b=1", "c.d=2"]),
+            ("boxoffice import --set a.b=1 -- --set", &["a.b=1"]),
+        ] {
+            let arguments = Arguments::try_parse_from(gathered(line.split(' ').map(OsString::from))).unwrap();
+            assert_eq!(arguments.set, set, "{line}");
         }
         assert!(Arguments::try_parse_from(["boxoffice"]).unwrap().command.is_none());
         assert!(Arguments::try_parse_from(["boxoffice", "import"]).is_err());
