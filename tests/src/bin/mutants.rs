@@ -12,6 +12,9 @@ use std::{env, fs, str};
 use anyhow::{Context, Result, bail, ensure};
 use boxoffice_tests::mutants::{Mutant, all};
 
+/// How long a build or a suite may take.
+const SECONDS_MAX: &str = "300";
+
 fn main() -> Result<ExitCode> {
     let wanted: Vec<String> = env::args().skip(1).collect();
     let root = repository()?;
@@ -101,8 +104,14 @@ impl Copy {
     }
 
     fn cargo(&self, arguments: &[String]) -> Result<Output> {
-        let mut cargo = Command::new("cargo");
-        cargo.args(arguments).current_dir(&self.root).env("CARGO_TARGET_DIR", &self.target).stdin(Stdio::null());
+        // Without its guard a test may wait for ever, and that is noticed, too.
+        let mut cargo = Command::new("timeout");
+        cargo
+            .args(["--kill-after=10", SECONDS_MAX, "cargo"])
+            .args(arguments)
+            .current_dir(&self.root)
+            .env("CARGO_TARGET_DIR", &self.target)
+            .stdin(Stdio::null());
         cargo.output().context("cargo")
     }
 }
