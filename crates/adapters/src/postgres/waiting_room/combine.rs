@@ -57,7 +57,7 @@ impl<Q: Send + Sync + 'static, A: Send + 'static> Combined<Q, A> {
             waiting.questions.push((question, tell));
             if !waiting.asking {
                 waiting.asking = true;
-                tokio::spawn(Asking(Arc::clone(self)).run());
+                tokio::spawn(Asking { combined: Arc::clone(self), ended: false }.run());
             }
         }
         told.await.unwrap_or(Err(Unanswered::Stopped))
@@ -70,15 +70,19 @@ impl<Q: Send + Sync + 'static, A: Send + 'static> Combined<Q, A> {
 }
 
 /// Whoever asks now. When it ends, the next to come asks; who waits although it ended was let down by a defect.
-struct Asking<Q, A>(Arc<Combined<Q, A>>);
+struct Asking<Q, A> {
+    combined: Arc<Combined<Q, A>>,
+    /// It found nothing more to ask and said so: from then on somebody else may be asking.
+    ended: bool,
+}
 
 impl<Q: Send + Sync + 'static, A: Send + 'static> Asking<Q, A> {
-    async fn run(self) {
+    async fn run(mut self) {
         while let Some((questions, tell)) = self.next() {
             let questions: Arc<[Q]> = questions.into();
-            let mut answers = (self.0.ask)(questions.clone()).await;
+            let mut answers = (self.combined.ask)(questions.clone()).await;
             if answers.as_ref().is_err_and(|failure| failure.class() == Class::Lost) {
-                answers = (self.0.ask)(questions.clone()).await;
+                answers = (self.combined.ask)(questions.clone()).await;
             }
             match answers {
                 Ok(answers) if answers.len() == tell.len() => {
@@ -100,10 +104,11 @@ impl<Q: Send + Sync + 'static, A: Send + 'static> Asking<Q, A> {
     }
 
     /// The oldest that wait; `None` ends the asking, while nobody can begin to wait.
-    fn next(&self) -> Option<(Vec<Q>, Vec<Told<A>>)> {
-        let mut waiting = self.0.waiting();
+    fn next(&mut self) -> Option<(Vec<Q>, Vec<Told<A>>)> {
+        let mut waiting = self.combined.waiting();
         if waiting.questions.is_empty() {
             waiting.asking = false;
+            self.ended = true;
             return None;
         }
         let together = waiting.questions.len().min(TOGETHER_MAX);
@@ -114,8 +119,8 @@ impl<Q: Send + Sync + 'static, A: Send + 'static> Asking<Q, A> {
 
 impl<Q, A> Drop for Asking<Q, A> {
     fn drop(&mut self) {
-        let mut waiting = self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.asking {
+        if !self.ended {
+            let mut waiting = self.combined.waiting.lock().unwrap_or_else(PoisonError::into_inner);
             waiting.asking = false;
             waiting.questions.clear();
         }
@@ -204,6 +209,25 @@ mod tests {
         }));
         assert!(matches!(combined.ask(()).await, Err(Unanswered::Stopped)));
         assert!(combined.ask(()).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn whoever_has_ended_takes_nothing_from_the_next() {
+        let combined: Arc<Combined<(), ()>> = Combined::new(Box::new(|_| Box::pin(std::future::pending())));
+        combined.waiting().asking = true;
+        let mut ending = Asking { combined: combined.clone(), ended: false };
+        assert!(ending.next().is_none());
+        // The next one begins before this one is gone.
+        let asked = tokio::spawn({
+            let combined = combined.clone();
+            async move { combined.ask(()).await }
+        });
+        while !combined.waiting().asking {
+            tokio::task::yield_now().await;
+        }
+        drop(ending);
+        assert!(combined.waiting().asking, "it still asks");
+        asked.abort();
     }
 
     #[tokio::test]
