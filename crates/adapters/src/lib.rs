@@ -15,3 +15,5 @@ pub mod redis;
 mod rooms;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+#[allow(dead_code, reason = "each broker carries a part of it")]
+mod wire;

@@ -4,6 +4,7 @@ use crate::money::{Money, Points};
 use crate::{CommandId, DateId, PaymentId, ReservationId, SeatKey, SeatNumber, UserId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+use std::fmt;
 use uuid::Uuid;
 
 /// SHA-256 over method, path and body of the request that brought a command. Computed at the edge, opaque here.
@@ -118,6 +119,19 @@ pub enum Key {
     Date(DateId),
     Seat(SeatKey),
     Account(UserId),
+}
+
+/// Class and id: the same in every process, for whoever names something outside by it.
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Payment(payment) => write!(f, "payment:{payment}"),
+            Self::Reservation(reservation) => write!(f, "reservation:{reservation}"),
+            Self::Date(date) => write!(f, "date:{date}"),
+            Self::Seat(seat) => write!(f, "seat:{}:{}", seat.date, seat.number),
+            Self::Account(user) => write!(f, "account:{user}"),
+        }
+    }
 }
 
 impl Command {

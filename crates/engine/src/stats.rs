@@ -44,7 +44,16 @@ pub struct Stats {
     pub lock_held_us: Gauge,
     /// Holds whose expiry was written by the sweep.
     pub swept_holds: Gauge,
+    /// Commands that stand in a log and have no answer yet, as far as this instance appended them. Goes down as well.
+    pub logged_commands: Gauge,
+    /// Commands whose callers were told to ask again, because their outcome took longer than they wait or want to.
+    pub accepted_commands: Gauge,
+    /// Commands from a log that could not be decided and lie with the dead letters.
+    pub dead_commands: Gauge,
     /// Events taken out of the outbox.
     pub relayed_events: Gauge,
+    /// Events that still wait in the outbox, and how long the oldest has, milliseconds. Both go down as well.
+    pub unsent_events: Gauge,
+    pub unsent_age_ms: Gauge,
     pub promoted: Gauge,
 }

@@ -37,4 +37,10 @@ pub enum ExecuteError {
 pub trait Executor: Send + Sync {
     /// A caller that drops the future loses its answer, never the command's atomicity.
     async fn execute(&self, request: Request) -> Result<Receipt, ExecuteError>;
+
+    /// For a caller that does not wait for the outcome: where commands are kept in a log, [`Receipt::Accepted`] as soon
+    /// as it stands there; the same as [`Executor::execute`] otherwise.
+    async fn submit(&self, request: Request) -> Result<Receipt, ExecuteError> {
+        self.execute(request).await
+    }
 }

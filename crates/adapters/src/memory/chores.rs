@@ -1,8 +1,11 @@
 //! What the background work asks for, the outbox and the secrets.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use boxoffice_domain::ReservationId;
-use boxoffice_ports::{Outbox, OutboxRow, Secrets, StoreError, Upkeep};
+use boxoffice_domain::event::OUTBOX_SHARDS;
+use boxoffice_ports::{InstanceId, Outbox, OutboxRow, Secrets, StoreError, Unsent, Upkeep};
 
 use super::MemoryStore;
 
@@ -30,6 +33,22 @@ impl Upkeep for MemoryStore {
 
 #[async_trait]
 impl Outbox for MemoryStore {
+    /// All of them: there is one instance.
+    async fn claim(&self, _: InstanceId, _: Duration) -> Result<Vec<u32>, StoreError> {
+        Ok((0..OUTBOX_SHARDS).collect())
+    }
+
+    async fn release(&self, _: InstanceId) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn backlog(&self) -> Result<Unsent, StoreError> {
+        let (tables, now) = self.tables_now()?;
+        let oldest = tables.outbox.values().map(|row| row.occurred_at).min();
+        let oldest = oldest.map_or(Duration::ZERO, |at| (now - at).to_std().unwrap_or_default());
+        Ok(Unsent { count: tables.outbox.len() as u64, oldest })
+    }
+
     async fn unsent(&self, shard: u32, limit: u32) -> Result<Vec<OutboxRow>, StoreError> {
         let tables = self.tables()?;
         let rows = tables.outbox.range((shard, i64::MIN)..=(shard, i64::MAX));

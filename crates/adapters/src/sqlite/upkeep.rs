@@ -6,9 +6,14 @@ use super::failure::Failure;
 use super::sql::{At, Id, Json, row, rows, run, statements};
 use super::writer::Share;
 use async_trait::async_trait;
+use boxoffice_domain::event::OUTBOX_SHARDS;
 use boxoffice_domain::{Event, ReservationId};
-use boxoffice_ports::{Outbox, OutboxRow, Secrets, StoreError, Upkeep};
-use diesel::sql_types::{BigInt, Binary, Text};
+use boxoffice_ports::{InstanceId, Outbox, OutboxRow, Secrets, StoreError, Unsent, Upkeep};
+use diesel::sql_types::{BigInt, Binary, Nullable, Text};
+use std::time::Duration;
+
+/// Counting the unsent stops here.
+const COUNT_MAX: i64 = 100_000;
 
 statements! {
     SelectDue -> Binary = "SELECT id FROM reservations WHERE status = 'held' AND expires_at <= ? ORDER BY expires_at LIMIT ?";
@@ -17,6 +22,11 @@ statements! {
     SelectEvents -> (BigInt, Text, BigInt) = "SELECT id, payload, occurred_at FROM outbox WHERE shard = ? ORDER BY id LIMIT ?";
     SelectEventIds -> BigInt = "SELECT id FROM outbox WHERE shard = ? AND id BETWEEN ? AND ? ORDER BY id";
     DeleteEvents = "DELETE FROM outbox WHERE shard = ? AND id BETWEEN ? AND ?";
+    // The first of each shard is the oldest there.
+    CountUnsent -> (BigInt, Nullable<BigInt>) =
+        "WITH RECURSIVE shards (shard) AS (SELECT 0 UNION ALL SELECT shard + 1 FROM shards WHERE shard < 15)
+         SELECT (SELECT count(*) FROM (SELECT 1 FROM outbox LIMIT ?)), min(oldest)
+         FROM (SELECT (SELECT occurred_at FROM outbox WHERE outbox.shard = shards.shard ORDER BY id LIMIT 1) AS oldest FROM shards)";
     InsertSecret = "INSERT INTO secrets (name, value) VALUES (?, ?) ON CONFLICT (name) DO NOTHING";
     SelectSecret -> Binary = "SELECT value FROM secrets WHERE name = ?";
 }
@@ -43,6 +53,26 @@ impl Upkeep for SqliteStore {
 
 #[async_trait]
 impl Outbox for SqliteStore {
+    /// All of them: the file has one server.
+    async fn claim(&self, _: InstanceId, _: Duration) -> Result<Vec<u32>, StoreError> {
+        Ok((0..OUTBOX_SHARDS).collect())
+    }
+
+    async fn release(&self, _: InstanceId) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn backlog(&self) -> Result<Unsent, StoreError> {
+        let clock = self.clock.clone();
+        let read = self.readers.read(move |conn| {
+            let (count, oldest): (i64, Option<At>) =
+                row::<CountUnsent, _, _>(conn, (COUNT_MAX,))?.ok_or_else(|| Failure::Data("a count is missing".to_owned()))?;
+            let oldest = oldest.map_or(Duration::ZERO, |at| (clock.now() - at.0).to_std().unwrap_or_default());
+            Ok(Unsent { count: count.unsigned_abs(), oldest })
+        });
+        Ok(read.await?)
+    }
+
     async fn unsent(&self, shard: u32, limit: u32) -> Result<Vec<OutboxRow>, StoreError> {
         let read = self.readers.read(move |conn| {
             let found: Vec<(i64, Json<Event>, At)> = rows::<SelectEvents, _, _>(conn, (i64::from(shard), i64::from(limit)))?;

@@ -7,6 +7,7 @@ mod constraints;
 mod contract;
 mod guards;
 mod order;
+mod relays;
 mod rest;
 mod room;
 mod support;

@@ -50,7 +50,8 @@ pub enum Outcome {
     },
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Decision {
     Done(Outcome),
     Refused(Rejection),
@@ -68,7 +69,7 @@ impl From<Result<Outcome, Rejection>> for Decision {
 }
 
 /// The answer to one request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reply {
     pub decision: Decision,
     /// When it was decided: a replay keeps the instant of its first answer.

@@ -2,15 +2,18 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use boxoffice_domain::event::OUTBOX_SHARDS;
 use boxoffice_domain::{Event, ReservationId};
+use chrono::TimeDelta;
 use tokio::task::JoinSet;
+use uuid::Uuid;
 
-use crate::Page;
 use crate::contract::Fixture;
-use crate::contract::build::{self, PRICE_R, user};
+use crate::contract::build::{self, PRICE_R, fresh, user};
 use crate::contract::shop::{Shop, paid};
+use crate::{InstanceId, Page, Unsent};
 
 /// Reads a list to its end, three at a time, and checks that only the last page says so.
 async fn read_all<T, C, F>(mut page: impl FnMut(Option<C>) -> F, cursor: impl Fn(&T) -> C) -> Vec<T>
@@ -180,4 +183,27 @@ pub async fn secrets_are_made_once(fixture: Fixture) {
     assert_eq!(other, [0, 255, 7]);
     let again = secrets.secret("bearer".to_owned(), vec![1]).await.expect("a secret");
     assert_eq!(again, other);
+}
+
+/// What is unsent is counted and has an age, and one relay alone has every shard.
+pub async fn outbox_counts_what_waits_and_gives_a_lone_relay_every_shard(fixture: Fixture) {
+    let shop = Shop::open(fixture).await;
+    let outbox = shop.fixture.stores.outbox.clone();
+    let (relay, lease) = (InstanceId(fresh::<Uuid>()), Duration::from_secs(5));
+    for _ in 0..2 {
+        assert_eq!(outbox.claim(relay, lease).await.expect("a claim"), (0..OUTBOX_SHARDS).collect::<Vec<_>>());
+    }
+    outbox.release(relay).await.expect("given back");
+    let other = InstanceId(fresh::<Uuid>());
+    assert_eq!(outbox.claim(other, lease).await.expect("a claim").len(), OUTBOX_SHARDS as usize);
+    assert_eq!(outbox.backlog().await.expect("a count"), Unsent::default());
+    shop.run((0..3).map(|n| build::charge(user(), &format!("c{n}"), 5)).collect()).await;
+    (shop.fixture.advance)(TimeDelta::seconds(90));
+    shop.run(vec![build::charge(user(), "later", 5)]).await;
+    let unsent = outbox.backlog().await.expect("a count");
+    assert!(unsent.count == 4 && (90..600).contains(&unsent.oldest.as_secs()), "{unsent:?}");
+    for row in shop.outbox().await {
+        outbox.sent(row.shard, vec![row.id]).await.expect("sent");
+    }
+    assert_eq!(outbox.backlog().await.expect("a count"), Unsent::default());
 }

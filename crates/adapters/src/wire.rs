@@ -1,0 +1,161 @@
+//! What brokers carry: commands, answers and events as bytes.
+//!
+//! Commands and answers are JSON with a version. A process reads every version up to its own, so old messages outlive an
+//! update; what it cannot read is [`Unreadable`] and belongs with the dead letters. A field that is added has a default
+//! and keeps the version; a change that old readers would misunderstand raises it.
+//!
+//! Events are CloudEvents 1.0 in structured JSON. Whoever listens tells repetitions by `source` and `id`, which are an
+//! event's for ever, and finds what an event is about, in order, under its `partitionkey`.
+
+use boxoffice_domain::{CommandId, Event, Reply, Request, Timestamp};
+use boxoffice_ports::{Answer, InstanceId, LoggedCommand, OutboxRow};
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use uuid::Uuid;
+
+/// The version of commands and answers that is written.
+const VERSION: u32 = 1;
+/// The version of an event's `data`.
+const EVENT_VERSION: u32 = 1;
+/// Where events come from; with their `id` it makes them unique.
+const SOURCE: &str = "/boxoffice";
+
+/// Bytes that are no message of ours, or of a version that is not known yet.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unreadable {
+    #[error("not a message of this log: {0}")]
+    Json(#[from] serde_json::Error),
+    #[error("version {0} is newer than this process reads ({VERSION})")]
+    Version(u32),
+}
+
+#[derive(Deserialize)]
+struct Versioned {
+    v: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct CommandMessage<'a> {
+    v: u32,
+    request: Cow<'a, Request>,
+    reply_to: Uuid,
+    accepted_at: Timestamp,
+}
+
+#[derive(Serialize, Deserialize)]
+struct AnswersMessage<'a> {
+    v: u32,
+    answers: Vec<AnswerMessage<'a>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct AnswerMessage<'a> {
+    command: CommandId,
+    #[serde(flatten)]
+    outcome: OutcomeMessage<'a>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum OutcomeMessage<'a> {
+    Reply(Cow<'a, Reply>),
+    Dead(Cow<'a, str>),
+}
+
+fn checked<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Unreadable> {
+    // A newer version may not parse as this one's shape: it is looked at first.
+    match serde_json::from_slice::<Versioned>(bytes)?.v {
+        v if v > VERSION => Err(Unreadable::Version(v)),
+        _ => Ok(serde_json::from_slice(bytes)?),
+    }
+}
+
+pub(crate) fn command(command: &LoggedCommand) -> Result<Vec<u8>, serde_json::Error> {
+    let LoggedCommand { request, reply_to, accepted_at } = command;
+    serde_json::to_vec(&CommandMessage { v: VERSION, request: Cow::Borrowed(request), reply_to: reply_to.0, accepted_at: *accepted_at })
+}
+
+pub(crate) fn parse_command(bytes: &[u8]) -> Result<LoggedCommand, Unreadable> {
+    let CommandMessage { request, reply_to, accepted_at, .. } = checked(bytes)?;
+    Ok(LoggedCommand { request: request.into_owned(), reply_to: InstanceId(reply_to), accepted_at })
+}
+
+pub(crate) fn answers(answers: &[Answer]) -> Result<Vec<u8>, serde_json::Error> {
+    let answers = answers.iter().map(|answer| AnswerMessage {
+        command: answer.command,
+        outcome: match &answer.reply {
+            Ok(reply) => OutcomeMessage::Reply(Cow::Borrowed(reply)),
+            Err(reason) => OutcomeMessage::Dead(Cow::Borrowed(reason)),
+        },
+    });
+    serde_json::to_vec(&AnswersMessage { v: VERSION, answers: answers.collect() })
+}
+
+pub(crate) fn parse_answers(bytes: &[u8]) -> Result<Vec<Answer>, Unreadable> {
+    let AnswersMessage { answers, .. } = checked(bytes)?;
+    let answer = |AnswerMessage { command, outcome }: AnswerMessage<'_>| Answer {
+        command,
+        reply: match outcome {
+            OutcomeMessage::Reply(reply) => Ok(reply.into_owned()),
+            OutcomeMessage::Dead(reason) => Err(reason.into_owned()),
+        },
+    };
+    Ok(answers.into_iter().map(answer).collect())
+}
+
+#[derive(Serialize)]
+struct CloudEvent<'a> {
+    specversion: &'static str,
+    id: &'a str,
+    source: &'static str,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    subject: String,
+    time: Timestamp,
+    datacontenttype: &'static str,
+    schemaversion: u32,
+    partitionkey: &'a str,
+    data: &'a Event,
+}
+
+/// An event, ready to be published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Published {
+    pub(crate) id: String,
+    /// The event's type.
+    pub(crate) kind: &'static str,
+    /// What keeps it in order with others: the seat, the reservation or the wallet.
+    pub(crate) key: String,
+    /// A CloudEvent in structured JSON.
+    pub(crate) body: Vec<u8>,
+}
+
+pub(crate) const CLOUD_EVENT_TYPE: &str = "application/cloudevents+json";
+
+pub(crate) fn published(row: &OutboxRow) -> Result<Published, serde_json::Error> {
+    let (id, kind) = (format!("{}-{}", row.shard, row.id), row.event.kind());
+    let (subject, key) = match &row.event {
+        Event::Seat { date, seat, .. } => (format!("dates/{date}/seats/{seat}"), format!("{date}/{seat}")),
+        Event::Reservation { reservation, .. } => (format!("reservations/{reservation}"), reservation.to_string()),
+        Event::PaymentPaid { payment, user, .. } | Event::PaymentRefunded { payment, user, .. } => {
+            (format!("payments/{payment}"), user.to_string())
+        }
+        Event::WalletCharged { user, .. } | Event::WalletUsed { user, .. } => (format!("wallets/{user}"), user.to_string()),
+    };
+    let body = serde_json::to_vec(&CloudEvent {
+        specversion: "1.0",
+        id: &id,
+        source: SOURCE,
+        kind,
+        subject,
+        time: row.occurred_at,
+        datacontenttype: "application/json",
+        schemaversion: EVENT_VERSION,
+        partitionkey: &key,
+        data: &row.event,
+    })?;
+    Ok(Published { id, kind, key, body })
+}
+
+#[cfg(test)]
+mod tests;

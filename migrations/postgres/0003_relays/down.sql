@@ -1,0 +1,2 @@
+DROP FUNCTION claim_outbox_shards;
+DROP TABLE outbox_shards, relays;
