@@ -4,16 +4,27 @@
 //! here: when this process ends, in whatever way, the pipe closes, and the shell ends the server and removes its folder.
 
 use anyhow::{Context, Result, bail};
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, TcpListener};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 /// How long a server may take to start or to end.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(10);
+
+/// Below what the system gives to connections, one of which could take a port while its server is down.
+const PORTS: Range<u16> = 20_000..32_000;
+/// Beyond so many that are taken, no port is free.
+const PORT_TRIES: usize = 1_000;
+
+/// So many lines of a log tell why a server did not start.
+const LAST_WORDS: usize = 10;
 
 /// Arguments: folder, then the server's command. A line on standard input kills the server and leaves its folder; the
 /// end of it removes the folder too.
@@ -57,6 +68,13 @@ impl Guarded {
         Ok(())
     }
 
+    /// Whether the server has not ended by itself.
+    pub(crate) fn is_running(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
+        // The state follows the name, which may hold anything; the shell does not bury its dead at once.
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+    }
+
     /// Sends a signal to the server and to its children.
     pub(crate) fn signal(&self, signal: &str) -> Result<()> {
         let pid = self.pid;
@@ -70,7 +88,28 @@ impl Guarded {
 
 /// A port that was free a moment ago.
 pub(crate) fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+    free_ports(1)?.pop().context("no port")
+}
+
+/// Different ports that were free a moment ago.
+pub(crate) fn free_ports(count: usize) -> Result<Vec<u16>> {
+    let mut taken = Vec::with_capacity(count);
+    for _ in 0..PORT_TRIES {
+        if taken.len() == count {
+            break;
+        }
+        let port = PORTS.start + u16::try_from(random() % u64::from(PORTS.end - PORTS.start))?;
+        taken.extend(TcpListener::bind((Ipv4Addr::LOCALHOST, port)));
+    }
+    if taken.len() < count {
+        bail!("no port is free between {} and {}", PORTS.start, PORTS.end);
+    }
+    taken.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
+}
+
+/// Something that no other run has.
+pub(crate) fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
 }
 
 /// A temporary folder that this process does not remove: its guard does.
@@ -78,18 +117,46 @@ pub(crate) fn folder(prefix: &str) -> Result<PathBuf> {
     Ok(tempfile::Builder::new().prefix(prefix).tempdir()?.keep())
 }
 
+/// What a server has said since [`new_log`], or since it first started.
+pub(crate) fn log(folder: &Path) -> String {
+    let bytes = std::fs::read(folder.join("log")).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Forgets what a server said: its last start would look like its next.
+pub(crate) fn new_log(folder: &Path) -> Result<()> {
+    let log = folder.join("log");
+    if log.exists() { std::fs::remove_file(&log).with_context(|| log.display().to_string()) } else { Ok(()) }
+}
+
 /// Waits until `ready` says yes.
 pub(crate) fn wait_until(what: &str, folder: &Path, mut ready: impl FnMut() -> bool) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     while !ready() {
         if Instant::now() > deadline {
-            let log = std::fs::read_to_string(folder.join("log")).unwrap_or_default();
-            let end: Vec<_> = log.lines().rev().take(10).collect();
-            bail!("{what} did not come within {} s: {end:?}", PATIENCE.as_secs());
+            bail!("{what} did not come within {} s: {:?}", PATIENCE.as_secs(), last_words(folder));
         }
         sleep(POLL);
     }
     Ok(())
+}
+
+/// Waits until `ready` says yes, but not when one of the servers has ended.
+pub(crate) fn wait_while_running(what: &str, servers: &[(&Guarded, &Path)], mut ready: impl FnMut() -> bool) -> Result<()> {
+    let ended = || servers.iter().find(|(server, _)| !server.is_running());
+    let first = servers.first().context("no server")?.1;
+    wait_until(what, first, || ended().is_some() || ready())?;
+    match ended() {
+        Some((_, folder)) => bail!("{what} did not start: {:?}", last_words(folder)),
+        None => Ok(()),
+    }
+}
+
+/// The last lines of a log, in the order they were written.
+fn last_words(folder: &Path) -> Vec<String> {
+    let log = log(folder);
+    let lines: Vec<_> = log.lines().collect();
+    lines[lines.len().saturating_sub(LAST_WORDS)..].iter().map(|line| (*line).to_owned()).collect()
 }
 
 /// Runs a command to its end; what it printed, or why it failed.
