@@ -2,10 +2,11 @@
 //!
 //! An adapter's test names a function that makes a fresh [`Fixture`] (or lock) and gets one test for each case:
 //! `boxoffice_ports::ledger_contract!(make_fixture);`, `room_contract!(make_fixture);`,
-//! `mirror_contract!(make_fixture);`, `lock_contract!(make_lock);`.
+//! `mirror_contract!(make_fixture);`, `lock_contract!(make_lock);`, `command_log_contract!(make_broker);`.
 //! Every ledger case ends with a clean audit. [`build`] and [`shop`] are for other tests too.
 
 pub mod build;
+pub mod command_log;
 pub mod ledger;
 pub mod lock;
 pub mod mirror;
