@@ -5,6 +5,8 @@
 //! went away), the followers run the command themselves: the ledger's stored reply keeps it to one effect.
 //!
 //! *Bounds.* A follower waits at most `wait`, then [`ExecuteError::InProgress`].
+//!
+//! Who submits waits for no outcome and so follows nobody: the ledger's stored reply alone keeps it to one effect.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -89,6 +91,10 @@ impl Executor for SingleFlight {
                 },
             }
         }
+    }
+
+    async fn submit(&self, request: Request) -> Result<Receipt, ExecuteError> {
+        self.inner.submit(request).await
     }
 }
 

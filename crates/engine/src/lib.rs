@@ -26,7 +26,7 @@ mod testing;
 mod watched;
 
 pub use background::{Background, BackgroundSettings, Parts};
-pub use executors::{Combining, CombiningSettings, Direct, Locked};
+pub use executors::{Combining, CombiningSettings, Direct, Locked, Queued, QueuedSettings};
 pub use in_flight::SingleFlight;
 pub use seat_view::{SeatCounts, SeatInfo, SeatSnapshot, SeatStatus, SeatView};
 pub use shows::Shows;

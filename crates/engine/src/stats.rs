@@ -15,6 +15,11 @@ impl Gauge {
         self.0.store(to, Ordering::Relaxed);
     }
 
+    /// What was added and is no more.
+    pub(crate) fn sub(&self, by: u64) {
+        self.0.fetch_sub(by, Ordering::Relaxed);
+    }
+
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }

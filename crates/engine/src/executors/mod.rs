@@ -6,7 +6,10 @@ mod combining;
 mod direct;
 mod locked;
 mod one_by_one;
+mod queued;
+mod stored;
 
 pub use combining::{Combining, CombiningSettings};
 pub use direct::Direct;
 pub use locked::Locked;
+pub use queued::{Queued, QueuedSettings};

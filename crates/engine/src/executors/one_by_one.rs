@@ -17,13 +17,14 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use boxoffice_domain::{Batch, Decision, Policy, Rejection, Reply, Request};
+use boxoffice_domain::{Batch, Policy, Reply, Request};
 use boxoffice_ports::{Committed, ExecuteError, Guard, Ledger, LedgerError};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 use tracing::Instrument;
 
 use super::attempt::{TRIES, jittered};
+use super::stored::stored;
 use crate::Stats;
 
 /// The first pause; it doubles with each.
@@ -141,14 +142,6 @@ impl OneByOne {
 
     /// The reply stored for `request`, if it has one.
     pub(super) async fn stored(&self, request: &Request) -> Result<Option<Reply>, ExecuteError> {
-        let Some((key, fingerprint)) = request.idempotency() else { return Ok(None) };
-        let stored = self.ledger.reply(key).await.map_err(|error| ExecuteError::Unavailable(error.into()))?;
-        Ok(stored.map(|answer| {
-            if answer.fingerprint == fingerprint {
-                answer.reply
-            } else {
-                Reply { decision: Decision::Refused(Rejection::IdempotencyKeyReused), replayed: false, ..answer.reply }
-            }
-        }))
+        stored(&self.ledger, request).await
     }
 }

@@ -1,0 +1,275 @@
+//! `kafka` and `rabbitmq`: a log outside decides who goes next; what has arrived there is decided in one commit.
+//!
+//! A command is appended to the shard of its first key. The reader of that shard, in this instance or another, takes
+//! what has arrived, decides all of it in one ledger call, answers, then acknowledges (`consumer`). The answer comes back
+//! by the command's id: within this process directly, from another instance as a message.
+//!
+//! *Order.* Within a shard that of the log. Across shards the ledger's lock order rules.
+//!
+//! *Round trips.* One append a command; one take, one ledger call and one acknowledgement a batch; one message an
+//! instance that waits for answers of the batch.
+//!
+//! *Waiting.* A caller waits for `wait`, appending included, and never decides about the command by going away: what
+//! stands in the log is decided. When its time is over the ledger is asked once; without a reply there it is told
+//! [`Receipt::Accepted`], since the outcome will be found there, or [`ExecuteError::InProgress`] where the outcome may be
+//! "choose again", which is never stored. A request whose reply is not kept is refused: the log may bring it twice.
+//!
+//! *Bounds.* Commands of this instance that stand in the log unanswered, heard and unheard, are counted (`outstanding`).
+//! So many may be there as can be answered in half of `wait` at the rate measured (`pace`), `backlog_max` at most; the
+//! next is [`ExecuteError::Overloaded`] at once, and so is one the broker takes nothing of. Those whose answer was lost
+//! leave the count when the ledger has their reply ([`LOOK_EVERY`], [`LOOKS`]), or by age.
+//!
+//! *Failure.* An append that failed or took too long may have happened: the ledger is asked once, then
+//! [`ExecuteError::Unavailable`]; if it did happen the command is decided, and the same key finds its reply.
+//!
+//! *A crash* of whoever asked loses nobody but the waiting; the command is decided. Of whoever reads, before the commit:
+//! another reader decides it; between commit and acknowledgement: it comes again, its reply is found, and its answer is
+//! given a second time. Dropping the executor ends its tasks at once, so that other instances take the shards over; a
+//! ledger call that has begun runs to its end.
+
+mod consumer;
+mod outstanding;
+mod pace;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use boxoffice_domain::{Decision, Policy, Rejection, Reply, Request};
+use boxoffice_ports::{
+    AnswerReader, Clock, CommandLog, ExecuteError, Executor, InstanceId, Ledger, LogError, LoggedCommand, Receipt, Source,
+};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, timeout, timeout_at};
+
+use self::consumer::{Consumer, GROUPS_MAX, tell_others};
+use self::outstanding::{Full, Outstanding, Told, may_retry};
+use self::pace::PaceSettings;
+use super::stored::stored;
+use crate::Stats;
+
+/// How long the ledger is asked for a reply, for somebody who has waited long enough already.
+const LOOK_MAX: Duration = Duration::from_millis(500);
+/// How often the ledger is asked for unheard commands, and for how many at once.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+const LOOKS: usize = 256;
+
+#[derive(Clone, Copy, Debug)]
+pub struct QueuedSettings {
+    pub batch_max: usize,
+    /// How many commands of this instance may stand in the log unanswered, at most.
+    pub backlog_max: usize,
+    /// How long a caller waits for its outcome.
+    pub wait: Duration,
+    /// How old a command may be when it is decided: replies must be kept for longer, or it might be decided twice.
+    pub retention: Duration,
+}
+
+/// See the module's opening.
+pub struct Queued {
+    log: Arc<dyn CommandLog>,
+    ledger: Arc<dyn Ledger>,
+    clock: Arc<dyn Clock>,
+    instance: InstanceId,
+    wait: Duration,
+    stats: Arc<Stats>,
+    outstanding: Arc<Outstanding>,
+    /// Aborted when dropped.
+    _tasks: JoinSet<()>,
+}
+
+impl Queued {
+    /// Starts the readers and hears answers, in tasks on the current tokio runtime that end when the executor is dropped.
+    /// Fails when the log's adapter cannot begin to read.
+    pub async fn start(
+        log: Arc<dyn CommandLog>,
+        ledger: Arc<dyn Ledger>,
+        policy: Arc<Policy>,
+        clock: Arc<dyn Clock>,
+        instance: InstanceId,
+        settings: QueuedSettings,
+        stats: Arc<Stats>,
+    ) -> Result<Arc<Self>, Source> {
+        let QueuedSettings { batch_max, backlog_max, wait, retention } = settings;
+        let (batch_max, backlog_max) = (batch_max.max(1), backlog_max.max(1));
+        let outstanding = Arc::new(Outstanding::new(PaceSettings { batch_max, backlog_max, wait }, retention, stats.clone()));
+        // Whoever is to be answered listens before anything is appended.
+        let answers = log.answers(instance).await?;
+        let readers = log.readers().await?;
+        let (others, waiting) = mpsc::channel(GROUPS_MAX);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(hear(answers, outstanding.clone()));
+        tasks.spawn(look(outstanding.clone(), ledger.clone()));
+        tasks.spawn(tell_others(log.clone(), waiting));
+        for reader in readers {
+            let consumer = Consumer {
+                reader,
+                ledger: ledger.clone(),
+                policy: policy.clone(),
+                clock: clock.clone(),
+                stats: stats.clone(),
+                instance,
+                outstanding: outstanding.clone(),
+                others: others.clone(),
+                batch_max,
+                retention,
+            };
+            tasks.spawn(consumer.run());
+        }
+        Ok(Arc::new(Self { log, ledger, clock, instance, wait, stats, outstanding, _tasks: tasks }))
+    }
+
+    /// What a request is answered that is not let in.
+    fn turned_away(&self, full: Full) -> Result<Receipt, ExecuteError> {
+        match full {
+            Full::TooMany => Err(self.overloaded()),
+            Full::AnotherFingerprint => {
+                let decision = Decision::Refused(Rejection::IdempotencyKeyReused);
+                Ok(Receipt::Done(Reply { decision, decided_at: self.clock.now(), replayed: false }))
+            }
+        }
+    }
+
+    fn overloaded(&self) -> ExecuteError {
+        self.stats.overloaded.add(1);
+        ExecuteError::Overloaded
+    }
+
+    fn accepted(&self, request: &Request) -> Receipt {
+        self.stats.accepted_commands.add(1);
+        Receipt::Accepted(request.command_id)
+    }
+
+    async fn append(&self, request: &Request, deadline: Instant) -> Result<(), LogError> {
+        let command = LoggedCommand { request: request.clone(), reply_to: self.instance, accepted_at: self.clock.now() };
+        let appended = timeout_at(deadline, self.log.append(command)).await;
+        appended.unwrap_or_else(|_| Err(LogError::Unavailable("the broker did not confirm a command in time".into())))
+    }
+
+    /// The reply stored for `request`, when it is to be had at once.
+    async fn look(&self, request: &Request) -> Option<Reply> {
+        timeout(LOOK_MAX, stored(&self.ledger, request)).await.ok()?.ok()?
+    }
+
+    async fn not_appended(&self, error: LogError, request: &Request) -> Result<Receipt, ExecuteError> {
+        match error {
+            LogError::Blocked => Err(self.overloaded()),
+            LogError::Unavailable(source) => match self.look(request).await {
+                Some(reply) => Ok(Receipt::Done(reply)),
+                None => Err(ExecuteError::Unavailable(source)),
+            },
+        }
+    }
+}
+
+#[async_trait]
+impl Executor for Queued {
+    async fn execute(&self, request: Request) -> Result<Receipt, ExecuteError> {
+        has_key(&request)?;
+        let (deadline, request) = (Instant::now() + self.wait, Arc::new(request));
+        let (caller, mut answered) = oneshot::channel();
+        let mut ticket = match self.outstanding.enter(request.clone(), Some(caller)) {
+            Ok(ticket) => ticket,
+            Err(full) => return self.turned_away(full),
+        };
+        // The answer may overtake the confirmation of the append.
+        let appended = tokio::select! {
+            biased;
+            told = &mut answered => return receipt(told),
+            appended = self.append(&request, deadline) => appended,
+        };
+        if let Err(error) = appended {
+            let receipt = self.not_appended(error, &request).await;
+            ticket.end();
+            return receipt;
+        }
+        ticket.appended();
+        if let Ok(told) = timeout_at(deadline, &mut answered).await {
+            return receipt(told);
+        }
+        let found = self.look(&request).await;
+        // It may have come while the ledger was asked.
+        if let Ok(told) = answered.try_recv() {
+            return receipt(Ok(told));
+        }
+        match found {
+            Some(reply) => {
+                ticket.end();
+                Ok(Receipt::Done(reply))
+            }
+            None if may_retry(&request.command) => Err(ExecuteError::InProgress),
+            None => Ok(self.accepted(&request)),
+        }
+    }
+
+    /// A hold that may be told to choose again is waited for all the same.
+    async fn submit(&self, request: Request) -> Result<Receipt, ExecuteError> {
+        if may_retry(&request.command) {
+            return self.execute(request).await;
+        }
+        has_key(&request)?;
+        let (deadline, request) = (Instant::now() + self.wait, Arc::new(request));
+        let unavailable = || ExecuteError::Unavailable("the store did not answer in time".into());
+        if let Some(reply) = timeout_at(deadline, stored(&self.ledger, &request)).await.map_err(|_| unavailable())?? {
+            return Ok(Receipt::Done(reply));
+        }
+        let mut ticket = match self.outstanding.enter(request.clone(), None) {
+            Ok(ticket) => ticket,
+            Err(full) => return self.turned_away(full),
+        };
+        match self.append(&request, deadline).await {
+            Ok(()) => {
+                ticket.appended();
+                Ok(self.accepted(&request))
+            }
+            Err(error) => self.not_appended(error, &request).await,
+        }
+    }
+}
+
+fn has_key(request: &Request) -> Result<(), ExecuteError> {
+    match request.idempotency() {
+        Some(_) => Ok(()),
+        None => Err(ExecuteError::Internal("a command without an idempotency key cannot go through a log: it may come out twice".into())),
+    }
+}
+
+fn receipt(told: Result<Told, oneshot::error::RecvError>) -> Result<Receipt, ExecuteError> {
+    match told {
+        Ok(Ok(reply)) => Ok(Receipt::Done(reply)),
+        Ok(Err(reason)) => Err(ExecuteError::Internal(reason.into())),
+        Err(_) => Err(ExecuteError::Unavailable("the command is no longer waited for".into())),
+    }
+}
+
+async fn hear(mut answers: Box<dyn AnswerReader>, outstanding: Arc<Outstanding>) {
+    loop {
+        outstanding.answered(answers.heard().await);
+    }
+}
+
+/// Asks the ledger for unheard commands: their answers may have been lost.
+async fn look(outstanding: Arc<Outstanding>, ledger: Arc<dyn Ledger>) {
+    let mut timer = tokio::time::interval(LOOK_EVERY);
+    timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        timer.tick().await;
+        let mut there = true;
+        for unheard in outstanding.due(LOOKS) {
+            let found = if there { timeout(LOOK_MAX, stored(&ledger, unheard.request())).await } else { Ok(Ok(None)) };
+            match found {
+                Ok(Ok(Some(_))) => outstanding.end_unheard(&unheard),
+                Ok(Ok(None)) => outstanding.look_again_later(unheard),
+                // It answers nobody for now: one question too many is enough.
+                Ok(Err(_)) | Err(_) => {
+                    there = false;
+                    outstanding.look_again_later(unheard);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,171 @@
+//! One reader of the log: takes what has arrived, decides it in one commit, answers, acknowledges.
+//!
+//! Nothing is acknowledged before each command taken has a reply in the ledger or lies with the dead letters. So a crash
+//! or a reader that loses its shard makes commands come again, and replies keep each to one effect. A store that is away
+//! is waited for, with pauses and without an end: the log keeps what comes meanwhile.
+//!
+//! *Dead letters.* What was accepted longer ago than `retention` (its reply may have been pruned, so deciding it again
+//! might apply it twice), what has no key to keep a reply under, and what the ledger refuses even alone. Whoever waits for
+//! such a command is told the reason, once the dead letter is safe.
+//!
+//! *Bounds.* `batch_max` commands a batch; [`GROUPS_MAX`] groups of answers wait to be sent to other instances, and what
+//! does not fit is not sent: those who wait look into the ledger.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use boxoffice_domain::{CommandId, Policy, Request};
+use boxoffice_ports::{Answer, Clock, CommandLog, CommandReader, ExecuteError, InstanceId, Ledger, LoggedCommand};
+use chrono::TimeDelta;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::super::attempt::{answer_all, jittered};
+use super::outstanding::{Outstanding, Told};
+use crate::Stats;
+
+/// Groups of answers that wait to be sent to other instances.
+pub(super) const GROUPS_MAX: usize = 1_024;
+/// How long one group may take. Longer, and it is given up.
+const TELL_MAX: Duration = Duration::from_secs(2);
+/// How long an unreachable store is waited for before a warning says so; then it is waited for again.
+const STORE_PATIENCE: Duration = Duration::from_secs(2);
+/// The first pause before whatever failed is tried again; it doubles.
+const PAUSE: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+pub(super) type Group = (InstanceId, Vec<Answer>);
+
+pub(super) struct Consumer {
+    pub(super) reader: Box<dyn CommandReader>,
+    pub(super) ledger: Arc<dyn Ledger>,
+    pub(super) policy: Arc<Policy>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) stats: Arc<Stats>,
+    pub(super) instance: InstanceId,
+    pub(super) outstanding: Arc<Outstanding>,
+    pub(super) others: mpsc::Sender<Group>,
+    pub(super) batch_max: usize,
+    pub(super) retention: Duration,
+}
+
+/// Doubling pauses.
+struct Pause(Duration);
+
+impl Pause {
+    async fn pass(&mut self) {
+        sleep(jittered(self.0)).await;
+        self.0 = (self.0 * 2).min(PAUSE_MAX);
+    }
+}
+
+impl Consumer {
+    /// Never ends by itself.
+    pub(super) async fn run(mut self) {
+        loop {
+            let taken = self.reader.take(self.batch_max).await;
+            if taken.is_empty() {
+                // Not what a reader promises; asking again at once would take all of a processor.
+                sleep(PAUSE).await;
+                continue;
+            }
+            self.decide(taken).await;
+            if let Err(error) = self.reader.acknowledge().await {
+                tracing::warn!(error, "commands were not acknowledged; they come again, and their replies are found");
+            }
+        }
+    }
+
+    async fn decide(&mut self, taken: Vec<LoggedCommand>) {
+        let (mut left, unfit) = self.sort(taken);
+        for (command, reason) in unfit {
+            self.bury(command, reason.to_owned()).await;
+        }
+        let mut pause = Pause(PAUSE);
+        while !left.is_empty() {
+            let requests: Arc<[Request]> = left.iter().map(|command| command.request.clone()).collect();
+            let deadline = Instant::now() + STORE_PATIENCE;
+            let replies = answer_all(&self.ledger, requests, &self.policy, &self.stats, deadline).await;
+            let (mut answers, mut again, mut refused) = (Vec::with_capacity(left.len()), Vec::new(), Vec::new());
+            for (command, reply) in left.into_iter().zip(replies) {
+                match reply {
+                    Ok(reply) => answers.push(answer(command.reply_to, command.request.command_id, Ok(reply))),
+                    Err(ExecuteError::Internal(why)) => refused.push((command, why.to_string())),
+                    Err(_) => again.push(command),
+                }
+            }
+            self.tell(answers);
+            for (command, reason) in refused {
+                self.bury(command, reason).await;
+            }
+            left = again;
+            if !left.is_empty() {
+                tracing::warn!(commands = left.len(), "the store is away; commands of the log wait for it");
+                pause.pass().await;
+            }
+        }
+    }
+
+    /// What may be decided, and what may not, with the reason.
+    fn sort(&self, taken: Vec<LoggedCommand>) -> (Vec<LoggedCommand>, Vec<(LoggedCommand, &'static str)>) {
+        let now = self.clock.now();
+        let retention = TimeDelta::from_std(self.retention).unwrap_or(TimeDelta::MAX);
+        let (mut fit, mut unfit) = (Vec::with_capacity(taken.len()), Vec::new());
+        for command in taken {
+            if now - command.accepted_at > retention {
+                unfit.push((command, "it is older than its reply would be kept for: it may have been decided before"));
+            } else if command.request.idempotency().is_none() {
+                unfit.push((command, "it has no idempotency key: it may have been decided before"));
+            } else {
+                fit.push(command);
+            }
+        }
+        (fit, unfit)
+    }
+
+    /// Puts a command with the dead letters, however long that takes, then tells whoever waits for it.
+    async fn bury(&mut self, command: LoggedCommand, reason: String) {
+        let (reply_to, id) = (command.reply_to, command.request.command_id);
+        tracing::error!(command.id = %id, reason, "a command of the log cannot be decided");
+        let mut pause = Pause(PAUSE);
+        while let Err(error) = self.reader.dead_letter(command.clone(), reason.clone()).await {
+            tracing::warn!(error, command.id = %id, "a dead letter was not taken; it is tried again");
+            pause.pass().await;
+        }
+        self.stats.dead_commands.add(1);
+        self.tell(vec![answer(reply_to, id, Err(reason))]);
+    }
+
+    /// Own callers are told at once, other instances in the background.
+    fn tell(&self, answers: Vec<Addressed>) {
+        let mut groups = BTreeMap::<_, Vec<_>>::new();
+        for (instance, answer) in answers {
+            groups.entry(instance).or_default().push(answer);
+        }
+        if let Some(own) = groups.remove(&self.instance) {
+            self.outstanding.answered(own);
+        }
+        for group in groups {
+            // Full: those who wait look into the ledger.
+            let _ = self.others.try_send(group);
+        }
+    }
+}
+
+/// One answer with the instance that waits for it.
+type Addressed = (InstanceId, Answer);
+
+fn answer(to: InstanceId, command: CommandId, reply: Told) -> Addressed {
+    (to, Answer { command, reply })
+}
+
+/// Sends the groups in order.
+pub(super) async fn tell_others(log: Arc<dyn CommandLog>, mut waiting: mpsc::Receiver<Group>) {
+    while let Some((instance, answers)) = waiting.recv().await {
+        let told = timeout(TELL_MAX, log.answer(instance, answers)).await;
+        if let Err(error) = told.unwrap_or_else(|_| Err("no answer in time".into())) {
+            tracing::debug!(error, %instance, "an instance was not told its answers; it looks into the ledger");
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! Looking up what a request was answered before, in the ledger.
+
+use std::sync::Arc;
+
+use boxoffice_domain::{Decision, Rejection, Reply, Request};
+use boxoffice_ports::{ExecuteError, Ledger};
+
+/// The reply stored for `request`, if it has one: the answer again, or that its key was used for something else.
+pub(super) async fn stored(ledger: &Arc<dyn Ledger>, request: &Request) -> Result<Option<Reply>, ExecuteError> {
+    let Some((key, fingerprint)) = request.idempotency() else { return Ok(None) };
+    let stored = ledger.reply(key).await.map_err(|error| ExecuteError::Unavailable(error.into()))?;
+    Ok(stored.map(|answer| {
+        if answer.fingerprint == fingerprint {
+            answer.reply
+        } else {
+            Reply { decision: Decision::Refused(Rejection::IdempotencyKeyReused), replayed: false, ..answer.reply }
+        }
+    }))
+}
