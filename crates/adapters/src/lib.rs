@@ -1,15 +1,20 @@
 //! The ports on real technology: one module a technology, one additive feature each.
 //!
 //! * [`clock`]: this machine's clock and identifiers. The only place that asks them.
+//! * [`log_sink`]: events on standard output.
 //! * [`memory`]: everything in this process, nothing durable; tests, and the `memory` lock.
 //! * `postgres` (feature `postgres`): one database, many instances.
+//! * `rabbitmq` (feature `rabbitmq`): the command log in queues, events in a stream.
 //! * `redis` (feature `redis`): locks, the waiting room, what instances tell each other.
 //! * `sqlite` (feature `sqlite`): the embedded default, one file, one writer.
 
 pub mod clock;
+pub mod log_sink;
 pub mod memory;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(feature = "rabbitmq")]
+pub mod rabbitmq;
 #[cfg(feature = "redis")]
 pub mod redis;
 mod rooms;

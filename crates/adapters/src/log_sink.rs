@@ -1,0 +1,128 @@
+//! Events on standard output, one a line: for a log shipper, or to look at.
+//!
+//! The lines of one step are written together and flushed before they count as published; nothing of another step
+//! stands between them. A reader that has gone (a closed pipe) is an error: the step failed, and whatever of it was
+//! written is written again.
+
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use boxoffice_ports::{EventSink, OutboxRow, Source};
+
+use crate::wire;
+
+/// See the module's opening.
+pub struct LogSink {
+    /// Written by a thread that may wait: a slow reader must not stop the runtime.
+    writer: Arc<Mutex<dyn Write + Send>>,
+}
+
+impl LogSink {
+    pub fn stdout() -> Self {
+        Self::to(io::stdout())
+    }
+
+    pub fn to(writer: impl Write + Send + 'static) -> Self {
+        Self { writer: Arc::new(Mutex::new(writer)) }
+    }
+}
+
+#[async_trait]
+impl EventSink for LogSink {
+    async fn publish(&self, rows: Vec<OutboxRow>) -> Result<(), Source> {
+        let mut lines = Vec::new();
+        for row in &rows {
+            // JSON as it is written here has no line breaks.
+            lines.extend(wire::published(row)?.body);
+            lines.push(b'\n');
+        }
+        let writer = self.writer.clone();
+        let written = tokio::task::spawn_blocking(move || {
+            let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+            writer.write_all(&lines)?;
+            writer.flush()
+        });
+        Ok(written.await??)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use boxoffice_domain::Event;
+    use chrono::DateTime;
+    use serde_json::Value;
+    use std::collections::VecDeque;
+    use uuid::Uuid;
+
+    fn rows(ids: std::ops::Range<i64>) -> Vec<OutboxRow> {
+        let user = Uuid::from_u128(5).into();
+        let event = |id: i64| Event::WalletCharged { user, entry: Uuid::from_u128(id as u128).into(), amount: id, balance: id };
+        ids.map(|id| OutboxRow { shard: 3, id, event: event(id), occurred_at: DateTime::UNIX_EPOCH }).collect()
+    }
+
+    /// What was written, and what had been when it was last flushed. Fails as told, one entry for each write.
+    #[derive(Clone, Default)]
+    struct Page(Arc<Mutex<(Vec<u8>, usize, VecDeque<io::ErrorKind>)>>);
+
+    impl Write for Page {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let mut page = self.0.lock().unwrap();
+            if let Some(kind) = page.2.pop_front() {
+                return Err(kind.into());
+            }
+            // A little at a time, as a pipe may.
+            let taken = &bytes[..bytes.len().min(7)];
+            page.0.extend(taken);
+            Ok(taken.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            let mut page = self.0.lock().unwrap();
+            page.1 = page.0.len();
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn every_event_is_a_line_and_flushed() {
+        let page = Page::default();
+        let sink = LogSink::to(page.clone());
+        sink.publish(rows(0..3)).await.unwrap();
+        sink.publish(Vec::new()).await.unwrap();
+        sink.publish(rows(3..5)).await.unwrap();
+        let (text, flushed, _) = page.0.lock().unwrap().clone();
+        assert_eq!(flushed, text.len());
+        let lines: Vec<Value> = text.split_inclusive(|byte| *byte == b'\n').map(|line| serde_json::from_slice(line).unwrap()).collect();
+        let ids: Vec<_> = lines.iter().map(|line| line["id"].as_str().unwrap()).collect();
+        assert_eq!(ids, ["3-0", "3-1", "3-2", "3-3", "3-4"]);
+        assert!(lines.iter().all(|line| line["specversion"] == "1.0" && line["type"] == "wallet.charged"), "{lines:?}");
+    }
+
+    #[tokio::test]
+    async fn a_closed_pipe_is_an_error_and_not_the_end() {
+        let page = Page::default();
+        page.0.lock().unwrap().2.push_back(io::ErrorKind::BrokenPipe);
+        let sink = LogSink::to(page.clone());
+        let error = sink.publish(rows(0..1)).await.unwrap_err();
+        assert_eq!(error.downcast_ref::<io::Error>().map(io::Error::kind), Some(io::ErrorKind::BrokenPipe));
+        sink.publish(rows(0..1)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn steps_at_once_do_not_mix() {
+        let page = Page::default();
+        let sink = Arc::new(LogSink::to(page.clone()));
+        let steps: Vec<_> = (0..8).map(|step| (sink.clone(), rows(step * 10..step * 10 + 10))).collect();
+        let steps: Vec<_> = steps.into_iter().map(|(sink, rows)| tokio::spawn(async move { sink.publish(rows).await.unwrap() })).collect();
+        for step in steps {
+            step.await.unwrap();
+        }
+        let text = String::from_utf8(page.0.lock().unwrap().0.clone()).unwrap();
+        let ids: Vec<i64> =
+            text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["data"]["amount"].as_i64().unwrap()).collect();
+        assert_eq!(ids.len(), 80);
+        assert!(ids.chunks(10).all(|step| step.windows(2).all(|pair| pair[0] + 1 == pair[1])), "{ids:?}");
+    }
+}

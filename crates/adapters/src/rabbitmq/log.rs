@@ -1,0 +1,123 @@
+//! The command log: appending, dead letters, and who reads and answers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use boxoffice_ports::{Answer, AnswerReader, CommandLog, CommandReader, InstanceId, LogError, LoggedCommand, Source, Traffic};
+use lapin::types::ShortString;
+
+use super::address::Address;
+use super::answers::{Answering, RabbitAnswers};
+use super::failure::Failure;
+use super::flight::Message;
+use super::link::Link;
+use super::publisher::Publisher;
+use super::reader::RabbitReader;
+use super::topology::{Names, Topology, table, text};
+use crate::wire;
+
+/// The broker counts an expiry in 32 bits of milliseconds.
+const RETENTION_MAX: Duration = Duration::from_millis(u32::MAX as u64);
+/// A prefetch is counted in 16 bits, and is two batches.
+const BATCH_MAX: u16 = u16::MAX / 2;
+/// The longest reason that is written on a dead letter; what follows is cut off.
+const REASON_MAX: usize = 1_024;
+
+pub(super) const CONTENT_TYPE: &str = "application/json";
+
+pub struct RabbitOptions {
+    /// `amqp://user:password@host:port/vhost`; neither logged nor part of any error.
+    pub url: String,
+    /// What the queues are called after, such as `boxoffice.commands`.
+    pub name: String,
+    /// The same for all instances.
+    pub shards: u32,
+    /// How long a command may wait to be decided; then it goes to the dead letters.
+    pub retention: Duration,
+    /// How many commands are decided together at most: the broker sends ahead twice as many.
+    pub batch: u16,
+    pub traffic: Arc<Traffic>,
+}
+
+/// See the module's opening.
+pub struct RabbitLog {
+    desk: Arc<Desk>,
+    answering: Answering,
+}
+
+impl RabbitLog {
+    /// Reads the settings; connects in the background, so it must be called in a runtime.
+    pub fn open(options: RabbitOptions) -> Result<Self, Failure> {
+        let RabbitOptions { url, name, shards, retention, batch, traffic } = options;
+        if retention.is_zero() || retention > RETENTION_MAX {
+            return Err(Failure::Settings(format!("commands are kept for 1 ms to {} days", RETENTION_MAX.as_secs() / 86_400)));
+        }
+        if !(1..=BATCH_MAX).contains(&batch) {
+            return Err(Failure::Settings(format!("a batch has 1 to {BATCH_MAX} commands")));
+        }
+        let address = Arc::new(Address::parse(&url)?);
+        let names = Names::new(&name, shards)?;
+        let publishing = Link::start(address.clone(), Topology::Commands(names.clone()), "commands");
+        let reading = Link::start(address, Topology::Commands(names.clone()), "readers");
+        let publisher = Publisher::start(publishing.clone(), &traffic);
+        let answering = Answering::new(publishing.clone(), traffic.clone());
+        Ok(Self { desk: Arc::new(Desk { names, retention, batch, traffic, publisher, publishing, reading }), answering })
+    }
+
+    /// Whether commands are taken and could be read.
+    pub async fn ping(&self) -> Result<(), Failure> {
+        let (published, read) = tokio::join!(self.desk.publishing.ping(), self.desk.reading.ping());
+        published.and(read)
+    }
+}
+
+/// What the log shares with its readers.
+pub(super) struct Desk {
+    pub(super) names: Names,
+    retention: Duration,
+    pub(super) batch: u16,
+    pub(super) traffic: Arc<Traffic>,
+    publisher: Publisher,
+    publishing: Link,
+    pub(super) reading: Link,
+}
+
+impl Desk {
+    async fn append(&self, command: LoggedCommand) -> Result<(), Failure> {
+        let body = wire::command(&command)?;
+        let shard = self.names.shard_of(command.request.command.lane_key());
+        let id = command.request.command_id.to_string();
+        // Through the nameless exchange, which knows each queue by its name.
+        let message = Message::persistent(ShortString::default(), shard, &id, CONTENT_TYPE, body);
+        self.publisher.send(message.expiring(self.retention.as_millis())).await
+    }
+
+    /// Puts bytes with the dead letters; they are there when this returns `Ok`.
+    pub(super) async fn bury(&self, id: &str, body: Vec<u8>, reason: &str) -> Result<(), Failure> {
+        let end = reason.floor_char_boundary(REASON_MAX);
+        let message = Message::persistent(self.names.dead(), ShortString::default(), id, CONTENT_TYPE, body);
+        self.publisher.send(message.with_headers(table([("reason", text(&reason[..end]))]))).await
+    }
+}
+
+#[async_trait]
+impl CommandLog for RabbitLog {
+    async fn append(&self, command: LoggedCommand) -> Result<(), LogError> {
+        Ok(self.desk.append(command).await?)
+    }
+
+    async fn readers(&self) -> Result<Vec<Box<dyn CommandReader>>, Source> {
+        let reader = |shard| Box::new(RabbitReader::new(self.desk.clone(), shard)) as Box<dyn CommandReader>;
+        Ok((0..self.desk.names.shards()).map(reader).collect())
+    }
+
+    async fn answer(&self, instance: InstanceId, answers: Vec<Answer>) -> Result<(), Source> {
+        Ok(self.answering.tell(self.desk.names.answers(instance), &answers).await?)
+    }
+
+    async fn answers(&self, instance: InstanceId) -> Result<Box<dyn AnswerReader>, Source> {
+        let queue = self.desk.names.answers(instance);
+        Ok(Box::new(RabbitAnswers::open(self.desk.reading.clone(), queue, self.desk.traffic.clone()).await?))
+    }
+}

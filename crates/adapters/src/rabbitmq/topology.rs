@@ -1,0 +1,213 @@
+//! The queues and exchanges, and which shard a key belongs to.
+//!
+//! | name | what it is |
+//! | --- | --- |
+//! | `<name>.0` to `<name>.<shards - 1>` | commands: durable, one consumer at a time, the rest stand by |
+//! | `<name>.dead` (exchange and queue) | what nobody could read or decide, or took too late; the header `reason` or `x-death` says why |
+//! | `<name>.answers.<instance>` | answers for one instance: exclusive, gone with its connection |
+//! | `<events>` (exchange and stream) | committed events, kept for [`STREAM_AGE`]; the routing key is the event's type |
+//!
+//! All of it is declared at every connection, and again when it turns out to be missing. What a queue is declared with
+//! never depends on the settings, so instances with different ones agree and a change of one needs no new queue: how
+//! long a command is kept is written on each command.
+//!
+//! *Fewer shards* than before leave queues that nobody reads: what is in them expires to the dead letters.
+
+use boxoffice_domain::Key;
+use boxoffice_ports::InstanceId;
+use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::{Channel, ExchangeKind};
+
+use super::failure::Failure;
+
+/// The longest name: with what is appended it stays far below the 255 bytes of the protocol.
+const NAME_MAX: usize = 100;
+/// More queues than this have more readers than any database has use for.
+const SHARDS_MAX: u32 = 1_024;
+/// The most dead letters: beyond it the oldest are dropped, for they were told in the log and somebody should have looked.
+const DEAD_LETTERS_MAX: i64 = 1_000_000;
+/// The most answers that wait for an instance: beyond it the oldest are dropped, and whoever waits looks into the ledger.
+const ANSWERS_MAX: i64 = 10_000;
+/// How long an event can be read again; the oldest are dropped a segment at a time.
+const STREAM_AGE: &str = "7D";
+
+/// The names of one log.
+#[derive(Clone, Debug)]
+pub(super) struct Names {
+    name: String,
+    shards: u32,
+}
+
+impl Names {
+    pub(super) fn new(name: &str, shards: u32) -> Result<Self, Failure> {
+        if !(1..=SHARDS_MAX).contains(&shards) {
+            return Err(Failure::Settings(format!("a log has 1 to {SHARDS_MAX} shards")));
+        }
+        Ok(Self { name: checked(name)?, shards })
+    }
+
+    pub(super) fn shards(&self) -> u32 {
+        self.shards
+    }
+
+    pub(super) fn shard(&self, shard: u32) -> ShortString {
+        format!("{}.{shard}", self.name).into()
+    }
+
+    /// The queue of a key's commands.
+    pub(super) fn shard_of(&self, key: Key) -> ShortString {
+        self.shard(shard_of(key, self.shards))
+    }
+
+    /// Exchange and queue.
+    pub(super) fn dead(&self) -> ShortString {
+        format!("{}.dead", self.name).into()
+    }
+
+    pub(super) fn answers(&self, instance: InstanceId) -> ShortString {
+        format!("{}.answers.{instance}", self.name).into()
+    }
+}
+
+fn checked(name: &str) -> Result<String, Failure> {
+    if name.is_empty() || name.len() > NAME_MAX {
+        return Err(Failure::Settings(format!("a queue's name has 1 to {NAME_MAX} bytes")));
+    }
+    Ok(name.to_owned())
+}
+
+/// FNV-1a of 64 bits over the key as text: the same in every process and every version, for as long as commands of
+/// different versions may stand in one log.
+fn shard_of(key: Key, shards: u32) -> u32 {
+    const BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+    const PRIME: u64 = 0x0100_0000_01b3;
+    let hash = key.to_string().bytes().fold(BASIS, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME));
+    // The remainder is below `shards`.
+    (hash % u64::from(shards)) as u32
+}
+
+/// What a connection declares before anybody uses it.
+#[derive(Clone, Debug)]
+pub(super) enum Topology {
+    Commands(Names),
+    /// Exchange and stream of this name.
+    Events(ShortString),
+}
+
+impl Topology {
+    pub(super) fn events(name: &str) -> Result<Self, Failure> {
+        Ok(Self::Events(checked(name)?.into()))
+    }
+
+    pub(super) async fn declare(&self, channel: &Channel) -> lapin::Result<()> {
+        match self {
+            Self::Commands(names) => {
+                declare_dead(channel, names).await?;
+                for shard in 0..names.shards {
+                    declare_shard(channel, names, shard).await?;
+                }
+                Ok(())
+            }
+            Self::Events(name) => declare_events(channel, name).await,
+        }
+    }
+}
+
+async fn declare_dead(channel: &Channel, names: &Names) -> lapin::Result<()> {
+    let dead = names.dead();
+    exchange(channel, &dead, ExchangeKind::Fanout).await?;
+    let arguments = [("x-queue-type", text("quorum")), ("x-max-length", AMQPValue::LongLongInt(DEAD_LETTERS_MAX))];
+    queue(channel, &dead, QueueDeclareOptions::durable(), table(arguments)).await?;
+    bind(channel, &dead, "").await
+}
+
+async fn declare_shard(channel: &Channel, names: &Names, shard: u32) -> lapin::Result<()> {
+    let arguments = [
+        ("x-queue-type", text("quorum")),
+        ("x-single-active-consumer", AMQPValue::Boolean(true)),
+        ("x-dead-letter-exchange", text(names.dead().as_str())),
+        // An expired command leaves its queue once the dead letters have it. The strategy demands the overflow, which
+        // never comes about: the queue has no greatest length.
+        ("x-dead-letter-strategy", text("at-least-once")),
+        ("x-overflow", text("reject-publish")),
+    ];
+    queue(channel, &names.shard(shard), QueueDeclareOptions::durable(), table(arguments)).await
+}
+
+pub(super) async fn declare_answers(channel: &Channel, name: &ShortString) -> lapin::Result<()> {
+    let options = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
+    queue(channel, name, options, table([("x-max-length", AMQPValue::LongLongInt(ANSWERS_MAX))])).await
+}
+
+async fn declare_events(channel: &Channel, name: &ShortString) -> lapin::Result<()> {
+    exchange(channel, name, ExchangeKind::Topic).await?;
+    let arguments = [("x-queue-type", text("stream")), ("x-max-age", text(STREAM_AGE))];
+    queue(channel, name, QueueDeclareOptions::durable(), table(arguments)).await?;
+    bind(channel, name, "#").await
+}
+
+async fn exchange(channel: &Channel, name: &ShortString, kind: ExchangeKind) -> lapin::Result<()> {
+    let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+    channel.exchange_declare(name.clone(), kind, options, FieldTable::default()).await
+}
+
+async fn queue(channel: &Channel, name: &ShortString, options: QueueDeclareOptions, arguments: FieldTable) -> lapin::Result<()> {
+    channel.queue_declare(name.clone(), options, arguments).await.map(drop)
+}
+
+/// Binds the queue to the exchange of the same name.
+async fn bind(channel: &Channel, name: &ShortString, key: &str) -> lapin::Result<()> {
+    channel.queue_bind(name.clone(), name.clone(), key.into(), QueueBindOptions::default(), FieldTable::default()).await
+}
+
+pub(super) fn text(text: &str) -> AMQPValue {
+    AMQPValue::LongString(text.into())
+}
+
+pub(super) fn table<const N: usize>(entries: [(&str, AMQPValue); N]) -> FieldTable {
+    let mut table = FieldTable::default();
+    for (key, value) in entries {
+        table.insert(key.into(), value);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use boxoffice_domain::SeatKey;
+    use uuid::Uuid;
+
+    #[test]
+    fn a_key_has_the_same_shard_for_ever() {
+        let id = Uuid::from_u128(0x0190_a3c4_0000_7000_8000_0000_0000_002a);
+        for (key, shards) in [
+            (Key::Account(id.into()), [0, 0, 0]),
+            (Key::Seat(SeatKey { date: id.into(), number: 12 }), [0, 0, 0]),
+            (Key::Date(id.into()), [0, 0, 0]),
+            (Key::Reservation(id.into()), [0, 0, 0]),
+            (Key::Payment(id.into()), [0, 0, 0]),
+        ] {
+            assert_eq!([2, 8, 1_000].map(|of| shard_of(key, of)), shards, "{key}");
+        }
+    }
+
+    #[test]
+    fn keys_spread_over_all_shards() {
+        let mut used = [0; 8];
+        for number in 0..8_000 {
+            used[shard_of(Key::Seat(SeatKey { date: Uuid::from_u128(7).into(), number }), 8) as usize] += 1;
+        }
+        assert!(used.iter().all(|keys| (700..1_300).contains(keys)), "{used:?}");
+    }
+
+    #[test]
+    fn names_and_shards_have_bounds() {
+        assert!(Names::new("boxoffice.commands", SHARDS_MAX).is_ok());
+        for (name, shards) in [("", 1), (&*"n".repeat(NAME_MAX + 1), 1), ("n", 0), ("n", SHARDS_MAX + 1)] {
+            assert!(matches!(Names::new(name, shards), Err(Failure::Settings(_))), "{name} {shards}");
+        }
+        assert!(Topology::events("").is_err());
+    }
+}
