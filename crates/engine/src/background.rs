@@ -3,13 +3,13 @@
 //! Each piece runs in its own task at its own interval; a round that fails is logged and tried again at the next, a
 //! round that takes longer than its interval delays the next one instead of piling up. All stop together, each after
 //! the round it is in. Every instance runs all of it; a piece that another instance is at, or has just done, finds
-//! nothing to do.
+//! nothing to do; the outbox alone is shared out (`relay`).
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use boxoffice_domain::Policy;
-use boxoffice_ports::{Clock, Ids, Ledger, Source, Stores, WaitingRoom};
+use boxoffice_ports::{Clock, EventSink, Ids, InstanceId, Ledger, Source, Stores, WaitingRoom};
 use rand::Rng;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -21,7 +21,7 @@ use crate::seat_sync::SeatSync;
 use crate::sweep::Sweep;
 use crate::{RoomTeller, SeatView, Shows, Siblings, Stats, shows};
 
-const RELAY_EVERY: Duration = Duration::from_millis(250);
+const GAUGE_EVERY: Duration = Duration::from_secs(5);
 const PRUNE_EVERY: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Copy, Debug)]
@@ -31,8 +31,11 @@ pub struct BackgroundSettings {
     pub stock_linked: bool,
 }
 
-/// What the background works with. `ledger` is the watched one.
+/// What the background works with. `ledger` is the watched one; `instance` claims its share of the outbox, whose events
+/// go to `sink`, or to nobody without one.
 pub struct Parts {
+    pub instance: InstanceId,
+    pub sink: Option<Arc<dyn EventSink>>,
     pub stores: Stores,
     pub ledger: Arc<dyn Ledger>,
     pub room: Arc<dyn WaitingRoom>,
@@ -55,11 +58,11 @@ pub struct Background {
 impl Background {
     /// Reads the catalogue and opens the rooms, so that requests find them, then starts the tasks.
     pub async fn start(parts: Parts, settings: BackgroundSettings) -> Result<Self, Source> {
-        let Parts { stores, ledger, room, shows, seats, siblings, teller, clock, ids, policy, stats } = parts;
+        let Parts { instance, sink, stores, ledger, room, shows, seats, siblings, teller, clock, ids, policy, stats } = parts;
         let sync = SeatSync::new(stores.queries, seats.clone(), siblings);
         let admission = Arc::new(AdmissionLoop { room, shows, seats, clock, stats: stats.clone(), stock_linked: settings.stock_linked });
         let sweep = Arc::new(Sweep { ledger, upkeep: stores.upkeep, ids, policy, stats: stats.clone() });
-        let relay = Arc::new(Relay { outbox: stores.outbox, teller, stats });
+        let relay = Relay::new(stores.outbox, teller, sink, instance, stats);
         // The first mark comes before anything is loaded.
         let shared = sync.round().await?;
         admission.refresh().await?;
@@ -76,7 +79,8 @@ impl Background {
         let holds = sweep.clone();
         tasks.spawn(every("sweep", settings.sweep, stopped.clone(), async move || holds.holds().await));
         tasks.spawn(every("prune", PRUNE_EVERY, stopped.clone(), async move || sweep.replies().await));
-        tasks.spawn(every("relay", RELAY_EVERY, stopped, async move || relay.round().await));
+        tasks.spawn(relay.clone().run(stopped.clone()));
+        tasks.spawn(every("gauge", GAUGE_EVERY, stopped, async move || relay.gauge().await));
         Ok(Self { stop, tasks })
     }
 

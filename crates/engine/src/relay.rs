@@ -1,145 +1,201 @@
-//! The outbox, emptied in order: the waiting room is told of every payment (again), then the rows are deleted.
+//! The outbox, emptied in order by whoever owns a shard: the waiting room is told of every payment (again), other
+//! systems of every event, then the rows are deleted.
 //!
-//! A row is deleted only after everybody was told, so a crash at any point tells again and loses nothing; a failure
-//! leaves the shard's rows, in order, for the next round, and the other shards to theirs. Instances begin at different
-//! shards, so that they seldom do the same work; where they do, telling twice and deleting twice harm nobody.
+//! *Who.* Each instance claims a share of the shards ([`LEASE`]) and renews the claim while it lives. Nothing is sent for
+//! a shard whose claim is older than that; a publication that would outlast it is given up. On stopping the claim is
+//! given back, so that others need not wait for its end.
+//!
+//! *Order.* Each shard goes one step at a time: rows are read from the oldest on, told, published, deleted. A failure
+//! leaves them, in order, for the next step, after a pause that grows. Shards go on independently, [`STEPS_AT_ONCE`] at
+//! the same moment.
+//!
+//! *Round trips.* One read, one publication and one deletion a step, and two a payment.
+//!
+//! *A crash* at any point tells again and loses nothing: a row is deleted only after everybody was told. Two relays that
+//! believe to own a shard, as after a claim that ended early, do double work.
 
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use boxoffice_domain::Event;
 use boxoffice_domain::event::OUTBOX_SHARDS;
-use boxoffice_ports::{Outbox, Source};
+use boxoffice_ports::{EventSink, InstanceId, Outbox, OutboxRow, Source};
 use rand::Rng;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::{RoomTeller, Stats};
 
-/// Rows taken from a shard in one step.
+/// Rows taken from a shard in one step: without a sink as many as are quickly deleted, with one as many as a slow broker
+/// takes in [`PUBLISH_MAX`].
 const STEP: u32 = 4_000;
+const STEP_PUBLISHED: u32 = 500;
+/// Steps that run at the same moment; others wait for their turn.
+const STEPS_AT_ONCE: usize = 4;
+/// How long a claim holds. It is renewed after a third of it, so two renewals may fail.
+pub(crate) const LEASE: Duration = Duration::from_secs(10);
+/// How soon a claim that failed is tried again.
+const CLAIM_AGAIN: Duration = Duration::from_secs(1);
+/// How long a publication may take. Longer, and it has failed.
+const PUBLISH_MAX: Duration = Duration::from_secs(5);
+/// How often a shard is looked at that had nothing to send.
+const EVERY: Duration = Duration::from_millis(250);
+/// The longest pause after failures; the first is [`EVERY`], then they double.
+const PAUSE_MAX: Duration = Duration::from_secs(4);
+/// How long giving the claim back may take. Longer, and the lease's end does it.
+const RELEASE_MAX: Duration = Duration::from_secs(2);
 
 pub(crate) struct Relay {
-    pub(crate) outbox: Arc<dyn Outbox>,
-    pub(crate) teller: Arc<RoomTeller>,
-    pub(crate) stats: Arc<Stats>,
+    outbox: Arc<dyn Outbox>,
+    teller: Arc<RoomTeller>,
+    sink: Option<Arc<dyn EventSink>>,
+    instance: InstanceId,
+    stats: Arc<Stats>,
+    /// Until when each shard is ours.
+    claim: Mutex<HashMap<u32, Instant>>,
+    steps: Semaphore,
 }
 
+/// The payments of a shard that the room was told of and whose rows are still there: at most a step's rows.
+type ToldOf = HashSet<i64>;
+
 impl Relay {
-    /// Goes over all shards until each was found with less than a full step. Fails as the first shard that failed.
-    pub(crate) async fn round(&self) -> Result<(), Source> {
-        let first = rand::rng().random_range(0..OUTBOX_SHARDS);
-        let mut failed = Ok(());
-        for shard in (0..OUTBOX_SHARDS).map(|n| (first + n) % OUTBOX_SHARDS) {
-            if let Err(error) = self.shard(shard).await {
-                failed = failed.and(Err(error));
-            }
-        }
-        failed
+    pub(crate) fn new(
+        outbox: Arc<dyn Outbox>,
+        teller: Arc<RoomTeller>,
+        sink: Option<Arc<dyn EventSink>>,
+        instance: InstanceId,
+        stats: Arc<Stats>,
+    ) -> Arc<Self> {
+        Arc::new(Self { outbox, teller, sink, instance, stats, claim: Mutex::default(), steps: Semaphore::new(STEPS_AT_ONCE) })
     }
 
-    async fn shard(&self, shard: u32) -> Result<(), Source> {
-        while self.step(shard).await? >= STEP as usize {}
+    /// Relays until `stopped`, each shard after the step it is in, then gives the claim back.
+    pub(crate) async fn run(self: Arc<Self>, stopped: watch::Receiver<bool>) {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(self.clone().keep_claim(stopped.clone()));
+        for shard in 0..OUTBOX_SHARDS {
+            tasks.spawn(self.clone().relay(shard, stopped.clone()));
+        }
+        while let Some(ended) = tasks.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "a part of the relay has ended; its shards are left to other instances");
+            }
+        }
+        match timeout(RELEASE_MAX, self.outbox.release(self.instance)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the outbox was not given back; its lease ends by itself"),
+            Err(_) => tracing::warn!("the outbox was not given back in time; its lease ends by itself"),
+        }
+    }
+
+    async fn keep_claim(self: Arc<Self>, mut stopped: watch::Receiver<bool>) {
+        loop {
+            let pause = match self.renew().await {
+                Ok(()) => LEASE / 3,
+                Err(error) => {
+                    tracing::warn!(error, "no part of the outbox could be claimed");
+                    CLAIM_AGAIN
+                }
+            };
+            if rest(pause, &mut stopped).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn renew(&self) -> Result<(), Source> {
+        // The lease counts from before the store was asked, so it ends here no later than there.
+        let until = Instant::now() + LEASE;
+        let shards = timeout_at(until, self.outbox.claim(self.instance, LEASE)).await??;
+        let claim = shards.into_iter().map(|shard| (shard, until)).collect();
+        *self.claim.lock().unwrap_or_else(PoisonError::into_inner) = claim;
         Ok(())
     }
 
-    async fn step(&self, shard: u32) -> Result<usize, Source> {
-        let rows = self.outbox.unsent(shard, STEP).await?;
+    /// Until when `shard` is ours, if it is.
+    fn claimed(&self, shard: u32) -> Option<Instant> {
+        let claim = self.claim.lock().unwrap_or_else(PoisonError::into_inner);
+        claim.get(&shard).copied().filter(|until| Instant::now() < *until)
+    }
+
+    async fn relay(self: Arc<Self>, shard: u32, mut stopped: watch::Receiver<bool>) {
+        let (mut told, mut failures) = (ToldOf::new(), 0);
+        // Those that start together do not ask at the same moment.
+        let mut pause = EVERY.mul_f64(rand::rng().random_range(0.0..1.0));
+        while rest(pause, &mut stopped).await.is_ok() {
+            pause = match self.step(shard, &mut told).await {
+                Ok(more) => {
+                    failures = 0;
+                    if more { Duration::ZERO } else { EVERY }
+                }
+                Err(error) => {
+                    tracing::warn!(error, shard, failures, "a shard of the outbox was not relayed");
+                    failures += 1;
+                    (EVERY * 2_u32.saturating_pow(failures - 1)).min(PAUSE_MAX)
+                }
+            };
+        }
+    }
+
+    /// Sends the oldest rows of `shard`, if it is ours. Whether there may be more.
+    async fn step(&self, shard: u32, told: &mut ToldOf) -> Result<bool, Source> {
+        if self.claimed(shard).is_none() {
+            told.clear();
+            return Ok(false);
+        }
+        let _permit = self.steps.acquire().await?;
+        let limit = if self.sink.is_some() { STEP_PUBLISHED } else { STEP };
+        let rows = self.outbox.unsent(shard, limit).await?;
         if rows.is_empty() {
-            return Ok(0);
+            return Ok(false);
         }
         for row in &rows {
-            if let Event::PaymentPaid { user, concert, .. } = &row.event {
+            if let Event::PaymentPaid { user, concert, .. } = &row.event
+                && !told.contains(&row.id)
+            {
                 self.teller.paid(*user, *concert, row.occurred_at).await?;
+                told.insert(row.id);
             }
         }
-        let count = rows.len();
-        self.outbox.sent(shard, rows.into_iter().map(|row| row.id).collect()).await?;
+        let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
+        // Much may have happened since the rows were asked for.
+        let Some(until) = self.claimed(shard) else { return Ok(false) };
+        self.publish(rows, until).await?;
+        let count = ids.len();
+        // What everybody was told is deleted by whoever told it, even when the shard is somebody else's by now.
+        self.outbox.sent(shard, ids).await?;
+        told.clear();
         self.stats.relayed_events.add(count as u64);
-        Ok(count)
+        Ok(count >= limit as usize)
+    }
+
+    async fn publish(&self, rows: Vec<OutboxRow>, until: Instant) -> Result<(), Source> {
+        let Some(sink) = &self.sink else { return Ok(()) };
+        let bound = until.min(Instant::now() + PUBLISH_MAX);
+        timeout_at(bound, sink.publish(rows)).await.unwrap_or_else(|_| Err("the events were not published in time".into()))
+    }
+
+    /// Says how many events wait, and for how long.
+    pub(crate) async fn gauge(&self) -> Result<(), Source> {
+        let unsent = self.outbox.backlog().await?;
+        self.stats.unsent_events.set(unsent.count);
+        self.stats.unsent_age_ms.set(unsent.oldest.as_millis() as u64);
+        Ok(())
+    }
+}
+
+/// `Err` when it is time to stop.
+async fn rest(pause: Duration, stopped: &mut watch::Receiver<bool>) -> Result<(), ()> {
+    tokio::select! {
+        biased;
+        // Also when nobody is left who could say so.
+        _ = stopped.wait_for(|stop| *stop) => Err(()),
+        () = tokio::time::sleep(pause) => Ok(()),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::{CONCERT, at, id};
-    use boxoffice_ports::{MockOutbox, MockQueries, MockWaitingRoom, OutboxRow, RoomError};
-    use std::sync::Mutex;
-
-    fn row(id_in_shard: i64, event: Event) -> OutboxRow {
-        OutboxRow { shard: 3, id: id_in_shard, event, occurred_at: at(0) }
-    }
-
-    fn rows() -> Vec<OutboxRow> {
-        let (user, concert) = (id(5), id(CONCERT));
-        vec![
-            row(1, Event::WalletCharged { user, entry: id(1), amount: 5, balance: 5 }),
-            row(2, Event::PaymentPaid { payment: id(1), reservation: id(2), user, concert, amount: 5, points_spent: 0, points_granted: 0 }),
-        ]
-    }
-
-    fn relay(finish: Result<(), RoomError>) -> (Relay, Arc<Mutex<Vec<i64>>>) {
-        let (mut outbox, mut queries, mut room) = (MockOutbox::new(), MockQueries::new(), MockWaitingRoom::new());
-        outbox.expect_unsent().returning(|shard, _| Ok(if shard == 3 { rows() } else { Vec::new() }));
-        let deleted = Arc::<Mutex<Vec<i64>>>::default();
-        let seen = deleted.clone();
-        outbox.expect_sent().returning(move |shard, ids| {
-            assert_eq!(shard, 3);
-            seen.lock().unwrap().extend(ids);
-            Ok(())
-        });
-        queries.expect_live_holds().returning(|_, _| Ok(Vec::new()));
-        let finish = Mutex::new(Some(finish));
-        room.expect_finish().once().returning(move |_, _, _| finish.lock().unwrap().take().unwrap());
-        let teller = RoomTeller::new(Arc::new(room), Arc::new(queries));
-        (Relay { outbox: Arc::new(outbox), teller, stats: Arc::default() }, deleted)
-    }
-
-    #[tokio::test]
-    async fn rows_are_deleted_once_the_room_was_told() {
-        let (relay, deleted) = relay(Ok(()));
-        relay.round().await.unwrap();
-        assert_eq!((deleted.lock().unwrap().as_slice(), relay.stats.relayed_events.get()), ([1, 2].as_slice(), 2));
-    }
-
-    #[tokio::test]
-    async fn every_shard_is_emptied() {
-        let (mut outbox, queries, room) = (MockOutbox::new(), MockQueries::new(), MockWaitingRoom::new());
-        let charged = || Event::WalletCharged { user: id(5), entry: id(1), amount: 5, balance: 5 };
-        let left: Arc<Vec<_>> = Arc::new((0..OUTBOX_SHARDS).map(|_| Mutex::new(i64::from(STEP) + 1)).collect());
-        let there = left.clone();
-        outbox.expect_unsent().returning(move |shard, limit| {
-            let rows = (*there[shard as usize].lock().unwrap()).min(i64::from(limit));
-            Ok((0..rows).map(|at| OutboxRow { shard, ..row(at, charged()) }).collect())
-        });
-        let sent = left.clone();
-        outbox.expect_sent().returning(move |shard, ids| {
-            *sent[shard as usize].lock().unwrap() -= ids.len() as i64;
-            Ok(())
-        });
-        let teller = RoomTeller::new(Arc::new(room), Arc::new(queries));
-        let relay = Relay { outbox: Arc::new(outbox), teller, stats: Arc::default() };
-        relay.round().await.unwrap();
-        assert!(left.iter().all(|left| *left.lock().unwrap() == 0), "more than one step each, and nothing is left");
-    }
-
-    #[tokio::test]
-    async fn a_shard_that_fails_keeps_no_other_back() {
-        let (mut outbox, queries, room) = (MockOutbox::new(), MockQueries::new(), MockWaitingRoom::new());
-        let asked = Arc::<Mutex<Vec<u32>>>::default();
-        let seen = asked.clone();
-        outbox.expect_unsent().returning(move |shard, _| {
-            seen.lock().unwrap().push(shard);
-            if shard % 2 == 0 { Err(boxoffice_ports::StoreError::Unavailable("gone".into())) } else { Ok(Vec::new()) }
-        });
-        let teller = RoomTeller::new(Arc::new(room), Arc::new(queries));
-        assert!(Relay { outbox: Arc::new(outbox), teller, stats: Arc::default() }.round().await.is_err());
-        asked.lock().unwrap().sort_unstable();
-        assert_eq!(*asked.lock().unwrap(), (0..OUTBOX_SHARDS).collect::<Vec<_>>());
-    }
-
-    #[tokio::test]
-    async fn rows_stay_while_the_room_cannot_be_told() {
-        let (relay, deleted) = relay(Err(RoomError::Unavailable("gone".into())));
-        assert!(relay.round().await.is_err());
-        assert!(deleted.lock().unwrap().is_empty());
-    }
-}
+mod tests;

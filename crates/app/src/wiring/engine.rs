@@ -10,7 +10,7 @@ use boxoffice_engine::{
     BackgroundSettings, Combining, CombiningSettings, Direct, Locked, Parts, RoomTeller, SeatView, Shows, Siblings, SingleFlight, Stats,
     Watched,
 };
-use boxoffice_ports::{Clock, Executor, Guard, Ids, Ledger, Lock, Stores, Traffic, WaitingRoom};
+use boxoffice_ports::{Clock, Executor, Guard, Ids, InstanceId, Ledger, Lock, Stores, Traffic, WaitingRoom};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
@@ -51,6 +51,8 @@ impl<'a> Engine<'a> {
 
     pub(super) fn background_parts(&self) -> Parts {
         Parts {
+            instance: InstanceId(self.ids.fresh()),
+            sink: None,
             stores: self.stores.clone(),
             ledger: self.ledger.clone(),
             room: self.room.clone(),
