@@ -1,6 +1,6 @@
 //! What types cannot say of a configuration: ranges, and settings that exclude one another.
 
-use super::{AuthMode, JwtAlgorithm, QueueBackend, QueueKey, SecretUrl, Settings, StoreBackend, StrategyName};
+use super::{AuthMode, EventSinkName, JwtAlgorithm, QueueBackend, QueueKey, SecretUrl, Settings, StoreBackend, StrategyName};
 use boxoffice_domain::admission::{INTERVAL_S_MAX, MAX_ACTIVE_MAX};
 use boxoffice_domain::concert::Fault;
 use std::collections::HashSet;
@@ -18,6 +18,11 @@ const LEASE_MS_MAX: i64 = 120_000;
 const REDLOCK_LEASE_MS_MIN: u64 = 2_000;
 /// With fewer nodes a majority is all of them: worse than one.
 const REDLOCK_NODES_MIN: usize = 3;
+/// More serve nobody: a hot key is in one partition or shard alone.
+const PARTITIONS_MAX: i64 = 1_024;
+const SHARDS_MAX: i64 = 256;
+/// The longest name of a topic, group, queue or exchange: Kafka's own bound is 249, and names are made longer here.
+const TOPIC_MAX: usize = 200;
 /// Addresses in one list, at most.
 const URLS_MAX: usize = 64;
 /// The longest name of a queue key, characters; it is part of every queue token.
@@ -30,6 +35,7 @@ pub(super) fn faults(settings: &Settings) -> Vec<Fault> {
     faults.money(settings);
     faults.store(settings);
     faults.redis(settings);
+    faults.brokers(settings);
     faults.exclusions(settings);
     faults.auth(settings);
     faults.0
@@ -59,6 +65,9 @@ impl Faults {
         self.range("strategy.lanes", strategy.lanes, 0..=64);
         self.range("strategy.lease_ms", strategy.lease_ms, LEASE_MS_MIN..=LEASE_MS_MAX);
         self.range("strategy.queue_max", strategy.queue_max, 1..=1_000_000);
+        self.range("strategy.backlog_max", strategy.backlog_max, 1..=1_000_000);
+        self.range("kafka.partitions", settings.kafka.partitions, 1..=PARTITIONS_MAX);
+        self.range("rabbitmq.shards", settings.rabbitmq.shards, 1..=SHARDS_MAX);
         self.range("reward.percent", settings.reward.percent, 0..=100);
         self.range("hold.ttl_s", hold.ttl_s, 1..=86_400);
         self.range("hold.extensions_max", hold.extensions_max, 0..=1_000);
@@ -123,6 +132,50 @@ impl Faults {
             if strategy.lease_ms < REDLOCK_LEASE_MS_MIN {
                 self.add("strategy.lease_ms", format!("must be at least {REDLOCK_LEASE_MS_MIN} with {key} = \"redlock\""));
             }
+        }
+    }
+
+    fn brokers(&mut self, settings: &Settings) {
+        let Settings { strategy, events, kafka, rabbitmq, .. } = settings;
+        let needed = |name: StrategyName, sink: EventSinkName| {
+            let class = strategy.class_with(name).map(|key| format!("{key} = \"{}\"", name.name()));
+            class.or_else(|| (events.sink == sink).then(|| format!("events.sink = \"{}\"", sink.name())))
+        };
+        let is_broker = |broker: &str| broker.rsplit_once(':').is_some_and(|(host, port)| {
+            let is_host = !host.is_empty() && !host.contains(['/', '@', ' ']);
+            is_host && port.parse::<u16>().is_ok()
+        });
+        match needed(StrategyName::Kafka, EventSinkName::Kafka) {
+            Some(by) if kafka.brokers.is_empty() => self.add("kafka.brokers", format!("must name brokers with {by}")),
+            _ if !kafka.brokers.is_empty() && !kafka.brokers.split(',').all(|broker| is_broker(broker.trim())) => {
+                self.add("kafka.brokers", "must be addresses such as \"127.0.0.1:9092\", separated by commas");
+            }
+            _ => {}
+        }
+        for (key, name) in [
+            ("kafka.commands_topic", &kafka.commands_topic),
+            ("kafka.events_topic", &kafka.events_topic),
+            ("kafka.group", &kafka.group),
+            ("rabbitmq.commands_queue", &rabbitmq.commands_queue),
+            ("rabbitmq.events_exchange", &rabbitmq.events_exchange),
+        ] {
+            let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+            if name.is_empty() || name.len() > TOPIC_MAX || !name.bytes().all(is_plain) {
+                self.add(key, format!("must be 1 to {TOPIC_MAX} letters, digits, ., _ or -"));
+            }
+        }
+        if kafka.commands_topic == kafka.events_topic {
+            self.add("kafka.events_topic", "must not be kafka.commands_topic");
+        }
+        match needed(StrategyName::Rabbitmq, EventSinkName::Rabbitmq) {
+            Some(by) if rabbitmq.url.is_empty() => self.add("rabbitmq.url", format!("must name a RabbitMQ with {by}")),
+            _ if !rabbitmq.url.is_empty() && !matches!(rabbitmq.url.scheme(), Some("amqp" | "amqps")) => {
+                self.add("rabbitmq.url", "must be an address such as \"amqp://guest:guest@127.0.0.1:5672/%2f\"");
+            }
+            _ => {}
+        }
+        if strategy.classes().into_iter().any(|(_, name)| name.keeps_a_log()) && settings.command_retention() < strategy.wait() {
+            self.add("idempotency.ttl_s", "must be at least twice strategy.wait_ms, or a command might outlive its reply in the log");
         }
     }
 
@@ -246,6 +299,22 @@ mod tests {
             ("strategy.batch_max=0", "strategy.batch_max"),
             ("strategy.lanes=2", "strategy.lanes"),
             ("strategy.queue_max=0", "strategy.queue_max"),
+            ("strategy.backlog_max=0", "strategy.backlog_max"),
+            ("strategy.seat=kafka", "kafka.brokers"),
+            ("events.sink=kafka", "kafka.brokers"),
+            ("kafka.brokers=\"a:1,b\"", "kafka.brokers"),
+            ("kafka.brokers=kafka://a:1", "kafka.brokers"),
+            ("kafka.partitions=0", "kafka.partitions"),
+            ("kafka.commands_topic=a b", "kafka.commands_topic"),
+            ("kafka.events_topic=boxoffice.commands", "kafka.events_topic"),
+            ("kafka.group=", "kafka.group"),
+            ("strategy.payment=rabbitmq", "rabbitmq.url"),
+            ("events.sink=rabbitmq", "rabbitmq.url"),
+            ("rabbitmq.url=http://a", "rabbitmq.url"),
+            ("rabbitmq.shards=0", "rabbitmq.shards"),
+            ("rabbitmq.commands_queue=a/b", "rabbitmq.commands_queue"),
+            ("rabbitmq.events_exchange=", "rabbitmq.events_exchange"),
+            ("strategy.wallet=rabbitmq;rabbitmq.url=amqp://a;idempotency.ttl_s=5", "idempotency.ttl_s"),
             ("reward.percent=101", "reward.percent"),
             ("hold.ttl_s=0", "hold.ttl_s"),
             ("hold.max_seats_per_user=0", "hold.max_seats_per_user"),
@@ -279,6 +348,9 @@ mod tests {
             "store.backend=memory;strategy.lanes=4",
             "store.backend=postgres;store.postgres_url=postgres://db/shop;strategy.lanes=4;queue.backend=memory;strategy.seat=memory",
             "strategy.seat=pessimistic;strategy.wallet=optimistic",
+            "strategy.seat=kafka;events.sink=kafka;kafka.brokers=\"a:9092,[::1]:9093\"",
+            "strategy.wallet=rabbitmq;rabbitmq.url=\"amqp://ann:pa55@a:1/%2f\"",
+            "events.sink=log",
             "queue.backend=redis;strategy.seat=simple;strategy.lease_ms=200;redis.urls=[\"redis://:pw@a:1/0\"]",
             "strategy.seat=redlock;redis.redlock_nodes=[\"redis://a\",\"redis://b\",\"redis://c\"]",
             "admission.per_interval_count=5;admission.per_interval_s=1",
@@ -311,6 +383,7 @@ mod tests {
             "store.postgres_url=postgres://ann:pa55@db/shop".into(),
             "redis.urls=[\"redis://:pa55@a\"]".into(),
             "redis.redlock_nodes=[\"redis://:pa55@b\"]".into(),
+            "rabbitmq.url=amqp://ann:pa55@c".into(),
         ];
         let settings = load(&Layers { set, ..Layers::default() }).unwrap();
         for printed in [format!("{settings:?}"), toml::to_string(&settings).unwrap(), serde_json::to_string(&settings).unwrap()] {

@@ -28,6 +28,8 @@ pub struct Settings {
     pub queue: QueueSettings,
     pub redis: RedisSettings,
     pub strategy: StrategySettings,
+    pub kafka: KafkaSettings,
+    pub rabbitmq: RabbitmqSettings,
     pub events: EventsSettings,
     pub money: MoneySettings,
     pub wallet: WalletSettings,
@@ -167,11 +169,23 @@ pub enum StrategyName {
     Pessimistic,
     Optimistic,
     Memory,
+    Kafka,
+    Rabbitmq,
 }
 
 impl StrategyName {
-    pub const ALL: [Self; 8] =
-        [Self::Combining, Self::Simple, Self::Spin, Self::Pubsub, Self::Redlock, Self::Pessimistic, Self::Optimistic, Self::Memory];
+    pub const ALL: [Self; 10] = [
+        Self::Combining,
+        Self::Simple,
+        Self::Spin,
+        Self::Pubsub,
+        Self::Redlock,
+        Self::Pessimistic,
+        Self::Optimistic,
+        Self::Memory,
+        Self::Kafka,
+        Self::Rabbitmq,
+    ];
 
     /// As it is configured.
     pub fn name(self) -> &'static str {
@@ -184,7 +198,14 @@ impl StrategyName {
             Self::Pessimistic => "pessimistic",
             Self::Optimistic => "optimistic",
             Self::Memory => "memory",
+            Self::Kafka => "kafka",
+            Self::Rabbitmq => "rabbitmq",
         }
+    }
+
+    /// Whether commands wait in a log outside this process, and may be answered before they are decided.
+    pub fn keeps_a_log(self) -> bool {
+        matches!(self, Self::Kafka | Self::Rabbitmq)
     }
 
     /// Whether its locks are kept in the one Redis of `redis.urls`.
@@ -205,6 +226,7 @@ pub struct StrategySettings {
     /// 0: as many as the store can use. Ask [`Settings::lane_count`].
     pub lanes: usize,
     pub queue_max: usize,
+    pub backlog_max: usize,
 }
 
 impl StrategySettings {
@@ -214,6 +236,11 @@ impl StrategySettings {
 
     pub fn lease(&self) -> Duration {
         Duration::from_millis(self.lease_ms)
+    }
+
+    /// The key of the first class that has this strategy.
+    pub fn class_with(&self, name: StrategyName) -> Option<&'static str> {
+        self.classes().into_iter().find(|(_, one)| *one == name).map(|(key, _)| key)
     }
 
     /// Each class of operations, as its key is called, with its strategy.
@@ -226,6 +253,43 @@ impl StrategySettings {
 #[serde(rename_all = "snake_case")]
 pub enum EventSinkName {
     None,
+    /// Standard output.
+    Log,
+    Kafka,
+    Rabbitmq,
+}
+
+impl EventSinkName {
+    /// As it is configured.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Log => "log",
+            Self::Kafka => "kafka",
+            Self::Rabbitmq => "rabbitmq",
+        }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct KafkaSettings {
+    /// `host:port`, separated by commas; empty: no Kafka.
+    pub brokers: String,
+    pub commands_topic: String,
+    pub events_topic: String,
+    pub partitions: u32,
+    pub group: String,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct RabbitmqSettings {
+    /// Empty: no RabbitMQ.
+    pub url: SecretUrl,
+    pub commands_queue: String,
+    pub events_exchange: String,
+    pub shards: u32,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -403,6 +467,12 @@ impl Settings {
             (0, StoreBackend::Sqlite | StoreBackend::Memory) => 1,
             (lanes, _) => lanes,
         }
+    }
+
+    /// How long a command may lie in a log: half as long as its reply is kept, so that one which is read again later
+    /// still finds it.
+    pub fn command_retention(&self) -> Duration {
+        Duration::from_secs(u64::from(self.idempotency.ttl_s)) / 2
     }
 
     /// Whether users may charge their own wallets.

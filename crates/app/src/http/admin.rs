@@ -225,8 +225,8 @@ pub(crate) async fn charge(
     let charge = Charge::parse(&body)?;
     let keyed = key.over(&request, &charge)?;
     let command = Command::ChargeWallet { user: id.0, amount: charge.amount() };
-    let reply = answer::run(&app, app.wallet.as_ref(), Actor::Operator(operator.0), keyed, command).await?;
-    answer::reply(&app, &reply)
+    let ran = answer::run(&app, app.wallet.as_ref(), Actor::Operator(operator.0), keyed, command).await?;
+    answer::ran(&app, &ran)
 }
 
 #[cfg(test)]

@@ -4,14 +4,15 @@
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, ContentType};
-use actix_web::{HttpResponse, HttpResponseBuilder};
-use boxoffice_domain::{Actor, Command, CommandId, Decision, FreshIds, Outcome, Reply, Request};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
+use boxoffice_domain::{Actor, Command, CommandId, Decision, Fingerprint, FreshIds, Outcome, Reply, Request, UserId};
 use boxoffice_ports::{Executor, Receipt};
 use serde::Serialize;
 
 use super::App;
-use super::idempotency::{Keyed, REPLAYED};
-use super::problem::{Code, Problem};
+use super::commands::Accepted;
+use super::idempotency::{self, Keyed, REPLAYED};
+use super::problem::Problem;
 use super::views::{EntryView, PaymentView, ReservationView};
 
 /// A JSON answer.
@@ -34,30 +35,50 @@ pub(crate) fn fresh_ids(app: &App) -> FreshIds {
     FreshIds { subject: fresh(), entry: fresh(), points: [fresh(), fresh()] }
 }
 
-/// Runs a keyed command of a user, or of an operator, to its reply.
-pub(crate) async fn run(app: &App, executor: &dyn Executor, actor: Actor, keyed: Keyed, command: Command) -> Result<Reply, Problem> {
+/// What came of a command while its caller waited.
+#[derive(Debug)]
+pub(crate) enum Ran {
+    Decided(Reply),
+    /// It stands in a log and will be decided.
+    Accepted(Accepted),
+}
+
+/// Runs a keyed command of a user, or of an operator, for as long as its caller waits.
+pub(crate) async fn run(app: &App, executor: &dyn Executor, actor: Actor, keyed: Keyed, command: Command) -> Result<Ran, Problem> {
     let request = Request { command_id: keyed.command, actor, fingerprint: Some(keyed.fingerprint), fresh: fresh_ids(app), command };
-    execute(executor, request).await
+    hand_over(app, executor, keyed, request).await
 }
 
-/// The same without a key: its reply is not kept.
-pub(crate) async fn run_unkeyed(app: &App, executor: &dyn Executor, actor: Actor, command: Command) -> Result<Reply, Problem> {
-    let command_id = CommandId(app.ids.fresh());
-    execute(executor, Request { command_id, actor, fingerprint: None, fresh: fresh_ids(app), command }).await
+/// The same for a command on seats that needs no key, because doing it again changes nothing. Its reply is kept only
+/// where its caller may have to ask for it.
+pub(crate) async fn run_unkeyed(app: &App, user: UserId, request: &HttpRequest, command: Command) -> Result<Ran, Problem> {
+    let (command_id, fingerprint) = (CommandId(app.ids.fresh()), Fingerprint([0; 32]));
+    let keyed = Keyed { user, command: command_id, fingerprint, asks_again: idempotency::prefers_async(request) };
+    let fingerprint = app.settings.strategy.seat.keeps_a_log().then_some(fingerprint);
+    let request = Request { command_id, actor: Actor::User(user), fingerprint, fresh: fresh_ids(app), command };
+    hand_over(app, app.seat.as_ref(), keyed, request).await
 }
 
-async fn execute(executor: &dyn Executor, request: Request) -> Result<Reply, Problem> {
-    match executor.execute(request).await? {
-        Receipt::Done(reply) => Ok(reply),
-        // It will be decided, and the same key then gets the answer.
-        Receipt::Accepted(_) => Err(Problem::new(Code::IdempotencyInProgress, "ask again with the same key")),
-    }
+async fn hand_over(app: &App, executor: &dyn Executor, keyed: Keyed, request: Request) -> Result<Ran, Problem> {
+    let receipt = if keyed.asks_again { executor.submit(request).await? } else { executor.execute(request).await? };
+    Ok(match receipt {
+        Receipt::Done(reply) => Ran::Decided(reply),
+        Receipt::Accepted(_) => Ran::Accepted(Accepted::now(app, keyed)),
+    })
 }
 
 /// The stored reply of a keyed write, if there is one for the same request.
 pub(crate) async fn stored(app: &App, keyed: Keyed) -> Result<Option<Reply>, Problem> {
     let stored = app.stores.ledger.reply(keyed.stored_under()).await?;
     Ok(stored.filter(|stored| stored.fingerprint == keyed.fingerprint).map(|stored| stored.reply))
+}
+
+/// What came of a command as HTTP says it.
+pub(crate) fn ran(app: &App, ran: &Ran) -> Result<HttpResponse, Problem> {
+    match ran {
+        Ran::Decided(decided) => reply(app, decided),
+        Ran::Accepted(accepted) => accepted.response(app),
+    }
 }
 
 /// A reply as HTTP says it.

@@ -83,6 +83,6 @@ fn replacement(response: &HttpResponse, id: &str) -> Option<HttpResponse> {
 }
 
 /// 128 random bits in lower-case hex.
-fn request_id() -> String {
+pub(super) fn request_id() -> String {
     format!("{:032x}", rand::random::<u128>())
 }

@@ -14,17 +14,21 @@ use sha2::{Digest, Sha256};
 use super::problem::{Code, Problem};
 
 const HEADER: &str = "Idempotency-Key";
+const PREFER: &str = "Prefer";
+pub(crate) const RESPOND_ASYNC: &str = "respond-async";
 /// The longest key, characters.
 const KEY_MAX: usize = 255;
 /// Says that an answer repeats an earlier one.
 pub(crate) const REPLAYED: (HeaderName, HeaderValue) = (HeaderName::from_static("idempotency-replayed"), HeaderValue::from_static("true"));
 
-/// What makes a write unique.
+/// What makes a write unique, and how its caller wants to learn of the outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Keyed {
     pub(crate) user: UserId,
     pub(crate) command: CommandId,
     pub(crate) fingerprint: Fingerprint,
+    /// `Prefer: respond-async`: it asks again instead of waiting, where the strategy has commands wait elsewhere.
+    pub(crate) asks_again: bool,
 }
 
 /// The key alone, before the body is looked at.
@@ -42,7 +46,7 @@ impl Key {
     /// With the body as it was parsed.
     pub(crate) fn over(self, request: &HttpRequest, body: &impl Serialize) -> Result<Keyed, Problem> {
         let fingerprint = fingerprint(request.method().as_str(), request.path(), body)?;
-        Ok(Keyed { user: self.user, command: self.command, fingerprint })
+        Ok(Keyed { user: self.user, command: self.command, fingerprint, asks_again: prefers_async(request) })
     }
 }
 
@@ -60,6 +64,16 @@ fn key_of(request: &HttpRequest) -> Result<&str, Problem> {
         return Err(Problem::field(HEADER, "must be sent once"));
     }
     parse(value.as_bytes()).ok_or_else(|| Problem::field(HEADER, "must be 1 to 255 characters from 0x21 to 0x7E"))
+}
+
+/// Whether a `Prefer` header (RFC 7240) names `respond-async`; preferences that are not known are passed over.
+pub(crate) fn prefers_async(request: &HttpRequest) -> bool {
+    let values = request.headers().get_all(PREFER).filter_map(|value| value.to_str().ok());
+    // Parameters follow a semicolon; a value would follow an equals sign, and this preference has none.
+    values.flat_map(|value| value.split(',')).any(|preference| {
+        let name = preference.split(';').next().unwrap_or_default();
+        name.trim().eq_ignore_ascii_case(RESPOND_ASYNC)
+    })
 }
 
 /// The key without its quotes, which are optional.
@@ -117,6 +131,22 @@ mod tests {
         ] {
             assert_eq!(parse(header.as_bytes()), key, "{header}");
         }
+    }
+
+    #[test]
+    fn an_answer_later_may_be_preferred() {
+        for (header, asks) in [
+            ("respond-async", true),
+            ("Respond-Async", true),
+            ("wait=10, respond-async; foo=bar", true),
+            ("return=minimal", false),
+            ("respond-asynchronously", false),
+            ("", false),
+        ] {
+            assert_eq!(prefers_async(&TestRequest::default().insert_header((PREFER, header)).to_http_request()), asks, "{header}");
+        }
+        let twice = TestRequest::default().append_header((PREFER, "wait=3")).append_header((PREFER, "respond-async"));
+        assert!(prefers_async(&twice.to_http_request()));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetri
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
@@ -105,7 +105,8 @@ impl Collector for EngineFigures {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
         let Stats { commands, batches, retries, bisections, overloaded, busy, ledger_us, swept_holds, relayed_events, promoted, .. } =
             &*self.0;
-        let Stats { lock_waits, lock_wait_us, lock_held_us, .. } = &*self.0;
+        let Stats { lock_waits, lock_wait_us, lock_held_us, accepted_commands, dead_commands, .. } = &*self.0;
+        let Stats { logged_commands, unsent_events, unsent_age_ms, .. } = &*self.0;
         for (name, help, figure) in [
             ("commands", "Commands decided, replays and refusals included", commands),
             ("batches", "Batches committed", batches),
@@ -120,15 +121,26 @@ impl Collector for EngineFigures {
             ("swept_holds", "Holds whose expiry the sweep has written", swept_holds),
             ("relayed_events", "Events taken out of the outbox", relayed_events),
             ("promoted_entries", "Entries of waiting rooms that were promoted", promoted),
+            ("accepted_commands", "Commands whose callers were told to ask again", accepted_commands),
+            ("dead_commands", "Commands from a log that lie with the dead letters", dead_commands),
         ] {
             let counter = ConstCounter::new(figure.get());
             counter.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
+        }
+        for (name, help, figure) in [
+            ("logged_commands", "Commands of this instance that stand in a log and have no answer yet", logged_commands),
+            ("unsent_events", "Events that wait in the outbox, up to 100,000", unsent_events),
+            ("unsent_events_age_milliseconds", "How long the oldest of them has waited", unsent_age_ms),
+        ] {
+            let gauge = ConstGauge::new(i64::try_from(figure.get()).unwrap_or(i64::MAX));
+            gauge.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
         }
         let traffic = self.1.counts();
         for (name, help, figure) in [
             ("store_statements", "Statements sent to the store's database, BEGIN and COMMIT included", traffic.statements),
             ("store_commits", "Transactions that wrote and were committed", traffic.commits),
             ("redis_commands", "Commands sent to Redis, scripts and publications counted as one each", traffic.redis_commands),
+            ("broker_messages", "Messages handed to a broker, and taken from it", traffic.broker_messages),
         ] {
             ConstCounter::new(figure).encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
         }
@@ -146,7 +158,10 @@ mod tests {
         stats.commands.add(7);
         let traffic = Arc::<Traffic>::default();
         traffic.redis_commands(5);
+        traffic.broker_messages(6);
         stats.lock_wait_us.add(8);
+        stats.unsent_events.set(9);
+        stats.unsent_events.set(2);
         let metrics = Metrics::new(stats, traffic);
         metrics.request(&Method::POST, "/a/{id}", StatusCode::CREATED, Duration::from_millis(1));
         metrics.room(ConcertId(uuid::Uuid::nil()), &RoomCounts { waiting: 3, ..RoomCounts::default() });
@@ -156,6 +171,8 @@ mod tests {
             "boxoffice_http_request_seconds_count{method=\"POST\",route=\"/a/{id}\"} 1",
             "boxoffice_commands_total 7",
             "boxoffice_redis_commands_total 5",
+            "boxoffice_broker_messages_total 6",
+            "boxoffice_unsent_events 2",
             "boxoffice_lock_wait_microseconds_total 8",
             "boxoffice_queue_entries{concert=\"00000000-0000-0000-0000-000000000000\",state=\"waiting\"} 3",
         ] {

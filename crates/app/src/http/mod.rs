@@ -8,6 +8,7 @@ mod admin;
 mod answer;
 mod auth;
 mod body;
+mod commands;
 mod concerts;
 mod edge;
 mod health;
@@ -24,6 +25,7 @@ mod reservations;
 mod routes;
 mod seat_pages;
 mod seats;
+mod signing;
 mod system;
 mod turn;
 mod views;
@@ -78,7 +80,7 @@ pub struct Parts {
 pub struct App {
     pub(crate) parts: Parts,
     pub(crate) auth: auth::Auth,
-    pub(crate) queue_tokens: queue_token::QueueTokens,
+    pub(crate) signing: signing::SigningKeys,
     pub(crate) rate: rate::RateLimit,
     pub(crate) seat_pages: seat_pages::SeatPages,
     pub(crate) metrics: metrics::Metrics,
@@ -106,12 +108,12 @@ impl App {
     /// Reads the keys tokens are signed with, drawing what the store does not have yet.
     pub async fn build(parts: Parts) -> Result<Self, SetupError> {
         let auth = auth::Auth::from_settings(&parts.settings, parts.stores.secrets.as_ref()).await?;
-        let queue_tokens = queue_token::QueueTokens::from_settings(&parts.settings, parts.stores.secrets.as_ref()).await?;
+        let signing = signing::SigningKeys::from_settings(&parts.settings, parts.stores.secrets.as_ref()).await?;
         let rate = rate::RateLimit::new(parts.settings.http.requests_per_second_per_user);
         let openapi_json = openapi().to_json().unwrap_or_default().into();
         let metrics = metrics::Metrics::new(parts.stats.clone(), parts.traffic.clone());
         let seat_pages = seat_pages::SeatPages::new();
-        Ok(Self { parts, auth, queue_tokens, rate, seat_pages, metrics, openapi_json })
+        Ok(Self { parts, auth, signing, rate, seat_pages, metrics, openapi_json })
     }
 }
 

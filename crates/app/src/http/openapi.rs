@@ -10,9 +10,10 @@ use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, SchemaFormat, Type};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, PathItem, Ref, RefOr, Required};
 
+use super::commands::AcceptedView;
 use super::problem::{FieldError, ProblemDocument};
 use super::routes::{self, Entry};
-use super::{admin, concerts, health, payments, queue, reservations, seats, system, wallet};
+use super::{admin, commands, concerts, health, payments, queue, reservations, seats, system, wallet};
 
 const BEARER: &str = "bearer";
 
@@ -44,6 +45,7 @@ Money is an integer of minor units. Every error is `application/problem+json`."
         payments::list,
         payments::get,
         payments::refund,
+        commands::get,
         wallet::get,
         wallet::entries,
         wallet::charge,
@@ -55,7 +57,7 @@ Money is an integer of minor units. Every error is `application/problem+json`."
         admin::stats,
         admin::charge,
     ),
-    components(schemas(ProblemDocument, FieldError))
+    components(schemas(ProblemDocument, FieldError, AcceptedView))
 )]
 struct Document;
 
@@ -97,6 +99,10 @@ fn complete(operation: &mut Operation, entry: &Entry) {
     if needs.queue_token {
         parameters.push(parameter("Queue-Token", ParameterIn::Header, true, Type::String, None, "The token of one's place"));
     }
+    if entry.may_be_accepted() {
+        let description = "`respond-async`: 202 at once, under strategies that keep commands in a log; others ignore it";
+        parameters.push(parameter("Prefer", ParameterIn::Header, false, Type::String, None, description));
+    }
     if needs.idempotency_key {
         let description = "1 to 255 characters of 0x21 to 0x7E; the same key and request get the same answer";
         parameters.push(parameter("Idempotency-Key", ParameterIn::Header, true, Type::String, None, description));
@@ -111,6 +117,9 @@ fn complete(operation: &mut Operation, entry: &Entry) {
         if let RefOr::T(response) = response {
             add_headers(response, status, needs.idempotency_key);
         }
+    }
+    if entry.may_be_accepted() {
+        operation.responses.responses.insert("202".to_owned(), RefOr::T(accepted()));
     }
     for status in refusals(entry) {
         operation.responses.responses.entry(status.to_string()).or_insert_with(|| RefOr::T(problem(status)));
@@ -169,6 +178,16 @@ fn add_headers(response: &mut Response, status: &str, keyed: bool) {
     if status == "201" {
         response.headers.insert("Location".to_owned(), text_header("Where it can be read, if it can").into());
     }
+}
+
+fn accepted() -> Response {
+    let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("AcceptedView"))).build();
+    let description = "It stands in a log and will be decided: under `kafka` and `rabbitmq`, when it took longer than `wait_ms`";
+    let mut response = ResponseBuilder::new().description(description).content("application/json", content).build();
+    add_headers(&mut response, "", false);
+    response.headers.insert("Location".to_owned(), text_header("Where to ask what became of it").into());
+    response.headers.insert("Preference-Applied".to_owned(), text_header("`respond-async`, when that was asked for").into());
+    response
 }
 
 fn problem(status: u16) -> Response {
@@ -238,9 +257,9 @@ mod tests {
         let document = document();
         let hold = &document["paths"]["/api/v1/reservations"]["post"];
         let names: Vec<_> = hold["parameters"].as_array().unwrap().iter().map(|parameter| parameter["name"].as_str().unwrap()).collect();
-        assert_eq!(names, ["Queue-Token", "Idempotency-Key"]);
+        assert_eq!(names, ["Queue-Token", "Prefer", "Idempotency-Key"]);
         assert_eq!(hold["security"], serde_json::json!([{"bearer": []}]));
-        for status in ["201", "400", "401", "403", "404", "409", "413", "415", "422", "429", "500", "503"] {
+        for status in ["201", "202", "400", "401", "403", "404", "409", "413", "415", "422", "429", "500", "503"] {
             assert!(hold["responses"].get(status).is_some(), "{status}");
         }
         let problem = &hold["responses"]["422"]["content"]["application/problem+json"]["schema"]["$ref"];
@@ -251,7 +270,7 @@ mod tests {
     #[test]
     fn what_is_not_served_is_not_told() {
         let document = document().to_string();
-        for absent in ["/queue/stream", "/queue/socket", "/queue/extend", "/draw", "/commands", "adaptive", "\"Prefer\""] {
+        for absent in ["/queue/stream", "/queue/socket", "/queue/extend", "/draw", "adaptive"] {
             assert!(!document.contains(absent), "{absent}");
         }
     }

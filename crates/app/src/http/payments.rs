@@ -47,8 +47,8 @@ pub(crate) async fn create(app: Data<App>, user: User, request: HttpRequest, bod
         turn::for_concert(&token, found.concert.id)?;
     }
     let command = Command::Pay { user: user.0, reservation, points: pay.points.unwrap_or(0) };
-    let reply = answer::run(&app, app.payment.as_ref(), Actor::User(user.0), keyed, command).await?;
-    answer::reply(&app, &reply)
+    let ran = answer::run(&app, app.payment.as_ref(), Actor::User(user.0), keyed, command).await?;
+    answer::ran(&app, &ran)
 }
 
 /// One's payments, newest first.
@@ -86,6 +86,6 @@ pub(crate) async fn refund(
     Query::none(&request)?;
     let keyed = idempotency::Key::of(&request, user.0)?.over(&request, &body.parse_nothing()?)?;
     let command = Command::Refund { user: user.0, payment: id.0 };
-    let reply = answer::run(&app, app.payment.as_ref(), Actor::User(user.0), keyed, command).await?;
-    answer::reply(&app, &reply)
+    let ran = answer::run(&app, app.payment.as_ref(), Actor::User(user.0), keyed, command).await?;
+    answer::ran(&app, &ran)
 }

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::App;
-use super::answer;
+use super::answer::{self, Ran};
 use super::auth::User;
 use super::body::Body;
 use super::idempotency::{self, Keyed};
@@ -110,11 +110,11 @@ pub(crate) async fn create(app: Data<App>, user: User, request: HttpRequest, bod
         return Err(refusal);
     }
     let (keyed, hold) = parsed?;
-    let reply = decide(&app, user.0, keyed, &hold).await?;
-    answer::reply(&app, &reply)
+    let ran = decide(&app, user.0, keyed, &hold).await?;
+    answer::ran(&app, &ran)
 }
 
-async fn decide(app: &App, user: UserId, keyed: Keyed, hold: &Hold) -> Result<Reply, Problem> {
+async fn decide(app: &App, user: UserId, keyed: Keyed, hold: &Hold) -> Result<Ran, Problem> {
     let (date, count) = (DateId(hold.date_id), hold.count());
     let run = async |choices, best, last| {
         let command = Command::HoldSeats { user, date, count, choices, best, last };
@@ -123,8 +123,10 @@ async fn decide(app: &App, user: UserId, keyed: Keyed, hold: &Hold) -> Result<Re
     if app.shows.date(date).is_none() {
         // Nothing may be held here before it is known which concert's token it takes: not there is decided and stored,
         // there after all is not.
-        let reply = run(Vec::new(), true, false).await?;
-        return if reply.decision == Decision::Retry { Err(Problem::not_found()) } else { Ok(reply) };
+        let keyed = Keyed { asks_again: false, ..keyed };
+        let command = Command::HoldSeats { user, date, count, choices: Vec::new(), best: true, last: false };
+        let ran = answer::run(app, app.seat.as_ref(), Actor::User(user), keyed, command).await?;
+        return if is_retry(&ran) { Err(Problem::not_found()) } else { Ok(ran) };
     }
     let too_many = count > app.policy.max_seats_per_user;
     let Some(best) = &hold.best else {
@@ -133,7 +135,9 @@ async fn decide(app: &App, user: UserId, keyed: Keyed, hold: &Hold) -> Result<Re
         let seats = hold.seats.iter().filter(|_| !too_many).map(|seats| seats.iter().map(number).collect()).collect();
         return run(seats, false, false).await;
     };
-    for tried in 1..=BEST_TRIES {
+    // Nobody is there to choose again for a caller that does not wait.
+    let first = if keyed.asks_again { BEST_TRIES } else { 1 };
+    for tried in first..=BEST_TRIES {
         let last = tried == BEST_TRIES;
         if last {
             app.seats.reload(date).await?;
@@ -142,12 +146,16 @@ async fn decide(app: &App, user: UserId, keyed: Keyed, hold: &Hold) -> Result<Re
             true => Vec::new(),
             false => app.seats.best_choices(date, count, best.grade.as_deref(), best.adjacent.unwrap_or(true)).await?,
         };
-        let reply = run(choices, true, last).await?;
-        if reply.decision != Decision::Retry {
-            return Ok(reply);
+        let ran = run(choices, true, last).await?;
+        if !is_retry(&ran) {
+            return Ok(ran);
         }
     }
     Err(Problem::internal("the last choice of seats was left undecided"))
+}
+
+fn is_retry(ran: &Ran) -> bool {
+    matches!(ran, Ran::Decided(Reply { decision: Decision::Retry, .. }))
 }
 
 fn view<'a>(app: &'a App, reservation: &'a Reservation, now: Timestamp) -> ReservationView<'a> {
@@ -195,8 +203,8 @@ pub(crate) async fn extend(
     Query::none(&request)?;
     let keyed = idempotency::Key::of(&request, user.0)?.over(&request, &body.parse_nothing()?)?;
     let command = Command::ExtendHold { user: user.0, reservation: id.0 };
-    let reply = answer::run(&app, app.seat.as_ref(), Actor::User(user.0), keyed, command).await?;
-    answer::reply(&app, &reply)
+    let ran = answer::run(&app, app.seat.as_ref(), Actor::User(user.0), keyed, command).await?;
+    answer::ran(&app, &ran)
 }
 
 /// Give a hold up. The turn stays, so that one may choose again; releasing again is no error.
@@ -212,8 +220,8 @@ pub(crate) async fn release(
     Query::none(&request)?;
     body.parse_nothing()?;
     let command = Command::ReleaseHold { reservation: id.0 };
-    let reply = answer::run_unkeyed(&app, app.seat.as_ref(), Actor::User(user.0), command).await?;
-    answer::reply(&app, &reply)
+    let ran = answer::run_unkeyed(&app, user.0, &request, command).await?;
+    answer::ran(&app, &ran)
 }
 
 #[cfg(test)]

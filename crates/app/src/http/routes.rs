@@ -9,7 +9,7 @@ use actix_web::http::Method;
 use actix_web::web::{self, Data, ServiceConfig};
 
 use super::problem::Problem;
-use super::{App, admin, concerts, health, payments, queue, reservations, seats, system, wallet};
+use super::{App, admin, commands, concerts, health, payments, queue, reservations, seats, system, wallet};
 
 /// What a request must bring, beyond its path.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,15 +55,28 @@ pub(super) struct Entry {
     pub(super) needs: Needs,
     /// Statuses of refusals that do not follow from `needs`.
     pub(super) refusals: &'static [u16],
+    /// A command without a key.
+    command: bool,
     route: fn() -> Route,
 }
 
+impl Entry {
+    /// Whether it is a command, which may be answered 202.
+    pub(super) fn may_be_accepted(&self) -> bool {
+        self.needs.idempotency_key || self.command
+    }
+
+    fn command(self) -> Self {
+        Self { command: true, ..self }
+    }
+}
+
 fn entry(method: Method, path: &'static str, needs: Needs, refusals: &'static [u16], route: fn() -> Route) -> Entry {
-    Entry { method, path, documented: true, needs, refusals, route }
+    Entry { method, path, documented: true, needs, refusals, command: false, route }
 }
 
 fn page(path: &'static str, route: fn() -> Route) -> Entry {
-    Entry { method: Method::GET, path, documented: false, needs: NOTHING, refusals: &[], route }
+    Entry { method: Method::GET, path, documented: false, needs: NOTHING, refusals: &[], command: false, route }
 }
 
 /// GET, and HEAD with it: the same answer, of which the body is not sent (RFC 9110, 9.3.2).
@@ -96,12 +109,13 @@ pub(super) fn table() -> Vec<Entry> {
         entry(POST, "/api/v1/reservations", QUEUE.keyed(), &[404, 409, 422], || web::post().to(reservations::create)),
         entry(GET, "/api/v1/reservations", USER.paged(), &[], || read().to(reservations::list)),
         entry(GET, "/api/v1/reservations/{id}", USER, &[404], || read().to(reservations::get)),
-        entry(DELETE, "/api/v1/reservations/{id}", USER.body(), &[404, 409], || web::delete().to(reservations::release)),
+        entry(DELETE, "/api/v1/reservations/{id}", USER.body(), &[404, 409], || web::delete().to(reservations::release)).command(),
         entry(POST, "/api/v1/reservations/{id}/extend", QUEUE.keyed(), &[404, 409, 422], || web::post().to(reservations::extend)),
         entry(POST, "/api/v1/payments", QUEUE.keyed(), &[402, 404, 409, 422], || web::post().to(payments::create)),
         entry(GET, "/api/v1/payments", USER.paged(), &[], || read().to(payments::list)),
         entry(GET, "/api/v1/payments/{id}", USER, &[404], || read().to(payments::get)),
         entry(POST, "/api/v1/payments/{id}/refund", USER.keyed(), &[404, 409, 422], || web::post().to(payments::refund)),
+        entry(GET, "/api/v1/commands/{command_id}", USER, &[404], || read().to(commands::get)),
         entry(GET, "/api/v1/wallet", USER, &[], || read().to(wallet::get)),
         entry(GET, "/api/v1/wallet/entries", USER.paged(), &[], || read().to(wallet::entries)),
         entry(POST, "/api/v1/wallet/charges", USER.keyed(), &[403, 409, 422], || web::post().to(wallet::charge)),

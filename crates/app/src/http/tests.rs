@@ -72,7 +72,7 @@ fn queue_token(app: &App, user: u128, concert: u128, until_s: Option<i64>) -> (&
         eta: None,
         sale_starts_at: None,
     };
-    ("Queue-Token", app.queue_tokens.sign(&queue_token::QueueToken::of(Uuid::from_u128(concert).into(), &place)))
+    ("Queue-Token", queue_token::sign(&app.signing, &queue_token::QueueToken::of(Uuid::from_u128(concert).into(), &place)))
 }
 
 #[actix_web::test]

@@ -13,7 +13,7 @@ use boxoffice_ports::RoomError;
 
 use super::App;
 use super::problem::{Code, Problem};
-use super::queue_token::QueueToken;
+use super::queue_token::{self, QueueToken};
 use super::views::QueueView;
 
 const HEADER: &str = "Queue-Token";
@@ -26,7 +26,7 @@ pub(crate) fn genuine(app: &App, request: &HttpRequest, user: UserId) -> Result<
     if values.next().is_some() {
         return Err(Problem::new(Code::QueueTokenInvalid, "send one Queue-Token"));
     }
-    let token = text.to_str().ok().and_then(|text| app.queue_tokens.verify(text.trim()));
+    let token = text.to_str().ok().and_then(|text| queue_token::verify(&app.signing, text.trim()));
     token.filter(|token| token.user == user).ok_or_else(|| Problem::new(Code::QueueTokenInvalid, "the token is not one of yours"))
 }
 
@@ -97,7 +97,7 @@ pub(crate) fn queue_view(app: &App, concert: ConcertId, place: &Place) -> QueueV
     QueueView {
         concert_id: concert.0,
         entry_id: place.entry.0,
-        token: app.queue_tokens.sign(&QueueToken::of(concert, place)),
+        token: queue_token::sign(&app.signing, &QueueToken::of(concert, place)),
         status: place.status.into(),
         place: shows_place.then_some(place.arrival),
         ahead: place.ahead,

@@ -87,8 +87,8 @@ pub(crate) async fn charge(app: Data<App>, user: User, request: HttpRequest, bod
     let charge = Charge::parse(&body)?;
     let keyed = key.over(&request, &charge)?;
     let command = Command::ChargeWallet { user: user.0, amount: charge.amount };
-    let reply = answer::run(&app, app.wallet.as_ref(), Actor::User(user.0), keyed, command).await?;
-    answer::reply(&app, &reply)
+    let ran = answer::run(&app, app.wallet.as_ref(), Actor::User(user.0), keyed, command).await?;
+    answer::ran(&app, &ran)
 }
 
 /// Take money out of one's own wallet.
@@ -104,8 +104,8 @@ pub(crate) async fn spend(app: Data<App>, user: User, request: HttpRequest, body
     }
     let keyed = key.over(&request, &spend)?;
     let command = Command::UseWallet { user: user.0, amount: spend.amount, memo: spend.memo };
-    let reply = answer::run(&app, app.wallet.as_ref(), Actor::User(user.0), keyed, command).await?;
-    answer::reply(&app, &reply)
+    let ran = answer::run(&app, app.wallet.as_ref(), Actor::User(user.0), keyed, command).await?;
+    answer::ran(&app, &ran)
 }
 
 /// One's points and how they came about, newest first.

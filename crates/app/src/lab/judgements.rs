@@ -11,7 +11,7 @@ pub struct Judgement {
     pub choose_when: &'static str,
 }
 
-const JUDGEMENTS: [Judgement; 8] = [
+const JUDGEMENTS: [Judgement; 10] = [
     Judgement {
         strategy: "combining",
         strengths: "one commit for whatever queued while the last one ran, so a hot row costs a fraction of a flush; arrival order within an instance; nothing beside the database",
@@ -67,6 +67,20 @@ const JUDGEMENTS: [Judgement; 8] = [
         weaknesses: "knows one instance only: several meet at the ledger's versions and try again; one commit for each command",
         when_a_part_dies: "the instance: the locks with it, and nothing else",
         choose_when: "tests, and one instance that must keep commands single",
+    },
+    Judgement {
+        strategy: "kafka",
+        strengths: "a burst waits in a log that survives every instance; one commit for whatever the partition holds, in its order; accepted is decided",
+        weaknesses: "a command goes to the broker and back before it is decided; one partition has one consumer, so a hot key is as fast as one instance",
+        when_a_part_dies: "an instance: its partitions go to others, which decide what it did not commit; the broker: 503 for new commands until it is back; the database: commands wait in the log",
+        choose_when: "bursts must be taken in and worked off, and there is a Kafka already",
+    },
+    Judgement {
+        strategy: "rabbitmq",
+        strengths: "a queue with a single active consumer keeps the order of its shard and moves to another instance by itself; one acknowledgement for each commit",
+        weaknesses: "every command is written by the broker before it is decided; the instance that came first consumes every shard",
+        when_a_part_dies: "an instance: the next consumer gets what was not acknowledged; the broker: 503 for new commands until it is back, or while it blocks its producers; the database: commands wait in the queue",
+        choose_when: "bursts must be taken in and worked off, and there is a RabbitMQ already",
     },
 ];
 

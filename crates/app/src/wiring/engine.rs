@@ -114,6 +114,9 @@ impl<'a> Engine<'a> {
             }
             StrategyName::Pessimistic => direct(Guard::RowLock),
             StrategyName::Optimistic => direct(Guard::Version),
+            StrategyName::Kafka | StrategyName::Rabbitmq => {
+                return Err(StartError::Lacking { key: "strategy", name: name.name(), feature: name.name() });
+            }
             StrategyName::Memory => locked(Arc::new(MemoryLock::new())),
             StrategyName::Simple | StrategyName::Spin | StrategyName::Pubsub | StrategyName::Redlock => {
                 locked(self.open.redis.lock(name, settings)?)
