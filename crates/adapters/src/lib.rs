@@ -2,6 +2,7 @@
 //!
 //! * [`clock`]: this machine's clock and identifiers. The only place that asks them.
 //! * [`log_sink`]: events on standard output.
+//! * `kafka` (feature `kafka`): the command log, and events for other systems.
 //! * [`memory`]: everything in this process, nothing durable; tests, and the `memory` lock.
 //! * `postgres` (feature `postgres`): one database, many instances.
 //! * `rabbitmq` (feature `rabbitmq`): the command log in queues, events in a stream.
@@ -9,6 +10,8 @@
 //! * `sqlite` (feature `sqlite`): the embedded default, one file, one writer.
 
 pub mod clock;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 pub mod log_sink;
 pub mod memory;
 #[cfg(feature = "postgres")]

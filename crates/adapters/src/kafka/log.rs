@@ -1,0 +1,174 @@
+//! Commands in the order of their partitions, and the answers to them.
+//!
+//! *Topics.* `<name>` holds the commands, the key of a message being what its command contends for, so that these stay in
+//! order. `<name>.answers` holds the answers: those for an instance lie in one partition, which it alone chooses by its
+//! id, with the instance as a header. `<name>.dead` holds what could not be decided or read, as it came, with the reason
+//! as a header.
+//!
+//! *What a call waits for.* [`KafkaLog::append`]: one request, shared with whatever else goes to the same broker at the
+//! time, until all replicas in sync have it, for [`APPEND_MAX`] at most. [`KafkaLog::answer`]: nothing; answers go out
+//! in the background, acknowledged by one broker. [`KafkaLog::ping`]: one round trip.
+//!
+//! *At the bound.* While [`APPENDS_QUEUED_MAX`] commands wait for a broker the next is refused as
+//! [`LogError::Blocked`]; answers beyond [`ANSWERS_QUEUED_MAX`] messages are dropped.
+//!
+//! *A crash* in the middle of an append leaves the command in the log or not, and the caller without an answer: the same
+//! key again finds what was decided. A crash after an append loses nothing. Answers that were not sent are lost: whoever
+//! waits for one looks into the ledger.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use boxoffice_ports::{Answer, AnswerReader, CommandLog, CommandReader, InstanceId, LogError, LoggedCommand, Source, Traffic};
+use rdkafka::producer::FutureRecord;
+
+use super::answers::KafkaAnswers;
+use super::connect::{self, Failure, Producing, close, hasty, header, idempotent, producer};
+use super::produce::{Delivery, Idempotent, Message, refused};
+use super::reader::KafkaReader;
+use super::topics::{self, Wanted};
+use crate::wire;
+
+/// How long an append may take: longer than a cluster needs to replace a broker.
+const APPEND_MAX: Duration = Duration::from_secs(5);
+/// How long answers are tried: nobody waits for them longer.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+/// What waits for others to go in the same request.
+const LINGER: Duration = Duration::from_millis(1);
+const APPENDS_QUEUED_MAX: usize = 20_000;
+const ANSWERS_QUEUED_MAX: usize = 20_000;
+/// The most answers of one message, far below what a broker takes at once.
+const ANSWERS_PER_MESSAGE_MAX: usize = 100;
+
+pub(super) const INSTANCE: &str = "instance";
+pub(super) const REASON: &str = "reason";
+
+pub struct KafkaOptions {
+    /// `host:port`, separated by commas; others of the same cluster are found.
+    pub brokers: String,
+    pub commands_topic: String,
+    /// What the readers of all instances are members of.
+    pub group: String,
+    /// Of each topic that is created.
+    pub partitions: u32,
+    /// How many readers this instance has.
+    pub readers: usize,
+    /// How long commands and answers are kept in topics that are created.
+    pub retention: Duration,
+    pub traffic: Arc<Traffic>,
+}
+
+/// See the module's opening.
+pub struct KafkaLog {
+    pub(super) shared: Arc<Shared>,
+    group: String,
+    readers: usize,
+}
+
+/// What the log and its readers use.
+pub(super) struct Shared {
+    pub(super) brokers: String,
+    pub(super) commands: String,
+    pub(super) answers: String,
+    dead: String,
+    answer_partitions: usize,
+    appending: Idempotent,
+    /// `None` while it is closed.
+    answering: Option<Producing>,
+    pub(super) traffic: Arc<Traffic>,
+}
+
+impl KafkaLog {
+    /// Connects, and creates what topics are missing.
+    pub async fn open(options: KafkaOptions) -> Result<Arc<Self>, Failure> {
+        let KafkaOptions { brokers, commands_topic: commands, group, partitions, readers, retention, traffic } = options;
+        let (answers, dead) = (format!("{commands}.answers"), format!("{commands}.dead"));
+        let kept = Some(retention);
+        let wanted = [(&commands, kept), (&answers, kept), (&dead, None)];
+        let wanted = wanted.map(|(name, retention)| Wanted { name, partitions, retention });
+        let [_, answer_partitions, _] = topics::ensure(&brokers, &wanted).await?[..] else {
+            return Err(Failure::Leaderless { topic: commands });
+        };
+        let appending = Idempotent::new(idempotent(&brokers, LINGER, APPENDS_QUEUED_MAX, APPEND_MAX), APPENDS_QUEUED_MAX)?;
+        let answering = Some(producer(&hasty(&brokers, LINGER, ANSWERS_QUEUED_MAX, ANSWER_MAX))?);
+        let shared = Shared { brokers, commands, answers, dead, answer_partitions, appending, answering, traffic };
+        Ok(Arc::new(Self { shared: Arc::new(shared), group, readers }))
+    }
+
+    /// Whether the brokers are there and have leaders for the commands.
+    pub async fn ping(&self) -> Result<(), Failure> {
+        connect::ping(self.shared.appending.client()?, &self.shared.commands).await
+    }
+}
+
+#[async_trait]
+impl CommandLog for KafkaLog {
+    async fn append(&self, command: LoggedCommand) -> Result<(), LogError> {
+        let unavailable = |failure: Failure| LogError::Unavailable(failure.into());
+        let bytes = wire::command(&command).map_err(|error| unavailable(error.into()))?;
+        let key = command.request.command.lane_key().to_string();
+        let shared = &self.shared;
+        let message = Message { topic: &shared.commands, key: Some(key.as_bytes()), bytes: &bytes, headers: None };
+        let mut delivery = match shared.appending.send(message) {
+            Ok(delivery) => delivery,
+            Err(Failure::Full(_)) => return Err(LogError::Blocked),
+            Err(failure) => return Err(unavailable(failure)),
+        };
+        shared.traffic.broker_messages(1);
+        shared.appending.delivered(&mut delivery).await.map_err(unavailable)
+    }
+
+    async fn readers(&self) -> Result<Vec<Box<dyn CommandReader>>, Source> {
+        let reader = |_| Ok(Box::new(KafkaReader::join(self.shared.clone(), self.group.clone())?) as Box<dyn CommandReader>);
+        (0..self.readers).map(reader).collect()
+    }
+
+    async fn answer(&self, instance: InstanceId, answers: Vec<Answer>) -> Result<(), Source> {
+        let shared = &self.shared;
+        let Some(producer) = &shared.answering else { return Ok(()) };
+        let headers = header(INSTANCE, &instance.to_string());
+        for part in answers.chunks(ANSWERS_PER_MESSAGE_MAX) {
+            let bytes = wire::answers(part)?;
+            let record = FutureRecord::<[u8], _>::to(&shared.answers)
+                .partition(shared.answer_partition(instance))
+                .payload(&bytes)
+                .headers(headers.clone());
+            // Nobody waits for the delivery: one that fails is lost, which is harmless.
+            producer.send_result(record).map_err(|(error, _)| refused(error, ANSWERS_QUEUED_MAX))?;
+            shared.traffic.broker_messages(1);
+        }
+        Ok(())
+    }
+
+    async fn answers(&self, instance: InstanceId) -> Result<Box<dyn AnswerReader>, Source> {
+        Ok(Box::new(KafkaAnswers::open(self.shared.clone(), instance).await?))
+    }
+}
+
+impl Shared {
+    /// Where the answers for an instance lie. Somebody who has known the topic with another number of partitions looks
+    /// elsewhere, and finds none until he starts again.
+    pub(super) fn answer_partition(&self, instance: InstanceId) -> i32 {
+        i32::try_from(instance.0.as_u128() % self.answer_partitions.max(1) as u128).unwrap_or_default()
+    }
+
+    /// Puts a message with the dead letters, once [`Shared::buried`].
+    pub(super) fn bury(&self, key: Option<&[u8]>, bytes: &[u8], reason: &str) -> Result<Delivery, Failure> {
+        let letter = Message { topic: &self.dead, key, bytes, headers: Some(header(REASON, reason)) };
+        let delivery = self.appending.send(letter)?;
+        self.traffic.broker_messages(1);
+        Ok(delivery)
+    }
+
+    /// Cancel-safe.
+    pub(super) async fn buried(&self, letter: &mut Delivery) -> Result<(), Failure> {
+        self.appending.delivered(letter).await
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        close(self.answering.take());
+    }
+}

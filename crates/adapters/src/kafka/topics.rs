@@ -1,0 +1,88 @@
+//! Topics: created when missing, checked otherwise.
+//!
+//! Instances that start together may create one at once: whoever comes second finds it. A topic that is there is used as
+//! it is, with its own retention and with more partitions than are configured, but not with fewer.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::error::RDKafkaErrorCode;
+use tokio::time::{Instant, sleep};
+
+use super::connect::{ANSWER_MAX, Failure, Told, client, waiting};
+
+/// How often a topic that was created is looked for, until all brokers know it.
+const POLL: Duration = Duration::from_millis(20);
+/// As many copies as the brokers make of any topic.
+const COPIES: i32 = -1;
+
+pub(super) struct Wanted<'a> {
+    pub(super) name: &'a str,
+    pub(super) partitions: u32,
+    /// `None`: as long as the brokers keep any topic.
+    pub(super) retention: Option<Duration>,
+}
+
+/// How many partitions each of them has, in this order, once all of them have leaders. One round trip when they are
+/// there, some three when not.
+pub(super) async fn ensure(brokers: &str, wanted: &[Wanted<'_>]) -> Result<Vec<usize>, Failure> {
+    let admin: AdminClient<_> = client(brokers).create_with_context(Told).map_err(Failure::Settings)?;
+    let (mut admin, mut found) = partitions(admin).await?;
+    let missing: Vec<_> = wanted.iter().filter(|topic| !found.contains_key(topic.name)).collect();
+    if !missing.is_empty() {
+        create(&admin, &missing).await?;
+        let deadline = Instant::now() + ANSWER_MAX;
+        while let Some(late) = missing.iter().find(|topic| found.get(topic.name).is_none_or(|partitions| partitions.leaderless)) {
+            if Instant::now() > deadline {
+                return Err(Failure::Leaderless { topic: late.name.to_owned() });
+            }
+            sleep(POLL).await;
+            (admin, found) = partitions(admin).await?;
+        }
+    }
+    super::connect::close(admin);
+    let checked = wanted.iter().map(|topic| {
+        let has = found.get(topic.name).map_or(0, |partitions| partitions.count);
+        let enough = u32::try_from(has).is_ok_and(|has| has >= topic.partitions);
+        if enough { Ok(has) } else { Err(Failure::Partitions { topic: topic.name.to_owned(), has, wanted: topic.partitions }) }
+    });
+    checked.collect()
+}
+
+struct Partitions {
+    count: usize,
+    leaderless: bool,
+}
+
+/// Of every topic. Asking for one by its name would create it where brokers are set to do so, and not as it should be.
+async fn partitions(admin: AdminClient<Told>) -> Result<(AdminClient<Told>, HashMap<String, Partitions>), Failure> {
+    let asked = waiting(move || {
+        let metadata = admin.inner().fetch_metadata(None, ANSWER_MAX).map_err(Failure::Unreachable)?;
+        let of = |topic: &rdkafka::metadata::MetadataTopic| {
+            let leaderless = topic.partitions().iter().any(|partition| partition.leader() < 0);
+            (topic.name().to_owned(), Partitions { count: topic.partitions().len(), leaderless })
+        };
+        let found = metadata.topics().iter().filter(|topic| topic.error().is_none()).map(of).collect();
+        Ok((admin, found))
+    });
+    asked.await?
+}
+
+async fn create(admin: &AdminClient<Told>, missing: &[&Wanted<'_>]) -> Result<(), Failure> {
+    let kept: Vec<_> = missing.iter().map(|topic| topic.retention.map(|time| time.as_millis().to_string())).collect();
+    let new = missing.iter().zip(&kept).map(|(topic, kept)| {
+        let partitions = i32::try_from(topic.partitions).unwrap_or(i32::MAX);
+        let new = NewTopic::new(topic.name, partitions, TopicReplication::Fixed(COPIES));
+        kept.iter().fold(new, |new, kept| new.set("retention.ms", kept))
+    });
+    let new: Vec<_> = new.collect();
+    let options = AdminOptions::new().request_timeout(Some(ANSWER_MAX)).operation_timeout(Some(ANSWER_MAX));
+    for created in admin.create_topics(&new, &options).await.map_err(Failure::Unreachable)? {
+        match created {
+            Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((topic, reason)) => return Err(Failure::Topic { topic, reason }),
+        }
+    }
+    Ok(())
+}
