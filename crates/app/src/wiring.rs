@@ -7,9 +7,10 @@
 //! # Layout
 //!
 //! * [`stores`]: the store and its waiting rooms, for servers and for commands beside them. [`redis`]: what is kept in
-//!   Redis, or refused by a build without it. [`engine`]: strategies, and what runs between HTTP and the store.
+//!   Redis, or refused by a build without it. [`brokers`]: the same of Kafka and RabbitMQ. [`engine`]: strategies, and what runs between HTTP and the store.
 //! * [`scratch`]: what comparisons need of the services.
 
+mod brokers;
 mod engine;
 #[cfg(feature = "redis")]
 mod redis;
@@ -52,6 +53,10 @@ pub enum StartError {
     Store { key: &'static str, place: String, source: Source },
     #[error("{key}: {source}")]
     Redis { key: &'static str, source: Source },
+    #[error("{key}: {source}")]
+    Broker { key: &'static str, source: Source },
+    #[error("strategy: the log cannot be read: {0}")]
+    Log(#[source] Source),
     #[error("store.postgres_url: a database of its own cannot be made there: {0}")]
     Scratch(#[source] Source),
     #[error("the waiting room cannot be opened: {0}")]
@@ -105,7 +110,7 @@ pub async fn start(settings: Settings, clock: Arc<SystemClock>) -> Result<Runnin
         load_season(&settings, &open.stores).await?;
     }
     let engine = Engine::new(&open, &settings, clock.clone(), traffic.clone());
-    let parts = engine.http_parts(&settings)?;
+    let parts = engine.http_parts(&settings).await?;
     let background = Background::start(engine.background_parts(), engine.background_settings(&settings));
     let background = background.await.map_err(StartError::Background)?;
     let executors = Executors { seat: parts.seat.clone(), wallet: parts.wallet.clone(), payment: parts.payment.clone() };
@@ -159,6 +164,7 @@ fn announce(settings: &Settings, address: SocketAddr) {
         strategy.payment = strategy.payment.name(),
         auth.mode = ?settings.auth.mode,
         redis.urls = ?settings.redis.urls,
+        events.sink = settings.events.sink.name(),
         "serving"
     );
     for warning in warnings(settings) {
@@ -204,7 +210,7 @@ pub(crate) async fn parts_in_memory() -> http::Parts {
     settings.store.backend = StoreBackend::Memory;
     let (clock, traffic) = (Arc::new(SystemClock::default()), Arc::default());
     let open = stores::open(&settings, clock.clone(), &traffic).await.expect("memory is there");
-    Engine::new(&open, &settings, clock, traffic).http_parts(&Arc::new(settings)).expect("it needs no Redis")
+    Engine::new(&open, &settings, clock, traffic).http_parts(&Arc::new(settings)).await.expect("it needs no service")
 }
 
 #[cfg(test)]

@@ -141,10 +141,12 @@ impl Faults {
             let class = strategy.class_with(name).map(|key| format!("{key} = \"{}\"", name.name()));
             class.or_else(|| (events.sink == sink).then(|| format!("events.sink = \"{}\"", sink.name())))
         };
-        let is_broker = |broker: &str| broker.rsplit_once(':').is_some_and(|(host, port)| {
-            let is_host = !host.is_empty() && !host.contains(['/', '@', ' ']);
-            is_host && port.parse::<u16>().is_ok()
-        });
+        let is_broker = |broker: &str| {
+            broker.rsplit_once(':').is_some_and(|(host, port)| {
+                let is_host = !host.is_empty() && !host.contains(['/', '@', ' ']);
+                is_host && port.parse::<u16>().is_ok()
+            })
+        };
         match needed(StrategyName::Kafka, EventSinkName::Kafka) {
             Some(by) if kafka.brokers.is_empty() => self.add("kafka.brokers", format!("must name brokers with {by}")),
             _ if !kafka.brokers.is_empty() && !kafka.brokers.split(',').all(|broker| is_broker(broker.trim())) => {

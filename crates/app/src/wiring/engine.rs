@@ -7,12 +7,11 @@ use crate::http;
 use boxoffice_adapters::memory::MemoryLock;
 use boxoffice_domain::Policy;
 use boxoffice_engine::{
-    BackgroundSettings, Combining, CombiningSettings, Direct, Locked, Parts, RoomTeller, SeatView, Shows, Siblings, SingleFlight, Stats,
-    Watched,
+    BackgroundSettings, Combining, CombiningSettings, Direct, Locked, Parts, Queued, QueuedSettings, RoomTeller, SeatView, Shows, Siblings,
+    SingleFlight, Stats, Watched,
 };
 use boxoffice_ports::{Clock, Executor, Guard, Ids, InstanceId, Ledger, Lock, Stores, Traffic, WaitingRoom};
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -23,6 +22,7 @@ pub(super) struct Engine<'a> {
     pub(super) room: Arc<dyn WaitingRoom>,
     clock: Arc<dyn Clock>,
     ids: Arc<dyn Ids>,
+    instance: InstanceId,
     policy: Arc<Policy>,
     pub(super) stats: Arc<Stats>,
     traffic: Arc<Traffic>,
@@ -45,14 +45,15 @@ impl<'a> Engine<'a> {
         let ledger = Watched::start(stores.ledger.clone(), seats.clone(), siblings.clone(), teller.clone());
         let shows = Shows::new(stores.queries.clone());
         let (ids, policy, stats) = (Arc::new(SystemIds), Arc::new(settings.policy()), Arc::default());
+        let instance = InstanceId(ids.fresh());
         let permits = Arc::new(Semaphore::new(settings.store.commands_at_once()));
-        Self { open, stores, room, clock, ids, policy, stats, traffic, seats, siblings, shows, teller, ledger, permits }
+        Self { open, stores, room, clock, ids, instance, policy, stats, traffic, seats, siblings, shows, teller, ledger, permits }
     }
 
     pub(super) fn background_parts(&self) -> Parts {
         Parts {
-            instance: InstanceId(self.ids.fresh()),
-            sink: None,
+            instance: self.instance,
+            sink: self.open.brokers.sink(),
             stores: self.stores.clone(),
             ledger: self.ledger.clone(),
             room: self.room.clone(),
@@ -75,18 +76,12 @@ impl<'a> Engine<'a> {
         }
     }
 
-    pub(super) fn http_parts(&self, settings: &Arc<Settings>) -> Result<http::Parts, StartError> {
-        let strategy = &settings.strategy;
-        let mut executors = HashMap::new();
-        // A strategy serves all the classes it is named for, so that their commands share batches, or locks.
-        let mut named = |name| match executors.entry(name) {
-            Entry::Occupied(entry) => Ok::<_, StartError>(Arc::clone(entry.get())),
-            Entry::Vacant(entry) => Ok(entry.insert(self.executor(name, settings)?).clone()),
-        };
+    pub(super) async fn http_parts(&self, settings: &Arc<Settings>) -> Result<http::Parts, StartError> {
+        let (strategy, mut made) = (&settings.strategy, HashMap::new());
         Ok(http::Parts {
-            seat: named(strategy.seat)?,
-            wallet: named(strategy.wallet)?,
-            payment: named(strategy.payment)?,
+            seat: self.named(strategy.seat, settings, &mut made).await?,
+            wallet: self.named(strategy.wallet, settings, &mut made).await?,
+            payment: self.named(strategy.payment, settings, &mut made).await?,
             settings: settings.clone(),
             policy: self.policy.clone(),
             stores: self.stores.clone(),
@@ -98,11 +93,26 @@ impl<'a> Engine<'a> {
             ids: self.ids.clone(),
             stats: self.stats.clone(),
             traffic: self.traffic.clone(),
-            probes: self.open.redis.probes(settings),
+            probes: self.open.redis.probes(settings).into_iter().chain(self.open.brokers.probes()).collect(),
         })
     }
 
-    fn executor(&self, name: StrategyName, settings: &Settings) -> Result<Arc<dyn Executor>, StartError> {
+    /// A strategy serves all the classes it is named for, so that their commands share batches, locks or a log.
+    async fn named(
+        &self,
+        name: StrategyName,
+        settings: &Settings,
+        made: &mut HashMap<StrategyName, Arc<dyn Executor>>,
+    ) -> Result<Arc<dyn Executor>, StartError> {
+        if let Some(executor) = made.get(&name) {
+            return Ok(executor.clone());
+        }
+        let executor = self.executor(name, settings).await?;
+        made.insert(name, executor.clone());
+        Ok(executor)
+    }
+
+    async fn executor(&self, name: StrategyName, settings: &Settings) -> Result<Arc<dyn Executor>, StartError> {
         let (strategy, wait) = (&settings.strategy, settings.strategy.wait());
         let (ledger, policy, stats, permits) = (self.ledger.clone(), self.policy.clone(), self.stats.clone(), self.permits.clone());
         let locked = |lock: Arc<dyn Lock>| Locked::new(lock, ledger.clone(), policy.clone(), wait, permits.clone(), stats.clone());
@@ -115,7 +125,11 @@ impl<'a> Engine<'a> {
             StrategyName::Pessimistic => direct(Guard::RowLock),
             StrategyName::Optimistic => direct(Guard::Version),
             StrategyName::Kafka | StrategyName::Rabbitmq => {
-                return Err(StartError::Lacking { key: "strategy", name: name.name(), feature: name.name() });
+                let (batch_max, backlog_max) = (strategy.batch_max, strategy.backlog_max);
+                let queued = QueuedSettings { batch_max, backlog_max, wait, retention: settings.command_retention() };
+                let log = self.open.brokers.log(name)?;
+                let started = Queued::start(log, ledger.clone(), policy.clone(), self.clock.clone(), self.instance, queued, stats.clone());
+                started.await.map_err(StartError::Log)?
             }
             StrategyName::Memory => locked(Arc::new(MemoryLock::new())),
             StrategyName::Simple | StrategyName::Spin | StrategyName::Pubsub | StrategyName::Redlock => {

@@ -2,6 +2,7 @@
 //!
 //! A build without a store's feature refuses it by name.
 
+use super::brokers::BrokerParts;
 use super::redis::RedisParts;
 use super::{StartError, SystemClock};
 use crate::config::{QueueBackend, Settings, StoreBackend};
@@ -21,6 +22,7 @@ pub(super) struct Open {
     pub(super) stores: Stores,
     pub(super) room: Arc<dyn WaitingRoom>,
     pub(super) redis: RedisParts,
+    pub(super) brokers: BrokerParts,
     /// Keeps a second server off the same store, where only one can be.
     _serving: Option<Box<dyn Any + Send + Sync>>,
 }
@@ -29,6 +31,7 @@ pub(super) struct Open {
 pub(super) async fn open(settings: &Settings, clock: Arc<SystemClock>, traffic: &Arc<Traffic>) -> Result<Open, StartError> {
     let active_ttl_s = settings.admission.active_ttl_s;
     let redis = RedisParts::open(settings, traffic)?;
+    let brokers = BrokerParts::open(settings, traffic).await?;
     let in_memory = || Arc::new(MemoryWaitingRoom::new(clock.clone(), active_ttl_s)) as Arc<dyn WaitingRoom>;
     let elsewhere = |stores: &Stores| match settings.queue.backend {
         QueueBackend::Store => Ok(None),
@@ -65,7 +68,7 @@ pub(super) async fn open(settings: &Settings, clock: Arc<SystemClock>, traffic: 
         #[cfg(not(all(feature = "sqlite", feature = "postgres")))]
         lacking => return Err(lacking_store(lacking)),
     };
-    Ok(Open { stores, room, redis, _serving: serving })
+    Ok(Open { stores, room, redis, brokers, _serving: serving })
 }
 
 /// Brings the schema up to date; says which migrations that took.
