@@ -1,5 +1,7 @@
 //! What the tests of this crate share: requests, a policy, a clock, and a ledger that does what a test tells it.
 
+pub(crate) mod log;
+
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -149,6 +151,23 @@ impl Ledger for ScriptedLedger {
     async fn reply(&self, _: IdempotencyKey) -> Result<Option<StoredAnswer>, LedgerError> {
         Ok(self.stored.lock().unwrap().pop_front().flatten())
     }
+}
+
+/// The best seat of a date as command `n`; not `last`: it may be told to choose again.
+pub(crate) fn best(user: u128, n: u128, last: bool) -> Request {
+    let command = Command::HoldSeats { user: id(user), date: id(DATE), count: 1, choices: vec![vec![1]], best: true, last };
+    Request { command, ..charge(user, n) }
+}
+
+/// Lets time pass until `what` holds; the tests' clock is paused, so this costs none.
+pub(crate) async fn eventually(what: impl Fn() -> bool) {
+    for _ in 0..100_000 {
+        if what() {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("the condition never came");
 }
 
 /// Lets other tasks run until `what` holds; the tests' clock is paused, so this costs no time.
