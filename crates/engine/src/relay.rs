@@ -11,8 +11,8 @@
 //!
 //! *Round trips.* One read, one publication and one deletion a step, and two a payment.
 //!
-//! *A crash* at any point tells again and loses nothing: a row is deleted only after everybody was told. Two relays that
-//! believe to own a shard, as after a claim that ended early, do double work.
+//! *A crash* at any point tells again and loses nothing: a row is deleted only after everybody was told. Two relays at one
+//! shard, as for a moment when a claim is shared out anew during a step, do double work and nothing worse.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
