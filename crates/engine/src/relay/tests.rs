@@ -1,160 +1,12 @@
+mod fakes;
+
+use self::fakes::{Fails, FakeOutbox, FakeSink};
 use super::*;
-use crate::testing::{CONCERT, at, eventually, id};
-use async_trait::async_trait;
-use boxoffice_ports::{MockQueries, MockWaitingRoom, RoomError, StoreError, Unsent};
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use crate::testing::{CONCERT, eventually, id};
+use boxoffice_ports::{MockQueries, MockWaitingRoom, RoomError};
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
 use tokio::task::JoinHandle;
-
-/// The tables of one outbox, claims included.
-#[derive(Default)]
-struct FakeOutbox {
-    rows: Mutex<BTreeMap<(u32, i64), OutboxRow>>,
-    owners: Mutex<BTreeMap<u32, (InstanceId, Instant)>>,
-    /// Whether it answers claims, and deletions.
-    claims: AtomicBool,
-    deletes: AtomicBool,
-    /// Shards that cannot be read.
-    unread: Mutex<Vec<u32>>,
-    /// What was done, in order.
-    steps: Arc<Mutex<Vec<String>>>,
-}
-
-impl FakeOutbox {
-    fn new() -> Arc<Self> {
-        Arc::new(Self { claims: AtomicBool::new(true), deletes: AtomicBool::new(true), ..Self::default() })
-    }
-
-    fn put(&self, shard: u32, ids: impl IntoIterator<Item = i64>) {
-        let row = |id| OutboxRow { shard, id, event: charged(), occurred_at: at(0) };
-        self.rows.lock().unwrap().extend(ids.into_iter().map(|id| ((shard, id), row(id))));
-    }
-
-    fn left(&self) -> usize {
-        self.rows.lock().unwrap().len()
-    }
-
-    fn owned(&self, by: InstanceId) -> usize {
-        self.owners.lock().unwrap().values().filter(|(owner, until)| *owner == by && *until > Instant::now()).count()
-    }
-
-    fn give_all(&self, to: InstanceId) {
-        let until = Instant::now() + LEASE;
-        self.owners.lock().unwrap().extend((0..OUTBOX_SHARDS).map(|shard| (shard, (to, until))));
-    }
-}
-
-fn charged() -> Event {
-    Event::WalletCharged { user: id(5), entry: id(1), amount: 5, balance: 5 }
-}
-
-fn gone() -> StoreError {
-    StoreError::Unavailable("gone".into())
-}
-
-#[async_trait]
-impl Outbox for FakeOutbox {
-    /// Half of the shards at most, once another relay lives.
-    async fn claim(&self, relay: InstanceId, lease: Duration) -> Result<Vec<u32>, StoreError> {
-        if !self.claims.load(Ordering::SeqCst) {
-            return Err(gone());
-        }
-        let (now, mut owners) = (Instant::now(), self.owners.lock().unwrap());
-        owners.retain(|_, (_, until)| *until > now);
-        let alone = owners.values().all(|(owner, _)| *owner == relay);
-        let share = if alone && owners.len() < OUTBOX_SHARDS as usize { OUTBOX_SHARDS } else { OUTBOX_SHARDS / 2 };
-        let mut mine = Vec::new();
-        for shard in 0..OUTBOX_SHARDS {
-            let owner = owners.get(&shard).map(|(owner, _)| *owner);
-            if owner.is_none_or(|owner| owner == relay) {
-                if mine.len() < share as usize {
-                    owners.insert(shard, (relay, now + lease));
-                    mine.push(shard);
-                } else {
-                    owners.remove(&shard);
-                }
-            }
-        }
-        Ok(mine)
-    }
-
-    async fn release(&self, relay: InstanceId) -> Result<(), StoreError> {
-        self.owners.lock().unwrap().retain(|_, (owner, _)| *owner != relay);
-        Ok(())
-    }
-
-    async fn unsent(&self, shard: u32, limit: u32) -> Result<Vec<OutboxRow>, StoreError> {
-        if self.unread.lock().unwrap().contains(&shard) {
-            return Err(gone());
-        }
-        let rows = self.rows.lock().unwrap();
-        Ok(rows.range((shard, i64::MIN)..=(shard, i64::MAX)).take(limit as usize).map(|(_, row)| row.clone()).collect())
-    }
-
-    async fn sent(&self, shard: u32, ids: Vec<i64>) -> Result<(), StoreError> {
-        if !self.deletes.load(Ordering::SeqCst) {
-            return Err(gone());
-        }
-        self.steps.lock().unwrap().push(format!("delete {ids:?}"));
-        let mut rows = self.rows.lock().unwrap();
-        ids.into_iter().for_each(|id| drop(rows.remove(&(shard, id))));
-        Ok(())
-    }
-
-    async fn backlog(&self) -> Result<Unsent, StoreError> {
-        Ok(Unsent { count: self.left() as u64, oldest: Duration::from_millis(1_234) })
-    }
-}
-
-/// Takes what it is given, after so long, unless it is to fail.
-#[derive(Default)]
-struct FakeSink {
-    published: Mutex<Vec<(u32, i64)>>,
-    calls: AtomicU32,
-    /// What becomes of the next publications; then they work.
-    failures: Mutex<VecDeque<Fails>>,
-    takes: Mutex<Duration>,
-    at_once: AtomicU32,
-    most_at_once: AtomicU32,
-    steps: Arc<Mutex<Vec<String>>>,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Fails {
-    Before,
-    /// All were published, and nobody learns of it.
-    After,
-    Hangs,
-}
-
-#[async_trait]
-impl EventSink for FakeSink {
-    async fn publish(&self, rows: Vec<OutboxRow>) -> Result<(), Source> {
-        self.calls.fetch_add(1, Ordering::SeqCst);
-        let fails = self.failures.lock().unwrap().pop_front();
-        match fails {
-            Some(Fails::Before) => return Err("gone".into()),
-            Some(Fails::Hangs) => std::future::pending().await,
-            Some(Fails::After) | None => {}
-        }
-        let now = self.at_once.fetch_add(1, Ordering::SeqCst) + 1;
-        self.most_at_once.fetch_max(now, Ordering::SeqCst);
-        let takes = *self.takes.lock().unwrap();
-        tokio::time::sleep(takes).await;
-        self.at_once.fetch_sub(1, Ordering::SeqCst);
-        self.steps.lock().unwrap().push(format!("publish {:?}", rows.iter().map(|row| row.id).collect::<Vec<_>>()));
-        self.published.lock().unwrap().extend(rows.iter().map(|row| (row.shard, row.id)));
-        if fails.is_some() { Err("no confirmation".into()) } else { Ok(()) }
-    }
-}
-
-impl FakeSink {
-    /// The ids of a shard in the order of their first delivery.
-    fn firsts(&self, shard: u32) -> Vec<i64> {
-        let mut seen = HashSet::new();
-        self.published.lock().unwrap().iter().filter(|row| row.0 == shard && seen.insert(row.1)).map(|row| row.1).collect()
-    }
-}
 
 fn instance(n: u128) -> InstanceId {
     InstanceId(id(n))
@@ -376,7 +228,7 @@ async fn stopping_waits_for_the_step_and_no_longer() {
 }
 
 /// A relay whose outbox has a charge and a payment, and whose room answers so.
-fn with_payment(room_says: Vec<Result<(), RoomError>>) -> (Arc<FakeOutbox>, Arc<FakeSink>, Arc<Relay>, Arc<Mutex<Vec<String>>>) {
+fn with_payment(room_says: Vec<Result<(), RoomError>>) -> (Arc<FakeOutbox>, Arc<FakeSink>, Arc<Relay>) {
     let outbox = FakeOutbox::new();
     let steps = outbox.steps.clone();
     let sink = Arc::new(FakeSink { steps: steps.clone(), ..FakeSink::default() });
@@ -387,7 +239,7 @@ fn with_payment(room_says: Vec<Result<(), RoomError>>) -> (Arc<FakeOutbox>, Arc<
     outbox.give_all(instance(1));
     let (mut queries, mut room) = (MockQueries::new(), MockWaitingRoom::new());
     queries.expect_live_holds().returning(|_, _| Ok(Vec::new()));
-    let (says, noting) = (Mutex::new(VecDeque::from(room_says)), steps.clone());
+    let (says, noting) = (Mutex::new(VecDeque::from(room_says)), steps);
     room.expect_finish().returning(move |of, who, _| {
         assert_eq!((of, who), (concert, user));
         noting.lock().unwrap().push("tell".to_owned());
@@ -395,20 +247,20 @@ fn with_payment(room_says: Vec<Result<(), RoomError>>) -> (Arc<FakeOutbox>, Arc<
     });
     let teller = RoomTeller::new(Arc::new(room), Arc::new(queries));
     let relay = Relay::new(outbox.clone(), teller, Some(sink.clone()), instance(1), Arc::default());
-    (outbox, sink, relay, steps)
+    (outbox, sink, relay)
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_room_is_told_then_others_then_rows_are_deleted() {
-    let (_, _, relay, steps) = with_payment(vec![Ok(())]);
+    let (outbox, _, relay) = with_payment(vec![Ok(())]);
     relay.renew().await.unwrap();
     relay.step(3, &mut ToldOf::new()).await.unwrap();
-    assert_eq!(*steps.lock().unwrap(), ["tell", "publish [1, 2]", "delete [1, 2]"]);
+    assert_eq!(*outbox.steps.lock().unwrap(), ["tell", "publish [1, 2]", "delete [1, 2]"]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn rows_stay_while_the_room_cannot_be_told() {
-    let (outbox, sink, relay, _) = with_payment(vec![Err(RoomError::Unavailable("gone".into())), Ok(())]);
+    let (outbox, sink, relay) = with_payment(vec![Err(RoomError::Unavailable("gone".into())), Ok(())]);
     relay.renew().await.unwrap();
     let mut told = ToldOf::new();
     assert!(relay.step(3, &mut told).await.is_err());
@@ -419,7 +271,7 @@ async fn rows_stay_while_the_room_cannot_be_told() {
 
 #[tokio::test(start_paused = true)]
 async fn a_sink_that_fails_has_the_room_told_once() {
-    let (outbox, sink, relay, steps) = with_payment(vec![Ok(())]);
+    let (outbox, sink, relay) = with_payment(vec![Ok(())]);
     sink.failures.lock().unwrap().extend([Fails::Before; 3]);
     relay.renew().await.unwrap();
     let mut told = ToldOf::new();
@@ -427,7 +279,7 @@ async fn a_sink_that_fails_has_the_room_told_once() {
         assert!(relay.step(3, &mut told).await.is_err());
     }
     relay.step(3, &mut told).await.unwrap();
-    assert_eq!(*steps.lock().unwrap(), ["tell", "publish [1, 2]", "delete [1, 2]"]);
+    assert_eq!(*outbox.steps.lock().unwrap(), ["tell", "publish [1, 2]", "delete [1, 2]"]);
     assert!(told.is_empty() && outbox.left() == 0);
 }
 
