@@ -298,4 +298,32 @@ mod tests {
             executor.execute(request.clone()).await.unwrap();
         }
     }
+
+    #[tokio::test]
+    async fn who_submits_follows_nobody() {
+        let mut inner = MockExecutor::new();
+        inner.expect_execute().once().returning(|request| Ok(Receipt::Accepted(request.command_id)));
+        inner.expect_submit().times(2).returning(|request| Ok(Receipt::Accepted(request.command_id)));
+        let executor = SingleFlight::new(Arc::new(inner), Arc::new(TestClock::default()), WAIT);
+        for _ in 0..2 {
+            let accepted = Receipt::Accepted(charge(1, 5).command_id);
+            assert_eq!(executor.submit(charge(1, 5)).await.unwrap(), accepted);
+        }
+        executor.execute(charge(1, 5)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn followers_are_told_that_a_command_stands_in_a_log() {
+        let mut inner = MockExecutor::new();
+        inner.expect_execute().once().returning(|request| Ok(Receipt::Accepted(request.command_id)));
+        let executor = SingleFlight::new(Arc::new(inner), Arc::new(TestClock::default()), WAIT);
+        let (key, fingerprint) = charge(1, 5).idempotency().unwrap();
+        lock(executor.shard(&key)).insert(key, Flight { fingerprint, followers: Vec::new() });
+        let follower = send(&executor, charge(1, 5));
+        followed(&executor, &charge(1, 5), 1).await;
+        // The first one lands with what it was told.
+        let followers = Landing { shard: executor.shard(&key), key, landed: false }.end();
+        share(&executor.inner.execute(charge(1, 5)).await.unwrap(), followers);
+        assert_eq!(follower.await.unwrap().unwrap(), Receipt::Accepted(charge(1, 5).command_id));
+    }
 }

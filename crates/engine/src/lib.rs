@@ -6,7 +6,7 @@
 //! * [`Watched`]: the ledger as everything here uses it, so that each commit is seen by the seat view and the room.
 //! * [`Shows`] and [`SeatView`]: the catalogue and the seat maps, in memory, for reading.
 //! * [`Siblings`]: the other instances on the same store; `seat_sync` keeps the seat maps fresh with what they commit.
-//! * [`Background`]: promotion, expiry of turns and holds, the outbox, pruning.
+//! * [`Background`]: promotion, expiry of turns and holds, pruning, and the outbox: its events, in order, to whoever listens.
 //!
 //! Nothing here knows a web framework, a database or a broker.
 

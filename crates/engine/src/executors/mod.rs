@@ -1,5 +1,8 @@
 //! Executors: the mechanisms that decide who goes next. Each answers every request once, bounds its waiting, and leaves
 //! what is true to the ledger.
+//!
+//! [`Combining`] batches in this process, [`Locked`] and [`Direct`] run one command at a time, [`Queued`] leaves the order
+//! to a log outside and decides what has arrived there.
 
 mod attempt;
 mod combining;
