@@ -2,8 +2,8 @@
 //! systems of every event, then the rows are deleted.
 //!
 //! *Who.* Each instance claims a share of the shards ([`LEASE`]) and renews the claim while it lives. Nothing is sent for
-//! a shard whose claim is older than that; a publication that would outlast it is given up. On stopping the claim is
-//! given back, so that others need not wait for its end.
+//! a shard whose claim is older than that; a publication that would outlast it is given up. Claims are renewed between
+//! steps. On stopping the claim is given back, so that others need not wait for its end.
 //!
 //! *Order.* Each shard goes one step at a time: rows are read from the oldest on, told, published, deleted. A failure
 //! leaves them, in order, for the next step, after a pause that grows. Shards go on independently, [`STEPS_AT_ONCE`] at
@@ -12,7 +12,7 @@
 //! *Round trips.* One read, one publication and one deletion a step, and two a payment.
 //!
 //! *A crash* at any point tells again and loses nothing: a row is deleted only after everybody was told. Two relays at one
-//! shard, as for a moment when a claim is shared out anew during a step, do double work and nothing worse.
+//! shard, as after a renewal that could not wait for a slow step, do double work and nothing worse.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -36,6 +36,11 @@ const STEP_PUBLISHED: u32 = 500;
 const STEPS_AT_ONCE: usize = 4;
 /// How long a claim holds. It is renewed after a third of it, so two renewals may fail.
 pub(crate) const LEASE: Duration = Duration::from_secs(10);
+/// How long steps that run are waited for before a claim is renewed. Longer, and one may go on for a shard that was given
+/// to another relay.
+const QUIET_MAX: Duration = Duration::from_secs(3);
+/// How long claiming may take. Longer, and it has failed.
+const CLAIM_MAX: Duration = Duration::from_secs(3);
 /// How soon a claim that failed is tried again.
 const CLAIM_AGAIN: Duration = Duration::from_secs(1);
 /// How long a publication may take. Longer, and it has failed.
@@ -73,12 +78,16 @@ impl Relay {
     }
 
     /// Relays until `stopped`, each shard after the step it is in, then gives the claim back.
-    pub(crate) async fn run(self: Arc<Self>, stopped: watch::Receiver<bool>) {
+    pub(crate) async fn run(self: Arc<Self>, mut stopped: watch::Receiver<bool>) {
         let mut tasks = JoinSet::new();
         tasks.spawn(self.clone().keep_claim(stopped.clone()));
         for shard in 0..OUTBOX_SHARDS {
             tasks.spawn(self.clone().relay(shard, stopped.clone()));
         }
+        // Also when nobody is left who could say so.
+        let _ = stopped.wait_for(|stop| *stop).await;
+        // Those who wait for their turn need not have it.
+        self.steps.close();
         while let Some(ended) = tasks.join_next().await {
             if let Err(error) = ended {
                 tracing::error!(%error, "a part of the relay has ended; its shards are left to other instances");
@@ -106,10 +115,15 @@ impl Relay {
         }
     }
 
+    /// Between steps: the store may give a part of the shards to another relay, which then need not meet a step of ours.
     async fn renew(&self) -> Result<(), Source> {
+        let quiet = timeout(QUIET_MAX, self.steps.acquire_many(STEPS_AT_ONCE as u32)).await;
+        if matches!(quiet, Ok(Err(_))) {
+            return Ok(());
+        }
         // The lease counts from before the store was asked, so it ends here no later than there.
         let until = Instant::now() + LEASE;
-        let shards = timeout_at(until, self.outbox.claim(self.instance, LEASE)).await??;
+        let shards = timeout(CLAIM_MAX, self.outbox.claim(self.instance, LEASE)).await??;
         let claim = shards.into_iter().map(|shard| (shard, until)).collect();
         *self.claim.lock().unwrap_or_else(PoisonError::into_inner) = claim;
         Ok(())
@@ -146,7 +160,7 @@ impl Relay {
             told.clear();
             return Ok(false);
         }
-        let _permit = self.steps.acquire().await?;
+        let Ok(_permit) = self.steps.acquire().await else { return Ok(false) };
         let limit = if self.sink.is_some() { STEP_PUBLISHED } else { STEP };
         let rows = self.outbox.unsent(shard, limit).await?;
         if rows.is_empty() {

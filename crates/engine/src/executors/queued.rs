@@ -41,9 +41,9 @@ use boxoffice_ports::{
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, timeout, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, sleep, timeout, timeout_at};
 
-use self::consumer::{Consumer, GROUPS_MAX, tell_others};
+use self::consumer::{Consumer, GROUPS_MAX, PAUSE, tell_others};
 use self::outstanding::{Full, Outstanding, Told, may_retry};
 use self::pace::PaceSettings;
 use super::stored::stored;
@@ -245,7 +245,12 @@ fn receipt(told: Result<Told, oneshot::error::RecvError>) -> Result<Receipt, Exe
 
 async fn hear(mut answers: Box<dyn AnswerReader>, outstanding: Arc<Outstanding>) {
     loop {
-        outstanding.answered(answers.heard().await);
+        let heard = answers.heard().await;
+        if heard.is_empty() {
+            // Not what is promised; asking again at once would take all of a processor.
+            sleep(PAUSE).await;
+        }
+        outstanding.answered(heard);
     }
 }
 

@@ -227,6 +227,21 @@ async fn stopping_waits_for_the_step_and_no_longer() {
     assert!(outbox.owners.lock().unwrap().is_empty());
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_hangs_holds_a_stop_up_for_one_publication() {
+    let (outbox, sink) = (FakeOutbox::new(), Arc::<FakeSink>::default());
+    (0..OUTBOX_SHARDS).for_each(|shard| outbox.put(shard, 0..5));
+    sink.failures.lock().unwrap().extend([Fails::Hangs; 100]);
+    let running = run(&relay(&outbox, &sink, 1));
+    eventually(|| sink.calls.load(Ordering::SeqCst) == STEPS_AT_ONCE as u32).await;
+    tokio::time::sleep(EVERY).await;
+    let before = Instant::now();
+    running.stop().await;
+    assert!(before.elapsed() <= PUBLISH_MAX);
+    assert_eq!(sink.calls.load(Ordering::SeqCst), STEPS_AT_ONCE as u32);
+    assert!(outbox.owners.lock().unwrap().is_empty());
+}
+
 /// A relay whose outbox has a charge and a payment, and whose room answers so.
 fn with_payment(room_says: Vec<Result<(), RoomError>>) -> (Arc<FakeOutbox>, Arc<FakeSink>, Arc<Relay>) {
     let outbox = FakeOutbox::new();

@@ -32,7 +32,7 @@ const TELL_MAX: Duration = Duration::from_secs(2);
 /// How long an unreachable store is waited for before a warning says so; then it is waited for again.
 const STORE_PATIENCE: Duration = Duration::from_secs(2);
 /// The first pause before whatever failed is tried again; it doubles.
-const PAUSE: Duration = Duration::from_millis(50);
+pub(super) const PAUSE: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 pub(super) type Group = (InstanceId, Vec<Answer>);

@@ -6,7 +6,7 @@ use super::*;
 use crate::testing::log::{Appends, Log, MemoryLog};
 use crate::testing::{ScriptedLedger, TestClock, best, charge, committed, eventually, id, number, policy, reply_to, until};
 use boxoffice_domain::Fingerprint;
-use boxoffice_ports::{LedgerError, MockLedger, StoredAnswer};
+use boxoffice_ports::{Answer, LedgerError, MockLedger, StoredAnswer};
 use std::sync::atomic::Ordering;
 use tokio::task::JoinHandle;
 
@@ -262,6 +262,19 @@ async fn choosing_again_is_told_to_the_first_of_a_command_alone() {
     }
     let decided = reply_to(&charge(1, 5)).decision;
     assert_eq!(decisions, [Decision::Retry, Decision::Retry, decided]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_comes_twice_tells_nobody_else_to_choose_again() {
+    let (log, ledger) = (MemoryLog::new(1), gated());
+    let (executor, stats) = start(&log, &ledger).await;
+    let mut sent = send_all(&executor, &log, [best(1, 5, true)]).await;
+    let retry = Reply { decision: Decision::Retry, ..reply_to(&charge(1, 5)) };
+    executor.outstanding.answered([Answer { command: id(5), reply: Ok(retry) }]);
+    assert_eq!(stats.logged_commands.get(), 1, "its own answer is still to come");
+    ledger.let_through(1);
+    let Receipt::Done(reply) = sent.remove(0).await.unwrap().unwrap() else { panic!("not done") };
+    assert_eq!(reply, reply_to(&charge(1, 5)));
 }
 
 #[tokio::test(start_paused = true)]
