@@ -13,6 +13,7 @@ use lapin::options::{BasicConsumeOptions, BasicPublishOptions};
 use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel, Consumer};
 use tokio::sync::Mutex;
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::failure::Failure;
@@ -71,13 +72,29 @@ pub(super) struct RabbitAnswers {
     queue: ShortString,
     traffic: Arc<Traffic>,
     open: Option<(Channel, Consumer)>,
+    /// Outlives a `heard` that is dropped.
+    opening: JoinSet<(Channel, Consumer)>,
 }
 
 impl RabbitAnswers {
     /// Returns when everything told from now on will be heard.
     pub(super) async fn open(link: Link, queue: ShortString, traffic: Arc<Traffic>) -> Result<Self, Failure> {
         let open = timeout(LISTEN_MAX, listen(&link, &queue)).await.unwrap_or(Err(Failure::Silent(LISTEN_MAX)))?;
-        Ok(Self { link, queue, traffic, open: Some(open) })
+        Ok(Self { link, queue, traffic, open: Some(open), opening: JoinSet::new() })
+    }
+}
+
+/// Goes on until it listens.
+async fn listen_again(link: Link, queue: ShortString) -> (Channel, Consumer) {
+    loop {
+        match listen(&link, &queue).await {
+            Ok(open) => return open,
+            Err(failure) => {
+                // The queue may still belong to the connection that was lost.
+                tracing::debug!(error = %failure, "answers cannot be heard");
+                sleep(jittered(RETRY_PAUSE)).await;
+            }
+        }
     }
 }
 
@@ -100,12 +117,11 @@ impl AnswerReader for RabbitAnswers {
     async fn heard(&mut self) -> Vec<Answer> {
         loop {
             let Some((_, consumer)) = &mut self.open else {
-                match listen(&self.link, &self.queue).await {
-                    Ok(open) => self.open = Some(open),
-                    Err(failure) => {
-                        tracing::debug!(error = %failure, "answers cannot be heard");
-                        sleep(jittered(RETRY_PAUSE)).await;
-                    }
+                if self.opening.is_empty() {
+                    self.opening.spawn(listen_again(self.link.clone(), self.queue.clone()));
+                }
+                if let Some(Ok(open)) = self.opening.join_next().await {
+                    self.open = Some(open);
                 }
                 continue;
             };

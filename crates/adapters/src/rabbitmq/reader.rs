@@ -6,6 +6,10 @@
 //!
 //! Delivery tags belong to a channel and are kept with it: after a lost connection there is nothing left to
 //! acknowledge, and the same commands come again.
+//!
+//! *Cancelling.* Subscribing, and putting what cannot be read with the dead letters, run in tasks of the reader's: a
+//! `take` that is dropped leaves them at work, and the next one waits for the same. Both go on until they succeed, with
+//! pauses. While the dead letters cannot be reached the commands behind an unreadable one wait for it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,6 +22,7 @@ use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Consumer};
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::failure::Failure;
@@ -37,6 +42,7 @@ pub(super) struct RabbitReader {
     desk: Arc<Desk>,
     shard: u32,
     open: Option<Open>,
+    opening: JoinSet<Open>,
     /// Something was taken over a channel that has ended since, and not acknowledged.
     stale: bool,
 }
@@ -46,32 +52,53 @@ struct Open {
     channel: Channel,
     consumer: Consumer,
     arrived: VecDeque<Delivery>,
-    /// Parsed, and not yet returned by a `take` that was dropped.
-    parsed: Vec<LoggedCommand>,
+    /// The first that arrived is on its way to the dead letters.
+    burying: JoinSet<Result<(), Failure>>,
     /// The last delivery that was taken and not acknowledged.
     last: Option<u64>,
 }
 
 impl RabbitReader {
     pub(super) fn new(desk: Arc<Desk>, shard: u32) -> Self {
-        Self { desk, shard, open: None, stale: false }
+        Self { desk, shard, open: None, opening: JoinSet::new(), stale: false }
     }
 
-    async fn subscribe(&mut self) -> Result<(), Failure> {
-        let session = self.desk.reading.up().await;
-        // The queue may have been deleted while the connection stayed.
-        self.desk.reading.declare(&session).await?;
-        let prefetch = self.desk.batch.saturating_mul(BATCHES_AHEAD);
-        let queue = self.desk.names.shard(self.shard);
-        let (channel, consumer) = consume(&session, queue, BasicConsumeOptions::default(), prefetch).await?;
-        self.open = Some(Open { channel, consumer, arrived: VecDeque::new(), parsed: Vec::new(), last: None });
-        Ok(())
+    async fn opened(&mut self) {
+        if self.opening.is_empty() {
+            self.opening.spawn(open(self.desk.clone(), self.shard));
+        }
+        if let Some(Ok(open)) = self.opening.join_next().await {
+            self.open = Some(open);
+        }
     }
 
-    fn lost(&mut self, why: &dyn std::fmt::Display) {
+    fn lost(&mut self, why: &Failure) {
         tracing::debug!(shard = self.shard, error = %why, "a shard's reader has to subscribe again");
         self.stale |= self.open.take().is_some_and(|open| open.last.is_some());
     }
+}
+
+/// Goes on until there is a subscription.
+async fn open(desk: Arc<Desk>, shard: u32) -> Open {
+    loop {
+        match subscribe(&desk, shard).await {
+            Ok((channel, consumer)) => {
+                return Open { channel, consumer, arrived: VecDeque::new(), burying: JoinSet::new(), last: None };
+            }
+            Err(failure) => {
+                tracing::debug!(shard, error = %failure, "a shard cannot be read");
+                sleep(jittered(RETRY_PAUSE)).await;
+            }
+        }
+    }
+}
+
+async fn subscribe(desk: &Desk, shard: u32) -> Result<(Channel, Consumer), Failure> {
+    let session = desk.reading.up().await;
+    // The queue may have been deleted while the connection stayed.
+    desk.reading.declare(&session).await?;
+    let prefetch = desk.batch.saturating_mul(BATCHES_AHEAD);
+    consume(&session, desk.names.shard(shard), BasicConsumeOptions::default(), prefetch).await
 }
 
 /// A subscription on a channel of its own. A broker that hangs is given up.
@@ -100,27 +127,12 @@ impl CommandReader for RabbitReader {
     async fn take(&mut self, max: usize) -> Vec<LoggedCommand> {
         loop {
             let Some(open) = &mut self.open else {
-                if let Err(failure) = self.subscribe().await {
-                    tracing::debug!(shard = self.shard, error = %failure, "a shard cannot be read");
-                    sleep(jittered(RETRY_PAUSE)).await;
-                }
+                self.opened().await;
                 continue;
             };
-            match open.fill(max).await {
-                Ok(()) => {}
-                Err(ended) => {
-                    self.lost(&ended);
-                    continue;
-                }
-            }
-            if let Err(failure) = open.parse(max, &self.desk).await {
-                tracing::warn!(shard = self.shard, error = %failure, "an unreadable command could not be put with the dead letters");
-                if open.parsed.is_empty() {
-                    sleep(jittered(RETRY_PAUSE)).await;
-                }
-            }
-            if !open.parsed.is_empty() {
-                return std::mem::take(&mut open.parsed);
+            match open.take(max, &self.desk).await {
+                Ok(commands) => return commands,
+                Err(ended) => self.lost(&ended),
             }
         }
     }
@@ -143,41 +155,55 @@ impl CommandReader for RabbitReader {
 }
 
 impl Open {
-    /// Returns with one delivery at least, and all that is here up to `max`.
-    async fn fill(&mut self, max: usize) -> Result<(), String> {
-        if self.arrived.is_empty() && self.parsed.is_empty() {
-            let next = self.consumer.next().await;
-            self.arrived.push_back(delivery(next)?);
+    /// One command at least, and all that are here up to `max`. An error is the end of the subscription.
+    async fn take(&mut self, max: usize, desk: &Arc<Desk>) -> Result<Vec<LoggedCommand>, Failure> {
+        loop {
+            if let Some(buried) = self.burying.join_next().await {
+                buried.unwrap_or(Err(Failure::Unconfirmed))?;
+                self.arrived.pop_front();
+            }
+            if self.arrived.is_empty() {
+                let next = self.consumer.next().await;
+                self.arrived.push_back(delivery(next)?);
+            }
+            while self.arrived.len() < max
+                && let Some(next) = self.consumer.next().now_or_never()
+            {
+                self.arrived.push_back(delivery(next)?);
+            }
+            let commands = self.parse(max, desk);
+            if !commands.is_empty() {
+                return Ok(commands);
+            }
         }
-        while self.arrived.len() + self.parsed.len() < max
-            && let Some(next) = self.consumer.next().now_or_never()
-        {
-            self.arrived.push_back(delivery(next)?);
-        }
-        Ok(())
     }
 
-    /// Parses what has arrived, up to `max`; what cannot be parsed is with the dead letters, or is the next.
-    async fn parse(&mut self, max: usize, desk: &Desk) -> Result<(), Failure> {
-        while self.parsed.len() < max.max(1)
+    /// What can be read of what has arrived, up to `max` or to what cannot: that goes to the dead letters, unless
+    /// there are commands before it, which are not to wait.
+    fn parse(&mut self, max: usize, desk: &Arc<Desk>) -> Vec<LoggedCommand> {
+        let mut commands = Vec::new();
+        while commands.len() < max.max(1)
             && let Some(delivery) = self.arrived.front()
         {
             match wire::parse_command(&delivery.data) {
                 Ok(command) => {
                     self.last = Some(delivery.delivery_tag);
-                    self.parsed.push(command);
+                    commands.push(command);
+                    self.arrived.pop_front();
                 }
                 Err(unreadable) => {
-                    let id = delivery.properties.message_id().as_ref().map_or("", ShortString::as_str);
-                    desk.bury(id, delivery.data.clone(), &unreadable.to_string()).await?;
-                    // Alone: those before it are not decided.
-                    self.channel.basic_ack(delivery.delivery_tag, BasicAckOptions { multiple: false }).await?;
+                    if commands.is_empty() {
+                        desk.traffic.broker_messages(1);
+                        let (id, body) = (delivery.properties.message_id().clone().unwrap_or_default(), delivery.data.clone());
+                        let letter = (id, body, unreadable.to_string());
+                        self.burying.spawn(bury(desk.clone(), letter, self.channel.clone(), delivery.delivery_tag));
+                    }
+                    break;
                 }
             }
-            desk.traffic.broker_messages(1);
-            self.arrived.pop_front();
         }
-        Ok(())
+        desk.traffic.broker_messages(commands.len() as u64);
+        commands
     }
 
     async fn acknowledge(&mut self) -> Result<(), Failure> {
@@ -189,11 +215,21 @@ impl Open {
     }
 }
 
-fn delivery(next: Option<lapin::Result<Delivery>>) -> Result<Delivery, String> {
+/// Goes on until the letter is with the dead ones, and then takes it out of its queue.
+async fn bury(desk: Arc<Desk>, (id, body, reason): (ShortString, Vec<u8>, String), channel: Channel, tag: u64) -> Result<(), Failure> {
+    while let Err(failure) = desk.bury(id.as_str(), body.clone(), &reason).await {
+        tracing::warn!(error = %failure, "an unreadable command could not be put with the dead letters");
+        sleep(jittered(RETRY_PAUSE)).await;
+    }
+    // It alone: what came before may not be decided yet.
+    timeout(ACK_MAX, channel.basic_ack(tag, BasicAckOptions { multiple: false })).await.map_err(|_| Failure::Silent(ACK_MAX))??;
+    Ok(())
+}
+
+fn delivery(next: Option<lapin::Result<Delivery>>) -> Result<Delivery, Failure> {
     match next {
-        Some(Ok(delivery)) => Ok(delivery),
-        Some(Err(error)) => Err(error.to_string()),
-        // By the broker: the queue was deleted.
-        None => Err("the subscription was cancelled".to_owned()),
+        Some(delivery) => Ok(delivery?),
+        // Cancelled by the broker: the queue was deleted.
+        None => Err(Failure::Unroutable),
     }
 }
