@@ -40,7 +40,7 @@ pub enum Failure {
     Settings(#[source] KafkaError),
     #[error("the brokers cannot be reached or refuse: {0}")]
     Unreachable(#[source] KafkaError),
-    #[error("topic {topic} cannot be created: {reason}")]
+    #[error("topic {topic} cannot be created or deleted: {reason}")]
     Topic { topic: String, reason: RDKafkaErrorCode },
     #[error("topic {topic} has {has} partitions and {wanted} are configured; it can be given more")]
     Partitions { topic: String, has: usize, wanted: u32 },

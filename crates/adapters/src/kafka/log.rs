@@ -83,7 +83,7 @@ impl KafkaLog {
     /// Connects, and creates what topics are missing.
     pub async fn open(options: KafkaOptions) -> Result<Arc<Self>, Failure> {
         let KafkaOptions { brokers, commands_topic: commands, group, partitions, readers, retention, traffic } = options;
-        let (answers, dead) = (format!("{commands}.answers"), format!("{commands}.dead"));
+        let (answers, dead) = (answers_of(&commands), dead_of(&commands));
         let kept = Some(retention);
         let wanted = [(&commands, kept), (&answers, kept), (&dead, None)];
         let wanted = wanted.map(|(name, retention)| Wanted { name, partitions, retention });
@@ -100,6 +100,15 @@ impl KafkaLog {
     pub async fn ping(&self) -> Result<(), Failure> {
         connect::ping(self.shared.appending.client()?, &self.shared.commands).await
     }
+}
+
+/// The topic of the answers to the commands of another.
+pub(super) fn answers_of(commands: &str) -> String {
+    format!("{commands}.answers")
+}
+
+pub(super) fn dead_of(commands: &str) -> String {
+    format!("{commands}.dead")
 }
 
 #[async_trait]

@@ -10,6 +10,7 @@
 //! * [`topics`]: created when missing, checked otherwise.
 //! * [`produce`]: the producer behind commands and events. [`log`]: appending commands and telling answers. [`reader`]: taking commands. [`positions`]: what may be committed.
 //!   [`answers`]: hearing answers.
+//! * [`mod@remove`]: taking a log away.
 //! * [`sink`]: events, each key in order over any failure.
 
 mod answers;
@@ -18,9 +19,11 @@ mod log;
 mod positions;
 mod produce;
 mod reader;
+mod remove;
 mod sink;
 mod topics;
 
 pub use connect::Failure;
 pub use log::{KafkaLog, KafkaOptions};
+pub use remove::{client_version, remove};
 pub use sink::{KafkaSink, KafkaSinkOptions};

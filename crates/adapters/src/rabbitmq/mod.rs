@@ -11,7 +11,7 @@
 //! * [`link`]: a connection that is kept up. [`flight`]: messages that are confirmed together. [`publisher`]: the callers
 //!   of one instance share flights.
 //! * [`log`]: the command log. [`reader`]: one shard's reader. [`answers`]: what an instance hears of its commands.
-//! * [`sink`]: committed events, in a stream.
+//! * [`sink`]: committed events, in a stream. [`mod@remove`]: taking a log away.
 //!
 //! # Connections
 //!
@@ -51,6 +51,7 @@ mod link;
 mod log;
 mod publisher;
 mod reader;
+mod remove;
 mod sink;
 mod topology;
 
@@ -58,6 +59,7 @@ use std::time::Duration;
 
 pub use failure::Failure;
 pub use log::{RabbitLog, RabbitOptions};
+pub use remove::{remove, server_version};
 pub use sink::RabbitSink;
 
 /// A pause between half of `pause` and all of it, so that those who failed together do not come back together.
