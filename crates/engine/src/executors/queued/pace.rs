@@ -6,14 +6,14 @@
 //! *Measure.* Answers a second over windows of an eighth of `wait`, idle time left out, smoothed over the last few. A
 //! window in which there was always a batch left to take, or in which the bound was reached, shows what can be done, so
 //! the rate follows it up and down. One with less shows what was asked for: the rate only follows it up. Windows before
-//! the first answer show nothing: the readers may not have begun. Until something is measured [`START_BATCHES`] batches
-//! may stand there.
+//! the first answer show nothing: the readers may not have begun. Until something is measured half of
+//! `backlog_max` may stand there, and four batches at least: a crowd that comes at once to a fresh instance is let in.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How many batches may wait before anything was measured.
+/// How many batches may wait before anything was measured, at least.
 const START_BATCHES: usize = 4;
 /// How much the latest window counts against all those before.
 const LATEST: f64 = 0.5;
@@ -49,8 +49,9 @@ const EMPTY: Window = Window { busy: Duration::ZERO, answers: 0, least: usize::M
 
 impl Pace {
     pub(super) fn new(settings: PaceSettings, now: Instant) -> Self {
-        let start = settings.batch_max.saturating_mul(START_BATCHES) as f64 / (settings.wait / 2).as_secs_f64().max(f64::MIN_POSITIVE);
-        Self { settings, rate: start, measured: false, window: EMPTY, seen: now }
+        let start = settings.batch_max.saturating_mul(START_BATCHES).max(settings.backlog_max / 2);
+        let rate = start as f64 / (settings.wait / 2).as_secs_f64().max(f64::MIN_POSITIVE);
+        Self { settings, rate, measured: false, window: EMPTY, seen: now }
     }
 
     /// How many may be outstanding.
@@ -107,9 +108,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_bound_is_what_half_the_wait_answers() {
         let mut pace = Pace::new(SETTINGS, Instant::now());
-        assert_eq!(pace.bound(), 400, "four batches before anything is known");
+        assert_eq!(pace.bound(), 4_000, "half of all before anything is known");
+        let few = Pace::new(PaceSettings { backlog_max: 500, ..SETTINGS }, Instant::now());
+        assert_eq!(few.bound(), 400, "or four batches");
         // 50 in 50 ms: 1,000 a second.
-        rounds(&mut pace, 200, 500, 50).await;
+        rounds(&mut pace, 200, 4_000, 50).await;
         assert!((950..=1_050).contains(&pace.bound()), "{}", pace.bound());
         rounds(&mut pace, 200, 500, 200).await;
         assert!((3_900..=4_100).contains(&pace.bound()), "it follows up: {}", pace.bound());
@@ -120,7 +123,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn it_is_a_batch_at_least_and_backlog_max_at_most() {
         let mut pace = Pace::new(SETTINGS, Instant::now());
-        rounds(&mut pace, 200, 400, 1).await;
+        rounds(&mut pace, 200, 4_000, 1).await;
         assert_eq!(pace.bound(), 100);
         rounds(&mut pace, 200, 8_000, 1_000).await;
         assert_eq!(pace.bound(), 8_000);
@@ -133,7 +136,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn few_commands_do_not_say_that_no_more_can_be_done() {
         let mut pace = Pace::new(SETTINGS, Instant::now());
-        rounds(&mut pace, 200, 500, 50).await;
+        rounds(&mut pace, 200, 4_000, 50).await;
         let bound = pace.bound();
         rounds(&mut pace, 200, 2, 1).await;
         assert_eq!(pace.bound(), bound, "ten a second were asked for and answered");
@@ -144,10 +147,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn nothing_is_measured_before_the_first_answer() {
         let mut pace = Pace::new(SETTINGS, Instant::now());
-        rounds(&mut pace, 200, 400, 0).await;
-        assert_eq!(pace.bound(), 400, "the readers may not have begun");
-        rounds(&mut pace, 10, 400, 50).await;
-        rounds(&mut pace, 200, 400, 0).await;
+        rounds(&mut pace, 200, 4_000, 0).await;
+        assert_eq!(pace.bound(), 4_000, "the readers may not have begun");
+        rounds(&mut pace, 10, 4_000, 50).await;
+        rounds(&mut pace, 200, 4_000, 0).await;
         assert_eq!(pace.bound(), 100, "they had, and have stopped");
     }
 }

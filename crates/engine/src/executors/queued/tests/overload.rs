@@ -47,7 +47,7 @@ async fn run_one(executor: &Queued, n: u128, seen: &Seen) {
 #[tokio::test(start_paused = true)]
 async fn at_ten_times_capacity_who_is_let_in_is_answered_in_time() {
     let log = MemoryLog::new(1);
-    let (executor, stats) = start_with(&log, Arc::new(Slow), 1, QueuedSettings { backlog_max: 8_192, ..SETTINGS }).await;
+    let (executor, stats) = start_with(&log, Arc::new(Slow), 1, QueuedSettings { backlog_max: 2_000, ..SETTINGS }).await;
     let seen = Arc::<Seen>::default();
     let mut callers = JoinSet::new();
     let tick = Duration::from_millis(20);
