@@ -13,6 +13,7 @@ use rdkafka::Message as _;
 use rdkafka::consumer::{Consumer, StreamConsumer};
 use rdkafka::message::BorrowedMessage;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use tokio::time::Instant;
 
 use super::connect::{ANSWER_MAX, Failure, Told, close, consumer, has_header, is_over, pause, waiting};
 use super::log::{INSTANCE, Shared};
@@ -53,16 +54,33 @@ async fn listen(shared: &Shared, instance: InstanceId) -> Result<StreamConsumer<
     let mut config = consumer(&shared.brokers, &format!("{}.{instance}", shared.answers));
     // What was deleted before it was read is gone.
     config.set("auto.offset.reset", "latest");
-    let consumer: StreamConsumer<Told> = config.create_with_context(Told).map_err(Failure::Settings)?;
-    let (topic, partition) = (shared.answers.clone(), shared.answer_partition(instance));
-    let assigned = waiting(move || {
-        let (_, end) = consumer.fetch_watermarks(&topic, partition, ANSWER_MAX)?;
-        let mut from = TopicPartitionList::new();
-        from.add_partition_offset(&topic, partition, Offset::Offset(end))?;
-        consumer.assign(&from)?;
-        Ok(consumer)
-    });
-    assigned.await?.map_err(Failure::Unreachable)
+    let mut consumer: StreamConsumer<Told> = config.create_with_context(Told).map_err(Failure::Settings)?;
+    let partition = shared.answer_partition(instance);
+    let deadline = Instant::now() + ANSWER_MAX;
+    loop {
+        let topic = shared.answers.clone();
+        let assigned = waiting(move || {
+            let assigned = consumer.fetch_watermarks(&topic, partition, ANSWER_MAX).and_then(|(_, end)| {
+                let mut from = TopicPartitionList::new();
+                from.add_partition_offset(&topic, partition, Offset::Offset(end))?;
+                consumer.assign(&from)
+            });
+            (consumer, assigned)
+        });
+        match assigned.await? {
+            (assigned, Ok(())) => return Ok(assigned),
+            // The leader of a new topic, or a new leader, may not know yet that it is.
+            (refused, Err(error)) if Instant::now() < deadline => {
+                tracing::debug!(%error, "no answers are heard yet");
+                consumer = refused;
+            }
+            (refused, Err(error)) => {
+                close(refused);
+                return Err(Failure::Unreachable(error));
+            }
+        }
+        pause().await;
+    }
 }
 
 #[async_trait]

@@ -3,6 +3,8 @@
 //! A client of librdkafka connects by itself, for ever, and has threads of its own. Closing one waits for these and, for
 //! a member of a group, for its leaving: that is done where waiting is allowed, never on a worker of the runtime.
 
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
 use rand::random_range;
@@ -25,6 +27,8 @@ const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// The pauses between two attempts to connect: by default they grow to ten seconds.
 const RECONNECT_MIN: Duration = Duration::from_millis(50);
 const RECONNECT_MAX: Duration = Duration::from_millis(500);
+/// How long a runtime that ends waits for a client to be closed.
+const CLOSE_MAX: Duration = Duration::from_secs(5);
 /// The longest pause after an error, before it is tried again.
 const PAUSE_MAX: Duration = Duration::from_millis(250);
 /// What a consumer fetches ahead, for each partition in messages and in all.
@@ -151,11 +155,16 @@ pub(super) async fn waiting<T: Send + 'static>(work: impl FnOnce() -> T + Send +
     tokio::task::spawn_blocking(work).await.map_err(|_| Failure::Unreachable(KafkaError::Canceled))
 }
 
-/// Closes a client, which blocks, off the runtime's workers; a runtime that ends waits for it.
+/// Closes a client, which blocks, off the runtime's workers. A runtime that ends waits for it, but not for ever: one
+/// whose group is lost may never come to its end.
 pub(super) fn close<T: Send + 'static>(client: T) {
-    match Handle::try_current() {
-        Ok(runtime) => drop(runtime.spawn_blocking(move || drop(client))),
-        Err(_) => drop(client),
+    let (ended, end) = mpsc::channel::<()>();
+    thread::spawn(move || {
+        drop(client);
+        drop(ended);
+    });
+    if let Ok(runtime) = Handle::try_current() {
+        runtime.spawn_blocking(move || end.recv_timeout(CLOSE_MAX));
     }
 }
 

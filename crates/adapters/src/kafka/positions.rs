@@ -4,6 +4,8 @@
 //! taken from a partition is forgotten here the moment it is revoked, before its next reader begins: both happen while
 //! messages are asked for, never between taking and acknowledging. Whoever does not ask for too long is expelled, and
 //! then the broker refuses.
+//!
+//! What was acknowledged is committed again with what follows until the broker has said that it has it.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,64 +13,68 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, ConsumerContext, Rebalance};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::connect::told;
 
 #[derive(Default)]
 pub(super) struct Positions {
-    taken: Mutex<Taken>,
+    state: Mutex<State>,
 }
 
+/// By partition, the offset after the last message.
 #[derive(Default)]
-struct Taken {
-    /// The offset after the last one taken.
-    next: HashMap<i32, i64>,
+struct State {
+    taken: HashMap<i32, i64>,
+    acknowledged: HashMap<i32, i64>,
     /// Something that was taken is another's by now.
     lost: bool,
 }
 
-/// What is to be committed.
-pub(super) struct Commit {
-    next: HashMap<i32, i64>,
+/// What is to be committed now.
+pub(super) struct Acknowledged {
+    pub(super) next: HashMap<i32, i64>,
     pub(super) lost: bool,
 }
 
 impl Positions {
-    fn taken(&self) -> MutexGuard<'_, Taken> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn took(&self, partition: i32, offset: i64) {
-        self.taken().next.insert(partition, offset + 1);
+        self.state().taken.insert(partition, offset + 1);
     }
 
     /// Says once that something was lost.
-    pub(super) fn commit(&self) -> Commit {
-        let mut taken = self.taken();
-        Commit { next: taken.next.clone(), lost: std::mem::take(&mut taken.lost) }
+    pub(super) fn acknowledge(&self) -> Acknowledged {
+        let mut state = self.state();
+        let taken = std::mem::take(&mut state.taken);
+        state.acknowledged.extend(taken);
+        Acknowledged { next: state.acknowledged.clone(), lost: std::mem::take(&mut state.lost) }
     }
 
-    /// What was committed need not be again.
-    pub(super) fn committed(&self, commit: &Commit) {
-        self.taken().next.retain(|partition, next| commit.next.get(partition) != Some(next));
+    fn committed(&self, partitions: impl Iterator<Item = (i32, i64)>) {
+        let mut state = self.state();
+        for (partition, next) in partitions {
+            if state.acknowledged.get(&partition) == Some(&next) {
+                state.acknowledged.remove(&partition);
+            }
+        }
     }
 
     fn revoked(&self, partitions: impl Iterator<Item = i32>) {
-        let mut taken = self.taken();
+        let mut state = self.state();
         for partition in partitions {
-            taken.lost |= taken.next.remove(&partition).is_some();
+            state.lost |= state.taken.remove(&partition).is_some();
+            state.acknowledged.remove(&partition);
         }
     }
 }
 
-impl Commit {
-    pub(super) fn is_empty(&self) -> bool {
-        self.next.is_empty()
-    }
-
-    pub(super) fn offsets(&self, topic: &str) -> Result<TopicPartitionList, KafkaError> {
+impl Acknowledged {
+    pub(super) fn offsets(&self, topic: &str) -> KafkaResult<TopicPartitionList> {
         let mut offsets = TopicPartitionList::with_capacity(self.next.len());
         for (partition, next) in &self.next {
             offsets.add_partition_offset(topic, *partition, Offset::Offset(*next))?;
@@ -93,14 +99,24 @@ impl ConsumerContext for Positions {
             self.revoked(partitions.elements().iter().map(|element| element.partition()));
         }
     }
+
+    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
+        match result {
+            Ok(()) => self.committed(offsets.elements().iter().filter_map(|element| match (element.error(), element.offset()) {
+                (Ok(()), Offset::Offset(next)) => Some((element.partition(), next)),
+                _ => None,
+            })),
+            Err(error) => tracing::debug!(%error, "positions were not committed"),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn committed(positions: &Positions) -> Vec<(i32, i64)> {
-        let mut next: Vec<_> = positions.commit().next.into_iter().collect();
+    fn acknowledged(positions: &Positions) -> Vec<(i32, i64)> {
+        let mut next: Vec<_> = positions.acknowledge().next.into_iter().collect();
         next.sort_unstable();
         next
     }
@@ -112,24 +128,26 @@ mod tests {
             positions.took(partition, offset);
         }
         positions.revoked([1, 5].into_iter());
-        let commit = positions.commit();
-        assert!(commit.lost);
-        assert_eq!(committed(&positions), [(2, 4)]);
-        assert!(!positions.commit().lost);
-        positions.revoked([5].into_iter());
-        assert!(!positions.commit().lost, "nothing was taken from it");
+        let Acknowledged { next, lost } = positions.acknowledge();
+        assert_eq!((next.into_iter().collect::<Vec<_>>(), lost), (vec![(2, 4)], true));
+        assert!(!positions.acknowledge().lost);
+        positions.revoked([2, 5].into_iter());
+        let Acknowledged { next, lost } = positions.acknowledge();
+        assert!(next.is_empty() && !lost, "what was acknowledged before is no loss, and another's to commit");
     }
 
     #[test]
-    fn what_was_taken_during_a_commit_is_left_for_the_next() {
+    fn what_was_acknowledged_is_committed_until_the_broker_has_it() {
         let positions = Positions::default();
         positions.took(1, 7);
         positions.took(2, 3);
-        let commit = positions.commit();
+        assert_eq!(acknowledged(&positions), [(1, 8), (2, 4)]);
         positions.took(1, 8);
-        positions.committed(&commit);
-        assert_eq!(committed(&positions), [(1, 9)]);
-        positions.committed(&positions.commit());
-        assert!(positions.commit().is_empty());
+        positions.committed([(1, 8)].into_iter());
+        assert_eq!(acknowledged(&positions), [(1, 9), (2, 4)]);
+        positions.committed([(1, 8), (2, 4)].into_iter());
+        assert_eq!(acknowledged(&positions), [(1, 9)]);
+        positions.committed([(1, 9)].into_iter());
+        assert!(acknowledged(&positions).is_empty());
     }
 }

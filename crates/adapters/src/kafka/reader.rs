@@ -5,8 +5,9 @@
 //! taken for dead: [`DEAD_AFTER`], where the newer one leaves that to the brokers' settings (45 s unless changed).
 //!
 //! *What a call waits for.* Taking: for the first message; whatever else has been fetched ahead comes with it, without
-//! another round trip. Acknowledging: one round trip, because whether a position was committed is known by the answer
-//! alone. Dead letters: as appending does.
+//! another round trip. Acknowledging: for nothing. Positions are committed in the background, because a commit that waits
+//! for its answer has no bound: when a coordinator ended in the middle, it never came back. Dead letters: as appending
+//! does.
 //!
 //! *What was not acknowledged* comes again, to this reader or another: after a crash, when the partition moves, when a
 //! commit fails. Positions are committed up to what was taken, never beyond it, and not for a partition that has moved;
@@ -25,10 +26,9 @@ use boxoffice_ports::{CommandReader, LoggedCommand, Source};
 use futures_util::{FutureExt, StreamExt};
 use rdkafka::Message as _;
 use rdkafka::consumer::{CommitMode, Consumer, StreamConsumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
 
-use super::connect::{Failure, close, consumer, is_over, pause, waiting};
+use super::connect::{Failure, close, consumer, is_over, pause};
 use super::log::Shared;
 use super::positions::Positions;
 use super::produce::Delivery;
@@ -184,23 +184,13 @@ impl CommandReader for KafkaReader {
 
     async fn acknowledge(&mut self) -> Result<(), Source> {
         self.taken.clear();
-        let Some(consumer) = self.consumer.clone() else { return Ok(()) };
-        let commit = consumer.context().commit();
-        let lost = commit.lost;
-        if !commit.is_empty() {
-            let topic = self.shared.commands.clone();
-            let committed = waiting(move || {
-                let committed = consumer.commit(&commit.offsets(&topic)?, CommitMode::Sync);
-                // It may have been committed already.
-                if matches!(committed, Ok(()) | Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset))) {
-                    consumer.context().committed(&commit);
-                    return Ok(());
-                }
-                committed
-            });
-            committed.await?.map_err(Failure::Unreachable)?;
+        let Some(consumer) = &self.consumer else { return Ok(()) };
+        let acknowledged = consumer.context().acknowledge();
+        if !acknowledged.next.is_empty() {
+            let offsets = acknowledged.offsets(&self.shared.commands).map_err(Failure::Unreachable)?;
+            consumer.commit(&offsets, CommitMode::Async).map_err(Failure::Unreachable)?;
         }
-        if lost { Err(Failure::Lost.into()) } else { Ok(()) }
+        if acknowledged.lost { Err(Failure::Lost.into()) } else { Ok(()) }
     }
 
     async fn dead_letter(&mut self, command: LoggedCommand, reason: String) -> Result<(), Source> {
