@@ -10,6 +10,8 @@
 //! * `sqlite` (feature `sqlite`): the embedded default, one file, one writer.
 
 pub mod clock;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod columns;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 pub mod log_sink;
@@ -21,7 +23,9 @@ pub mod rabbitmq;
 #[cfg(feature = "redis")]
 pub mod redis;
 mod rooms;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod rows;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
-#[allow(dead_code, reason = "each broker carries a part of it")]
+#[cfg_attr(not(any(feature = "kafka", feature = "rabbitmq")), allow(dead_code, reason = "without a broker only events are carried"))]
 mod wire;

@@ -205,7 +205,7 @@ impl Queries for PostgresStore {
 
     async fn reservation(&self, user: UserId, id: ReservationId) -> Result<Option<Reservation>, StoreError> {
         let found: Option<ReservationRow> = row::<SelectReservation, _, _>(&mut self.conn().await?, (user, id)).await?;
-        Ok(found.map(reservation).transpose()?.map(|(reservation, _)| reservation))
+        Ok(found.map(reservation).transpose().map_err(Failure::from)?.map(|(reservation, _)| reservation))
     }
 
     async fn payments(&self, user: UserId, after: Option<PaymentId>, limit: u32) -> Result<Page<PaymentRow>, StoreError> {

@@ -10,10 +10,7 @@
 
 use super::failure::Failure;
 use super::pool::Conn;
-use boxoffice_domain::{
-    AdmissionMode, CommandId, ConcertId, DateId, EntryId, EntryKind, PaymentId, PointsKind, QueueEntryId, QueueStatus, ReservationId,
-    ReservationStatus, Timestamp, UserId,
-};
+use boxoffice_domain::{CommandId, ConcertId, DateId, EntryId, PaymentId, QueueEntryId, ReservationId, Timestamp, UserId};
 use diesel::QueryResult;
 use diesel::deserialize::{self, FromSql, FromSqlRow};
 use diesel::pg::{Pg, PgValue};
@@ -29,6 +26,8 @@ use std::fmt::Debug;
 use std::io::Write;
 use std::marker::PhantomData;
 use uuid::Uuid;
+
+pub(super) use crate::columns::{Id, Json, State, Word};
 
 /// One SQL text.
 pub(super) trait Statement: 'static {
@@ -239,10 +238,6 @@ bind_tuples! {
     (0 A, 1 B, 2 C, 3 D, 4 E, 5 F, 6 G, 7 H, 8 I, 9 J, 10 K, 11 L, 12 M, 13 N)
 }
 
-/// An id as it is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromSqlRow)]
-pub(super) struct Id<T>(pub(super) T);
-
 impl<T: From<Uuid>> FromSql<SqlUuid, Pg> for Id<T> {
     fn from_sql(value: PgValue<'_>) -> deserialize::Result<Self> {
         Ok(Self(Uuid::from_slice(value.as_bytes())?.into()))
@@ -273,55 +268,14 @@ impl ToSql<TidType, Pg> for Tid {
 
 scalars! { Tid => TidType }
 
-/// A value that is kept as JSON text.
-#[derive(Clone, Debug, FromSqlRow)]
-pub(super) struct Json<T>(pub(super) T);
-
 impl<T: DeserializeOwned> FromSql<Text, Pg> for Json<T> {
     fn from_sql(value: PgValue<'_>) -> deserialize::Result<Self> {
         Ok(Self(serde_json::from_slice(value.as_bytes())?))
     }
 }
 
-/// A state that is kept as a word.
-pub(super) trait Word: Copy + PartialEq + 'static {
-    const WORDS: &'static [(Self, &'static str)];
-
-    fn word(self) -> &'static str;
-}
-
-#[derive(Clone, Copy, Debug, FromSqlRow)]
-pub(super) struct State<T>(pub(super) T);
-
 impl<T: Word> FromSql<Text, Pg> for State<T> {
     fn from_sql(value: PgValue<'_>) -> deserialize::Result<Self> {
-        let text = value.as_bytes();
-        let found = T::WORDS.iter().find(|(_, word)| word.as_bytes() == text);
-        found.map(|(value, _)| Self(*value)).ok_or_else(|| format!("unknown state `{}`", text.escape_ascii()).into())
-    }
-}
-
-macro_rules! words {
-    ($($type:ident { $($value:ident = $word:literal),* $(,)? })*) => {$(
-        impl Word for $type {
-            const WORDS: &'static [(Self, &'static str)] = &[$(($type::$value, $word)),*];
-
-            fn word(self) -> &'static str {
-                match self {
-                    $($type::$value => $word,)*
-                }
-            }
-        }
-    )*};
-}
-words! {
-    ReservationStatus { Held = "held", Confirmed = "confirmed", Released = "released", Expired = "expired", Cancelled = "cancelled" }
-    EntryKind { Charge = "charge", Use = "use", Payment = "payment", Refund = "refund" }
-    PointsKind { Grant = "grant", Spend = "spend", Restore = "restore", TakeBack = "take_back" }
-    AdmissionMode { Running = "running", Paused = "paused", Draining = "draining" }
-    QueueStatus {
-        Waiting = "waiting", Active = "active", Done = "done", Expired = "expired", Left = "left",
-        // Two ways in which a waiting entry reads; the schema refuses them.
-        PreSale = "pre_sale", SoldOut = "sold_out",
+        Self::of(value.as_bytes())
     }
 }

@@ -126,7 +126,8 @@ impl Queries for SqliteStore {
     async fn seats(&self, date: DateId) -> Result<Vec<SeatRow>, StoreError> {
         let read = self.readers.read(move |conn| {
             let found: Vec<SeatColumns> = rows::<SelectSeats, _, _>(conn, (date,))?;
-            found.into_iter().map(|columns| seat(date, columns).map(|(seat, version)| SeatRow { seat, version })).collect()
+            let row = |columns| seat(date, columns).map(|(seat, version)| SeatRow { seat, version });
+            Ok(found.into_iter().map(row).collect::<Result<_, _>>()?)
         });
         Ok(read.await?)
     }
@@ -168,7 +169,7 @@ impl Queries for SqliteStore {
 
     async fn reservation(&self, user: UserId, id: ReservationId) -> Result<Option<Reservation>, StoreError> {
         let found: Option<ReservationRow> = self.readers.read(move |conn| Ok(row::<SelectReservation, _, _>(conn, (user, id))?)).await?;
-        Ok(found.map(reservation).transpose()?.map(|(reservation, _)| reservation))
+        Ok(found.map(reservation).transpose().map_err(Failure::from)?.map(|(reservation, _)| reservation))
     }
 
     async fn payments(&self, user: UserId, after: Option<PaymentId>, limit: u32) -> Result<Page<PaymentRow>, StoreError> {

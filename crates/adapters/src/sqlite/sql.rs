@@ -5,10 +5,7 @@
 //! for each SQL text, with `?` where values go, so the text is its identity and every run after the first hits
 //! diesel's cache. Values are always bound, never written into the text.
 
-use boxoffice_domain::{
-    AdmissionMode, CommandId, ConcertId, DateId, EntryId, EntryKind, PaymentId, PointsKind, QueueEntryId, QueueStatus, ReservationId,
-    ReservationStatus, Timestamp, UserId,
-};
+use boxoffice_domain::{CommandId, ConcertId, DateId, EntryId, PaymentId, QueueEntryId, ReservationId, Timestamp, UserId};
 use chrono::DateTime;
 use diesel::deserialize::{self, FromSql, FromSqlRow};
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
@@ -21,6 +18,8 @@ use serde::de::DeserializeOwned;
 use std::marker::PhantomData;
 use std::str::Split;
 use uuid::Uuid;
+
+pub(super) use crate::columns::{Id, Json, State, Word};
 
 /// One SQL text.
 pub(super) trait Statement: 'static {
@@ -197,10 +196,7 @@ bind_tuples! {
     (0 A, 1 B, 2 C, 3 D, 4 E, 5 F, 6 G, 7 H, 8 I, 9 J, 10 K, 11 L)
 }
 
-/// An id as it is stored: 16 bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromSqlRow)]
-pub(super) struct Id<T>(pub(super) T);
-
+/// 16 bytes.
 impl<T: From<Uuid>> FromSql<Binary, Sqlite> for Id<T> {
     fn from_sql(mut value: SqliteValue<'_, '_, '_>) -> deserialize::Result<Self> {
         Ok(Self(Uuid::from_slice(value.read_blob())?.into()))
@@ -236,55 +232,14 @@ impl Bind for At {
     }
 }
 
-/// A value that is kept as JSON text.
-#[derive(Clone, Debug, FromSqlRow)]
-pub(super) struct Json<T>(pub(super) T);
-
 impl<T: DeserializeOwned> FromSql<Text, Sqlite> for Json<T> {
     fn from_sql(mut value: SqliteValue<'_, '_, '_>) -> deserialize::Result<Self> {
         Ok(Self(serde_json::from_str(value.read_text())?))
     }
 }
 
-/// A state that is kept as a word.
-pub(super) trait Word: Copy + PartialEq + 'static {
-    const WORDS: &'static [(Self, &'static str)];
-
-    fn word(self) -> &'static str;
-}
-
-#[derive(Clone, Copy, Debug, FromSqlRow)]
-pub(super) struct State<T>(pub(super) T);
-
 impl<T: Word> FromSql<Text, Sqlite> for State<T> {
     fn from_sql(mut value: SqliteValue<'_, '_, '_>) -> deserialize::Result<Self> {
-        let text = value.read_text();
-        let found = T::WORDS.iter().find(|(_, word)| *word == text);
-        found.map(|(value, _)| Self(*value)).ok_or_else(|| format!("unknown state `{text}`").into())
-    }
-}
-
-macro_rules! words {
-    ($($type:ident { $($value:ident = $word:literal),* $(,)? })*) => {$(
-        impl Word for $type {
-            const WORDS: &'static [(Self, &'static str)] = &[$(($type::$value, $word)),*];
-
-            fn word(self) -> &'static str {
-                match self {
-                    $($type::$value => $word,)*
-                }
-            }
-        }
-    )*};
-}
-words! {
-    ReservationStatus { Held = "held", Confirmed = "confirmed", Released = "released", Expired = "expired", Cancelled = "cancelled" }
-    EntryKind { Charge = "charge", Use = "use", Payment = "payment", Refund = "refund" }
-    PointsKind { Grant = "grant", Spend = "spend", Restore = "restore", TakeBack = "take_back" }
-    AdmissionMode { Running = "running", Paused = "paused", Draining = "draining" }
-    QueueStatus {
-        Waiting = "waiting", Active = "active", Done = "done", Expired = "expired", Left = "left",
-        // Two ways in which a waiting entry reads; the schema refuses them.
-        PreSale = "pre_sale", SoldOut = "sold_out",
+        Self::of(value.read_text().as_bytes())
     }
 }

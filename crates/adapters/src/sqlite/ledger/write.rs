@@ -92,7 +92,7 @@ fn write_account(conn: &mut SqliteConnection, row: &Tracked<Account>) -> Result<
 fn write_seat(conn: &mut SqliteConnection, row: &Tracked<Seat>) -> Result<(), Failure> {
     let (state, reservation, until) = seat_state(row.value.state);
     let key = row.value.key;
-    let binds = (state, reservation, until, row.next_version(), key.date, i64::from(key.number), row.version.unwrap_or(0));
+    let binds = (state, reservation, until.map(At), row.next_version(), key.date, i64::from(key.number), row.version.unwrap_or(0));
     one("seat", run::<UpdateSeat>(conn, binds)?)
 }
 
