@@ -35,7 +35,7 @@ use stores::Open;
 use tokio::task::JoinHandle;
 
 pub use boxoffice_adapters::clock::{SystemClock, SystemIds};
-pub use scratch::{ScratchDatabase, service_versions};
+pub use scratch::{ScratchDatabase, ScratchLog, service_versions};
 pub use stores::{migrate, open_existing_stores, open_stores};
 
 #[derive(Debug, thiserror::Error)]

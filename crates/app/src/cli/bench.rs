@@ -6,7 +6,7 @@
 use super::print;
 use crate::config::{Settings, StrategyName};
 use crate::lab::report::{Run, Skipped, Via};
-use crate::lab::workload::{WORKLOADS, Workload};
+use crate::lab::workload::{WORKLOADS, Workload, compared};
 use crate::lab::{self, Plan, Progress, page, table};
 use anyhow::Context as _;
 use clap::Args;
@@ -24,7 +24,7 @@ pub(super) struct Options {
     /// Some of them, separated by commas
     #[arg(long, value_delimiter = ',', value_parser = strategy, value_name = "NAME")]
     strategies: Option<Vec<StrategyName>>,
-    /// Some of hot-wallet, same-seat, spread, hold-pay
+    /// Some of hot-wallet, same-seat, spread, hold-pay, charges [default: all but charges]
     #[arg(long, value_delimiter = ',', value_parser = workload, value_name = "NAME")]
     workloads: Option<Vec<Workload>>,
     /// How commands reach the strategy
@@ -42,6 +42,9 @@ pub(super) struct Options {
     /// After this long a run begins nothing more, and its rates are of what was done
     #[arg(long, default_value_t = 2)]
     seconds: u32,
+    /// Instead of the workloads: offers each strategy ten times more than it can answer, in process
+    #[arg(long, conflicts_with_all = ["workloads", "via", "commands", "callers"])]
+    overload: bool,
     /// Writes the report as one HTML page
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
@@ -67,12 +70,13 @@ impl Options {
     fn plan(&self) -> Plan {
         Plan {
             strategies: self.strategies.clone().map(without_repetition),
-            workloads: self.workloads.clone().map_or(WORKLOADS.to_vec(), without_repetition),
+            workloads: self.workloads.clone().map_or_else(compared, without_repetition),
             ways: self.via.clone().map_or(Via::ALL.to_vec(), without_repetition),
             commands: self.commands,
             callers: self.callers,
             instances: self.instances,
             seconds: self.seconds,
+            overload: self.overload,
         }
     }
 }
@@ -191,7 +195,9 @@ mod tests {
     fn without_options_everything_is_compared() {
         let plan = parse("boxoffice bench").unwrap().plan();
         assert!(plan.strategies.is_none() && plan.instances.is_none());
-        assert_eq!((plan.workloads, plan.ways), (WORKLOADS.to_vec(), Via::ALL.to_vec()));
+        assert_eq!((plan.workloads, plan.ways), (compared(), Via::ALL.to_vec()));
+        assert!(!plan.overload && parse("boxoffice bench --overload --seconds 3").unwrap().plan().overload);
+        assert!(parse("boxoffice bench --overload --commands 3").is_err(), "it says itself how many");
         assert_eq!((plan.commands, plan.callers, plan.seconds), (3_000, 100, 2));
     }
 

@@ -1,15 +1,18 @@
 //! One command to its answer: straight to the executor port, or over HTTP like any client.
 //!
-//! Both say the same of an answer: applied with the id of what it made, refused, `busy`, or no answer at all. No answer
-//! means unknown: the store says afterwards whether it took effect.
+//! Both say the same of an answer: applied with the id of what it made, refused, `busy`, turned away because too many
+//! wait, or no answer at all. No answer means unknown: the store says afterwards whether it took effect. Whoever is told
+//! that a command was accepted asks for its outcome until there is one, as long as the run lets it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use boxoffice_domain::{
-    Actor, Command, CommandId, DateId, Decision, Fingerprint, FreshIds, Outcome, Reply, Request, ReservationId, SeatNumber, UserId,
+    Actor, Command, CommandId, DateId, Decision, Fingerprint, FreshIds, IdempotencyKey, Outcome, Reply, Request, ReservationId, SeatNumber,
+    UserId,
 };
-use boxoffice_ports::{ExecuteError, Ids, Receipt};
+use boxoffice_ports::{ExecuteError, Ids, Ledger, Receipt};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
@@ -21,6 +24,9 @@ use crate::wiring::Executors;
 /// Codes of refusals that leave it open what became of the command.
 const UNDECIDED: [&str; 1] = ["idempotency_in_progress"];
 const BUSY: &str = "busy";
+const OVERLOADED: &str = "overloaded";
+/// How often the outcome of an accepted command is asked for.
+const ASK_EVERY: Duration = Duration::from_millis(20);
 
 /// Somebody whose commands are sent.
 #[derive(Clone, Debug)]
@@ -49,26 +55,28 @@ pub(super) enum Answered {
     Applied(Uuid),
     Refused,
     Busy,
+    /// More was asked than can be served; nothing was done.
+    TurnedAway,
     /// Nothing is known of it.
     Failed(String),
 }
 
 /// Sends one command at a time.
 pub(super) enum Caller {
-    InProcess { executors: Executors, ids: Arc<dyn Ids> },
+    InProcess { executors: Executors, ledger: Arc<dyn Ledger>, ids: Arc<dyn Ids> },
     OverHttp(Connection),
 }
 
 impl Caller {
     pub(super) async fn call(&mut self, ask: Ask<'_>) -> Answered {
         match self {
-            Self::InProcess { executors, ids } => in_process(executors, ids.as_ref(), ask).await,
+            Self::InProcess { executors, ledger, ids } => in_process(executors, ledger.as_ref(), ids.as_ref(), ask).await,
             Self::OverHttp(connection) => over_http(connection, ask).await,
         }
     }
 }
 
-async fn in_process(executors: &Executors, ids: &dyn Ids, ask: Ask<'_>) -> Answered {
+async fn in_process(executors: &Executors, ledger: &dyn Ledger, ids: &dyn Ids, ask: Ask<'_>) -> Answered {
     let user = ask.person.user;
     let (executor, command) = match (ask.step, ask.held) {
         (Step::Charge(amount), _) => (&executors.wallet, Command::ChargeWallet { user, amount }),
@@ -80,18 +88,36 @@ async fn in_process(executors: &Executors, ids: &dyn Ids, ask: Ask<'_>) -> Answe
         (Step::Pay, Some(reservation)) => (&executors.payment, Command::Pay { user, reservation, points: 0 }),
         (Step::Pay, None) => return Answered::Failed("there is nothing to pay".to_owned()),
     };
+    let request = keyed(ids, user, ask.key, command);
+    let key = IdempotencyKey { user, command: request.command_id };
+    outcome(executor.execute(request).await, ledger, key).await
+}
+
+/// A user's command under a key.
+pub(super) fn keyed(ids: &dyn Ids, user: UserId, key: &str, command: Command) -> Request {
     let fresh = || ids.fresh();
-    let request = Request {
-        command_id: CommandId::derive(user, ask.key),
+    Request {
+        command_id: CommandId::derive(user, key),
         actor: Actor::User(user),
-        fingerprint: Some(Fingerprint(Sha256::digest(ask.key).into())),
+        fingerprint: Some(Fingerprint(Sha256::digest(key).into())),
         fresh: FreshIds { subject: fresh(), entry: fresh(), points: [fresh(), fresh()] },
         command,
-    };
-    match executor.execute(request).await {
+    }
+}
+
+/// What came of a command, asked for in the ledger when it was only accepted.
+pub(super) async fn outcome(receipt: Result<Receipt, ExecuteError>, ledger: &dyn Ledger, key: IdempotencyKey) -> Answered {
+    match receipt {
         Ok(Receipt::Done(reply)) => answered(&reply),
-        Ok(Receipt::Accepted(_)) => Answered::Failed("accepted, and not decided in time".to_owned()),
+        Ok(Receipt::Accepted(_)) => loop {
+            match ledger.reply(key).await {
+                Ok(Some(stored)) => return answered(&stored.reply),
+                Ok(None) => tokio::time::sleep(ASK_EVERY).await,
+                Err(error) => return Answered::Failed(error.to_string()),
+            }
+        },
         Err(ExecuteError::Busy) => Answered::Busy,
+        Err(ExecuteError::Overloaded) => Answered::TurnedAway,
         Err(error) => Answered::Failed(error.to_string()),
     }
 }
@@ -108,9 +134,30 @@ fn answered(reply: &Reply) -> Answered {
 
 async fn over_http(connection: &mut Connection, ask: Ask<'_>) -> Answered {
     let Some(request) = http_request(connection.address(), ask) else { return Answered::Failed("there is nothing to pay".to_owned()) };
-    match connection.send(&request).await {
-        Ok(answer) => read(answer.status, &answer.body),
-        Err(error) => Answered::Failed(format!("no answer: {error}")),
+    let no_answer = |error| Answered::Failed(format!("no answer: {error}"));
+    let answer = match connection.send(&request).await {
+        Ok(answer) => answer,
+        Err(error) => return no_answer(error),
+    };
+    if answer.status != 202 {
+        return read(answer.status, &serde_json::from_slice(&answer.body).unwrap_or_default());
+    }
+    let Some(location) = answer.location else { return Answered::Failed("202 without a location".to_owned()) };
+    let asked = client::request(connection.address(), "GET", &location, &[("Authorization", ask.person.bearer.as_str())], None);
+    loop {
+        tokio::time::sleep(ASK_EVERY).await;
+        match connection.send(&asked).await {
+            Ok(answer) if answer.status == 200 => {
+                let told: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+                match told["status"].as_str() {
+                    Some("pending") => {}
+                    Some("done") => return read(told["response"]["status"].as_u64().unwrap_or_default() as u16, &told["response"]["body"]),
+                    _ => return Answered::Failed(format!("accepted, and then {}", told["status"])),
+                }
+            }
+            Ok(answer) => return Answered::Failed(format!("accepted, and then {}", answer.status)),
+            Err(error) => return no_answer(error),
+        }
     }
 }
 
@@ -129,8 +176,7 @@ fn http_request(address: SocketAddr, ask: Ask<'_>) -> Option<Vec<u8>> {
 }
 
 /// Refusals that are decided, or said in place of a decision; whatever else is not a success is a failure.
-fn read(status: u16, body: &[u8]) -> Answered {
-    let value: Value = serde_json::from_slice(body).unwrap_or_default();
+fn read(status: u16, value: &Value) -> Answered {
     let text = |field: &str| value[field].as_str().unwrap_or_default();
     match status {
         201 => match text("id").parse() {
@@ -138,6 +184,7 @@ fn read(status: u16, body: &[u8]) -> Answered {
             Err(_) => Answered::Failed("201 without an id".to_owned()),
         },
         409 if text("code") == BUSY => Answered::Busy,
+        503 if text("code") == OVERLOADED => Answered::TurnedAway,
         402 | 409 | 422 if !UNDECIDED.contains(&text("code")) => Answered::Refused,
         _ => Answered::Failed(format!("{status} {}", text("code"))),
     }
@@ -161,8 +208,11 @@ mod tests {
             (409, r#"{"code":"idempotency_in_progress"}"#, Answered::Failed("409 idempotency_in_progress".to_owned())),
             (401, r#"{"code":"unauthenticated"}"#, Answered::Failed("401 unauthenticated".to_owned())),
             (503, "", Answered::Failed("503 ".to_owned())),
+            (503, r#"{"code":"store_unavailable"}"#, Answered::Failed("503 store_unavailable".to_owned())),
+            (503, r#"{"code":"overloaded"}"#, Answered::TurnedAway),
         ] {
-            assert_eq!(read(status, body.as_bytes()), wanted, "{status} {body}");
+            let value = serde_json::from_str(body).unwrap_or_default();
+            assert_eq!(read(status, &value), wanted, "{status} {body}");
         }
     }
 

@@ -16,6 +16,8 @@ const ANSWER_MAX: usize = 1 << 20;
 
 pub(super) struct Answer {
     pub(super) status: u16,
+    /// Where else to ask.
+    pub(super) location: Option<String>,
     pub(super) body: Vec<u8>,
 }
 
@@ -92,7 +94,8 @@ fn parse(bytes: &[u8]) -> io::Result<Option<Answer>> {
             None if status == 204 || status == 304 => 0,
             _ => return Err(io::Error::other("the answer does not say its length")),
         };
-    Ok(bytes.get(at..at.saturating_add(length)).map(|body| Answer { status, body: body.to_vec() }))
+    let location = named("location").and_then(|value| std::str::from_utf8(value).ok()).map(str::to_owned);
+    Ok(bytes.get(at..at.saturating_add(length)).map(|body| Answer { status, location, body: body.to_vec() }))
 }
 
 #[cfg(test)]
@@ -101,12 +104,12 @@ mod tests {
 
     #[test]
     fn an_answer_is_taken_when_it_is_whole() {
-        let whole = b"HTTP/1.1 201 Created\r\nContent-Length: 4\r\nX: y\r\n\r\nbody";
+        let whole = b"HTTP/1.1 201 Created\r\nContent-Length: 4\r\nLocation: /a\r\nX: y\r\n\r\nbody";
         for at in 0..whole.len() {
             assert!(parse(&whole[..at]).unwrap().is_none(), "{at} bytes");
         }
         let answer = parse(whole).unwrap().unwrap();
-        assert_eq!((answer.status, answer.body.as_slice()), (201, b"body".as_slice()));
+        assert_eq!((answer.status, answer.body.as_slice(), answer.location.as_deref()), (201, b"body".as_slice(), Some("/a")));
         assert_eq!(parse(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap().unwrap().status, 204);
         assert!(parse(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").is_err());
         assert!(parse(b"SMTP\r\n").is_err());

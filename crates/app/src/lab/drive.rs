@@ -21,6 +21,8 @@ use super::workload::{Step, Workload};
 /// The longest latency that is told apart, microseconds.
 const LATENCY_US_MAX: u64 = 120_000_000;
 const SIGNIFICANT_DIGITS: u8 = 3;
+/// How long whoever was turned away leaves the strategy alone, so that asking in vain costs it nothing.
+const LEFT_ALONE: Duration = Duration::from_millis(10);
 
 /// What is to be done.
 pub(super) struct Task {
@@ -56,6 +58,8 @@ pub(super) struct Tally {
     pub(super) applied: Vec<Applied>,
     pub(super) refused: u32,
     pub(super) busy: u32,
+    /// Because too many waited. Nothing was done for them.
+    pub(super) turned_away: u32,
     /// Commands without an answer: the place among the people, and the step.
     pub(super) failed: Vec<(u32, Step)>,
     pub(super) first_failure: Option<String>,
@@ -72,9 +76,9 @@ impl Tally {
         Latencies::of(&self.latencies_us)
     }
 
-    fn add(&mut self, person: u32, step: Step, answered: Answered, took: Duration) -> Option<Uuid> {
+    pub(super) fn add(&mut self, person: u32, step: Step, answered: Answered, took: Duration) -> Option<Uuid> {
         self.sent += 1;
-        if !matches!(answered, Answered::Failed(_)) {
+        if !matches!(answered, Answered::Failed(_) | Answered::TurnedAway) {
             self.latencies_us.push(u32::try_from(took.as_micros()).unwrap_or(u32::MAX));
         }
         match answered {
@@ -87,6 +91,7 @@ impl Tally {
                 self.refused += 1;
                 self.busy += 1;
             }
+            Answered::TurnedAway => self.turned_away += 1,
             Answered::Failed(reason) => {
                 self.failed.push((person, step));
                 self.first_failure.get_or_insert(reason);
@@ -95,11 +100,12 @@ impl Tally {
         None
     }
 
-    fn merge(&mut self, other: Self) {
+    pub(super) fn merge(&mut self, other: Self) {
         self.sent += other.sent;
         self.applied.extend(other.applied);
         self.refused += other.refused;
         self.busy += other.busy;
+        self.turned_away += other.turned_away;
         self.failed.extend(other.failed);
         self.latencies_us.extend(other.latencies_us);
         self.first_failure = self.first_failure.take().or(other.first_failure);
@@ -192,7 +198,11 @@ async fn jobs_of(task: &Task, lane: u32, taken: &[AtomicU32], caller: &mut Calle
                 Ok(answered) => answered,
                 Err(_) => Answered::Failed("no answer before the run's end".to_owned()),
             };
+            let turned_away = answered == Answered::TurnedAway;
             let id = tally.add(at, step, answered, sent.elapsed());
+            if turned_away {
+                tokio::time::sleep(LEFT_ALONE).await;
+            }
             if step == Step::Hold {
                 held = id.map(ReservationId);
             }

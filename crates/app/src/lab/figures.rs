@@ -45,6 +45,25 @@ pub(super) fn servers_cpu_s(ports: &[u16]) -> Option<f64> {
     Some(ticks as f64 / TICKS_PER_SECOND)
 }
 
+/// Resident memory of the servers that listen on these ports of this machine, with all their children.
+pub(super) fn servers_memory_mib(ports: &[u16]) -> Option<f64> {
+    if ports.is_empty() {
+        return None;
+    }
+    let processes = processes();
+    let mut kib = 0.0;
+    for &port in ports {
+        let root = listener(port, &processes)?;
+        for id in children_of(root, &processes).into_iter().chain([root]) {
+            // A child that has ended meanwhile has none.
+            let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
+            let resident = field(&status, "VmRSS").and_then(|value| value.split_whitespace().next()?.parse::<f64>().ok());
+            kib += resident.unwrap_or_default();
+        }
+    }
+    Some(kib / KIB_PER_MIB)
+}
+
 /// The processor's name and the memory of this machine.
 pub(super) fn machine() -> (Option<String>, Option<f64>) {
     let cpu = fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| field(&text, "model name").map(str::to_owned));
@@ -156,9 +175,10 @@ mod tests {
         let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = socket.local_addr().unwrap().port();
         assert_eq!(listener(port, &processes()), Some(std::process::id()));
+        assert!(servers_memory_mib(&[port]) > Some(1.0), "{:?}", servers_memory_mib(&[port]));
         assert!(servers_cpu_s(&[port]).is_some() && own_cpu_s().is_some() && own_peak_mib() > Some(1.0));
         drop(socket);
         assert_eq!(servers_cpu_s(&[port]), None, "nobody listens there any more");
-        assert_eq!(servers_cpu_s(&[]), None);
+        assert_eq!((servers_cpu_s(&[]), servers_memory_mib(&[]), servers_memory_mib(&[port])), (None, None, None));
     }
 }

@@ -7,7 +7,8 @@
 //! # Layout
 //!
 //! * [`workload`]: what is asked. [`caller`], [`client`]: one command to its answer, in process or over HTTP.
-//! * [`site`]: store, servers, people. [`drive`]: many callers at once. [`run`]: one measurement.
+//! * [`entrant`]: who takes part. [`site`]: store, servers, people. [`drive`]: many callers at once. [`run`]: one measurement.
+//!   [`overload`]: another one, of ten times more than can be answered.
 //! * [`effects`]: what is in the store. [`figures`]: what the operating system counts.
 //! * [`report`]: the result as data. [`table`], [`page`]: the same for people. [`judgements`]: what no run shows.
 
@@ -15,8 +16,10 @@ mod caller;
 mod client;
 mod drive;
 mod effects;
+mod entrant;
 mod figures;
 pub mod judgements;
+mod overload;
 pub mod page;
 pub mod report;
 mod run;
@@ -34,7 +37,8 @@ use tokio::sync::Notify;
 
 use crate::config::{ConfigError, Settings, StoreBackend, StrategyName};
 use crate::wiring::{self, StartError, SystemClock};
-use report::{Conditions, Machine, Report, Run, SCHEMA, Skipped, Version, Via};
+use entrant::Entrant;
+use report::{Conditions, Machine, Overload, Report, Run, SCHEMA, Skipped, Version, Via};
 use run::{Ports, Size};
 use site::Site;
 use workload::{CALLERS_MAX, COMMANDS_MAX, Workload};
@@ -90,6 +94,8 @@ pub struct Plan {
     pub instances: Option<u32>,
     /// After this long a run begins no more commands.
     pub seconds: u32,
+    /// Instead of the workloads: ten times more than each strategy can answer.
+    pub overload: bool,
 }
 
 /// Told of what goes on.
@@ -133,19 +139,24 @@ impl Plan {
     fn strategies(&self, base: &Settings) -> Result<(Vec<StrategyName>, Vec<Skipped>), LabError> {
         if let Some(named) = &self.strategies {
             for &name in named {
-                site::settings_for(base, name)?;
+                site::settings_for(base, first_of(name, base))?;
             }
             return Ok((named.clone(), Vec::new()));
         }
         let (mut able, mut skipped) = (Vec::new(), Vec::new());
         for name in StrategyName::ALL {
-            match site::settings_for(base, name) {
+            match site::settings_for(base, first_of(name, base)) {
                 Ok(_) => able.push(name),
                 Err(error) => skipped.push(Skipped { strategy: name.name(), reason: error.to_string() }),
             }
         }
         Ok((able, skipped))
     }
+}
+
+/// The entrants of a strategy need the same services.
+fn first_of(strategy: StrategyName, base: &Settings) -> Entrant {
+    Entrant::all_of(strategy, base).first().copied().unwrap_or(Entrant { strategy, partitions: None })
 }
 
 /// Runs the plan. `interrupt` ends it early; what was set up is taken down before this returns.
@@ -155,30 +166,47 @@ pub async fn bench(base: &Settings, plan: &Plan, progress: &dyn Progress, interr
     skipped.iter().for_each(|one| progress.skipped(one));
     let reasons = || skipped.iter().map(|one| format!("{}: {}", one.strategy, one.reason)).collect::<Vec<_>>().join("; ");
     let first = *strategies.first().ok_or_else(|| LabError::Nothing(reasons()))?;
-    let settings = site::settings_for(base, first)?;
+    let settings = site::settings_for(base, first_of(first, base))?;
     let instances = plan.instances(settings.store.backend)?;
     let ports = ports(base, settings.store.backend);
-    let each = plan.workloads.len() * plan.ways.len();
-    let of = strategies.len() * each;
-    let mut runs = Vec::with_capacity(of);
-    for (nth, &strategy) in strategies.iter().enumerate() {
-        let tell = |at: usize, workload: &Workload, via| progress.begins(nth * each + at, of, strategy.name(), workload.name, via);
-        match compare_one(base, plan, strategy, instances, &ports, (&tell, progress), interrupt).await {
-            Ok(measured) => runs.extend(measured),
+    let entrants: Vec<Entrant> = strategies.iter().flat_map(|&strategy| Entrant::all_of(strategy, base)).collect();
+    let each = if plan.overload { 1 } else { plan.workloads.len() * plan.ways.len() };
+    let of = entrants.len() * each;
+    let (mut runs, mut overloads) = (Vec::with_capacity(of), Vec::new());
+    for (nth, &entrant) in entrants.iter().enumerate() {
+        let tell = |at: usize, workload: &Workload, via| progress.begins(nth * each + at, of, &entrant.title(), workload.name, via);
+        let measured = match plan.overload {
+            true => overload_one(base, plan, entrant, instances, &tell, interrupt).await.map(|one| overloads.push(one)),
+            false => compare_one(base, plan, entrant, instances, &ports, (&tell, progress), interrupt).await.map(|all| runs.extend(all)),
+        };
+        match measured {
+            Ok(()) => {}
             Err(LabError::Start(error)) if plan.strategies.is_none() => {
-                let one = Skipped { strategy: strategy.name(), reason: error.to_string() };
-                progress.skipped(&one);
-                skipped.push(one);
+                let one = Skipped { strategy: entrant.strategy.name(), reason: error.to_string() };
+                if !skipped.contains(&one) {
+                    progress.skipped(&one);
+                    skipped.push(one);
+                }
             }
             Err(error) => return Err(error),
         }
     }
-    if runs.is_empty() {
+    if runs.is_empty() && overloads.is_empty() {
         let reasons = skipped.iter().map(|one| format!("{}: {}", one.strategy, one.reason)).collect::<Vec<_>>().join("; ");
         return Err(LabError::Nothing(reasons));
     }
-    let workloads = plan.workloads.iter().map(|workload| (*workload).into()).collect();
-    let settings = Settings { redis: base.redis.clone(), ..settings };
+    let workloads = if plan.overload { vec![workload::OVERLOAD.into()] } else { plan.workloads.iter().map(|one| (*one).into()).collect() };
+    let mut settings = Settings { redis: base.redis.clone(), ..settings };
+    // Of brokers whoever took part.
+    let took_part = |name: StrategyName| {
+        runs.iter().map(|run| run.strategy).chain(overloads.iter().map(|one| one.strategy)).any(|one| one == name.name())
+    };
+    if took_part(StrategyName::Kafka) {
+        settings.kafka = base.kafka.clone();
+    }
+    if took_part(StrategyName::Rabbitmq) {
+        settings.rabbitmq = base.rabbitmq.clone();
+    }
     let conditions = conditions(&settings, plan, instances);
     let measured_at = SystemClock::default().now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
     Ok(Report {
@@ -190,6 +218,7 @@ pub async fn bench(base: &Settings, plan: &Plan, progress: &dyn Progress, interr
         workloads,
         skipped,
         runs,
+        overloads,
     })
 }
 
@@ -200,7 +229,7 @@ type Tell<'a> = (&'a (dyn Fn(usize, &Workload, Via) + Sync), &'a dyn Progress);
 async fn compare_one(
     base: &Settings,
     plan: &Plan,
-    strategy: StrategyName,
+    entrant: Entrant,
     instances: u32,
     ports: &Ports,
     (begins, progress): Tell<'_>,
@@ -210,12 +239,12 @@ async fn compare_one(
     let ways = plan.workloads.iter().flat_map(|workload| plan.ways.iter().map(move |&via| (workload, via)));
     let ways: Vec<(&Workload, Via)> = ways.collect();
     let dates: Vec<u32> = ways.iter().flat_map(|(workload, _)| size.dates(workload)).collect();
-    let mut site = Site::open(base, strategy, instances, &dates).await?;
+    let mut site = Site::open(base, entrant, instances, &dates).await?;
     let all = async {
         let mut runs = Vec::with_capacity(ways.len());
         for (at, (workload, via)) in ways.into_iter().enumerate() {
             begins(at, workload, via);
-            let run = run::run(&mut site, strategy.name(), workload, via, size, ports).await?;
+            let run = run::run(&mut site, entrant, workload, via, size, ports).await?;
             progress.ended(&run);
             runs.push(run);
         }
@@ -223,6 +252,25 @@ async fn compare_one(
     };
     let result = tokio::select! {
         runs = all => runs,
+        () = interrupt.notified() => Err(LabError::Interrupted),
+    };
+    site.close().await;
+    result
+}
+
+/// One strategy under ten times more than it can answer, on a site of its own.
+async fn overload_one(
+    base: &Settings,
+    plan: &Plan,
+    entrant: Entrant,
+    instances: u32,
+    begins: &(dyn Fn(usize, &Workload, Via) + Sync),
+    interrupt: &Notify,
+) -> Result<Overload, LabError> {
+    let site = Site::open(base, entrant, instances, &[]).await?;
+    begins(0, &workload::OVERLOAD, Via::Process);
+    let result = tokio::select! {
+        overload = overload::overload(&site, entrant, plan.size().time) => overload,
         () = interrupt.notified() => Err(LabError::Interrupted),
     };
     site.close().await;
@@ -241,6 +289,9 @@ fn conditions(settings: &Settings, plan: &Plan, instances: u32) -> Conditions {
         batch_max: settings.strategy.batch_max,
         lanes: settings.lane_count(),
         http_workers: settings.http.worker_count(),
+        backlog_max: settings.strategy.backlog_max,
+        kafka_partitions: settings.kafka.partitions,
+        rabbitmq_shards: settings.rabbitmq.shards,
     }
 }
 
@@ -269,7 +320,13 @@ fn ports(settings: &Settings, store: StoreBackend) -> Ports {
         StoreBackend::Sqlite | StoreBackend::Memory => Vec::new(),
     };
     let nodes = settings.redis.urls.iter().chain(&settings.redis.redlock_nodes);
-    Ports { postgres, redis: local(nodes.map(|url| url.expose()).collect(), 6_379) }
+    let brokers: Vec<String> = settings.kafka.brokers.split(',').map(|broker| format!("kafka://{}", broker.trim())).collect();
+    Ports {
+        postgres,
+        redis: local(nodes.map(|url| url.expose()).collect(), 6_379),
+        kafka: local(brokers.iter().map(String::as_str).collect(), 9_092),
+        rabbitmq: local(vec![settings.rabbitmq.url.expose()], 5_672),
+    }
 }
 
 /// The port of an address on this machine; `None` when it is on another one, or a socket.
@@ -294,6 +351,8 @@ mod address_tests {
             ("redis://localhost", Some(9)),
             ("redis://:pw@[::1]:6380/0", Some(6_380)),
             ("redis://[::1]", Some(9)),
+            ("kafka://127.0.0.1:9093", Some(9_093)),
+            ("amqp://guest:guest@127.0.0.1:5673/%2f", Some(5_673)),
             ("redis://cache.example:6379", None),
             ("redis://127.0.0.1:x", None),
             ("127.0.0.1:6379", None),

@@ -6,6 +6,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::report::{Report, Run, Via, WorkloadNote};
 use super::table::{self, COST, SPEED, latency, thousands};
+use super::workload;
 
 const STYLE: &str = include_str!("page.css");
 /// The least of a bar that is still seen, percent of the widest.
@@ -32,8 +33,9 @@ pub fn html(report: &Report) -> String {
                     (skipped(report))
                 }
                 main {
-                    @for workload in &report.workloads { (section(report, workload)) }
-                    (closing(report))
+                    @for workload in &report.workloads { @if !report.runs.is_empty() { (section(report, workload)) } }
+                    (overloads(report))
+                    @if !report.runs.is_empty() { (closing(report)) }
                 }
                 footer { @for note in table::NOTES { p { (note) } } }
             }
@@ -84,7 +86,7 @@ fn section(report: &Report, workload: &WorkloadNote) -> Markup {
                 @for (via, runs) in &ways {
                     figure {
                         figcaption { "A second, " (via.title()) }
-                        @for run in runs { (bar(run.strategy, run.per_s() / fastest, &thousands(run.per_s()), run.is_true())) }
+                        @for run in runs { (bar(&run.title(), run.per_s() / fastest, &thousands(run.per_s()), run.is_true())) }
                     }
                     figure {
                         figcaption { "Latency, " (via.title()) ": p50, p95 and p99 in ms, by a logarithmic scale" }
@@ -114,12 +116,12 @@ fn bar(name: &str, share: f64, value: &str, is_true: bool) -> Markup {
 
 /// Three marks on one track.
 fn tail(run: &Run, slowest_ms: f64) -> Markup {
-    let Some(found) = run.latency else { return bar(run.strategy, 0.0, table::NONE, run.is_true()) };
+    let Some(found) = run.latency else { return bar(&run.title(), 0.0, table::NONE, run.is_true()) };
     let marks = [("p50", found.p50_ms), ("p95", found.p95_ms), ("p99", found.p99_ms)];
     let value = marks.map(|(_, ms)| latency(Some(ms))).join(" · ");
     html! {
-        div.row role="img" aria-label=(format!("{}: {value}", run.strategy)) {
-            span.name { (run.strategy) }
+        div.row role="img" aria-label=(format!("{}: {value}", run.title())) {
+            span.name { (run.title()) }
             span.track {
                 @for (name, ms) in marks.into_iter().rev() { span class=(format!("bar {name}")) style=(format!("width:{}", percent(decades(ms, slowest_ms)))) {} }
             }
@@ -146,8 +148,30 @@ fn figures(runs: &[&Run]) -> Markup {
             thead { tr { th scope="col" { "strategy" } @for column in columns() { th scope="col" { (column.head) } } } }
             tbody {
                 @for run in runs {
-                    tr.wrong[!run.is_true()] { th scope="row" { (run.strategy) } @for column in columns() { td { ((column.figure)(run)) } } }
+                    tr.wrong[!run.is_true()] { th scope="row" { (run.title()) } @for column in columns() { td { ((column.figure)(run)) } } }
                 }
+            }
+        }
+    }
+}
+
+fn overloads(report: &Report) -> Markup {
+    html! {
+        @if !report.overloads.is_empty() {
+            section #overload {
+                h2 { "Ten times more than can be answered" }
+                p { (workload::OVERLOAD.about) "." }
+                div.scroll {
+                    table.figures {
+                        thead { tr { th scope="col" { "strategy" } @for column in &table::OVERLOAD { th scope="col" { (column.head) } } } }
+                        tbody {
+                            @for one in &report.overloads {
+                                tr.wrong[!one.is_true()] { th scope="row" { (one.title()) } @for column in &table::OVERLOAD { td { ((column.figure)(one)) } } }
+                            }
+                        }
+                    }
+                }
+                ul { @for one in &report.overloads { li { (table::overload_verdict(one)) } } }
             }
         }
     }
@@ -183,7 +207,8 @@ mod tests {
     fn page(findings: &[&str]) -> String {
         let findings = findings.iter().map(|finding| (*finding).to_owned()).collect();
         let runs = Via::ALL.map(|via| sample_run("combining", "spread", via)).to_vec();
-        html(&sample([runs, vec![Run { findings, ..sample_run("spin", "hold-pay", Via::Process) }]].concat()))
+        let report = sample([runs, vec![Run { findings, ..sample_run("spin", "hold-pay", Via::Process) }]].concat());
+        html(&Report { overloads: vec![super::super::report::sample_overload()], ..report })
     }
 
     #[test]
@@ -208,6 +233,8 @@ mod tests {
             "SQL/cmd",
             "when a part dies",
             "Everything answered was found",
+            "kafka, 8 partitions",
+            "543,000",
         ] {
             assert!(page.contains(part), "{part}");
         }

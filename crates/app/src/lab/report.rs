@@ -5,6 +5,7 @@
 use serde::Serialize;
 
 use super::drive::Latencies;
+use super::entrant;
 use super::judgements::{self, Judgement};
 use super::workload::Workload;
 
@@ -69,6 +70,9 @@ pub struct Conditions {
     pub batch_max: usize,
     pub lanes: usize,
     pub http_workers: usize,
+    pub backlog_max: usize,
+    pub kafka_partitions: u32,
+    pub rabbitmq_shards: u32,
 }
 
 /// A strategy that was not run.
@@ -95,12 +99,17 @@ pub struct Cpu {
     /// Null unless the servers run on this machine and may be looked at.
     pub postgres_s: Option<f64>,
     pub redis_s: Option<f64>,
+    /// Of the broker that this strategy needs.
+    pub broker_s: Option<f64>,
 }
 
 /// One strategy under one workload.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Run {
+    /// As it is configured.
     pub strategy: &'static str,
+    /// Of Kafka's topics; null for other strategies.
+    pub partitions: Option<u32>,
     pub workload: &'static str,
     pub via: Via,
     pub sent: u32,
@@ -110,6 +119,8 @@ pub struct Run {
     pub refused: u32,
     /// Those of them that were `busy`.
     pub busy: u32,
+    /// Because too many waited.
+    pub turned_away: u32,
     /// Without an answer.
     pub failed: u32,
     /// Whether everything was sent before the time was over.
@@ -126,6 +137,8 @@ pub struct Run {
     pub per_command: PerCommand,
     pub cpu: Cpu,
     pub memory_peak_mib: Option<f64>,
+    /// Resident, of the broker that this strategy needs, at the end of the run.
+    pub broker_memory_mib: Option<f64>,
     /// Of `/health/live`, asked meanwhile.
     pub live_p99_ms: Option<f64>,
     /// Differences between what was answered and what is in the store.
@@ -136,6 +149,11 @@ pub struct Run {
 }
 
 impl Run {
+    /// What its row is called.
+    pub fn title(&self) -> String {
+        entrant::title(self.strategy, self.partitions)
+    }
+
     /// Whether the store says what was answered, and nothing in it is broken.
     pub fn is_true(&self) -> bool {
         self.findings.is_empty() && self.breaches.is_empty()
@@ -151,6 +169,49 @@ impl Run {
     }
 }
 
+/// One strategy under ten times more than it can answer.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Overload {
+    pub strategy: &'static str,
+    pub partitions: Option<u32>,
+    /// The highest rate of effects that callers brought about who wait for their answers, and how many of them did.
+    pub peak_per_s: f64,
+    pub peak_callers: u32,
+    pub seconds: f64,
+    pub offered: u32,
+    pub offered_per_s: f64,
+    /// Answered while offers were made, a second.
+    pub answered_per_s: f64,
+    pub share_of_peak: f64,
+    pub answered: u32,
+    pub turned_away: u32,
+    pub failed: u32,
+    pub wait_ms: u64,
+    /// Of those that were let in, to their outcome.
+    pub latency: Option<Latencies>,
+    pub findings: Vec<String>,
+    pub breaches: Vec<String>,
+    pub first_failure: Option<String>,
+}
+
+impl Overload {
+    pub fn title(&self) -> String {
+        entrant::title(self.strategy, self.partitions)
+    }
+
+    pub fn is_true(&self) -> bool {
+        self.findings.is_empty() && self.breaches.is_empty()
+    }
+
+    /// Whether whoever is let in is still answered in time, and the rest costs nearly nothing.
+    pub fn holds(&self) -> bool {
+        self.share_of_peak > SHARE_MIN && self.latency.is_some_and(|latency| latency.p99_ms < self.wait_ms as f64)
+    }
+}
+
+/// The share of its peak that a strategy must keep.
+pub const SHARE_MIN: f64 = 0.9;
+
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
     pub schema: u32,
@@ -162,6 +223,7 @@ pub struct Report {
     pub workloads: Vec<WorkloadNote>,
     pub skipped: Vec<Skipped>,
     pub runs: Vec<Run>,
+    pub overloads: Vec<Overload>,
 }
 
 /// What a workload is about, for whoever reads the report alone.
@@ -180,22 +242,22 @@ impl From<Workload> for WorkloadNote {
 /// One line of the closing table: what was measured of a strategy, and what is to be said of it.
 #[derive(Clone, Debug)]
 pub struct Summary<'a> {
-    pub strategy: &'static str,
+    pub title: String,
     pub runs: Vec<&'a Run>,
     pub judgement: Option<&'static Judgement>,
 }
 
 impl Report {
     pub fn is_true(&self) -> bool {
-        self.runs.iter().all(Run::is_true)
+        self.runs.iter().all(Run::is_true) && self.overloads.iter().all(Overload::is_true)
     }
 
     /// Names without repetition, in the order they were run.
-    pub fn strategies(&self) -> Vec<&'static str> {
+    pub fn strategies(&self) -> Vec<String> {
         let mut names = Vec::new();
-        for run in &self.runs {
-            if !names.contains(&run.strategy) {
-                names.push(run.strategy);
+        for title in self.runs.iter().map(Run::title).chain(self.overloads.iter().map(Overload::title)) {
+            if !names.contains(&title) {
+                names.push(title);
             }
         }
         names
@@ -208,11 +270,12 @@ impl Report {
 
     /// One for each strategy that ran.
     pub fn summaries(&self) -> Vec<Summary<'_>> {
-        let runs = |strategy| self.runs.iter().filter(|run| run.strategy == strategy).collect();
-        self.strategies()
-            .into_iter()
-            .map(|strategy| Summary { strategy, runs: runs(strategy), judgement: judgements::of(strategy) })
-            .collect()
+        let summary = |title: String| {
+            let runs: Vec<_> = self.runs.iter().filter(|run| run.title() == title).collect();
+            let judgement = runs.first().and_then(|run| judgements::of(run.strategy));
+            Summary { title, runs, judgement }
+        };
+        self.strategies().into_iter().map(summary).filter(|summary| !summary.runs.is_empty()).collect()
     }
 }
 
@@ -257,10 +320,38 @@ pub(super) fn sample(runs: Vec<Run>) -> Report {
             batch_max: 1_024,
             lanes: 1,
             http_workers: 2,
+            backlog_max: 8_192,
+            kafka_partitions: 8,
+            rabbitmq_shards: 4,
         },
         workloads: super::workload::WORKLOADS.map(Into::into).to_vec(),
         skipped: vec![Skipped { strategy: "redlock", reason: "redis.redlock_nodes: <none>\nare named".to_owned() }],
         runs,
+        overloads: Vec::new(),
+    }
+}
+
+/// A strategy that keeps up, for tests.
+#[cfg(test)]
+pub(super) fn sample_overload() -> Overload {
+    Overload {
+        strategy: "kafka",
+        partitions: Some(8),
+        peak_per_s: 10_000.0,
+        peak_callers: 1_000,
+        seconds: 6.0,
+        offered: 600_000,
+        offered_per_s: 100_000.0,
+        answered_per_s: 9_500.0,
+        share_of_peak: 0.95,
+        answered: 57_000,
+        turned_away: 543_000,
+        failed: 0,
+        wait_ms: 3_000,
+        latency: Latencies::of(&[1_000, 2_000, 2_900_000]),
+        findings: Vec::new(),
+        breaches: Vec::new(),
+        first_failure: None,
     }
 }
 
@@ -269,12 +360,14 @@ pub(super) fn sample(runs: Vec<Run>) -> Report {
 pub(super) fn sample_run(strategy: &'static str, workload: &'static str, via: Via) -> Run {
     Run {
         strategy,
+        partitions: (strategy == "kafka").then_some(8),
         workload,
         via,
         sent: 3_000,
         applied: 2_000,
         refused: 1_000,
         busy: 900,
+        turned_away: 0,
         failed: 0,
         complete: true,
         seconds: 0.5,
@@ -286,8 +379,9 @@ pub(super) fn sample_run(strategy: &'static str, workload: &'static str, via: Vi
         lock_waits: 3_000,
         lock_wait_ms: 1_234.5,
         per_command: PerCommand { statements: Some(0.25), redis_commands: 2.0, broker_messages: 0.0 },
-        cpu: Cpu { boxoffice_s: Some(0.5), postgres_s: None, redis_s: Some(0.01) },
+        cpu: Cpu { boxoffice_s: Some(0.5), postgres_s: None, redis_s: Some(0.01), broker_s: None },
         memory_peak_mib: Some(99.5),
+        broker_memory_mib: None,
         live_p99_ms: Some(1.5),
         findings: Vec::new(),
         breaches: Vec::new(),
@@ -315,7 +409,9 @@ mod tests {
         let run =
             Run { first_failure: Some("x".to_owned()), findings: vec!["f".to_owned()], ..sample_run("combining", "spread", Via::Http) };
         let run = Run { breaches: vec!["b".to_owned()], ..run };
-        let json = serde_json::to_value(sample(vec![run])).unwrap();
+        let overload = Overload { first_failure: Some("x".to_owned()), ..sample_overload() };
+        let overload = Overload { findings: vec!["f".to_owned()], breaches: vec!["b".to_owned()], ..overload };
+        let json = serde_json::to_value(Report { overloads: vec![overload], ..sample(vec![run]) }).unwrap();
         let mut found = Vec::new();
         paths(&json, "", &mut found);
         found.sort_unstable();
@@ -324,10 +420,12 @@ mod tests {
             "applied",
             "applied_per_s",
             "breaches[]",
+            "broker_memory_mib",
             "busy",
             "commits",
             "complete",
             "cpu.boxoffice_s",
+            "cpu.broker_s",
             "cpu.postgres_s",
             "cpu.redis_s",
             "failed",
@@ -341,6 +439,7 @@ mod tests {
             "lock_wait_ms",
             "lock_waits",
             "memory_peak_mib",
+            "partitions",
             "per_command.broker_messages",
             "per_command.redis_commands",
             "per_command.statements",
@@ -349,13 +448,50 @@ mod tests {
             "seconds",
             "sent",
             "strategy",
+            "turned_away",
             "via",
             "workload",
         ];
-        let conditions =
-            ["batch_max", "callers", "commands", "http_workers", "instances", "lanes", "lease_ms", "seconds_max", "store", "wait_ms"];
+        let overload = [
+            "answered",
+            "answered_per_s",
+            "breaches[]",
+            "failed",
+            "findings[]",
+            "first_failure",
+            "latency.max_ms",
+            "latency.p50_ms",
+            "latency.p95_ms",
+            "latency.p99_ms",
+            "offered",
+            "offered_per_s",
+            "partitions",
+            "peak_callers",
+            "peak_per_s",
+            "seconds",
+            "share_of_peak",
+            "strategy",
+            "turned_away",
+            "wait_ms",
+        ];
+        let conditions = [
+            "backlog_max",
+            "batch_max",
+            "callers",
+            "commands",
+            "http_workers",
+            "instances",
+            "kafka_partitions",
+            "lanes",
+            "lease_ms",
+            "rabbitmq_shards",
+            "seconds_max",
+            "store",
+            "wait_ms",
+        ];
         let mut wanted: Vec<String> = ["cores", "memory_mib", "processor", "system"].map(|name| format!("machine.{name}")).to_vec();
         wanted.extend(run.map(|name| format!("runs[].{name}")));
+        wanted.extend(overload.map(|name| format!("overloads[].{name}")));
         wanted.extend(conditions.map(|name| format!("conditions.{name}")));
         wanted.extend(["measured_at", "schema", "skipped[].reason", "skipped[].strategy"].map(str::to_owned));
         wanted.extend(["versions[].name", "versions[].version", "workloads[].about", "workloads[].name"].map(str::to_owned));
@@ -380,6 +516,17 @@ mod tests {
         ] {
             assert!(!sample(vec![honest.clone(), untrue]).is_true());
         }
+        let untrue = Overload { findings: vec!["one is missing".to_owned()], ..sample_overload() };
+        assert!(!Report { overloads: vec![sample_overload(), untrue], ..sample(Vec::new()) }.is_true());
+    }
+
+    #[test]
+    fn a_strategy_holds_under_overload_when_those_let_in_are_in_time_and_nearly_all_of_the_peak_is_left() {
+        assert!(sample_overload().holds());
+        let late = Overload { latency: Latencies::of(&[3_100_000]), ..sample_overload() };
+        let slow = Overload { share_of_peak: 0.89, ..sample_overload() };
+        let none = Overload { latency: None, ..sample_overload() };
+        assert!(![late, slow, none].iter().any(Overload::holds));
     }
 
     #[test]
@@ -393,10 +540,10 @@ mod tests {
             sample_run("spin", "spread", Via::Process),
         ]);
         let summaries = report.summaries();
-        assert_eq!(summaries.iter().map(|summary| summary.strategy).collect::<Vec<_>>(), ["combining", "spin"]);
+        assert_eq!(summaries.iter().map(|summary| summary.title.as_str()).collect::<Vec<_>>(), ["combining", "spin"]);
         assert!(summaries.iter().all(|summary| summary.judgement.is_some()));
         let rates = summaries[0].by_workload(&report.workloads, Via::Http, |run| Some(run.per_s()));
-        assert_eq!(rates, [Some(4_000.0), None, Some(4_000.0), None]);
+        assert_eq!(rates, [Some(4_000.0), None, Some(4_000.0), None, None]);
         assert_eq!(summaries[0].range(|run| Some(run.per_command.redis_commands)), Some((2.0, 5.0)));
         assert_eq!(summaries[0].range(|run| run.cpu.postgres_s), None);
     }

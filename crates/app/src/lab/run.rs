@@ -14,17 +14,19 @@ use super::LabError;
 use super::client::{Connection, request};
 use super::drive::{Latencies, Limits, Tally, Task, drive};
 use super::effects;
+use super::entrant::Entrant;
 use super::figures;
 use super::report::{Cpu, PerCommand, Run, Via};
 use super::site::Site;
 use super::workload::Workload;
+use crate::config::StrategyName;
 use crate::wiring::Running;
 
 /// Of the commands, how many warm up; at least one job for each caller.
 const WARM_UP_SHARE: u32 = 10;
 const WARM_UP_MAX: Duration = Duration::from_secs(1);
 /// How long an answer may be late, beyond a command's own longest wait.
-const GRACE: Duration = Duration::from_secs(2);
+pub(super) const GRACE: Duration = Duration::from_secs(2);
 /// How often `/health/live` is asked.
 const PROBE_EVERY: Duration = Duration::from_millis(5);
 
@@ -98,11 +100,13 @@ struct CpuNow {
     own_s: Option<f64>,
     postgres_s: Option<f64>,
     redis_s: Option<f64>,
+    broker_s: Option<f64>,
 }
 
 impl CpuNow {
-    fn read(ports: &Ports) -> Self {
+    fn read(ports: &Ports, entrant: Entrant) -> Self {
         Self {
+            broker_s: figures::servers_cpu_s(ports.broker(entrant)),
             own_s: figures::own_cpu_s(),
             postgres_s: figures::servers_cpu_s(&ports.postgres),
             redis_s: figures::servers_cpu_s(&ports.redis),
@@ -115,6 +119,7 @@ impl CpuNow {
             boxoffice_s: less(self.own_s, before.own_s),
             postgres_s: less(self.postgres_s, before.postgres_s),
             redis_s: less(self.redis_s, before.redis_s),
+            broker_s: less(self.broker_s, before.broker_s),
         }
     }
 }
@@ -124,12 +129,25 @@ impl CpuNow {
 pub(super) struct Ports {
     pub(super) postgres: Vec<u16>,
     pub(super) redis: Vec<u16>,
+    pub(super) kafka: Vec<u16>,
+    pub(super) rabbitmq: Vec<u16>,
+}
+
+impl Ports {
+    /// Those of the broker that an entrant needs.
+    fn broker(&self, entrant: Entrant) -> &[u16] {
+        match entrant.strategy {
+            StrategyName::Kafka => &self.kafka,
+            StrategyName::Rabbitmq => &self.rabbitmq,
+            _ => &[],
+        }
+    }
 }
 
 /// Measures one run.
 pub(super) async fn run(
     site: &mut Site,
-    strategy: &'static str,
+    entrant: Entrant,
     workload: &Workload,
     via: Via,
     size: Size,
@@ -150,17 +168,19 @@ pub(super) async fn run(
 
     let peak_is_fresh = figures::reset_own_peak();
     let probe = Probe::start(site.instances());
-    let (cpu, counters) = (CpuNow::read(ports), Counters::read(site.instances()));
+    let (cpu, counters) = (CpuNow::read(ports, entrant), Counters::read(site.instances()));
     let (tally, callers) = drive(task.clone(), callers, instances, limits).await;
     let counters = Counters::read(site.instances()).since(counters);
-    let cpu = CpuNow::read(ports).since(&cpu);
+    let cpu = CpuNow::read(ports, entrant).since(&cpu);
     let memory_peak_mib = figures::own_peak_mib().filter(|_| peak_is_fresh);
+    let broker_memory_mib = figures::servers_memory_mib(ports.broker(entrant));
     let live_p99_ms = probe.end().await;
     drop(callers);
 
     if !tally.failed.is_empty() {
         // What has no answer may still be at the ledger, for as long as a command waits.
         tokio::time::sleep(site.settings().strategy.wait()).await;
+        site.decided().await;
     }
     let stores = site.stores()?;
     let after = stores.audit.audit(seats_max).await?;
@@ -170,8 +190,8 @@ pub(super) async fn run(
         false => None,
     };
     let effects = effects::compare(workload, &found, taken, [&before, &after], &tally);
-    let measured = Measured { cpu, counters, memory_peak_mib, live_p99_ms };
-    Ok(record(strategy, workload, via, tally, effects, &measured))
+    let measured = Measured { cpu, counters, memory_peak_mib, broker_memory_mib, live_p99_ms };
+    Ok(record(entrant, workload, via, tally, effects, &measured))
 }
 
 async fn task(site: &mut Site, workload: &Workload, jobs: u32, via: Via, name: String) -> Result<Task, LabError> {
@@ -184,11 +204,12 @@ struct Measured {
     cpu: Cpu,
     counters: Counters,
     memory_peak_mib: Option<f64>,
+    broker_memory_mib: Option<f64>,
     live_p99_ms: Option<f64>,
 }
 
-fn record(strategy: &'static str, workload: &Workload, via: Via, tally: Tally, effects: effects::Effects, measured: &Measured) -> Run {
-    let Measured { cpu, counters, memory_peak_mib, live_p99_ms } = measured;
+fn record(entrant: Entrant, workload: &Workload, via: Via, tally: Tally, effects: effects::Effects, measured: &Measured) -> Run {
+    let Measured { cpu, counters, memory_peak_mib, broker_memory_mib, live_p99_ms } = measured;
     let seconds = tally.took.as_secs_f64();
     let rate = |count: u32| if seconds > 0.0 { f64::from(count) / seconds } else { 0.0 };
     let each = |count: u64| count as f64 / f64::from(tally.sent.max(1));
@@ -196,13 +217,15 @@ fn record(strategy: &'static str, workload: &Workload, via: Via, tally: Tally, e
     // A store that counts nothing of its own still commits each batch once.
     let counts_traffic = counters.statements > 0;
     Run {
-        strategy,
+        strategy: entrant.strategy.name(),
+        partitions: entrant.partitions,
         workload: workload.name,
         via,
         sent: tally.sent,
         applied: effects.applied,
         refused: tally.refused,
         busy: tally.busy,
+        turned_away: tally.turned_away,
         failed: tally.failed.len() as u32,
         complete: tally.complete,
         seconds,
@@ -220,6 +243,7 @@ fn record(strategy: &'static str, workload: &Workload, via: Via, tally: Tally, e
         },
         cpu: *cpu,
         memory_peak_mib: *memory_peak_mib,
+        broker_memory_mib: *broker_memory_mib,
         live_p99_ms: *live_p99_ms,
         findings: effects.findings,
         breaches: effects.breaches,

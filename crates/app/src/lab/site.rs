@@ -3,7 +3,8 @@
 //! Nothing that is configured for a production server is touched. SQLite is a file in a temporary folder, gone with the
 //! site. On PostgreSQL it is a database of its own, `boxoffice_bench_` and a random number, on the server that is
 //! configured; it is dropped when the site closes, and stays behind only when this process is killed. In Redis strategies
-//! leave nothing but locks on things that exist here alone, which end with their lease.
+//! leave nothing but locks on things that exist here alone, which end with their lease. On a broker the topics, the group or
+//! the queues have a name of their own in the same way, and are deleted when the site closes.
 //!
 //! The waiting rooms are kept in each instance's memory, without limits, so that strategies are measured and not rooms;
 //! whoever buys over HTTP still joins, waits for the turn and shows the token.
@@ -18,7 +19,7 @@ use boxoffice_domain::{
     Actor, Admission, AdmissionMode, Batch, Command, CommandId, ConcertId, ConcertPlan, DateId, DatePlan, FreshIds, Request, SeatPlan,
     UserId,
 };
-use boxoffice_ports::{Guard, Ids, LedgerError, Stores};
+use boxoffice_ports::{Guard, Ids, LedgerError, Receipt, Stores};
 use chrono::TimeDelta;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use jsonwebtoken::{EncodingKey, Header};
@@ -26,8 +27,9 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::LabError;
-use super::caller::{Caller, Person};
+use super::caller::{Caller, Person, keyed};
 use super::client::{Connection, request};
+use super::entrant::Entrant;
 use super::report::Via;
 use super::workload::{FUNDS, PRICE, Workload};
 use crate::config::{AuthMode, JwtAlgorithm, QueueBackend, Secret, Settings, StoreBackend, StrategyName, Switch};
@@ -47,6 +49,12 @@ const QUIET_MAX: Duration = Duration::from_secs(5);
 /// Longer than any run: no turn, hold or token ends by itself.
 const LONG_S: u32 = 86_400;
 const SECRET_BYTES: usize = 48;
+/// Commands that try, on each instance, whether a log is read: enough to meet every one of a few partitions.
+const TRIED_AT_ONCE: usize = 64;
+/// How many rounds of them must be answered whole, one after the other.
+const TRIED_WELL: u32 = 2;
+/// How long commands that still stand in a log may take to be decided once nobody waits for them.
+const DECIDED_MAX: Duration = Duration::from_secs(30);
 
 /// A store of one's own.
 enum Scratch {
@@ -65,11 +73,12 @@ pub(super) struct Site {
     bearer_key: EncodingKey,
     ids: Arc<dyn Ids>,
     scratch: Scratch,
+    log: Option<wiring::ScratchLog>,
 }
 
 /// What a strategy is measured with: the configured store, services and strategy settings, and for the rest what the
 /// lab needs. A PostgreSQL that is named is used, whatever the server's own store is.
-pub(super) fn settings_for(base: &Settings, strategy: StrategyName) -> Result<Settings, LabError> {
+pub(super) fn settings_for(base: &Settings, Entrant { strategy, partitions }: Entrant) -> Result<Settings, LabError> {
     let mut settings = Settings::defaults()?;
     settings.store = base.store.clone();
     // Each has what it needs and nothing more, so that what Redis is sent is the strategy's own.
@@ -79,6 +88,12 @@ pub(super) fn settings_for(base: &Settings, strategy: StrategyName) -> Result<Se
     if strategy == StrategyName::Redlock {
         settings.redis.redlock_nodes = base.redis.redlock_nodes.clone();
     }
+    match strategy {
+        StrategyName::Kafka => settings.kafka = base.kafka.clone(),
+        StrategyName::Rabbitmq => settings.rabbitmq = base.rabbitmq.clone(),
+        _ => {}
+    }
+    settings.kafka.partitions = partitions.unwrap_or(settings.kafka.partitions);
     settings.strategy = base.strategy.clone();
     settings.http = base.http.clone();
     if base.store.postgres_url.scheme().is_some() {
@@ -109,8 +124,9 @@ fn secret() -> String {
 
 impl Site {
     /// `dates`: how many seats each has, in the order in which they will be taken.
-    pub(super) async fn open(base: &Settings, strategy: StrategyName, instances: u32, dates: &[u32]) -> Result<Self, LabError> {
-        let mut settings = settings_for(base, strategy)?;
+    pub(super) async fn open(base: &Settings, entrant: Entrant, instances: u32, dates: &[u32]) -> Result<Self, LabError> {
+        let mut settings = settings_for(base, entrant)?;
+        let log = wiring::ScratchLog::name(&mut settings, entrant.strategy);
         let scratch = match settings.store.backend {
             StoreBackend::Memory => Scratch::Memory,
             StoreBackend::Sqlite => {
@@ -122,7 +138,8 @@ impl Site {
         };
         let bearer_key = EncodingKey::from_secret(settings.auth.hs256_secret.expose().as_bytes());
         let concert = ConcertId(Default::default());
-        let mut site = Self { instances: Vec::new(), settings, concert, dates: Vec::new(), bearer_key, ids: Arc::new(SystemIds), scratch };
+        let ids = Arc::new(SystemIds);
+        let mut site = Self { instances: Vec::new(), settings, concert, dates: Vec::new(), bearer_key, ids, scratch, log };
         match site.build(instances, dates).await {
             Ok(()) => Ok(site),
             Err(error) => {
@@ -135,6 +152,9 @@ impl Site {
     async fn build(&mut self, instances: u32, dates: &[u32]) -> Result<(), LabError> {
         for _ in 0..instances {
             self.instances.push(wiring::start(self.settings.clone(), Arc::new(SystemClock::default())).await?);
+        }
+        if self.log.is_some() {
+            self.reads().await?;
         }
         if dates.is_empty() {
             return Ok(());
@@ -182,6 +202,39 @@ impl Site {
             }
             Scratch::Database(database) => database.remove().await,
         }
+        if let Some(log) = self.log {
+            log.remove().await;
+        }
+    }
+
+    /// Waits until commands that any instance appends come back from every part of the log. The instances have one
+    /// executor for all classes, so one class speaks for all; a group that has just been joined takes seconds.
+    async fn reads(&self) -> Result<(), LabError> {
+        let deadline = Instant::now() + SEEDING_MAX;
+        let mut well = 0;
+        while well < TRIED_WELL {
+            let requests = self.instances.iter().flat_map(|running| (0..TRIED_AT_ONCE).map(move |_| running));
+            let tried = requests.map(|running| {
+                let user = UserId(self.ids.fresh());
+                let request = keyed(self.ids.as_ref(), user, "first", Command::ChargeWallet { user, amount: 1 });
+                running.executors.wallet.execute(request)
+            });
+            let answers = futures_util::future::join_all(tried).await;
+            well = if answers.iter().all(|answer| matches!(answer, Ok(Receipt::Done(_)))) { well + 1 } else { 0 };
+            if well == 0 {
+                wait(deadline, "commands do not come back from the log").await?;
+            }
+        }
+        self.decided().await;
+        Ok(())
+    }
+
+    /// Waits until nothing of what was appended to a log stands there undecided.
+    pub(super) async fn decided(&self) {
+        let deadline = Instant::now() + DECIDED_MAX;
+        while self.instances.iter().any(|running| running.stats.logged_commands.get() > 0) && Instant::now() < deadline {
+            tokio::time::sleep(POLL).await;
+        }
     }
 
     /// Puts something else in the place of every instance's executors.
@@ -223,7 +276,9 @@ impl Site {
     pub(super) fn callers(&self, via: Via, count: u32) -> Vec<Caller> {
         let instances = self.instances.iter().cycle().take(count as usize);
         let caller = |running: &Running| match via {
-            Via::Process => Caller::InProcess { executors: running.executors.clone(), ids: self.ids.clone() },
+            Via::Process => {
+                Caller::InProcess { executors: running.executors.clone(), ledger: running.stores.ledger.clone(), ids: self.ids.clone() }
+            }
             Via::Http => Caller::OverHttp(Connection::new(running.address)),
         };
         instances.map(caller).collect()
@@ -296,6 +351,7 @@ impl Site {
 
     /// Waits until the relays have nothing left of what came before, so that it is not measured with what comes after.
     pub(super) async fn quiet(&self) -> Result<(), LabError> {
+        self.decided().await;
         let outbox = &self.stores()?.outbox;
         let deadline = Instant::now() + QUIET_MAX;
         for shard in 0..OUTBOX_SHARDS {

@@ -3,7 +3,7 @@
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 
-use super::report::{Report, Run, Summary, Via};
+use super::report::{Overload, Report, Run, SHARE_MIN, Summary, Via};
 
 /// What stands for a figure that is not there.
 pub(super) const NONE: &str = "–";
@@ -25,8 +25,16 @@ pub(super) fn head(report: &Report) -> Vec<(&'static str, String)> {
         conditions.seconds_max,
     );
     let settings = format!(
-        "wait_ms {}, lease_ms {}, batch_max {}, lanes {}, http.workers {}; waiting rooms in memory, without limits",
-        conditions.wait_ms, conditions.lease_ms, conditions.batch_max, conditions.lanes, conditions.http_workers,
+        "wait_ms {}, lease_ms {}, batch_max {}, lanes {}, backlog_max {}, kafka.partitions 1 and {}, rabbitmq.shards {}, http.workers {}; \
+         waiting rooms in memory, without limits",
+        conditions.wait_ms,
+        conditions.lease_ms,
+        conditions.batch_max,
+        conditions.lanes,
+        conditions.backlog_max,
+        conditions.kafka_partitions,
+        conditions.rabbitmq_shards,
+        conditions.http_workers,
     );
     vec![
         ("measured", report.measured_at.clone()),
@@ -39,8 +47,8 @@ pub(super) fn head(report: &Report) -> Vec<(&'static str, String)> {
 
 /// What the columns mean.
 pub(super) const NOTES: [&str; 4] = [
-    "applied: effects found in the store. A second: applied, and for same-seat answered. Per command: everything sent divided by every command, refused and failed ones included.",
-    "cpu: this process with all instances and callers; PostgreSQL and Redis where they run on this machine. Seeding and warming up are not measured.",
+    "applied: effects found in the store. Away: turned away because too many waited. A second: applied, and for same-seat answered. Per command: everything sent divided by every command, refused and failed ones included.",
+    "cpu: this process with all instances and callers; PostgreSQL, Redis and the strategy's broker where they run on this machine; broker MiB is its resident memory at the end. Seeding and warming up are not measured.",
     "commits: transactions that wrote. lock: times a lock was asked for, and the milliseconds until it was had or given up, added up over all callers.",
     "*: the time of the run was over before everything was sent; rates are of what was done.",
 ];
@@ -56,9 +64,10 @@ const fn column(head: &'static str, figure: fn(&Run) -> String) -> Column {
 }
 
 /// How it went, beside the name of the strategy.
-pub(super) const SPEED: [Column; 11] = [
+pub(super) const SPEED: [Column; 12] = [
     column("applied", |run| format!("{}{}", thousands(f64::from(run.applied)), if run.complete { "" } else { "*" })),
     column("refused", |run| thousands(f64::from(run.refused))),
+    column("away", |run| thousands(f64::from(run.turned_away))),
     column("failed", |run| thousands(f64::from(run.failed))),
     column("seconds", |run| format!("{:.2}", run.seconds)),
     column("a second", |run| thousands(run.per_s())),
@@ -71,7 +80,7 @@ pub(super) const SPEED: [Column; 11] = [
 ];
 
 /// What it cost.
-pub(super) const COST: [Column; 10] = [
+pub(super) const COST: [Column; 12] = [
     column("retries", |run| thousands(run.retries as f64)),
     column("locks", |run| thousands(run.lock_waits as f64)),
     column("lock ms", |run| thousands(run.lock_wait_ms)),
@@ -81,6 +90,8 @@ pub(super) const COST: [Column; 10] = [
     column("cpu s", |run| seconds(run.cpu.boxoffice_s)),
     column("cpu PG", |run| seconds(run.cpu.postgres_s)),
     column("cpu Redis", |run| seconds(run.cpu.redis_s)),
+    column("cpu broker", |run| seconds(run.cpu.broker_s)),
+    column("broker MiB", |run| run.broker_memory_mib.map_or(NONE.to_owned(), |mib| format!("{mib:.0}"))),
     column("peak MiB", |run| run.memory_peak_mib.map_or(NONE.to_owned(), |mib| format!("{mib:.0}"))),
 ];
 
@@ -93,10 +104,68 @@ pub fn text(report: &Report) -> String {
         let runs = report.of(workload.name, via);
         lines.extend([&SPEED[..], &COST[..]].map(|columns| block(&runs, columns)));
     }
+    lines.extend(overloads(report));
     lines.push(String::new());
     lines.extend(NOTES.map(str::to_owned));
     lines.extend(complaints(report));
     lines.join("\n")
+}
+
+/// One column of the table of overloads.
+pub(super) struct OverloadColumn {
+    pub(super) head: &'static str,
+    pub(super) figure: fn(&Overload) -> String,
+}
+
+const fn overload(head: &'static str, figure: fn(&Overload) -> String) -> OverloadColumn {
+    OverloadColumn { head, figure }
+}
+
+/// Ten times more than can be answered.
+pub(super) const OVERLOAD: [OverloadColumn; 11] = [
+    overload("peak/s", |one| thousands(one.peak_per_s)),
+    overload("callers", |one| thousands(f64::from(one.peak_callers))),
+    overload("offered/s", |one| thousands(one.offered_per_s)),
+    overload("answered/s", |one| thousands(one.answered_per_s)),
+    overload("of the peak", |one| format!("{:.0} %", one.share_of_peak * 100.0)),
+    overload("p50 ms", |one| latency(one.latency.map(|latency| latency.p50_ms))),
+    overload("p99 ms", |one| latency(one.latency.map(|latency| latency.p99_ms))),
+    overload("wait_ms", |one| thousands(one.wait_ms as f64)),
+    overload("turned away", |one| thousands(f64::from(one.turned_away))),
+    overload("failed", |one| thousands(f64::from(one.failed))),
+    overload("true", |one| if one.is_true() { "yes".to_owned() } else { "NO".to_owned() }),
+];
+
+fn overloads(report: &Report) -> Vec<String> {
+    if report.overloads.is_empty() {
+        return Vec::new();
+    }
+    let mut table = Table::new();
+    table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(std::iter::once("strategy").chain(OVERLOAD.iter().map(|column| column.head)));
+    for one in &report.overloads {
+        table.add_row(std::iter::once(one.title()).chain(OVERLOAD.iter().map(|column| (column.figure)(one))));
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    let mut lines =
+        vec![format!("\nten times more than can be answered, in process: {}", super::workload::OVERLOAD.about), table.to_string()];
+    lines.extend(report.overloads.iter().map(overload_verdict));
+    lines
+}
+
+/// What an overload was run for, in a sentence.
+pub(super) fn overload_verdict(one: &Overload) -> String {
+    let p99 = latency(one.latency.map(|latency| latency.p99_ms));
+    let judged = if one.holds() { "holds" } else { "DOES NOT HOLD" };
+    format!(
+        "{}: at ten times capacity the accepted ones' p99 is {p99} ms (to stay under wait_ms, {}) and throughput {:.0} % of the peak (to stay above {:.0} %): {judged}",
+        one.title(),
+        thousands(one.wait_ms as f64),
+        one.share_of_peak * 100.0,
+        SHARE_MIN * 100.0,
+    )
 }
 
 fn block(runs: &[&Run], columns: &[Column]) -> String {
@@ -104,7 +173,7 @@ fn block(runs: &[&Run], columns: &[Column]) -> String {
     table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(std::iter::once("strategy").chain(columns.iter().map(|column| column.head)));
     for run in runs {
-        table.add_row(std::iter::once(run.strategy.to_owned()).chain(columns.iter().map(|column| (column.figure)(run))));
+        table.add_row(std::iter::once(run.title()).chain(columns.iter().map(|column| (column.figure)(run))));
     }
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
@@ -122,10 +191,16 @@ pub(super) fn sections(report: &Report) -> Vec<(&super::report::WorkloadNote, Vi
 pub fn complaints(report: &Report) -> Vec<String> {
     let mut lines = Vec::new();
     for run in &report.runs {
-        let place = format!("{}, {}, {}", run.strategy, run.workload, run.via.title());
+        let place = format!("{}, {}, {}", run.title(), run.workload, run.via.title());
         lines.extend(run.first_failure.iter().map(|reason| format!("{} failed ({place}); the first: {}", run.failed, one_line(reason))));
         lines.extend(run.findings.iter().map(|finding| format!("NOT TRUE ({place}): {finding}")));
         lines.extend(run.breaches.iter().map(|breach| format!("INVARIANT ({place}): {breach}")));
+    }
+    for one in &report.overloads {
+        let place = format!("{}, overload", one.title());
+        lines.extend(one.first_failure.iter().map(|reason| format!("{} failed ({place}); the first: {}", one.failed, one_line(reason))));
+        lines.extend(one.findings.iter().map(|finding| format!("NOT TRUE ({place}): {finding}")));
+        lines.extend(one.breaches.iter().map(|breach| format!("INVARIANT ({place}): {breach}")));
     }
     if !report.is_true() {
         lines.push("What was answered and what is in the store differ: see above.".to_owned());
@@ -158,7 +233,7 @@ pub(super) fn closing_heads() -> [&'static str; 9] {
         "a second, in process",
         "a second, over HTTP",
         "p99 ms, in process",
-        "load on database and Redis",
+        "load on database, Redis and broker",
         "strengths",
         "weaknesses",
         "when a part dies",
@@ -174,7 +249,7 @@ pub(super) fn closing_row(report: &Report, summary: &Summary<'_>) -> [String; 9]
     let rate = |run: &Run| Some(thousands(run.per_s()));
     let judged = |text: fn(&super::judgements::Judgement) -> &'static str| summary.judgement.map_or(NONE, text).to_owned();
     [
-        summary.strategy.to_owned(),
+        summary.title.clone(),
         figures(Via::Process, &rate),
         figures(Via::Http, &rate),
         figures(Via::Process, &|run| run.latency.map(|latencies| latency(Some(latencies.p99_ms)))),
@@ -196,7 +271,8 @@ fn load(summary: &Summary<'_>) -> String {
     let statements = range("SQL", summary.range(|run| run.per_command.statements));
     let redis = range("Redis", summary.range(|run| Some(run.per_command.redis_commands)));
     let commits = range("commits", summary.range(|run| Some(run.commits as f64 / f64::from(run.sent.max(1)))));
-    format!("a command: {statements}, {commits}, {redis}")
+    let broker = range("broker", summary.range(|run| Some(run.per_command.broker_messages)));
+    format!("a command: {statements}, {commits}, {redis}, {broker}")
 }
 
 /// With separators, from a thousand on.
@@ -280,13 +356,33 @@ mod tests {
     }
 
     #[test]
+    fn an_overload_is_a_row_and_a_sentence() {
+        use super::super::report::sample_overload;
+        let late = Overload { share_of_peak: 0.5, first_failure: Some("no answer".to_owned()), failed: 3, ..sample_overload() };
+        let report = Report { overloads: vec![sample_overload(), late], ..sample(Vec::new()) };
+        let text = text(&report);
+        for part in [
+            "kafka, 8 partitions",
+            "100,000",
+            "95 %",
+            "2,900",
+            "543,000",
+            "throughput 95 % of the peak (to stay above 90 %): holds",
+            "50 % of the peak (to stay above 90 %): DOES NOT HOLD",
+            "3 failed (kafka, 8 partitions, overload); the first: no answer",
+        ] {
+            assert!(text.contains(part), "{part} in\n{text}");
+        }
+    }
+
+    #[test]
     fn markdown_is_one_table_with_a_row_for_each_strategy() {
         let markdown = markdown(&report());
         let rows: Vec<_> = markdown.lines().filter(|line| line.starts_with('|')).collect();
         let cells = |row: &str| row.replace("\\|", "").matches('|').count();
         assert_eq!(rows.len(), 4, "{markdown}");
         assert!(rows.iter().all(|row| cells(row) == 10), "{markdown}");
-        assert!(rows[2].starts_with("| combining | – / – / – / – | – / – / 4,000 / – |"), "{markdown}");
+        assert!(rows[2].starts_with("| combining | – / – / – / – / – | – / – / 4,000 / – / – |"), "{markdown}");
         assert!(rows[3].contains(super::super::judgements::of("spin").unwrap().choose_when), "{markdown}");
     }
 }

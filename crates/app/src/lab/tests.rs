@@ -11,13 +11,16 @@ use tokio::sync::Notify;
 
 use super::caller::Caller;
 use super::drive::{Latencies, Limits, Task, drive};
+use super::entrant::Entrant;
 use super::report::{Run, Skipped, Via};
 use super::run::{self, Ports, Size};
 use super::site::Site;
-use super::workload::{WORKLOADS, Workload};
+use super::workload::{Workload, compared};
 use super::{LabError, Plan, Progress, bench};
 use crate::config::{Layers, Settings, StrategyName, load};
 use crate::wiring::{Executors, SystemIds};
+
+const COMBINING: Entrant = Entrant { strategy: StrategyName::Combining, partitions: None };
 
 fn settings(set: &[&str]) -> Settings {
     let set = ["http.workers=1"].iter().chain(set).map(|key| (*key).to_owned()).collect();
@@ -25,7 +28,16 @@ fn settings(set: &[&str]) -> Settings {
 }
 
 fn plan(strategies: Option<Vec<StrategyName>>) -> Plan {
-    Plan { strategies, workloads: WORKLOADS.to_vec(), ways: Via::ALL.to_vec(), commands: 40, callers: 5, instances: None, seconds: 30 }
+    Plan {
+        strategies,
+        workloads: compared(),
+        ways: Via::ALL.to_vec(),
+        commands: 40,
+        callers: 5,
+        instances: None,
+        seconds: 30,
+        overload: false,
+    }
 }
 
 /// Remembers what it was told.
@@ -72,7 +84,7 @@ async fn whatever_needs_no_service_is_compared_out_of_the_box() {
     let names_a_service = |reason: &str| ["redis.", "kafka.", "rabbitmq."].iter().any(|section| reason.contains(section));
     assert!(report.skipped.iter().all(|skipped| names_a_service(&skipped.reason)), "{:?}", report.skipped);
     assert_eq!(report.strategies(), ["combining", "pessimistic", "optimistic", "memory"]);
-    assert_eq!(report.runs.len(), 4 * WORKLOADS.len() * 2);
+    assert_eq!(report.runs.len(), 4 * compared().len() * 2);
     report.runs.iter().for_each(|run| assert_honest(run, 40));
     let told = told.0.into_inner().unwrap();
     assert!(
@@ -117,6 +129,44 @@ async fn postgres_gets_a_database_that_is_dropped_and_strategies_what_they_need(
     let count = |what: &str| postgres.sql_in(&configured, &format!("SELECT count(*) FROM {what}")).unwrap().trim().to_owned();
     assert_eq!(count("pg_database WHERE datname LIKE 'boxoffice_bench_%'"), "0", "the databases are dropped");
     assert_eq!(count("pg_tables WHERE schemaname = 'public'"), "0", "the configured database is not touched");
+}
+
+#[cfg(all(feature = "postgres", feature = "kafka", feature = "rabbitmq"))]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn brokers_get_topics_and_queues_that_are_deleted_and_carry_the_commands() {
+    use boxoffice_services::{Kafka, Postgres, RabbitMq};
+    let (kafka, rabbitmq) = (Kafka::start().unwrap(), RabbitMq::start().unwrap());
+    let (store, brokers) = (Postgres::shared().database().unwrap(), kafka.brokers());
+    let set = [
+        format!("store.postgres_url={store}"),
+        format!("kafka.brokers={brokers:?}"),
+        "kafka.partitions=3".to_owned(),
+        format!("rabbitmq.url={:?}", rabbitmq.url()),
+        "strategy.wait_ms=30000".to_owned(),
+    ];
+    let base = settings(&set.iter().map(String::as_str).collect::<Vec<_>>());
+    let strategies = Some(vec![StrategyName::Kafka, StrategyName::Rabbitmq]);
+    let report = bench(&base, &plan(strategies.clone()), &Told::default(), &Notify::new()).await.unwrap();
+    assert_eq!(report.strategies(), ["kafka, 1 partition", "kafka, 3 partitions", "rabbitmq"]);
+    report.runs.iter().for_each(|run| assert_honest(run, 40));
+    for run in &report.runs {
+        assert!(run.per_command.broker_messages >= 2.0, "appended and taken: {} {} {:?}", run.title(), run.workload, run.per_command);
+        assert!(run.cpu.broker_s.is_some() && run.broker_memory_mib > Some(10.0), "{}: {:?}", run.title(), run.cpu);
+    }
+    for service in ["librdkafka", "RabbitMQ"] {
+        assert!(report.versions.iter().any(|version| version.name == service), "{:?}", report.versions);
+    }
+    assert_eq!(rabbitmq.command(&["list_queues", "--no-table-headers", "name"]).unwrap().trim(), "", "the queues are deleted");
+
+    let flooded = Plan { overload: true, seconds: 1, ..plan(strategies) };
+    let base = Settings { strategy: crate::config::StrategySettings { wait_ms: 1_000, backlog_max: 500, ..base.strategy.clone() }, ..base };
+    let report = bench(&base, &flooded, &Told::default(), &Notify::new()).await.unwrap();
+    assert_eq!((report.overloads.len(), report.runs.len()), (3, 0));
+    for one in &report.overloads {
+        assert!(one.is_true(), "{}: {:?} {:?}", one.title(), one.findings, one.breaches);
+        assert!(one.answered > 0 && one.turned_away > 0 && one.peak_per_s > 0.0, "{one:?}");
+        assert_eq!(one.offered, one.answered + one.turned_away + one.failed, "{one:?}");
+    }
 }
 
 #[tokio::test]
@@ -233,13 +283,13 @@ fn lying(executors: Executors, lie: Lie) -> Executors {
 async fn run_with(lie: Option<Lie>) -> Run {
     let mut base = settings(&["store.backend=memory"]);
     base.strategy.wait_ms = 200;
-    let mut site = Site::open(&base, StrategyName::Combining, 1, &[]).await.unwrap();
+    let mut site = Site::open(&base, COMBINING, 1, &[]).await.unwrap();
     if let Some(lie) = lie {
         site.replace_executors(|executors| lying(executors, lie));
     }
     let workload = Workload::named("spread").unwrap();
     let size = Size { commands: 80, callers: 4, time: Duration::from_secs(30) };
-    let run = run::run(&mut site, "combining", &workload, Via::Process, size, &Ports::default()).await.unwrap();
+    let run = run::run(&mut site, COMBINING, &workload, Via::Process, size, &Ports::default()).await.unwrap();
     site.close().await;
     run
 }
@@ -290,7 +340,9 @@ impl Executor for Hangs {
 async fn a_run_ends_whatever_does_not_answer() {
     let hangs: Arc<dyn Executor> = Arc::new(Hangs);
     let executors = Executors { seat: hangs.clone(), wallet: hangs.clone(), payment: hangs };
-    let callers = (0..3).map(|_| Caller::InProcess { executors: executors.clone(), ids: Arc::new(SystemIds) }).collect();
+    let ledger: Arc<dyn boxoffice_ports::Ledger> = Arc::new(boxoffice_ports::MockLedger::new());
+    let callers =
+        (0..3).map(|_| Caller::InProcess { executors: executors.clone(), ledger: ledger.clone(), ids: Arc::new(SystemIds) }).collect();
     let workload = Workload::named("hot-wallet").unwrap();
     let person = super::caller::Person { user: UserId(SystemIds.fresh()), bearer: String::new(), queue_token: String::new() };
     let date = boxoffice_domain::DateId(Default::default());

@@ -63,7 +63,22 @@ pub struct Workload {
     pub rate: Rate,
 }
 
-pub const WORKLOADS: [Workload; 4] = [
+/// Those that are compared unless others are asked for.
+pub fn compared() -> Vec<Workload> {
+    WORKLOADS.into_iter().filter(|workload| workload.name != "charges").collect()
+}
+
+/// What is offered ten times more often than it can be answered.
+pub const OVERLOAD: Workload = Workload {
+    name: "overload",
+    about: "charges over 1,000 wallets, first by as many callers as bring the most, then ten times as many a second as were applied",
+    steps: &[Step::Charge(7)],
+    users: Users::Some(1_000),
+    seats: Seats::None,
+    rate: Rate::Applied,
+};
+
+pub const WORKLOADS: [Workload; 5] = [
     Workload {
         name: "hot-wallet",
         about: "charges and uses of one wallet, funded beforehand",
@@ -94,6 +109,14 @@ pub const WORKLOADS: [Workload; 4] = [
         steps: &[Step::Hold, Step::Pay],
         users: Users::OneEach,
         seats: Seats::OneEach,
+        rate: Rate::Applied,
+    },
+    Workload {
+        name: "charges",
+        about: "charges of one wallet and nothing else",
+        steps: &[Step::Charge(7)],
+        users: Users::One,
+        seats: Seats::None,
         rate: Rate::Applied,
     },
 ];

@@ -1,16 +1,20 @@
-//! What the strategy lab needs of the services: a database that is its own, and their versions.
+//! What the strategy lab needs of the services: a database and a command log that are its own, and their versions.
 
 use super::StartError;
-use crate::config::{SecretUrl, Settings, StoreBackend};
+use crate::config::{SecretUrl, Settings, StoreBackend, StrategyName};
+#[cfg(feature = "kafka")]
+use boxoffice_adapters::kafka;
 #[cfg(feature = "postgres")]
 use boxoffice_adapters::postgres;
+#[cfg(feature = "rabbitmq")]
+use boxoffice_adapters::rabbitmq;
 #[cfg(feature = "redis")]
 use boxoffice_adapters::redis::Redis;
 #[cfg(feature = "sqlite")]
 use boxoffice_adapters::sqlite;
 use boxoffice_ports::Source;
 
-/// What every such database is called, before its own number.
+/// What every such database or log is called, before its own number.
 const PREFIX: &str = "boxoffice_bench_";
 
 /// A database on a server that has others. It stays until [`ScratchDatabase::remove`], also when this is dropped.
@@ -58,7 +62,55 @@ async fn remove(_: &str, _: &str) -> Result<(), Source> {
     Ok(())
 }
 
-/// Name and version of the store, and of Redis where there is one. What does not say its version is left out.
+/// The command log of a strategy on brokers that have others. It stays until [`ScratchLog::remove`], also when this is
+/// dropped.
+pub struct ScratchLog {
+    strategy: StrategyName,
+    /// They name the log.
+    settings: Settings,
+}
+
+impl ScratchLog {
+    /// Makes the settings name topics, a group and queues that nobody else has; none when the strategy keeps no log.
+    pub fn name(settings: &mut Settings, strategy: StrategyName) -> Option<Self> {
+        if !strategy.keeps_a_log() {
+            return None;
+        }
+        let name = format!("{PREFIX}{:016x}", rand::random::<u64>());
+        settings.kafka.commands_topic = name.clone();
+        settings.kafka.group = name.clone();
+        settings.rabbitmq.commands_queue = name;
+        Some(Self { strategy, settings: settings.clone() })
+    }
+
+    /// Deletes what the servers have created, once they have stopped. What cannot be deleted is named in the log: nobody
+    /// else will do it.
+    pub async fn remove(self) {
+        if let Err(error) = remove_log(self.strategy, &self.settings).await {
+            tracing::error!(error, log = self.settings.kafka.commands_topic, "the command log of this comparison could not be deleted");
+        }
+    }
+}
+
+#[cfg_attr(not(any(feature = "kafka", feature = "rabbitmq")), allow(unused_variables, reason = "there is no log to name"))]
+async fn remove_log(strategy: StrategyName, settings: &Settings) -> Result<(), Source> {
+    match strategy {
+        #[cfg(feature = "kafka")]
+        StrategyName::Kafka => {
+            let of = &settings.kafka;
+            Ok(kafka::remove(&of.brokers, &of.commands_topic, &of.group).await?)
+        }
+        #[cfg(feature = "rabbitmq")]
+        StrategyName::Rabbitmq => {
+            let of = &settings.rabbitmq;
+            Ok(rabbitmq::remove(of.url.expose(), &of.commands_queue, of.shards).await?)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Name and version of the store, and of the services that are named. What does not say its version is left out; of Kafka
+/// it is the client's, because its brokers tell none.
 pub async fn service_versions(settings: &Settings) -> Vec<(&'static str, String)> {
     let mut versions = Vec::new();
     match settings.store.backend {
@@ -74,6 +126,14 @@ pub async fn service_versions(settings: &Settings) -> Vec<(&'static str, String)
         _ => {}
     }
     versions.extend(redis_version(settings).await.map(|version| ("Redis", version)));
+    #[cfg(feature = "kafka")]
+    if !settings.kafka.brokers.is_empty() {
+        versions.push(("librdkafka", kafka::client_version()));
+    }
+    #[cfg(feature = "rabbitmq")]
+    if !settings.rabbitmq.url.is_empty() {
+        versions.extend(rabbitmq::server_version(settings.rabbitmq.url.expose()).await.ok().flatten().map(|version| ("RabbitMQ", version)));
+    }
     versions
 }
 

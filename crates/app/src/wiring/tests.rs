@@ -2,6 +2,8 @@
 
 #[cfg(all(feature = "postgres", feature = "redis"))]
 mod instances;
+#[cfg(feature = "kafka")]
+mod scratch;
 
 use super::*;
 use crate::config::{Layers, load};
