@@ -97,24 +97,26 @@ pub(super) fn client(brokers: &str) -> ClientConfig {
 
 /// A producer that neither loses nor doubles nor reorders what it takes, and gives a message up after `patience`
 /// (never, if that is zero).
-pub(super) fn idempotent(brokers: &str, linger: Duration, queued_max: usize, patience: Duration) -> ClientConfig {
+pub(super) fn idempotent(brokers: &str, queued_max: usize, patience: Duration) -> ClientConfig {
     let mut config = client(brokers);
     config.set("enable.idempotence", "true").set("acks", "all");
-    batched(&mut config, linger, queued_max, patience);
+    batched(&mut config, queued_max, patience);
     config
 }
 
 /// A producer that one broker's word is enough for.
-pub(super) fn hasty(brokers: &str, linger: Duration, queued_max: usize, patience: Duration) -> ClientConfig {
+pub(super) fn hasty(brokers: &str, queued_max: usize, patience: Duration) -> ClientConfig {
     let mut config = client(brokers);
     config.set("acks", "1");
-    batched(&mut config, linger, queued_max, patience);
+    batched(&mut config, queued_max, patience);
     config
 }
 
-fn batched(config: &mut ClientConfig, linger: Duration, queued_max: usize, patience: Duration) {
+fn batched(config: &mut ClientConfig, queued_max: usize, patience: Duration) {
     config
-        .set("linger.ms", linger.as_millis().to_string())
+        // What comes while a request is on its way shares the next one. Waiting for more gained nothing under load, and
+        // cost a lone message just that.
+        .set("linger.ms", "0")
         .set("queue.buffering.max.messages", queued_max.to_string())
         .set("message.timeout.ms", patience.as_millis().to_string())
         // A key's partition is where every other client puts it, too.
@@ -159,11 +161,12 @@ pub(super) async fn waiting<T: Send + 'static>(work: impl FnOnce() -> T + Send +
 /// whose group is lost may never come to its end.
 pub(super) fn close<T: Send + 'static>(client: T) {
     let (ended, end) = mpsc::channel::<()>();
-    thread::spawn(move || {
+    let closing = move || {
         drop(client);
         drop(ended);
-    });
-    if let Ok(runtime) = Handle::try_current() {
+    };
+    let closed = thread::Builder::new().name("kafka-close".to_owned()).spawn(closing);
+    if let (Ok(_), Ok(runtime)) = (closed, Handle::try_current()) {
         runtime.spawn_blocking(move || end.recv_timeout(CLOSE_MAX));
     }
 }

@@ -34,8 +34,6 @@ use crate::wire;
 const APPEND_MAX: Duration = Duration::from_secs(5);
 /// How long answers are tried: nobody waits for them longer.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
-/// What waits for others to go in the same request.
-const LINGER: Duration = Duration::from_millis(1);
 const APPENDS_QUEUED_MAX: usize = 20_000;
 const ANSWERS_QUEUED_MAX: usize = 20_000;
 /// The most answers of one message, far below what a broker takes at once.
@@ -90,8 +88,8 @@ impl KafkaLog {
         let [_, answer_partitions, _] = topics::ensure(&brokers, &wanted).await?[..] else {
             return Err(Failure::Leaderless { topic: commands });
         };
-        let appending = Idempotent::new(idempotent(&brokers, LINGER, APPENDS_QUEUED_MAX, APPEND_MAX), APPENDS_QUEUED_MAX)?;
-        let answering = Some(producer(&hasty(&brokers, LINGER, ANSWERS_QUEUED_MAX, ANSWER_MAX))?);
+        let appending = Idempotent::new(idempotent(&brokers, APPENDS_QUEUED_MAX, APPEND_MAX), APPENDS_QUEUED_MAX)?;
+        let answering = Some(producer(&hasty(&brokers, ANSWERS_QUEUED_MAX, ANSWER_MAX))?);
         let shared = Shared { brokers, commands, answers, dead, answer_partitions, appending, answering, traffic };
         Ok(Arc::new(Self { shared: Arc::new(shared), group, readers }))
     }

@@ -5,18 +5,24 @@
 //! messages are asked for, never between taking and acknowledging. Whoever does not ask for too long is expelled, and
 //! then the broker refuses.
 //!
-//! What was acknowledged is committed again with what follows until the broker has said that it has it.
+//! What was acknowledged is committed again with what follows until the broker has said that it has it. A consumer that
+//! hears nothing at all of a commit is stuck: it may even never begin with the partitions it is given next.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, ConsumerContext, Rebalance};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use tokio::time::Instant;
 
 use super::connect::told;
+
+/// Longer than a commit takes that waits for another coordinator and fails.
+const COMMIT_MAX: Duration = Duration::from_secs(20);
 
 #[derive(Default)]
 pub(super) struct Positions {
@@ -30,6 +36,9 @@ struct State {
     acknowledged: HashMap<i32, i64>,
     /// Something that was taken is another's by now.
     lost: bool,
+    /// Commits whose outcome is not known yet, and since when nothing was heard of them.
+    outstanding: u32,
+    silent_since: Option<Instant>,
 }
 
 /// What is to be committed now.
@@ -53,6 +62,25 @@ impl Positions {
         let taken = std::mem::take(&mut state.taken);
         state.acknowledged.extend(taken);
         Acknowledged { next: state.acknowledged.clone(), lost: std::mem::take(&mut state.lost) }
+    }
+
+    /// A commit is on its way.
+    pub(super) fn committing(&self, now: Instant) {
+        let mut state = self.state();
+        state.outstanding += 1;
+        state.silent_since.get_or_insert(now);
+    }
+
+    /// Whether the outcome of a commit is late. Outcomes are told before messages, so whoever has just asked for messages
+    /// knows of all there are.
+    pub(super) fn is_stuck(&self, now: Instant) -> bool {
+        self.state().silent_since.is_some_and(|since| now.duration_since(since) > COMMIT_MAX)
+    }
+
+    fn heard(&self, now: Instant) {
+        let mut state = self.state();
+        state.outstanding = state.outstanding.saturating_sub(1);
+        state.silent_since = (state.outstanding > 0).then_some(now);
     }
 
     fn committed(&self, partitions: impl Iterator<Item = (i32, i64)>) {
@@ -101,6 +129,7 @@ impl ConsumerContext for Positions {
     }
 
     fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
+        self.heard(Instant::now());
         match result {
             Ok(()) => self.committed(offsets.elements().iter().filter_map(|element| match (element.error(), element.offset()) {
                 (Ok(()), Offset::Offset(next)) => Some((element.partition(), next)),
@@ -149,5 +178,20 @@ mod tests {
         assert_eq!(acknowledged(&positions), [(1, 9)]);
         positions.committed([(1, 9)].into_iter());
         assert!(acknowledged(&positions).is_empty());
+    }
+    #[test]
+    fn commits_of_which_nothing_is_heard_are_stuck() {
+        let (positions, start) = (Positions::default(), Instant::now());
+        let (soon, late) = (start + COMMIT_MAX / 2, start + COMMIT_MAX * 2);
+        assert!(!positions.is_stuck(late), "nothing was committed");
+        positions.committing(start);
+        positions.committing(start);
+        assert!(!positions.is_stuck(soon));
+        assert!(positions.is_stuck(late));
+        positions.heard(late);
+        assert!(!positions.is_stuck(late + COMMIT_MAX / 2), "it goes on");
+        assert!(positions.is_stuck(late + COMMIT_MAX * 2), "but the other one is not heard of");
+        positions.heard(late + COMMIT_MAX * 2);
+        assert!(!positions.is_stuck(late + COMMIT_MAX * 9));
     }
 }

@@ -27,6 +27,7 @@ use futures_util::{FutureExt, StreamExt};
 use rdkafka::Message as _;
 use rdkafka::consumer::{CommitMode, Consumer, StreamConsumer};
 use rdkafka::message::BorrowedMessage;
+use tokio::time::{Instant, timeout};
 
 use super::connect::{Failure, close, consumer, is_over, pause};
 use super::log::Shared;
@@ -40,6 +41,9 @@ const DEAD_AFTER: Duration = Duration::from_secs(6);
 const ALIVE_EVERY: Duration = Duration::from_millis(500);
 /// The longest between two calls of take, hence for deciding one batch.
 const BATCH_MAX: Duration = Duration::from_secs(60);
+
+/// How often a reader that gets nothing looks whether it is stuck.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 type GroupConsumer = StreamConsumer<Positions>;
 
@@ -158,9 +162,18 @@ impl CommandReader for KafkaReader {
         loop {
             let consumer = self.ready().await;
             // From here to the return there is no waiting with anything in hand.
-            let first = match consumer.recv().await {
-                Ok(first) => first,
-                Err(error) => {
+            let first = timeout(LOOK_EVERY, consumer.recv()).await;
+            if consumer.context().is_stuck(Instant::now()) {
+                tracing::warn!("a kafka consumer is stuck and replaced");
+                drop(first);
+                drop(consumer);
+                self.leave();
+                continue;
+            }
+            let first = match first {
+                Err(_) => continue,
+                Ok(Ok(first)) => first,
+                Ok(Err(error)) => {
                     if is_over(&consumer, &error).await {
                         drop(consumer);
                         self.leave();
@@ -189,6 +202,7 @@ impl CommandReader for KafkaReader {
         if !acknowledged.next.is_empty() {
             let offsets = acknowledged.offsets(&self.shared.commands).map_err(Failure::Unreachable)?;
             consumer.commit(&offsets, CommitMode::Async).map_err(Failure::Unreachable)?;
+            consumer.context().committing(Instant::now());
         }
         if acknowledged.lost { Err(Failure::Lost.into()) } else { Ok(()) }
     }

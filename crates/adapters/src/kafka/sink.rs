@@ -23,8 +23,6 @@ use crate::wire::{self, CLOUD_EVENT_TYPE};
 
 /// Longer than a cluster needs to replace a broker.
 const PUBLISH_MAX: Duration = Duration::from_secs(10);
-/// Events wait for others to share a request; nobody waits for them.
-const LINGER: Duration = Duration::from_millis(2);
 /// More than all shards publish at once. Beyond it a call fails, and is made again.
 const QUEUED_MAX: usize = 100_000;
 
@@ -52,7 +50,7 @@ impl KafkaSink {
         let KafkaSinkOptions { brokers, events_topic: topic, partitions, traffic } = options;
         topics::ensure(&brokers, &[Wanted { name: &topic, partitions, retention: None }]).await?;
         // A message is not given up by itself: that would let those behind it pass.
-        let mut config = idempotent(&brokers, LINGER, QUEUED_MAX, Duration::ZERO);
+        let mut config = idempotent(&brokers, QUEUED_MAX, Duration::ZERO);
         config.set("enable.gapless.guarantee", "true");
         Ok(Arc::new(Self { producer: Idempotent::new(config, QUEUED_MAX)?, topic, traffic }))
     }
