@@ -11,6 +11,9 @@
 //! never depends on the settings, so instances with different ones agree and a change of one needs no new queue: how
 //! long a command is kept is written on each command.
 //!
+//! *The type* of the queues is not named, so it is the default of the virtual host: classic, unless its operator set another
+//! one. The module's opening says why.
+//!
 //! *Fewer shards* than before leave queues that nobody reads: what is in them expires to the dead letters.
 
 use boxoffice_domain::Key;
@@ -117,21 +120,12 @@ impl Topology {
 async fn declare_dead(channel: &Channel, names: &Names) -> lapin::Result<()> {
     let dead = names.dead();
     exchange(channel, &dead, ExchangeKind::Fanout).await?;
-    let arguments = [("x-queue-type", text("quorum")), ("x-max-length", AMQPValue::LongLongInt(DEAD_LETTERS_MAX))];
-    queue(channel, &dead, QueueDeclareOptions::durable(), table(arguments)).await?;
+    queue(channel, &dead, QueueDeclareOptions::durable(), table([("x-max-length", AMQPValue::LongLongInt(DEAD_LETTERS_MAX))])).await?;
     bind(channel, &dead, "").await
 }
 
 async fn declare_shard(channel: &Channel, names: &Names, shard: u32) -> lapin::Result<()> {
-    let arguments = [
-        ("x-queue-type", text("quorum")),
-        ("x-single-active-consumer", AMQPValue::Boolean(true)),
-        ("x-dead-letter-exchange", text(names.dead().as_str())),
-        // An expired command leaves its queue once the dead letters have it. The strategy demands the overflow, which
-        // never comes about: the queue has no greatest length.
-        ("x-dead-letter-strategy", text("at-least-once")),
-        ("x-overflow", text("reject-publish")),
-    ];
+    let arguments = [("x-single-active-consumer", AMQPValue::Boolean(true)), ("x-dead-letter-exchange", text(names.dead().as_str()))];
     queue(channel, &names.shard(shard), QueueDeclareOptions::durable(), table(arguments)).await
 }
 

@@ -1,0 +1,138 @@
+//! What the queues are, and what happens when they are not there.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use boxoffice_adapters::rabbitmq::{Failure, RabbitLog, RabbitOptions};
+use boxoffice_domain::Key;
+use boxoffice_ports::contract::build::user;
+use boxoffice_ports::{CommandLog, LogError};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::support::{
+    Client, LONG, SHARDS, append_at_last, at, command, header, new_name, open, options, queue_of, reader_of, shared, take, until,
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_that_nobody_takes_in_time_are_dead_letters() {
+    let (url, name) = (shared().await.url(), new_name());
+    let log = RabbitLog::open(RabbitOptions { retention: Duration::from_millis(50), ..options(&url, &name) }).expect("settings");
+    let (of, wanted) = (user(), 3);
+    for nth in 0..wanted {
+        log.append(command(of, nth)).await.expect("appended");
+    }
+    let mut client = Client::connect(&url).await;
+    let letters = client.look(&format!("{name}.dead"), wanted as usize).await;
+    assert_eq!(letters.len(), wanted as usize);
+    for (bytes, properties) in letters {
+        let text = String::from_utf8(bytes).expect("JSON");
+        assert!(text.contains(&of.to_string()), "{text}");
+        assert_eq!(header(&properties, "x-first-death-reason").as_deref(), Some("expired"));
+    }
+    assert_eq!(client.waiting(&queue_of(&name, Key::Account(of))).await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shards_deleted_under_us_are_declared_again() {
+    let (url, name, of) = (shared().await.url(), new_name(), user());
+    let (writing, reading) = (open(&url, &name), open(&url, &name));
+    let mut reader = reader_of(&reading, Key::Account(of)).await;
+    writing.append(command(of, 1)).await.expect("appended");
+    assert_eq!(take(&mut reader, 1).await.iter().map(at).collect::<Vec<_>>(), [1]);
+    reader.acknowledge().await.expect("acknowledged");
+    let client = Client::connect(&url).await;
+    client.delete(&queue_of(&name, Key::Account(of))).await;
+    // Whichever comes first, the reader or the next append, declares it.
+    append_at_last(&writing, &command(of, 2)).await;
+    assert_eq!(take(&mut reader, 1).await.iter().map(at).collect::<Vec<_>>(), [2]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_without_a_queue_is_refused_and_the_next_one_taken() {
+    let (url, name, of) = (shared().await.url(), new_name(), user());
+    let log = open(&url, &name);
+    log.append(command(of, 1)).await.expect("appended");
+    Client::connect(&url).await.delete(&queue_of(&name, Key::Account(of))).await;
+    // Nobody reads, so nobody else declares it.
+    let refused = log.append(command(of, 2)).await;
+    assert!(matches!(refused, Err(LogError::Unavailable(_))), "{refused:?}");
+    log.append(command(of, 3)).await.expect("declared again");
+    let mut reader = reader_of(&log, Key::Account(of)).await;
+    assert_eq!(take(&mut reader, 1).await.iter().map(at).collect::<Vec<_>>(), [3]);
+}
+
+/// The broker acknowledges many messages at once, those that it returned among them.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_confirmed_beside_what_came_back_is_there() {
+    const CALLERS: i64 = 600;
+    let (url, name) = (shared().await.url(), new_name());
+    let log = open(&url, &name);
+    let mut client = Client::connect(&url).await;
+    for round in 0..5 {
+        log.append(command(user(), 0)).await.expect("appended");
+        let gone = format!("{name}.{}", round % SHARDS);
+        client.delete(&gone).await;
+        let mut callers = JoinSet::new();
+        for nth in 1..=CALLERS {
+            let (log, of) = (log.clone(), user());
+            callers.spawn(async move { (command(of, nth), log.append(command(of, nth)).await) });
+        }
+        let (mut confirmed, mut refused) = (BTreeSet::new(), 0);
+        for (command, outcome) in callers.join_all().await {
+            match outcome {
+                Ok(()) => _ = confirmed.insert(command.request.command_id),
+                Err(LogError::Unavailable(_)) => refused += 1,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        println!("{} confirmed, {refused} refused", confirmed.len());
+        let mut waiting = 0;
+        for shard in 0..SHARDS {
+            waiting += until("a queue", async || client.waiting(&format!("{name}.{shard}")).await).await;
+        }
+        let found: Arc<Mutex<BTreeSet<_>>> = Arc::default();
+        let mut reading = JoinSet::new();
+        for mut reader in open(&url, &name).readers().await.expect("readers") {
+            let found = found.clone();
+            reading.spawn(async move {
+                loop {
+                    let ids = reader.take(100).await.into_iter().map(|command| command.request.command_id);
+                    found.lock().expect("no panic").extend(ids);
+                    reader.acknowledge().await.expect("acknowledged");
+                }
+            });
+        }
+        until("all that are there were taken", async || (found.lock().expect("no panic").len() == waiting as usize).then_some(())).await;
+        let found = found.lock().expect("no panic").clone();
+        let lost: Vec<_> = confirmed.iter().filter(|id| !found.contains(*id)).collect();
+        assert!(lost.is_empty(), "{} were confirmed and are not there", lost.len());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_is_in_no_error() {
+    let name = new_name();
+    let url = shared().await.url().replace("guest:guest", "guest:s3cret");
+    let log = open(&url, &name);
+    let refused = timeout(LONG, log.append(command(user(), 1))).await.expect("in time").expect_err("a wrong password");
+    let ping = timeout(LONG, log.ping()).await.expect("in time").expect_err("a wrong password");
+    assert!(!format!("{refused} {refused:?} {ping} {ping:?}").contains("s3cret"), "{refused:?} {ping:?}");
+}
+
+#[tokio::test]
+async fn settings_out_of_bounds_are_refused() {
+    let bad = |change: fn(&mut RabbitOptions)| {
+        let mut options = options("amqp://127.0.0.1", "name");
+        change(&mut options);
+        assert!(matches!(RabbitLog::open(options), Err(Failure::Settings(_))));
+    };
+    bad(|options| options.shards = 0);
+    bad(|options| options.batch = 0);
+    bad(|options| options.batch = u16::MAX);
+    bad(|options| options.retention = Duration::ZERO);
+    bad(|options| options.retention = Duration::from_secs(u64::from(u32::MAX)));
+    bad(|options| options.name.clear());
+    bad(|options| options.url = "127.0.0.1".to_owned());
+}
