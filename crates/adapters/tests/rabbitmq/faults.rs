@@ -48,10 +48,7 @@ impl Traffic {
                     }
                     match timeout(LONG, log.append(command(of, nth))).await.expect("an append ends") {
                         Ok(()) => appended.lock().expect("no panic").entry(of).or_default().push(nth),
-                        Err(_e) => {
-                            if std::env::var("SHOW").is_ok() {
-                                println!("{_e}");
-                            }
+                        Err(_) => {
                             refused.fetch_add(1, Ordering::SeqCst);
                             tokio::time::sleep(Duration::from_millis(5)).await;
                         }

@@ -111,13 +111,17 @@ pub(crate) fn queue_of(name: &str, key: Key) -> String {
 /// Another program at the same broker.
 pub(crate) struct Client {
     pub(crate) channel: Channel,
-    _connection: Connection,
+    connection: Connection,
 }
 
 impl Client {
     pub(crate) async fn connect(url: &str) -> Self {
         let connection = Connection::connect(url, ConnectionProperties::default()).await.expect("connected");
-        Self { channel: connection.create_channel().await.expect("a channel"), _connection: connection }
+        Self { channel: connection.create_channel().await.expect("a channel"), connection }
+    }
+
+    pub(crate) async fn open(&self) -> Channel {
+        self.connection.create_channel().await.expect("a channel")
     }
 
     pub(crate) async fn put(&self, queue: &str, bytes: &[u8]) {
@@ -131,7 +135,7 @@ impl Client {
         match self.channel.queue_declare(queue.into(), passive, FieldTable::default()).await {
             Ok(queue) => Some(queue.message_count()),
             Err(_) => {
-                self.channel = self._connection.create_channel().await.expect("a channel");
+                self.channel = self.open().await;
                 None
             }
         }
@@ -144,12 +148,12 @@ impl Client {
     /// The bytes and properties of what lies in a queue, which stays there. Waits for `count`.
     pub(crate) async fn look(&mut self, queue: &str, count: usize) -> Vec<(Vec<u8>, BasicProperties)> {
         let enough = async {
-            while !self.waiting(queue).await.is_some_and(|waiting| waiting as usize >= count) {
+            while self.waiting(queue).await.is_none_or(|waiting| (waiting as usize) < count) {
                 sleep(POLL).await;
             }
         };
         assert!(timeout(LONG, enough).await.is_ok(), "there are no {count} messages in {queue}");
-        let channel = self._connection.create_channel().await.expect("a channel");
+        let channel = self.open().await;
         let mut found = Vec::new();
         while let Some(message) = channel.basic_get(queue.into(), BasicGetOptions::default()).await.expect("answered") {
             found.push((message.delivery.data, message.delivery.properties));
