@@ -43,7 +43,7 @@ const WAITS: u32 = 3;
 const EVERY: Duration = Duration::from_millis(1);
 /// What has not been offered for so long is not offered any more.
 const LATE_MAX: Duration = Duration::from_millis(20);
-/// Offers between two looks at what else is to be done.
+/// Offers between two looks at the time.
 const OFFERS_AT_ONCE: u32 = 32;
 const WAITING_MAX: usize = 100_000;
 /// The most offers of one run.
@@ -141,21 +141,21 @@ async fn offer(offers: Arc<Offers>, executor: Arc<dyn Executor>, ledger: Arc<dyn
     let mut turned_away = Tally::default();
     let mut due = Instant::now();
     let pause = Duration::from_secs_f64(1.0 / offers.per_s.max(1.0));
-    let mut made = 0;
-    while Instant::now() < offers.until {
-        due = due.max(Instant::now().checked_sub(LATE_MAX).unwrap_or(due));
-        while due <= Instant::now() && offers.waiting.load(Ordering::Relaxed) < WAITING_MAX {
-            due += pause;
-            one(&offers, &executor, &ledger, &mut turned_away).await;
-            made += 1;
-            if made % OFFERS_AT_ONCE == 0 {
-                tokio::task::yield_now().await;
-            }
-        }
-        if offers.next.load(Ordering::Relaxed) >= OFFERS_MAX {
+    loop {
+        let now = Instant::now();
+        if now >= offers.until || offers.next.load(Ordering::Relaxed) >= OFFERS_MAX {
             break;
         }
-        tokio::time::sleep(EVERY).await;
+        due = due.max(now.checked_sub(LATE_MAX).unwrap_or(due));
+        if due > now || offers.waiting.load(Ordering::Relaxed) >= WAITING_MAX {
+            tokio::time::sleep(EVERY).await;
+            continue;
+        }
+        for _ in 0..OFFERS_AT_ONCE {
+            one(&offers, &executor, &ledger, &mut turned_away).await;
+            due += pause;
+        }
+        tokio::task::yield_now().await;
     }
     offers.tally.lock().unwrap_or_else(PoisonError::into_inner).merge(turned_away);
 }

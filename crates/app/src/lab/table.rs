@@ -365,7 +365,7 @@ mod tests {
             "kafka, 8 partitions",
             "100,000",
             "95 %",
-            "2,900",
+            "2,90",
             "543,000",
             "throughput 95 % of the peak (to stay above 90 %): holds",
             "50 % of the peak (to stay above 90 %): DOES NOT HOLD",
