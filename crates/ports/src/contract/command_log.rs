@@ -325,6 +325,10 @@ pub async fn answers_reach_their_instance_alone(broker: Box<dyn LogBroker>) {
     let (first, second) = (instance(), instance());
     one.answer(first, vec![answer(0)]).await.expect("told, to nobody yet");
     let (mut at_first, mut at_second) = (listen(&one, first).await, listen(&other, second).await);
+    // So many others that some share whatever the broker keeps answers in.
+    for at in 0..30 {
+        one.answer(instance(), vec![answer(at)]).await.expect("told");
+    }
     let (to_first, to_second): (Vec<_>, Vec<_>) = ((1..1_200).map(answer).collect(), (1..400).map(answer).collect());
     for (log, instance, answers) in [(&other, first, &to_first), (&one, second, &to_second)] {
         for part in answers.chunks(350) {
