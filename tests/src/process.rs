@@ -5,14 +5,15 @@ use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
 use reqwest::Client;
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
 
 use crate::{Answer, Person};
 
 /// A running `boxoffice serve`. Killed when dropped.
 pub struct Process {
     child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
     pub base: String,
     http: Client,
 }
@@ -42,7 +43,12 @@ impl Process {
                 break line[at..].split_whitespace().next().unwrap_or_default().trim_end_matches('/').to_owned();
             }
         };
-        Ok(Self { child, base, http: Client::new() })
+        Ok(Self { child, lines, base, http: Client::new() })
+    }
+
+    /// What it prints next; an error once it has ended.
+    pub async fn line(&mut self) -> Result<String> {
+        self.lines.next_line().await?.context("it says nothing more")
     }
 
     /// `kill -9`.

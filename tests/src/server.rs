@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use boxoffice::config::{self, Layers};
 use boxoffice::wiring::{self, Running};
-use boxoffice_adapters::clock::SystemClock;
-use boxoffice_ports::Clock;
+use boxoffice_adapters::clock::{SystemClock, SystemIds};
+use boxoffice_ports::{Clock, Ids};
 use chrono::{SecondsFormat, TimeDelta};
 use reqwest::Client;
 use serde_json::{Value, json};
@@ -35,6 +35,30 @@ impl Setup {
             .with(&format!("store.postgres_url={}", services::database().await))
             .with(&format!("redis.urls=[{:?}]", services::redis().await))
             .with(&format!("redis.redlock_nodes=[{}]", nodes.join(", ")))
+    }
+
+    /// With Kafka at `brokers` for whatever is configured to use it: topics and a group of these instances' own.
+    #[must_use]
+    pub fn on_kafka(self, brokers: &str) -> Self {
+        let name = SystemIds.fresh();
+        self.with(&format!("kafka.brokers={brokers:?}"))
+            .with(&format!("kafka.commands_topic=commands-{name}"))
+            .with(&format!("kafka.events_topic=events-{name}"))
+            .with(&format!("kafka.group=group-{name}"))
+    }
+
+    /// With RabbitMQ at `url` for whatever is configured to use it: queues and a stream of these instances' own.
+    #[must_use]
+    pub fn on_rabbitmq(self, url: &str) -> Self {
+        let name = SystemIds.fresh();
+        self.with(&format!("rabbitmq.url={url:?}"))
+            .with(&format!("rabbitmq.commands_queue=commands-{name}"))
+            .with(&format!("rabbitmq.events_exchange=events-{name}"))
+    }
+
+    /// What was set, for whoever starts the real binary with it.
+    pub fn settings(&self) -> &[String] {
+        &self.set
     }
 
     /// # Panics

@@ -1,8 +1,8 @@
-//! The PostgreSQL cluster and the Redis nodes of this test process, each started when it is first asked for.
+//! The PostgreSQL cluster, the Redis nodes and the brokers of this test process, each started when it is first asked for.
 
 use std::sync::OnceLock;
 
-use boxoffice_services::{Postgres, Redis};
+use boxoffice_services::{Kafka, Postgres, RabbitMq, Redis};
 
 /// How many independent nodes Redlock is tested with.
 const NODES: usize = 5;
@@ -28,6 +28,22 @@ pub async fn database() -> String {
 /// When Redis cannot be started here.
 pub async fn redis() -> String {
     tokio::task::spawn_blocking(|| Redis::shared().url()).await.expect("Redis starts")
+}
+
+/// Where the Kafka is that every test uses: each with topics of its own.
+///
+/// # Panics
+/// When Kafka cannot be started here.
+pub async fn kafka() -> String {
+    tokio::task::spawn_blocking(|| Kafka::shared().brokers()).await.expect("Kafka starts")
+}
+
+/// The URL of the RabbitMQ that every test uses: each with queues of its own.
+///
+/// # Panics
+/// When RabbitMQ cannot be started here.
+pub async fn rabbitmq() -> String {
+    tokio::task::spawn_blocking(|| RabbitMq::shared().url()).await.expect("RabbitMQ starts")
 }
 
 /// The URLs of the nodes of a Redlock.

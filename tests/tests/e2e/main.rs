@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test reports by panicking, in its helpers too")]
 
 mod booking;
+mod brokers;
+mod commands;
 mod contention;
 mod crash;
 mod expiry;

@@ -10,7 +10,7 @@ mod payments;
 mod seats;
 mod wallet;
 
-use boxoffice_tests::{Answer, Person, Server, Setup, concert, eventually};
+use boxoffice_tests::{Answer, Person, Server, Setup, concert, eventually, services};
 use serde_json::{Value, json};
 
 /// Where, and by which strategies, the suite runs.
@@ -20,14 +20,16 @@ pub(crate) struct Stage {
     strategies: [&'static str; 3],
     postgres: bool,
     queue: &'static str,
+    /// What else is set.
+    set: Option<&'static str>,
 }
 
 pub(crate) const fn on_postgres(seat: &'static str, wallet: &'static str, payment: &'static str, queue: &'static str) -> Stage {
-    Stage { strategies: [seat, wallet, payment], postgres: true, queue }
+    Stage { strategies: [seat, wallet, payment], postgres: true, queue, set: None }
 }
 
 pub(crate) const fn on_sqlite(seat: &'static str, wallet: &'static str, payment: &'static str) -> Stage {
-    Stage { strategies: [seat, wallet, payment], postgres: false, queue: "store" }
+    Stage { strategies: [seat, wallet, payment], postgres: false, queue: "store", set: None }
 }
 
 /// A hot row takes a few hundred compare-and-sets a second, a Redlock a few hundred turns.
@@ -36,6 +38,15 @@ fn is_slow(strategy: &str) -> bool {
 }
 
 impl Stage {
+    /// With one more setting.
+    pub(crate) const fn with(self, set: &'static str) -> Self {
+        Self { set: Some(set), ..self }
+    }
+
+    fn has(&self, strategy: &str) -> bool {
+        self.strategies.contains(&strategy)
+    }
+
     pub(crate) async fn open(self) -> House {
         let [seat, wallet, payment] = self.strategies;
         let setup = Setup::default()
@@ -45,6 +56,9 @@ impl Stage {
             .with(&format!("queue.backend={}", self.queue))
             .with("admission.max_active=100000")
             .with("strategy.wait_ms=60000");
+        let setup = self.set.into_iter().fold(setup, Setup::with);
+        let setup = if self.has("kafka") { setup.on_kafka(&services::kafka().await) } else { setup };
+        let setup = if self.has("rabbitmq") { setup.on_rabbitmq(&services::rabbitmq().await) } else { setup };
         let servers = if self.postgres { setup.on_postgres().await.start_many(2).await } else { setup.start_many(1).await };
         House { stage: self, servers }
     }
@@ -67,7 +81,7 @@ impl House {
     }
 
     fn refuses(&self) -> bool {
-        self.stage.strategies.contains(&"simple")
+        self.stage.has("simple")
     }
 
     /// Somebody who is patient where the strategy asks for it.
@@ -143,7 +157,9 @@ macro_rules! suite {
         #[tokio::test(flavor = "multi_thread")]
         async fn $case() {
             let house = $stage.open().await;
+            let began = std::time::Instant::now();
             Box::pin($module::$case(&house)).await;
+            println!("{}::{}: {:.1} s", module_path!(), stringify!($case), began.elapsed().as_secs_f64());
             house.close().await;
         }
     )*};
@@ -159,6 +175,10 @@ suite! {
     optimistic = super::on_postgres("optimistic", "optimistic", "optimistic", "store");
     mixed_locks = super::on_postgres("simple", "pubsub", "pessimistic", "redis");
     mixed_stores = super::on_postgres("combining", "optimistic", "spin", "store");
+    kafka = super::on_postgres("kafka", "kafka", "kafka", "store").with("kafka.partitions=1");
+    kafka_partitions = super::on_postgres("kafka", "kafka", "kafka", "redis").with("kafka.partitions=4");
+    rabbitmq = super::on_postgres("rabbitmq", "rabbitmq", "rabbitmq", "store");
+    mixed_brokers = super::on_postgres("rabbitmq", "kafka", "combining", "redis");
     embedded_combining = super::on_sqlite("combining", "combining", "combining");
     embedded_memory = super::on_sqlite("memory", "memory", "memory");
     embedded_mixed = super::on_sqlite("memory", "combining", "pessimistic");
