@@ -87,7 +87,7 @@ async fn commands_beside_a_server_need_a_store_that_lasts() {
 }
 
 /// What a start on the memory store is refused with, once `set` is laid over it.
-#[cfg(not(all(feature = "sqlite", feature = "postgres", feature = "redis")))]
+#[cfg(not(all(feature = "sqlite", feature = "postgres", feature = "redis", feature = "kafka", feature = "rabbitmq")))]
 async fn refusal(set: &[&str]) -> String {
     started(&[&["store.backend=memory"], set].concat()).await.err().map(|error| error.to_string()).unwrap_or_default()
 }
@@ -120,6 +120,25 @@ async fn what_needs_redis_is_refused_by_a_build_without_it() {
     ] {
         let refused = refusal(&set).await;
         assert!(refused.contains(named) && refused.contains("feature `redis`"), "{set:?}: {refused}");
+    }
+}
+
+#[cfg(not(feature = "kafka"))]
+#[tokio::test]
+async fn kafka_is_refused_by_a_build_without_it() {
+    for (set, named) in [("strategy.wallet=kafka", "strategy.wallet = \"kafka\""), ("events.sink=kafka", "events.sink = \"kafka\"")] {
+        let refused = refusal(&[set, "kafka.brokers=127.0.0.1:9092"]).await;
+        assert!(refused.contains(named) && refused.contains("feature `kafka`"), "{refused}");
+    }
+}
+
+#[cfg(not(feature = "rabbitmq"))]
+#[tokio::test]
+async fn rabbitmq_is_refused_by_a_build_without_it() {
+    for (set, named) in [("strategy.seat=rabbitmq", "strategy.seat = \"rabbitmq\""), ("events.sink=rabbitmq", "events.sink = \"rabbitmq\"")]
+    {
+        let refused = refusal(&[set, "rabbitmq.url=amqp://a"]).await;
+        assert!(refused.contains(named) && refused.contains("feature `rabbitmq`"), "{refused}");
     }
 }
 
