@@ -100,9 +100,11 @@ impl AnswerReader for KafkaAnswers {
             let first = match consumer.recv().await {
                 Ok(first) => first,
                 Err(error) => {
-                    if is_over(consumer, &error).await {
+                    tracing::debug!(%error, "kafka consumer");
+                    if is_over(consumer) {
                         close(self.consumer.take());
                     }
+                    pause().await;
                     continue;
                 }
             };

@@ -171,15 +171,9 @@ pub(super) fn close<T: Send + 'static>(client: T) {
     }
 }
 
-/// After an error of a consumer: whether it is of no use any more. Otherwise waits a moment: librdkafka connects again
-/// by itself, and says so often that it cannot.
-pub(super) async fn is_over<C: ConsumerContext + 'static>(consumer: &StreamConsumer<C>, error: &KafkaError) -> bool {
-    tracing::debug!(%error, "kafka consumer");
-    if consumer.client().fatal_error().is_some() {
-        return true;
-    }
-    pause().await;
-    false
+/// Whether a consumer has come to an end. Anything else it gets over by itself: it connects again, for ever.
+pub(super) fn is_over<C: ConsumerContext + 'static>(consumer: &StreamConsumer<C>) -> bool {
+    consumer.client().fatal_error().is_some()
 }
 
 /// So that those who failed together do not come back together.

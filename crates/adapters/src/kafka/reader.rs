@@ -163,7 +163,7 @@ impl CommandReader for KafkaReader {
             let consumer = self.ready().await;
             // From here to the return there is no waiting with anything in hand.
             let first = timeout(LOOK_EVERY, consumer.recv()).await;
-            if consumer.context().is_stuck(Instant::now()) {
+            if consumer.context().is_stuck(Instant::now()) || is_over(&consumer) {
                 tracing::warn!("a kafka consumer is stuck and replaced");
                 drop(first);
                 drop(consumer);
@@ -174,10 +174,8 @@ impl CommandReader for KafkaReader {
                 Err(_) => continue,
                 Ok(Ok(first)) => first,
                 Ok(Err(error)) => {
-                    if is_over(&consumer, &error).await {
-                        drop(consumer);
-                        self.leave();
-                    }
+                    tracing::debug!(%error, "kafka consumer");
+                    pause().await;
                     continue;
                 }
             };
@@ -185,7 +183,7 @@ impl CommandReader for KafkaReader {
             let mut rest = consumer.stream();
             while let Some(message) = next.take() {
                 if self.sort(&message, &consumer, &mut batch) && batch.len() < max {
-                    // An error among them is only put off: it will show again.
+                    // What went wrong in between the client mends by itself, or is looked for at the next call.
                     next = rest.next().now_or_never().flatten().and_then(Result::ok);
                 }
             }

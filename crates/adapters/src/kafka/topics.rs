@@ -1,5 +1,8 @@
 //! Topics: created when missing, checked otherwise.
 //!
+//! Brokers delete whole segments, so those of a topic with a retention are a part of it long: what is older than retention
+//! and one segment is gone, however much comes.
+//!
 //! Instances that start together may create one at once: whoever comes second finds it. A topic that is there is used as
 //! it is, with its own retention and with more partitions than are configured, but not with fewer.
 
@@ -14,6 +17,8 @@ use super::connect::{ANSWER_MAX, Failure, Told, client, waiting};
 
 /// How often a topic that was created is looked for, until all brokers know it.
 const POLL: Duration = Duration::from_millis(20);
+/// How many segments a retention has.
+const SEGMENTS: u32 = 4;
 /// As many copies as the brokers make of any topic.
 const COPIES: i32 = -1;
 
@@ -70,11 +75,13 @@ async fn partitions(admin: AdminClient<Told>) -> Result<(AdminClient<Told>, Hash
 }
 
 async fn create(admin: &AdminClient<Told>, missing: &[&Wanted<'_>]) -> Result<(), Failure> {
-    let kept: Vec<_> = missing.iter().map(|topic| topic.retention.map(|time| time.as_millis().to_string())).collect();
+    let milliseconds = |time: Duration| time.as_millis().to_string();
+    let settings = |time| [("retention.ms", milliseconds(time)), ("segment.ms", milliseconds(time / SEGMENTS))];
+    let kept: Vec<_> = missing.iter().map(|topic| topic.retention.map(settings)).collect();
     let new = missing.iter().zip(&kept).map(|(topic, kept)| {
         let partitions = i32::try_from(topic.partitions).unwrap_or(i32::MAX);
         let new = NewTopic::new(topic.name, partitions, TopicReplication::Fixed(COPIES));
-        kept.iter().fold(new, |new, kept| new.set("retention.ms", kept))
+        kept.iter().flatten().fold(new, |new, (name, value)| new.set(name, value))
     });
     let new: Vec<_> = new.collect();
     let options = AdminOptions::new().request_timeout(Some(ANSWER_MAX)).operation_timeout(Some(ANSWER_MAX));

@@ -68,7 +68,10 @@ async fn instances_that_start_together_make_the_topics_once_and_with_their_setti
     let of = names.each_ref().map(|name| ResourceSpecifier::Topic(name));
     let options = AdminOptions::new().request_timeout(Some(Duration::from_secs(20)));
     let settings = admin(&site.brokers).describe_configs(&of, &options).await.expect("asked");
-    let retention = settings.into_iter().map(|topic| topic.expect("a topic").get("retention.ms").and_then(|entry| entry.value.clone()));
-    let kept = Some("3600000".to_owned());
-    assert_eq!(retention.collect::<Vec<_>>(), [kept.clone(), kept, Some("-1".to_owned())], "dead letters as long as the broker keeps any");
+    let settings: Vec<_> = settings.into_iter().map(|topic| topic.expect("a topic")).collect();
+    let of = |name: &str| settings.iter().map(|topic| topic.get(name).and_then(|entry| entry.value.clone())).collect::<Vec<_>>();
+    let some = |value: &str| Some(value.to_owned());
+    // Dead letters stay as long as the broker keeps anything.
+    assert_eq!(of("retention.ms"), [some("3600000"), some("3600000"), some("-1")]);
+    assert_eq!(of("segment.ms")[..2], [some("900000"), some("900000")]);
 }
