@@ -18,7 +18,7 @@ use tokio::time::{sleep, timeout};
 
 use super::failure::Failure;
 use super::jittered;
-use super::link::{Link, OPEN_MAX, Session};
+use super::link::{Link, Session};
 use super::log::CONTENT_TYPE;
 use super::reader::{RETRY_PAUSE, consume};
 use super::topology::declare_answers;
@@ -101,15 +101,14 @@ async fn listen_again(link: Link, queue: ShortString) -> (Channel, Consumer) {
 async fn listen(link: &Link, queue: &ShortString) -> Result<(Channel, Consumer), Failure> {
     let session = link.up().await;
     let channel = session.channel().await?;
-    match timeout(OPEN_MAX, declare_answers(&channel, queue)).await {
-        Ok(declared) => declared?,
-        Err(_) => {
-            session.give_up();
-            return Err(Failure::Silent(OPEN_MAX));
-        }
-    }
     // Nothing is acknowledged: what was lost on the way is not to come again.
-    consume(&session, queue.clone(), BasicConsumeOptions { no_ack: true, exclusive: true, ..BasicConsumeOptions::default() }, 0).await
+    let options = BasicConsumeOptions { no_ack: true, exclusive: true, ..BasicConsumeOptions::default() };
+    let subscribed = async {
+        declare_answers(&channel, queue).await?;
+        consume(&channel, queue.clone(), options, 0).await
+    };
+    let consumer = session.answers(subscribed).await?;
+    Ok((channel, consumer))
 }
 
 #[async_trait]

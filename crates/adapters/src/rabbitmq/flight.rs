@@ -15,10 +15,10 @@ use futures_util::stream::FuturesOrdered;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::failure::Failure;
-use super::link::{Link, OPEN_MAX, Session};
+use super::link::{Link, Session};
 
 /// The most messages of a flight. Beyond it the wait for the last confirm delays the first ones.
 pub(super) const FLIGHT_MAX: usize = 1_000;
@@ -66,8 +66,7 @@ impl Runway {
             _ => {
                 self.0 = None;
                 let channel = session.channel().await?;
-                let confirms = channel.confirm_select(ConfirmSelectOptions::default());
-                timeout(OPEN_MAX, confirms).await.map_err(|_| Failure::Silent(OPEN_MAX))??;
+                session.answers(channel.confirm_select(ConfirmSelectOptions::default())).await?;
                 self.0 = Some((session.clone(), channel.clone()));
                 Ok(channel)
             }
@@ -100,10 +99,11 @@ impl Runway {
             }
         };
         self.0 = Some((session.clone(), channel));
-        if outcomes.iter().any(|outcome| matches!(outcome, Err(Failure::Unroutable)))
+        // A missing queue returns the message, a missing exchange closes the channel.
+        if outcomes.iter().any(|outcome| matches!(outcome, Err(Failure::Unroutable | Failure::Unreachable(_))))
             && let Err(failure) = link.declare(&session).await
         {
-            tracing::warn!(error = %failure, "a missing queue could not be declared again");
+            tracing::warn!(error = %failure, "what is missing could not be declared again");
         }
         outcomes
     }

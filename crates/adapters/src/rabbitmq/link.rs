@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use lapin::protocol::constants::REPLY_SUCCESS;
 use lapin::{Channel, Connection, ConnectionProperties, Event};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
@@ -25,8 +26,8 @@ use super::topology::Topology;
 
 /// The longest an attempt to connect, the topology included, may take.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
-/// The longest that opening a channel and declaring on it may take.
-pub(super) const OPEN_MAX: Duration = Duration::from_secs(5);
+/// The longest that opening a channel, declaring or subscribing on it may take.
+const OPEN_MAX: Duration = Duration::from_secs(5);
 /// The pause after the first failure: a broker that closed its connections is there at once.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 /// The longest pause: a broker that comes back is noticed within it.
@@ -47,8 +48,13 @@ pub(super) struct Session {
 
 impl Session {
     pub(super) async fn channel(&self) -> Result<Channel, Failure> {
-        match timeout(OPEN_MAX, self.connection.create_channel()).await {
-            Ok(channel) => Ok(channel?),
+        self.answers(self.connection.create_channel()).await
+    }
+
+    /// What the broker says to a few questions. One that hangs is given up.
+    pub(super) async fn answers<T>(&self, questions: impl Future<Output = lapin::Result<T>>) -> Result<T, Failure> {
+        match timeout(OPEN_MAX, questions).await {
+            Ok(answer) => Ok(answer?),
             Err(_) => {
                 self.give_up();
                 Err(Failure::Silent(OPEN_MAX))
@@ -136,22 +142,12 @@ impl Link {
     pub(super) async fn ping(&self) -> Result<(), Failure> {
         let session = self.session().await?;
         let channel = session.channel().await?;
-        timeout(OPEN_MAX, channel.close(lapin::protocol::constants::REPLY_SUCCESS, "OK".into()))
-            .await
-            .map_err(|_| Failure::Silent(OPEN_MAX))?
-            .map_err(Failure::from)
+        session.answers(channel.close(REPLY_SUCCESS, "OK".into())).await
     }
 }
-
 async fn declare(session: &Session, topology: &Topology) -> Result<(), Failure> {
     let channel = session.channel().await?;
-    match timeout(OPEN_MAX, topology.declare(&channel)).await {
-        Ok(declared) => Ok(declared?),
-        Err(_) => {
-            session.give_up();
-            Err(Failure::Silent(OPEN_MAX))
-        }
-    }
+    session.answers(topology.declare(&channel)).await
 }
 
 struct Keeper {
@@ -179,7 +175,7 @@ impl Keeper {
                     }
                     tokio::spawn(async move {
                         // Whether it hears that makes no difference.
-                        let _ = timeout(CLOSE_MAX, session.connection.close(lapin::protocol::constants::REPLY_SUCCESS, "OK".into())).await;
+                        let _ = timeout(CLOSE_MAX, session.connection.close(REPLY_SUCCESS, "OK".into())).await;
                     });
                     failure
                 }

@@ -27,8 +27,8 @@ use tokio::time::{sleep, timeout};
 
 use super::failure::Failure;
 use super::jittered;
-use super::link::{OPEN_MAX, Session};
 use super::log::Desk;
+use super::topology::declare_shard;
 use crate::wire;
 
 /// How many batches the broker sends ahead: while one is decided the next one is on its way.
@@ -95,31 +95,20 @@ async fn open(desk: Arc<Desk>, shard: u32) -> Open {
 
 async fn subscribe(desk: &Desk, shard: u32) -> Result<(Channel, Consumer), Failure> {
     let session = desk.reading.up().await;
-    // The queue may have been deleted while the connection stayed.
-    desk.reading.declare(&session).await?;
-    let prefetch = desk.batch.saturating_mul(BATCHES_AHEAD);
-    consume(&session, desk.names.shard(shard), BasicConsumeOptions::default(), prefetch).await
+    let channel = session.channel().await?;
+    let subscribed = async {
+        // The queue may have been deleted while the connection stayed.
+        declare_shard(&channel, &desk.names, shard).await?;
+        let prefetch = desk.batch.saturating_mul(BATCHES_AHEAD);
+        consume(&channel, desk.names.shard(shard), BasicConsumeOptions::default(), prefetch).await
+    };
+    let consumer = session.answers(subscribed).await?;
+    Ok((channel, consumer))
 }
 
-/// A subscription on a channel of its own. A broker that hangs is given up.
-pub(super) async fn consume(
-    session: &Session,
-    queue: ShortString,
-    options: BasicConsumeOptions,
-    prefetch: u16,
-) -> Result<(Channel, Consumer), Failure> {
-    let channel = session.channel().await?;
-    let subscribed = timeout(OPEN_MAX, async {
-        channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
-        channel.basic_consume(queue, ShortString::default(), options, FieldTable::default()).await
-    });
-    match subscribed.await {
-        Ok(consumer) => Ok((channel, consumer?)),
-        Err(_) => {
-            session.give_up();
-            Err(Failure::Silent(OPEN_MAX))
-        }
-    }
+pub(super) async fn consume(channel: &Channel, queue: ShortString, options: BasicConsumeOptions, prefetch: u16) -> lapin::Result<Consumer> {
+    channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
+    channel.basic_consume(queue, ShortString::default(), options, FieldTable::default()).await
 }
 
 #[async_trait]

@@ -27,7 +27,7 @@ use super::failure::Failure;
 /// The longest name: with what is appended it stays far below the 255 bytes of the protocol.
 const NAME_MAX: usize = 100;
 /// More queues than this have more readers than any database has use for.
-const SHARDS_MAX: u32 = 1_024;
+const SHARDS_MAX: u32 = 256;
 /// The most dead letters: beyond it the oldest are dropped, for they were told in the log and somebody should have looked.
 const DEAD_LETTERS_MAX: i64 = 1_000_000;
 /// The most answers that wait for an instance: beyond it the oldest are dropped, and whoever waits looks into the ledger.
@@ -124,7 +124,7 @@ async fn declare_dead(channel: &Channel, names: &Names) -> lapin::Result<()> {
     bind(channel, &dead, "").await
 }
 
-async fn declare_shard(channel: &Channel, names: &Names, shard: u32) -> lapin::Result<()> {
+pub(super) async fn declare_shard(channel: &Channel, names: &Names, shard: u32) -> lapin::Result<()> {
     let arguments = [("x-single-active-consumer", AMQPValue::Boolean(true)), ("x-dead-letter-exchange", text(names.dead().as_str()))];
     queue(channel, &names.shard(shard), QueueDeclareOptions::durable(), table(arguments)).await
 }

@@ -8,6 +8,7 @@ use boxoffice_adapters::rabbitmq::{Failure, RabbitLog, RabbitOptions};
 use boxoffice_domain::Key;
 use boxoffice_ports::contract::build::user;
 use boxoffice_ports::{CommandLog, LogError};
+use lapin::options::ExchangeDeleteOptions;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -61,6 +62,22 @@ async fn a_command_without_a_queue_is_refused_and_the_next_one_taken() {
     log.append(command(of, 3)).await.expect("declared again");
     let mut reader = reader_of(&log, Key::Account(of)).await;
     assert_eq!(take(&mut reader, 1).await.iter().map(at).collect::<Vec<_>>(), [3]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exchanges_deleted_under_us_are_declared_again() {
+    let (url, name, of) = (shared().await.url(), new_name(), user());
+    let log = open(&url, &name);
+    log.append(command(of, 1)).await.expect("appended");
+    let mut client = Client::connect(&url).await;
+    let dead = format!("{name}.dead");
+    client.channel.exchange_delete(dead.as_str().into(), ExchangeDeleteOptions::default()).await.expect("deleted");
+    let mut reader = reader_of(&log, Key::Account(of)).await;
+    let taken = take(&mut reader, 1).await;
+    reader.dead_letter(taken[0].clone(), "lost".to_owned()).await.expect_err("there is no such exchange");
+    reader.dead_letter(taken[0].clone(), "found".to_owned()).await.expect("declared again");
+    let letters = client.look(&dead, 1).await;
+    assert_eq!(letters.iter().map(|(_, properties)| header(properties, "reason")).collect::<Vec<_>>(), [Some("found".to_owned())]);
 }
 
 /// The broker acknowledges many messages at once, those that it returned among them.
