@@ -23,7 +23,7 @@
 //!
 //! | call | waits for |
 //! | --- | --- |
-//! | `append` | its flight's turn, then one round trip and the flush of a majority of the queue's replicas; with an alarm, nothing |
+//! | `append` | its flight's turn, then one round trip and the broker's flush; with an alarm, nothing |
 //! | `take` | the first delivery; the rest is here already: the broker sends ahead, two batches |
 //! | `acknowledge` | the write to the socket; one `basic.ack` for all that was taken |
 //! | `dead_letter` | as `append` |
@@ -39,9 +39,24 @@
 //!   the same command id. Readers and answers queues are declared again as soon as it is back.
 //! * *between a dead letter and the acknowledgement of its command*: the dead letter comes twice.
 //!
-//! # Quorum queues
+//! # Classic or quorum queues
 //!
-//! Measured with the package's 3.10 on two cores, beside its clients: APPENDS.
+//! Neither is asked for: the virtual host's default type is taken, which is classic unless its operator says otherwise
+//! (`rabbitmqctl add_vhost --default-queue-type quorum`, for a cluster that replicates). On one node of 3.10, with two
+//! cores shared with the clients and others, four shards, publisher confirms:
+//!
+//! | 30,000 appends | classic | quorum |
+//! | --- | --- | --- |
+//! | 100 tasks, 1,000 wallets | 7,100/s | 6,700/s |
+//! | 1,000 tasks, 1,000 wallets | 9,400/s | 9,200/s |
+//! | 1,000 tasks, one wallet | 8,100/s | 7,400/s |
+//! | taken and acknowledged | 12,500 to 14,900/s | 8,600 to 16,800/s |
+//!
+//! With speed no reason, safety is one: that version of the broker writes down which quorum queues and streams it has
+//! only from time to time. Killed soon after one was declared it has forgotten it, with all that was confirmed in it: the
+//! queue has no leader and the stream is `down or inaccessible`, for good. Classic queues survive that. For the sink it
+//! means that on a new installation the stream is safe only some minutes after it was declared; what cannot be published
+//! to it stays in the outbox, and an operator has to delete it.
 
 mod address;
 mod answers;
