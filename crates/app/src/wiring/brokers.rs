@@ -11,7 +11,9 @@ use boxoffice_adapters::kafka::{KafkaLog, KafkaOptions, KafkaSink, KafkaSinkOpti
 use boxoffice_adapters::log_sink::LogSink;
 #[cfg(feature = "rabbitmq")]
 use boxoffice_adapters::rabbitmq::{RabbitLog, RabbitOptions, RabbitSink};
-use boxoffice_ports::{CommandLog, EventSink, Source, Traffic};
+#[cfg(any(feature = "kafka", feature = "rabbitmq"))]
+use boxoffice_ports::Source;
+use boxoffice_ports::{CommandLog, EventSink, Traffic};
 #[cfg(any(feature = "kafka", feature = "rabbitmq"))]
 use futures_util::FutureExt;
 #[cfg(any(feature = "kafka", feature = "rabbitmq"))]
@@ -29,6 +31,7 @@ pub(super) struct BrokerParts {
 }
 
 impl BrokerParts {
+    #[cfg_attr(not(any(feature = "kafka", feature = "rabbitmq")), allow(unused_variables, reason = "no broker, nothing sent"))]
     pub(super) async fn open(settings: &Settings, traffic: &Arc<Traffic>) -> Result<Self, StartError> {
         refuse_what_is_lacking(settings)?;
         #[cfg_attr(not(any(feature = "kafka", feature = "rabbitmq")), allow(unused_mut, reason = "no broker, no probe"))]
