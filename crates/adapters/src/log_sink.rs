@@ -53,7 +53,6 @@ mod tests {
     use boxoffice_domain::Event;
     use chrono::DateTime;
     use serde_json::Value;
-    use std::collections::VecDeque;
     use uuid::Uuid;
 
     fn rows(ids: std::ops::Range<i64>) -> Vec<OutboxRow> {
@@ -62,37 +61,39 @@ mod tests {
         ids.map(|id| OutboxRow { shard: 3, id, event: event(id), occurred_at: DateTime::UNIX_EPOCH }).collect()
     }
 
-    /// What was written, and what had been when it was last flushed. Fails as told, one entry for each write.
+    /// What was written, and how much of it had been when it was last flushed.
     #[derive(Clone, Default)]
-    struct Page(Arc<Mutex<(Vec<u8>, usize, VecDeque<io::ErrorKind>)>>);
+    struct Page {
+        text: Vec<u8>,
+        flushed: usize,
+    }
 
-    impl Write for Page {
+    #[derive(Clone, Default)]
+    struct Paper(Arc<Mutex<Page>>);
+
+    impl Write for Paper {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let mut page = self.0.lock().unwrap();
-            if let Some(kind) = page.2.pop_front() {
-                return Err(kind.into());
-            }
             // A little at a time, as a pipe may.
             let taken = &bytes[..bytes.len().min(7)];
-            page.0.extend(taken);
+            self.0.lock().unwrap().text.extend(taken);
             Ok(taken.len())
         }
 
         fn flush(&mut self) -> io::Result<()> {
             let mut page = self.0.lock().unwrap();
-            page.1 = page.0.len();
+            page.flushed = page.text.len();
             Ok(())
         }
     }
 
     #[tokio::test]
     async fn every_event_is_a_line_and_flushed() {
-        let page = Page::default();
-        let sink = LogSink::to(page.clone());
+        let paper = Paper::default();
+        let sink = LogSink::to(paper.clone());
         sink.publish(rows(0..3)).await.unwrap();
         sink.publish(Vec::new()).await.unwrap();
         sink.publish(rows(3..5)).await.unwrap();
-        let (text, flushed, _) = page.0.lock().unwrap().clone();
+        let Page { text, flushed } = paper.0.lock().unwrap().clone();
         assert_eq!(flushed, text.len());
         let lines: Vec<Value> = text.split_inclusive(|byte| *byte == b'\n').map(|line| serde_json::from_slice(line).unwrap()).collect();
         let ids: Vec<_> = lines.iter().map(|line| line["id"].as_str().unwrap()).collect();
@@ -102,24 +103,25 @@ mod tests {
 
     #[tokio::test]
     async fn a_closed_pipe_is_an_error_and_not_the_end() {
-        let page = Page::default();
-        page.0.lock().unwrap().2.push_back(io::ErrorKind::BrokenPipe);
-        let sink = LogSink::to(page.clone());
-        let error = sink.publish(rows(0..1)).await.unwrap_err();
-        assert_eq!(error.downcast_ref::<io::Error>().map(io::Error::kind), Some(io::ErrorKind::BrokenPipe));
-        sink.publish(rows(0..1)).await.unwrap();
+        let (reader, writer) = io::pipe().unwrap();
+        let sink = LogSink::to(writer);
+        drop(reader);
+        for _ in 0..2 {
+            let error = sink.publish(rows(0..1)).await.unwrap_err();
+            assert_eq!(error.downcast_ref::<io::Error>().map(io::Error::kind), Some(io::ErrorKind::BrokenPipe));
+        }
     }
 
     #[tokio::test]
     async fn steps_at_once_do_not_mix() {
-        let page = Page::default();
-        let sink = Arc::new(LogSink::to(page.clone()));
+        let paper = Paper::default();
+        let sink = Arc::new(LogSink::to(paper.clone()));
         let steps: Vec<_> = (0..8).map(|step| (sink.clone(), rows(step * 10..step * 10 + 10))).collect();
         let steps: Vec<_> = steps.into_iter().map(|(sink, rows)| tokio::spawn(async move { sink.publish(rows).await.unwrap() })).collect();
         for step in steps {
             step.await.unwrap();
         }
-        let text = String::from_utf8(page.0.lock().unwrap().0.clone()).unwrap();
+        let text = String::from_utf8(paper.0.lock().unwrap().text.clone()).unwrap();
         let ids: Vec<i64> =
             text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["data"]["amount"].as_i64().unwrap()).collect();
         assert_eq!(ids.len(), 80);
