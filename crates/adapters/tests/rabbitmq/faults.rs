@@ -136,6 +136,11 @@ async fn what_was_confirmed_survives_a_killed_broker() {
     let instance = InstanceId(fresh());
     let mut answers = writing.answers(instance).await.expect("heard");
     let traffic = Traffic::start(&writing, &reading).await;
+    // Another log, of which nothing is taken before.
+    let (idle, of) = (open(&url, &new_name()), user());
+    for nth in 1..=50 {
+        idle.append(command(of, nth)).await.expect("appended");
+    }
     traffic.flows(20).await;
     broker.kill().expect("killed");
     until("appends fail", async || matches!(writing.append(command(user(), 1)).await, Err(LogError::Unavailable(_))).then_some(())).await;
@@ -146,6 +151,8 @@ async fn what_was_confirmed_survives_a_killed_broker() {
     });
     let _broker = broker.await.expect("no panic");
     traffic.flows(20).await;
+    let mut reader = reader_of(&idle, Key::Account(of)).await;
+    assert_eq!(take(&mut reader, 50).await.iter().map(at).collect::<Vec<_>>(), (1..=50).collect::<Vec<_>>());
     told(&reading, instance, &mut answers).await;
     writing.ping().await.expect("it is back");
     traffic.end().await;

@@ -65,6 +65,27 @@ async fn a_command_without_a_queue_is_refused_and_the_next_one_taken() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_unreadable_command_takes_nothing_along() {
+    let (url, name, of) = (shared().await.url(), new_name(), user());
+    let (log, mut client) = (open(&url, &name), Client::connect(&url).await);
+    let queue = queue_of(&name, Key::Account(of));
+    for nth in 1..=2 {
+        log.append(command(of, nth)).await.expect("appended");
+    }
+    client.put(&queue, b"unreadable").await;
+    until("it stands in the queue", async || (client.waiting(&queue).await? == 3).then_some(())).await;
+    log.append(command(of, 3)).await.expect("appended");
+    let mut reader = reader_of(&log, Key::Account(of)).await;
+    assert_eq!(take(&mut reader, 3).await.iter().map(at).collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!(client.look(&format!("{name}.dead"), 1).await.len(), 1);
+    // Nothing was decided.
+    drop((reader, log));
+    let log = open(&url, &name);
+    let mut reader = reader_of(&log, Key::Account(of)).await;
+    assert_eq!(take(&mut reader, 3).await.iter().map(at).collect::<Vec<_>>(), [1, 2, 3]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn exchanges_deleted_under_us_are_declared_again() {
     let (url, name, of) = (shared().await.url(), new_name(), user());
     let log = open(&url, &name);
