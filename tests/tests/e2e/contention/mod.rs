@@ -176,7 +176,7 @@ suite! {
     mixed_locks = super::on_postgres("simple", "pubsub", "pessimistic", "redis");
     mixed_stores = super::on_postgres("combining", "optimistic", "spin", "store");
     kafka = super::on_postgres("kafka", "kafka", "kafka", "store").with("kafka.partitions=1");
-    kafka_partitions = super::on_postgres("kafka", "kafka", "kafka", "redis").with("kafka.partitions=4");
+    kafka_partitions = super::on_postgres("kafka", "kafka", "kafka", "store").with("kafka.partitions=4");
     rabbitmq = super::on_postgres("rabbitmq", "rabbitmq", "rabbitmq", "store");
     mixed_brokers = super::on_postgres("rabbitmq", "kafka", "combining", "redis");
     embedded_combining = super::on_sqlite("combining", "combining", "combining");

@@ -26,6 +26,7 @@ pub(super) async fn a_reservation_is_paid_once_and_refunded_once(house: &House) 
             let answers = at_once((0..8).map(refund)).await;
             assert_eq!((count(&answers, 200, ""), count(&answers, 409, "already_refunded")), (1, 7), "{answers:?}");
         }
+        owner.await_end().await;
         owner.enter(&concert).await;
     }
     assert_eq!(owner.balance().await, 98_000);
@@ -104,6 +105,7 @@ pub(super) async fn payment_against_expiry_release_and_leaving_has_one_winner(ho
                 }
                 owner.post(&format!("/payments/{}/refund", paid.text("id")), &format!("r-{round}"), nothing()).await.expect(200);
                 balance += 1_000;
+                owner.await_end().await;
             } else {
                 let code = if matches!(rival, Rival::Expiry) { "hold_expired" } else { "hold_released" };
                 paid.expect_problem(409, code);
