@@ -104,7 +104,6 @@ impl AnswerReader for KafkaAnswers {
                     if is_over(consumer) {
                         close(self.consumer.take());
                     }
-                    pause().await;
                     continue;
                 }
             };

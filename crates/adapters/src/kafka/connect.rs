@@ -56,6 +56,8 @@ pub enum Failure {
     Full(usize),
     #[error("the brokers did not acknowledge within {0:?}")]
     Silent(Duration),
+    #[error("no thread could be started: {0}")]
+    Thread(#[source] std::io::Error),
     #[error("the partitions of what was taken belong to somebody else by now")]
     Lost,
 }
@@ -160,8 +162,14 @@ pub(super) async fn waiting<T: Send + 'static>(work: impl FnOnce() -> T + Send +
 /// Closes a client, which blocks, off the runtime's workers. A runtime that ends waits for it, but not for ever: one
 /// whose group is lost may never come to its end.
 pub(super) fn close<T: Send + 'static>(client: T) {
+    close_after(|| {}, client);
+}
+
+/// The same, after something else that blocks.
+pub(super) fn close_after<T: Send + 'static>(before: impl FnOnce() + Send + 'static, client: T) {
     let (ended, end) = mpsc::channel::<()>();
     let closing = move || {
+        before();
         drop(client);
         drop(ended);
     };

@@ -5,24 +5,30 @@
 //! messages are asked for, never between taking and acknowledging. Whoever does not ask for too long is expelled, and
 //! then the broker refuses.
 //!
-//! What was acknowledged is committed again with what follows until the broker has said that it has it. A consumer that
-//! hears nothing at all of a commit is stuck: it may even never begin with the partitions it is given next.
+//! What was acknowledged is committed in the background ([`Committer`]), one commit after the other and each with all that
+//! came meanwhile. What failed is tried again, for as long as its partition stays.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, ConsumerContext, Rebalance};
-use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance, StreamConsumer};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::time::Instant;
 
-use super::connect::told;
+use super::connect::{Failure, told};
 
 /// Longer than a commit takes that waits for another coordinator and fails.
 const COMMIT_MAX: Duration = Duration::from_secs(20);
+/// The pause after a commit that failed: partitions may be moving.
+const AGAIN_AFTER: Duration = Duration::from_millis(100);
+/// How many commits one after the other may fail at the end, before what was acknowledged is left to come again.
+const LAST_TRIES: u32 = 3;
 
 #[derive(Default)]
 pub(super) struct Positions {
@@ -36,14 +42,13 @@ struct State {
     acknowledged: HashMap<i32, i64>,
     /// Something that was taken is another's by now.
     lost: bool,
-    /// Commits whose outcome is not known yet, and since when nothing was heard of them.
-    outstanding: u32,
-    silent_since: Option<Instant>,
+    /// Since when a commit waits for its answer.
+    committing_since: Option<Instant>,
 }
 
-/// What is to be committed now.
 pub(super) struct Acknowledged {
-    pub(super) next: HashMap<i32, i64>,
+    /// There is something to commit.
+    pub(super) any: bool,
     pub(super) lost: bool,
 }
 
@@ -61,35 +66,25 @@ impl Positions {
         let mut state = self.state();
         let taken = std::mem::take(&mut state.taken);
         state.acknowledged.extend(taken);
-        Acknowledged { next: state.acknowledged.clone(), lost: std::mem::take(&mut state.lost) }
+        Acknowledged { any: !state.acknowledged.is_empty(), lost: std::mem::take(&mut state.lost) }
     }
 
-    /// A commit is on its way.
-    pub(super) fn committing(&self, now: Instant) {
-        let mut state = self.state();
-        state.outstanding += 1;
-        state.silent_since.get_or_insert(now);
-    }
-
-    /// Whether the outcome of a commit is late. Outcomes are told before messages, so whoever has just asked for messages
-    /// knows of all there are.
+    /// Whether a commit waits for longer than any should. One whose coordinator ended was seen to wait for ever.
     pub(super) fn is_stuck(&self, now: Instant) -> bool {
-        self.state().silent_since.is_some_and(|since| now.duration_since(since) > COMMIT_MAX)
+        self.state().committing_since.is_some_and(|since| now.duration_since(since) > COMMIT_MAX)
     }
 
-    fn heard(&self, now: Instant) {
+    /// What is to be committed now, from now on.
+    fn begin(&self, now: Instant) -> HashMap<i32, i64> {
         let mut state = self.state();
-        state.outstanding = state.outstanding.saturating_sub(1);
-        state.silent_since = (state.outstanding > 0).then_some(now);
+        state.committing_since = Some(now);
+        state.acknowledged.clone()
     }
 
-    fn committed(&self, partitions: impl Iterator<Item = (i32, i64)>) {
+    fn end(&self, committed: &HashMap<i32, i64>) {
         let mut state = self.state();
-        for (partition, next) in partitions {
-            if state.acknowledged.get(&partition) == Some(&next) {
-                state.acknowledged.remove(&partition);
-            }
-        }
+        state.committing_since = None;
+        state.acknowledged.retain(|partition, next| committed.get(partition) != Some(next));
     }
 
     fn revoked(&self, partitions: impl Iterator<Item = i32>) {
@@ -101,13 +96,72 @@ impl Positions {
     }
 }
 
-impl Acknowledged {
-    pub(super) fn offsets(&self, topic: &str) -> KafkaResult<TopicPartitionList> {
-        let mut offsets = TopicPartitionList::with_capacity(self.next.len());
-        for (partition, next) in &self.next {
-            offsets.add_partition_offset(topic, *partition, Offset::Offset(*next))?;
+/// Commits for one consumer, in a thread: a commit with an answer blocks for as long as its coordinator is sought, and
+/// one without tells nothing.
+pub(super) struct Committer {
+    more: Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Committer {
+    pub(super) fn start(consumer: Arc<StreamConsumer<Positions>>, topic: String) -> Result<Self, Failure> {
+        let (more, asked) = channel();
+        let thread = thread::Builder::new().name("kafka-commit".to_owned()).spawn(move || commit_all(&consumer, &topic, &asked));
+        Ok(Self { more, thread: thread.map_err(Failure::Thread)? })
+    }
+
+    /// Commits what was acknowledged, soon.
+    pub(super) fn commit(&self) {
+        // It ends with this alone.
+        let _ = self.more.send(());
+    }
+
+    /// Waits until what was acknowledged is committed, or could not be.
+    pub(super) fn finish(self) {
+        drop(self.more);
+        let _ = self.thread.join();
+    }
+}
+
+fn commit_all(consumer: &StreamConsumer<Positions>, topic: &str, asked: &Receiver<()>) {
+    let mut failures = 0;
+    loop {
+        let goes_on = if failures == 0 {
+            asked.recv().is_ok()
+        } else {
+            thread::sleep(AGAIN_AFTER);
+            asked.try_recv() != Err(TryRecvError::Disconnected)
+        };
+        while asked.try_recv().is_ok() {}
+        if !goes_on && (failures == 0 || failures >= LAST_TRIES) {
+            return;
         }
-        Ok(offsets)
+        let positions = consumer.context();
+        let mut next = positions.begin(Instant::now());
+        match commit(consumer, topic, &next) {
+            Ok(()) => failures = 0,
+            Err(error) => {
+                tracing::debug!(%error, "positions were not committed");
+                failures += 1;
+                next.clear();
+            }
+        }
+        positions.end(&next);
+    }
+}
+
+fn commit(consumer: &StreamConsumer<Positions>, topic: &str, next: &HashMap<i32, i64>) -> KafkaResult<()> {
+    if next.is_empty() {
+        return Ok(());
+    }
+    let mut offsets = TopicPartitionList::with_capacity(next.len());
+    for (partition, next) in next {
+        offsets.add_partition_offset(topic, *partition, Offset::Offset(*next))?;
+    }
+    match consumer.commit(&offsets, CommitMode::Sync) {
+        // It was there already.
+        Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => Ok(()),
+        committed => committed,
     }
 }
 
@@ -127,25 +181,14 @@ impl ConsumerContext for Positions {
             self.revoked(partitions.elements().iter().map(|element| element.partition()));
         }
     }
-
-    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
-        self.heard(Instant::now());
-        match result {
-            Ok(()) => self.committed(offsets.elements().iter().filter_map(|element| match (element.error(), element.offset()) {
-                (Ok(()), Offset::Offset(next)) => Some((element.partition(), next)),
-                _ => None,
-            })),
-            Err(error) => tracing::debug!(%error, "positions were not committed"),
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn acknowledged(positions: &Positions) -> Vec<(i32, i64)> {
-        let mut next: Vec<_> = positions.acknowledge().next.into_iter().collect();
+    fn begun(positions: &Positions) -> Vec<(i32, i64)> {
+        let mut next: Vec<_> = positions.begin(Instant::now()).into_iter().collect();
         next.sort_unstable();
         next
     }
@@ -157,12 +200,13 @@ mod tests {
             positions.took(partition, offset);
         }
         positions.revoked([1, 5].into_iter());
-        let Acknowledged { next, lost } = positions.acknowledge();
-        assert_eq!((next.into_iter().collect::<Vec<_>>(), lost), (vec![(2, 4)], true));
+        assert!(positions.acknowledge().lost);
+        assert_eq!(begun(&positions), [(2, 4)]);
         assert!(!positions.acknowledge().lost);
         positions.revoked([2, 5].into_iter());
-        let Acknowledged { next, lost } = positions.acknowledge();
-        assert!(next.is_empty() && !lost, "what was acknowledged before is no loss, and another's to commit");
+        let Acknowledged { any, lost } = positions.acknowledge();
+        assert!(!any && !lost, "what was acknowledged before is no loss, and another's to commit");
+        assert!(begun(&positions).is_empty());
     }
 
     #[test]
@@ -170,28 +214,28 @@ mod tests {
         let positions = Positions::default();
         positions.took(1, 7);
         positions.took(2, 3);
-        assert_eq!(acknowledged(&positions), [(1, 8), (2, 4)]);
+        assert!(begun(&positions).is_empty(), "nothing is acknowledged");
+        assert!(positions.acknowledge().any);
+        assert_eq!(begun(&positions), [(1, 8), (2, 4)]);
+        positions.end(&HashMap::new());
+        assert_eq!(begun(&positions), [(1, 8), (2, 4)], "it failed");
         positions.took(1, 8);
-        positions.committed([(1, 8)].into_iter());
-        assert_eq!(acknowledged(&positions), [(1, 9), (2, 4)]);
-        positions.committed([(1, 8), (2, 4)].into_iter());
-        assert_eq!(acknowledged(&positions), [(1, 9)]);
-        positions.committed([(1, 9)].into_iter());
-        assert!(acknowledged(&positions).is_empty());
+        positions.acknowledge();
+        positions.end(&HashMap::from([(1, 8), (2, 4)]));
+        assert_eq!(begun(&positions), [(1, 9)]);
+        positions.end(&HashMap::from([(1, 9)]));
+        assert!(!positions.acknowledge().any);
     }
+
     #[test]
-    fn commits_of_which_nothing_is_heard_are_stuck() {
+    fn a_commit_without_an_answer_is_stuck() {
         let (positions, start) = (Positions::default(), Instant::now());
         let (soon, late) = (start + COMMIT_MAX / 2, start + COMMIT_MAX * 2);
-        assert!(!positions.is_stuck(late), "nothing was committed");
-        positions.committing(start);
-        positions.committing(start);
+        assert!(!positions.is_stuck(late), "nothing is being committed");
+        positions.begin(start);
         assert!(!positions.is_stuck(soon));
         assert!(positions.is_stuck(late));
-        positions.heard(late);
-        assert!(!positions.is_stuck(late + COMMIT_MAX / 2), "it goes on");
-        assert!(positions.is_stuck(late + COMMIT_MAX * 2), "but the other one is not heard of");
-        positions.heard(late + COMMIT_MAX * 2);
-        assert!(!positions.is_stuck(late + COMMIT_MAX * 9));
+        positions.end(&HashMap::new());
+        assert!(!positions.is_stuck(late));
     }
 }

@@ -5,9 +5,8 @@
 //! taken for dead: [`DEAD_AFTER`], where the newer one leaves that to the brokers' settings (45 s unless changed).
 //!
 //! *What a call waits for.* Taking: for the first message; whatever else has been fetched ahead comes with it, without
-//! another round trip. Acknowledging: for nothing. Positions are committed in the background, because a commit that waits
-//! for its answer has no bound: when a coordinator ended in the middle, it never came back. Dead letters: as appending
-//! does.
+//! another round trip. Acknowledging: for nothing; positions are committed in the background, and a consumer whose
+//! commit finds no end is replaced. Dead letters: as appending does.
 //!
 //! *What was not acknowledged* comes again, to this reader or another: after a crash, when the partition moves, when a
 //! commit fails. Positions are committed up to what was taken, never beyond it, and not for a partition that has moved;
@@ -25,13 +24,13 @@ use boxoffice_domain::CommandId;
 use boxoffice_ports::{CommandReader, LoggedCommand, Source};
 use futures_util::{FutureExt, StreamExt};
 use rdkafka::Message as _;
-use rdkafka::consumer::{CommitMode, Consumer, StreamConsumer};
+use rdkafka::consumer::{Consumer, StreamConsumer};
 use rdkafka::message::BorrowedMessage;
 use tokio::time::{Instant, timeout};
 
-use super::connect::{Failure, close, consumer, is_over, pause};
+use super::connect::{Failure, close_after, consumer, is_over, pause};
 use super::log::Shared;
-use super::positions::Positions;
+use super::positions::{Committer, Positions};
 use super::produce::Delivery;
 use crate::wire;
 
@@ -52,11 +51,17 @@ pub(super) struct KafkaReader {
     shared: Arc<Shared>,
     group: String,
     /// `None` when it has come to an end, until something is to be taken.
-    consumer: Option<Arc<GroupConsumer>>,
+    consumer: Option<Member>,
     /// What was taken and not yet acknowledged, as it came: it may become a dead letter.
     taken: HashMap<CommandId, Vec<u8>>,
     /// What cannot be read and is not yet with the dead letters. Nothing behind it is taken meanwhile.
     unreadable: Option<Unreadable>,
+}
+
+/// A member of the group.
+struct Member {
+    consumer: Arc<GroupConsumer>,
+    committer: Committer,
 }
 
 struct Unreadable {
@@ -88,8 +93,8 @@ impl KafkaReader {
 
     async fn try_ready(&mut self) -> Result<Arc<GroupConsumer>, Failure> {
         let consumer = match &self.consumer {
-            Some(consumer) => consumer.clone(),
-            None => self.consumer.insert(join(&self.shared, &self.group)?).clone(),
+            Some(member) => member.consumer.clone(),
+            None => self.consumer.insert(join(&self.shared, &self.group)?).consumer.clone(),
         };
         let Some(unreadable) = &mut self.unreadable else { return Ok(consumer) };
         // The letter is kept, so that whoever stops waiting for it does not send it twice.
@@ -101,9 +106,7 @@ impl KafkaReader {
         unreadable.letter = None;
         buried?;
         tracing::warn!(partition = unreadable.partition, offset = unreadable.offset, reason = unreadable.reason, "unreadable command");
-        if let Some(consumer) = &self.consumer {
-            consumer.context().took(unreadable.partition, unreadable.offset);
-        }
+        consumer.context().took(unreadable.partition, unreadable.offset);
         self.unreadable = None;
         Ok(consumer)
     }
@@ -137,13 +140,13 @@ impl KafkaReader {
     fn leave(&mut self) {
         self.taken.clear();
         self.unreadable = None;
-        if let Some(consumer) = self.consumer.take() {
-            close(consumer);
+        if let Some(Member { consumer, committer }) = self.consumer.take() {
+            close_after(|| committer.finish(), consumer);
         }
     }
 }
 
-fn join(shared: &Shared, group: &str) -> Result<Arc<GroupConsumer>, Failure> {
+fn join(shared: &Shared, group: &str) -> Result<Member, Failure> {
     let mut config = consumer(&shared.brokers, group);
     config
         .set("auto.offset.reset", "earliest")
@@ -153,7 +156,9 @@ fn join(shared: &Shared, group: &str) -> Result<Arc<GroupConsumer>, Failure> {
         .set("max.poll.interval.ms", BATCH_MAX.as_millis().to_string());
     let consumer: GroupConsumer = config.create_with_context(Positions::default()).map_err(Failure::Settings)?;
     consumer.subscribe(&[&shared.commands]).map_err(Failure::Settings)?;
-    Ok(Arc::new(consumer))
+    let consumer = Arc::new(consumer);
+    let committer = Committer::start(consumer.clone(), shared.commands.clone())?;
+    Ok(Member { consumer, committer })
 }
 
 #[async_trait]
@@ -174,8 +179,8 @@ impl CommandReader for KafkaReader {
                 Err(_) => continue,
                 Ok(Ok(first)) => first,
                 Ok(Err(error)) => {
+                    // Many of these queue up while a broker is away, at the pace of connecting: no pause for each.
                     tracing::debug!(%error, "kafka consumer");
-                    pause().await;
                     continue;
                 }
             };
@@ -195,12 +200,10 @@ impl CommandReader for KafkaReader {
 
     async fn acknowledge(&mut self) -> Result<(), Source> {
         self.taken.clear();
-        let Some(consumer) = &self.consumer else { return Ok(()) };
+        let Some(Member { consumer, committer }) = &self.consumer else { return Ok(()) };
         let acknowledged = consumer.context().acknowledge();
-        if !acknowledged.next.is_empty() {
-            let offsets = acknowledged.offsets(&self.shared.commands).map_err(Failure::Unreachable)?;
-            consumer.commit(&offsets, CommitMode::Async).map_err(Failure::Unreachable)?;
-            consumer.context().committing(Instant::now());
+        if acknowledged.any {
+            committer.commit();
         }
         if acknowledged.lost { Err(Failure::Lost.into()) } else { Ok(()) }
     }

@@ -1,6 +1,7 @@
 //! Topics: made when missing, by whoever comes first; refused when they are too small.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use boxoffice_adapters::kafka::{Failure, KafkaSink, KafkaSinkOptions};
@@ -11,7 +12,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, ResourceSpecifier
 use rdkafka::client::DefaultClientContext;
 use tokio::task::JoinSet;
 
-use crate::support::{Site, command, lying};
+use crate::support::{Site, command, lying, until};
 
 fn admin(brokers: &str) -> AdminClient<DefaultClientContext> {
     rdkafka::ClientConfig::new().set("bootstrap.servers", brokers).create().expect("a client")
@@ -41,6 +42,16 @@ async fn a_topic_that_was_given_more_partitions_is_used_as_it_is() {
     drop(site.log().await);
     let client = admin(&site.brokers);
     client.create_partitions(&[NewPartitions::new(&site.topic, 6)], &AdminOptions::new()).await.expect("asked")[0].clone().expect("more");
+    let client = Arc::new(client);
+    until("the broker knows of all", async || {
+        let (client, topic) = (client.clone(), site.topic.clone());
+        let asked =
+            tokio::task::spawn_blocking(move || client.inner().fetch_metadata(Some(&topic), Duration::from_secs(20)).expect("metadata"));
+        let metadata = asked.await.expect("no panic");
+        let partitions = metadata.topics()[0].partitions();
+        partitions.len() == 6 && partitions.iter().all(|partition| partition.leader() >= 0)
+    })
+    .await;
     let log = site.log().await;
     let users: Vec<_> = (0..40).map(|_| user()).collect();
     for of in &users {
