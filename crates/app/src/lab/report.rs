@@ -203,12 +203,22 @@ impl Overload {
         self.findings.is_empty() && self.breaches.is_empty()
     }
 
-    /// Whether whoever is let in is still answered in time, and the rest costs nearly nothing.
+    /// How many times the peak was really offered.
+    pub fn times(&self) -> f64 {
+        if self.peak_per_s > 0.0 { self.offered_per_s / self.peak_per_s } else { 0.0 }
+    }
+
+    /// Whether whoever is let in is still answered in time, and the rest costs nearly nothing. A machine that cannot
+    /// offer as much as was meant shows nothing.
     pub fn holds(&self) -> bool {
-        self.share_of_peak > SHARE_MIN && self.latency.is_some_and(|latency| latency.p99_ms < self.wait_ms as f64)
+        self.times() > TIMES_MIN
+            && self.share_of_peak > SHARE_MIN
+            && self.latency.is_some_and(|latency| latency.p99_ms < self.wait_ms as f64)
     }
 }
 
+/// How many times the peak must be offered.
+pub const TIMES_MIN: f64 = 9.5;
 /// The share of its peak that a strategy must keep.
 pub const SHARE_MIN: f64 = 0.9;
 
@@ -525,8 +535,9 @@ mod tests {
         assert!(sample_overload().holds());
         let late = Overload { latency: Latencies::of(&[3_100_000]), ..sample_overload() };
         let slow = Overload { share_of_peak: 0.89, ..sample_overload() };
+        let less = Overload { offered_per_s: 90_000.0, ..sample_overload() };
         let none = Overload { latency: None, ..sample_overload() };
-        assert!(![late, slow, none].iter().any(Overload::holds));
+        assert!(![late, slow, less, none].iter().any(Overload::holds));
     }
 
     #[test]

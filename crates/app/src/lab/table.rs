@@ -160,8 +160,9 @@ pub(super) fn overload_verdict(one: &Overload) -> String {
     let p99 = latency(one.latency.map(|latency| latency.p99_ms));
     let judged = if one.holds() { "holds" } else { "DOES NOT HOLD" };
     format!(
-        "{}: at ten times capacity the accepted ones' p99 is {p99} ms (to stay under wait_ms, {}) and throughput {:.0} % of the peak (to stay above {:.0} %): {judged}",
+        "{}: at {:.1} times capacity the accepted ones' p99 is {p99} ms (to stay under wait_ms, {}) and throughput {:.0} % of the peak (to stay above {:.0} %): {judged}",
         one.title(),
+        one.times(),
         thousands(one.wait_ms as f64),
         one.share_of_peak * 100.0,
         SHARE_MIN * 100.0,
