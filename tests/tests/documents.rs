@@ -104,7 +104,8 @@ fn all_tests(sources: &BTreeMap<String, String>) -> BTreeSet<String> {
     // The macros list cases as bare words, one a line, perhaps behind their module.
     let is_suite =
         |path: &str| SUITES.iter().any(|suite| path.starts_with(suite) || suite.trim_end_matches('/') == path.trim_end_matches(".rs"));
-    let macros = sources.iter().filter(|(path, text)| is_suite(path) && text.contains("macro_rules!"));
+    let lists = |text: &str| text.contains("macro_rules!") || text.contains("through_each_log! {");
+    let macros = sources.iter().filter(|(path, text)| is_suite(path) && lists(text));
     let words = macros.flat_map(|(_, text)| text.lines().flat_map(str::split_whitespace));
     let listed: BTreeSet<_> = words.map(|word| word.rsplit("::").next().unwrap_or(word)).collect();
     sources.iter().flat_map(|(path, text)| tests_of(path, text, &listed)).collect()
