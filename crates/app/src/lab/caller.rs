@@ -216,6 +216,43 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn what_was_accepted_is_asked_for_until_it_is_done() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let id = Uuid::from_u128(7);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let answer = |status: &str, body: Value| {
+            let body = body.to_string();
+            format!("HTTP/1.1 {status}\r\nLocation: /api/v1/commands/c\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+        };
+        let done = json!({ "status": "done", "response": { "status": 201, "body": { "id": id } } });
+        let answers = [answer("202 Accepted", json!({})), answer("200 OK", json!({ "status": "pending" })), answer("200 OK", done)];
+        let dead = [answer("202 Accepted", json!({})), answer("200 OK", json!({ "status": "dead" }))];
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut asked = Vec::new();
+            for answer in answers.into_iter().chain(dead) {
+                let mut bytes = [0; 2_048];
+                let count = stream.read(&mut bytes).await.unwrap();
+                asked.push(String::from_utf8_lossy(&bytes[..count]).lines().next().unwrap_or_default().to_owned());
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+            asked
+        });
+        let person = Person { user: UserId(Uuid::nil()), bearer: "Bearer b".to_owned(), queue_token: String::new() };
+        let ask = Ask { person: &person, key: "k", step: Step::Charge(7), date: DateId(Uuid::nil()), seat: 1, held: None };
+        let mut caller = Caller::OverHttp(Connection::new(address));
+        assert_eq!(caller.call(ask).await, Answered::Applied(id));
+        assert!(matches!(caller.call(ask).await, Answered::Failed(reason) if reason.contains("dead")));
+        let asked = server.await.unwrap();
+        let [first, again, last, ..] = &asked[..] else { panic!("{asked:?}") };
+        assert!(
+            first.starts_with("POST /api/v1/wallet/charges ") && last == "GET /api/v1/commands/c HTTP/1.1" && again == last,
+            "{asked:?}"
+        );
+    }
+
     #[test]
     fn a_payment_takes_something_held() {
         let person = Person { user: UserId(Uuid::nil()), bearer: "Bearer b".to_owned(), queue_token: "q".to_owned() };

@@ -329,6 +329,59 @@ async fn commands_without_an_answer_may_have_had_an_effect() {
     assert!(run.first_failure.is_some_and(|reason| reason.contains("the answer was lost")));
 }
 
+/// Tells nobody the outcome, as a log whose callers wait for too short a time.
+struct Accepts(Arc<dyn Executor>);
+
+#[async_trait]
+impl Executor for Accepts {
+    async fn execute(&self, request: Request) -> Result<Receipt, ExecuteError> {
+        let (inner, command) = (self.0.clone(), request.command_id);
+        tokio::spawn(async move { inner.execute(request).await });
+        Ok(Receipt::Accepted(command))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_is_only_told_of_acceptance_asks_until_there_is_an_outcome() {
+    let mut site = Site::open(&settings(&["store.backend=memory"]), COMBINING, 1, &[]).await.unwrap();
+    site.replace_executors(|executors| Executors { wallet: Arc::new(Accepts(executors.wallet)), ..executors });
+    let size = Size { commands: 80, callers: 4, time: Duration::from_secs(30) };
+    let workload = Workload::named("spread").unwrap();
+    let run = run::run(&mut site, COMBINING, &workload, Via::Process, size, &Ports::default()).await.unwrap();
+    site.close().await;
+    assert_honest(&run, 80);
+}
+
+/// Turns away every second command.
+struct Picky(Arc<dyn Executor>, AtomicU32);
+
+#[async_trait]
+impl Executor for Picky {
+    async fn execute(&self, request: Request) -> Result<Receipt, ExecuteError> {
+        match self.1.fetch_add(1, Ordering::Relaxed) % 2 {
+            0 => Err(ExecuteError::Overloaded),
+            _ => self.0.execute(request).await,
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_overload_counts_who_was_turned_away_and_finds_the_rest_in_the_store() {
+    let mut base = settings(&["store.backend=memory"]);
+    base.strategy.wait_ms = 100;
+    let mut site = Site::open(&base, COMBINING, 1, &[]).await.unwrap();
+    site.replace_executors(|executors| Executors { wallet: Arc::new(Picky(executors.wallet, AtomicU32::new(0))), ..executors });
+    let one = super::overload::overload(&site, COMBINING, Duration::from_millis(100)).await.unwrap();
+    assert!(one.is_true(), "{:?} {:?}", one.findings, one.breaches);
+    assert_eq!(one.offered, one.answered + one.turned_away + one.failed, "{one:?}");
+    assert!(one.turned_away >= one.offered / 2 && one.answered > 0 && one.peak_per_s > 0.0, "{one:?}");
+
+    site.replace_executors(|executors| Executors { wallet: lying(executors.clone(), Lie::Drops).wallet, ..executors });
+    let untrue = super::overload::overload(&site, COMBINING, Duration::from_millis(100)).await.unwrap();
+    assert!(!untrue.is_true(), "a liar is found out here, too: {untrue:?}");
+    site.close().await;
+}
+
 /// Never answers.
 struct Hangs;
 
