@@ -171,7 +171,7 @@ impl Faults {
         }
         match needed(StrategyName::Rabbitmq, EventSinkName::Rabbitmq) {
             Some(by) if rabbitmq.url.is_empty() => self.add("rabbitmq.url", format!("must name a RabbitMQ with {by}")),
-            _ if !rabbitmq.url.is_empty() && !matches!(rabbitmq.url.scheme(), Some("amqp" | "amqps")) => {
+            _ if !rabbitmq.url.is_empty() && rabbitmq.url.scheme() != Some("amqp") => {
                 self.add("rabbitmq.url", "must be an address such as \"amqp://guest:guest@127.0.0.1:5672/%2f\"");
             }
             _ => {}
@@ -313,6 +313,7 @@ mod tests {
             ("strategy.payment=rabbitmq", "rabbitmq.url"),
             ("events.sink=rabbitmq", "rabbitmq.url"),
             ("rabbitmq.url=http://a", "rabbitmq.url"),
+            ("rabbitmq.url=amqps://a", "rabbitmq.url"),
             ("rabbitmq.shards=0", "rabbitmq.shards"),
             ("rabbitmq.commands_queue=a/b", "rabbitmq.commands_queue"),
             ("rabbitmq.events_exchange=", "rabbitmq.events_exchange"),
