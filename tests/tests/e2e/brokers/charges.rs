@@ -64,7 +64,6 @@ async fn check(log: Log, server: &Server, charged: &Charged) {
         assert_eq!(owner.balance().await, entries.len() as i64, "each charge is applied once");
         assert_eq!(stored(&owner).await, *entries, "each entry is a charge that was answered");
     }
-    // A key that was answered in the middle of it all is a replay.
     server.audit().await;
     assert_eq!(log.dead_letters(server).await, 0);
     println!("{}: {} charges, each applied once", log.name(), charged.total);
