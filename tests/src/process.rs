@@ -5,15 +5,22 @@ use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
 use reqwest::Client;
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdout, Command};
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader, Lines};
+use tokio::process::{Child, Command};
 
 use crate::{Answer, Person};
+
+type Output = Lines<BufReader<Box<dyn AsyncRead + Send + Unpin>>>;
+
+fn lines(of: Option<impl AsyncRead + Send + Unpin + 'static>) -> Result<Output> {
+    let boxed: Box<dyn AsyncRead + Send + Unpin> = Box::new(of.context("a stream is missing")?);
+    Ok(BufReader::new(boxed).lines())
+}
 
 /// A running `boxoffice serve`. Killed when dropped.
 pub struct Process {
     child: Child,
-    lines: Lines<BufReader<ChildStdout>>,
+    output: Output,
     pub base: String,
     http: Client,
 }
@@ -31,24 +38,39 @@ impl Process {
 
     /// Starts it on `database` and a free port, and reads the address that it prints.
     pub async fn start(database: &Path, set: &[&str]) -> Result<Self> {
+        Self::start_and(database, set, false).await
+    }
+
+    /// The same with events alone on its standard output: it prints the address on the other one.
+    pub async fn start_telling_events(database: &Path) -> Result<Self> {
+        Self::start_and(database, &["events.sink=log"], true).await
+    }
+
+    async fn start_and(database: &Path, set: &[&str], tells_events: bool) -> Result<Self> {
         let mut command = Command::new(Self::binary()?);
         command.args(["serve", "--set", "http.listen=127.0.0.1:0", "--set", &format!("store.sqlite_path={}", database.display())]);
         command.args(["--set", "demo.season=false", "--set", "admission.tick_ms=20"]);
         command.args(set.iter().flat_map(|set| ["--set", set]));
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).stdin(Stdio::null()).kill_on_drop(true).spawn()?;
-        let mut lines = BufReader::new(child.stdout.take().context("no standard output")?).lines();
+        command.stderr(if tells_events { Stdio::piped() } else { Stdio::null() });
+        let mut child = command.stdout(Stdio::piped()).stdin(Stdio::null()).kill_on_drop(true).spawn()?;
+        let mut output = lines(child.stdout.take())?;
+        let mut said = if tells_events { Some(lines(child.stderr.take())?) } else { None };
         let base = loop {
-            let Some(line) = lines.next_line().await? else { bail!("it ended: {:?}", child.wait().await?) };
-            if let Some(at) = line.find("http://") {
+            let Some(line) = said.as_mut().unwrap_or(&mut output).next_line().await? else { bail!("it ended: {:?}", child.wait().await?) };
+            if let Some(at) = line.find("open at http://").map(|at| at + "open at ".len()) {
                 break line[at..].split_whitespace().next().unwrap_or_default().trim_end_matches('/').to_owned();
             }
         };
-        Ok(Self { child, lines, base, http: Client::new() })
+        if let Some(mut said) = said {
+            // A pipe that nobody empties would stop it.
+            tokio::spawn(async move { while let Ok(Some(_)) = said.next_line().await {} });
+        }
+        Ok(Self { child, output, base, http: Client::new() })
     }
 
     /// What it prints next; an error once it has ended.
     pub async fn line(&mut self) -> Result<String> {
-        self.lines.next_line().await?.context("it says nothing more")
+        self.output.next_line().await?.context("it says nothing more")
     }
 
     /// `kill -9`.

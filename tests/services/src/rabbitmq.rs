@@ -100,6 +100,12 @@ impl RabbitMq {
         started
     }
 
+    /// Has it write down which queues and streams there are. It does so from time to time; killed before, it forgets the
+    /// leader of a new quorum queue or stream.
+    pub fn write_down(&self) -> Result<()> {
+        self.eval("[dets:sync(Table) || Table <- dets:all()]").map(drop)
+    }
+
     /// `kill -9`.
     pub fn kill(&mut self) -> Result<()> {
         self.server.take().map_or(Ok(()), Guarded::kill)

@@ -91,6 +91,7 @@ fn rabbitmq_keeps_its_queues_over_a_kill_and_hangs_when_told_to() {
     assert!(matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{error}");
     node.resume().expect("it goes on");
     wait_until("an answer", || Client::connect(port).is_ok());
+    node.write_down().expect("written down");
     node.kill().expect("killed");
     assert_eq!(Client::connect(port).err().expect("refused").kind(), ErrorKind::ConnectionRefused);
     assert!(node.pid().is_err() && node.eval("ok").is_err());

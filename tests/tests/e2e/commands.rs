@@ -34,6 +34,15 @@ impl Undecided {
     }
 }
 
+impl Undecided {
+    /// Whether a command has come to the ledger.
+    fn is_waited_for(&self, server: &Server) -> bool {
+        let url = server.running.settings.store.postgres_url.expose();
+        let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'replies'::regclass";
+        block_in_place(|| Postgres::shared().sql_in(url, waiting)).expect("an answer").trim() != "0"
+    }
+}
+
 fn not_waiting(request: RequestBuilder) -> RequestBuilder {
     request.header("Prefer", "respond-async")
 }
@@ -236,6 +245,7 @@ pub(super) async fn what_nobody_decides_in_time_is_dead(log: Log) {
     let undecided = Undecided::on(&servers[0]);
     // The first one is in the reader's hands; the second one waits behind it.
     let first = accepted(charge("first")).await;
+    eventually("the first is taken", async || undecided.is_waited_for(&servers[0]).then_some(())).await;
     let second = accepted(charge("second")).await;
     assert_eq!(owner.get(&second).await.expect(200).text("status"), "pending");
     servers[0].advance(RETENTION_S + 1);

@@ -218,7 +218,12 @@ async fn a_memory_alarm_refuses_appends_and_readers_go_on() {
     reader.acknowledge().await.expect("acknowledged");
     alarm(false);
     append_at_last(&log, &command(of, 21)).await;
-    assert_eq!(take(&mut reader, 1).await.iter().map(at).collect::<Vec<_>>(), [21]);
+    // The other one's command, of which nothing was known, may stand in the same shard.
+    let mut taken = Vec::new();
+    while taken.last() != Some(&21) {
+        taken.extend(take(&mut reader, 1).await.iter().map(at));
+    }
+    assert!(taken.iter().all(|nth| [1, 21].contains(nth)), "{taken:?}");
     log.ping().await.expect("it takes messages again");
 }
 

@@ -148,8 +148,7 @@ async fn events_survive_a_killed_broker_and_keep_their_order() {
         until("every relay goes on", async || more().then_some(())).await;
     };
     flows().await;
-    // Which streams it has a broker writes down from time to time: killed before, it forgets a new one.
-    tokio::task::block_in_place(|| broker.eval("[dets:sync(Table) || Table <- dets:all()]")).expect("written down");
+    tokio::task::block_in_place(|| broker.write_down()).expect("written down");
     broker.kill().expect("killed");
     let broker = tokio::task::spawn_blocking(move || {
         broker.restart().expect("it starts again");

@@ -1,7 +1,7 @@
 //! `serve`: start, say where, and stop when told to: requests in flight are answered first.
 
 use super::print;
-use crate::config::Settings;
+use crate::config::{EventSinkName, Settings};
 use crate::wiring::{self, SystemClock};
 use anyhow::Context as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -12,7 +12,12 @@ use tokio::signal::unix::{SignalKind, signal};
 pub(super) async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut running = wiring::start(settings, Arc::new(SystemClock::default())).await?;
-    print(&format!("boxoffice is open at http://{}/", reachable(running.address)))?;
+    let open = format!("boxoffice is open at http://{}/", reachable(running.address));
+    // Standard output may be the events', and nothing else.
+    match running.settings.events.sink {
+        EventSinkName::Log => eprintln!("{open}"),
+        _ => print(&open)?,
+    }
     let ended = tokio::select! {
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),

@@ -114,7 +114,7 @@ impl OwnBroker {
     fn kill_and_restart(&mut self) {
         block_in_place(|| match &mut self.broker {
             Broker::Kafka(kafka) => kafka.kill(0).and_then(|()| kafka.restart(0)),
-            Broker::RabbitMq(rabbitmq) => rabbitmq.kill().and_then(|()| rabbitmq.restart()),
+            Broker::RabbitMq(rabbitmq) => rabbitmq.write_down().and_then(|()| rabbitmq.kill()).and_then(|()| rabbitmq.restart()),
         })
         .expect("killed, and started again");
     }
