@@ -16,6 +16,7 @@ pub mod batch;
 pub mod command;
 pub mod concert;
 pub mod decide;
+pub mod draw;
 pub mod eta;
 pub mod event;
 pub mod ids;
@@ -26,6 +27,7 @@ pub mod rejection;
 pub mod reservation;
 pub mod room;
 pub mod seat;
+pub mod waiting;
 
 pub use account::{Account, Entry, EntryKind, PointsEntry, PointsKind};
 pub use admission::{Admission, AdmissionMode, PerInterval};
@@ -35,7 +37,7 @@ pub use concert::{ConcertPlan, ConcertRef, DatePlan, DateRef, DateTerms, SeatPla
 pub use decide::{Decision, Outcome, Reply, decide_batch};
 pub use eta::Eta;
 pub use event::{Event, ReservationChange};
-pub use ids::{CommandId, ConcertId, DateId, EntryId, PaymentId, QueueEntryId, ReservationId, UserId};
+pub use ids::{CommandId, ConcertId, DateId, EntryId, InstanceId, PaymentId, QueueEntryId, ReservationId, UserId};
 pub use payment::{Payment, Refund, Ticket};
 pub use rejection::Rejection;
 pub use reservation::{Reservation, ReservationStatus, SeatAtSale};

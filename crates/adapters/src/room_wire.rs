@@ -1,0 +1,25 @@
+//! Inputs of waiting rooms as bytes, as logs keep them: a version, then postcard.
+//!
+//! postcard writes no names, so [`RoomInput`]'s variants keep their fields and their order for ever: a test reads what
+//! was written once.
+
+use boxoffice_domain::waiting::RoomInput;
+use boxoffice_ports::{RoomLogError, Source};
+
+const VERSION: u8 = 1;
+
+pub(crate) fn encode(inputs: &[RoomInput]) -> Result<Vec<u8>, RoomLogError> {
+    postcard::to_extend(inputs, vec![VERSION]).map_err(broken)
+}
+
+pub(crate) fn decode(bytes: &[u8]) -> Result<Vec<RoomInput>, RoomLogError> {
+    match bytes.split_first() {
+        Some((&VERSION, inputs)) => postcard::from_bytes(inputs).map_err(broken),
+        Some((version, _)) => Err(broken(format!("a record of version {version}"))),
+        None => Err(broken("an empty record")),
+    }
+}
+
+fn broken(error: impl Into<Source>) -> RoomLogError {
+    RoomLogError::Broken(error.into())
+}
