@@ -33,8 +33,13 @@ pub struct PerInterval {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Admission {
     pub mode: AdmissionMode,
+    /// With `auto` the bound of what is found.
     pub max_active: u32,
     pub per_interval: Option<PerInterval>,
+    /// How many may be active is found from the seats left, the length of a turn and what the servers bear.
+    pub auto: bool,
+    /// The rate falls when the servers fare badly, and creeps back.
+    pub adaptive: bool,
 }
 
 impl Admission {
@@ -103,7 +108,13 @@ mod tests {
 
     #[test]
     fn admission_names_the_faulty_field() {
-        let good = Admission { mode: AdmissionMode::Running, max_active: 1, per_interval: Some(PerInterval { count: 1, seconds: 1 }) };
+        let good = Admission {
+            mode: AdmissionMode::Running,
+            max_active: 1,
+            per_interval: Some(PerInterval { count: 1, seconds: 1 }),
+            auto: false,
+            adaptive: false,
+        };
         let fields = |admission: Admission| admission.faults().into_iter().map(|fault| fault.field).collect::<Vec<_>>();
         assert!(fields(good).is_empty());
         assert_eq!(fields(Admission { max_active: 0, ..good }), ["max_active"]);

@@ -212,7 +212,7 @@ pub(crate) fn concert_row(seats_version: i64) -> ConcertRow {
         key: "k".into(),
         time_zone: "UTC".into(),
         sale_starts_at: None,
-        admission: Admission { mode: AdmissionMode::Running, max_active: 10, per_interval: None },
+        admission: Admission { mode: AdmissionMode::Running, max_active: 10, per_interval: None, auto: false, adaptive: false },
         dates: vec![date],
     }
 }

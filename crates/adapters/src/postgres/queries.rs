@@ -128,7 +128,7 @@ pub(super) fn admission(mode: AdmissionMode, max_active: i64, count: Option<i64>
         }
         _ => None,
     };
-    Ok(Admission { mode, max_active: narrow("max_active", max_active)?, per_interval })
+    Ok(Admission { mode, max_active: narrow("max_active", max_active)?, per_interval, auto: false, adaptive: false })
 }
 
 fn seat_change(columns: ChangedColumns) -> Option<Result<SeatChange, Failure>> {

@@ -103,7 +103,7 @@ pub(super) fn admission(mode: AdmissionMode, max_active: i64, count: Option<i64>
         }
         _ => None,
     };
-    Ok(Admission { mode, max_active: narrow("max_active", max_active)?, per_interval })
+    Ok(Admission { mode, max_active: narrow("max_active", max_active)?, per_interval, auto: false, adaptive: false })
 }
 
 /// A page of `found`, of which there is one more than `limit` if there are more.

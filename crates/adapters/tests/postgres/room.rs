@@ -204,7 +204,13 @@ async fn a_room_never_goes_back_in_time() {
 async fn admission_is_one_wherever_it_is_set() {
     let twins = Twins::open(Place::new(), admission()).await;
     let concert = twins.concert;
-    let paused = Admission { mode: AdmissionMode::Paused, max_active: 3, per_interval: Some(PerInterval { count: 2, seconds: 9 }) };
+    let paused = Admission {
+        mode: AdmissionMode::Paused,
+        max_active: 3,
+        per_interval: Some(PerInterval { count: 2, seconds: 9 }),
+        auto: false,
+        adaptive: false,
+    };
     assert!(twins.rooms[0].set_admission(concert, admission(), paused).await.expect("an answer"));
     let own = twins.stores.mirror.admission(concert).await.expect("an answer").expect("set");
     assert_eq!(own.admission, paused);

@@ -457,7 +457,7 @@ impl Settings {
     pub fn default_admission(&self) -> Admission {
         let AdmissionSettings { max_active, per_interval_count: count, per_interval_s: seconds, .. } = self.admission;
         let per_interval = (count > 0 && seconds > 0).then_some(PerInterval { count, seconds });
-        Admission { mode: AdmissionMode::Running, max_active, per_interval }
+        Admission { mode: AdmissionMode::Running, max_active, per_interval, auto: false, adaptive: false }
     }
 
     /// Commits that `combining` has in flight at once.

@@ -236,7 +236,13 @@ mod tests {
 
     #[test]
     fn patch_changes_what_it_names_and_nothing_else() {
-        let before = Admission { mode: AdmissionMode::Running, max_active: 5, per_interval: Some(PerInterval { count: 2, seconds: 3 }) };
+        let before = Admission {
+            mode: AdmissionMode::Running,
+            max_active: 5,
+            per_interval: Some(PerInterval { count: 2, seconds: 3 }),
+            auto: false,
+            adaptive: false,
+        };
         let merged = |patch: &str| serde_json::from_str::<AdmissionPatch>(patch).unwrap().merge(before).ok();
         assert_eq!(merged("{}"), Some(before));
         assert_eq!(merged(r#"{"mode": "paused"}"#), Some(Admission { mode: AdmissionMode::Paused, ..before }));

@@ -128,7 +128,7 @@ impl ConcertDocument {
 impl AdmissionDocument {
     fn plan(self) -> Admission {
         let per_interval = self.per_interval.map(|PerIntervalDocument { count, seconds }| PerInterval { count, seconds });
-        Admission { mode: AdmissionMode::Running, max_active: self.max_active, per_interval }
+        Admission { mode: AdmissionMode::Running, max_active: self.max_active, per_interval, auto: false, adaptive: false }
     }
 }
 
@@ -236,7 +236,10 @@ mod tests {
         assert_eq!((plan.key.as_str(), plan.time_zone.as_str()), ("moonlight-2027", "Asia/Seoul"));
         assert_eq!(plan.sale_starts_at, Some(at("2027-01-10T11:00:00Z")));
         let per_interval = Some(PerInterval { count: 50, seconds: 1 });
-        assert_eq!(plan.admission, Some(Admission { mode: AdmissionMode::Running, max_active: 200, per_interval }));
+        assert_eq!(
+            plan.admission,
+            Some(Admission { mode: AdmissionMode::Running, max_active: 200, per_interval, auto: false, adaptive: false })
+        );
         assert_eq!((plan.dates[0].key.as_str(), plan.dates[0].total()), ("day-1", 50));
         assert_eq!(plan.dates[0].refund_closes_at, at("2027-03-03T15:00:00Z"));
     }

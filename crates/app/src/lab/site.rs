@@ -171,7 +171,8 @@ impl Site {
             admission: None,
             dates: dates.iter().enumerate().map(|(at, &seats)| date_plan(format!("run-{at}"), now, day(at), seats)).collect(),
         };
-        let admission = Admission { mode: AdmissionMode::Running, max_active: MAX_ACTIVE_MAX, per_interval: None };
+        let admission =
+            Admission { mode: AdmissionMode::Running, max_active: MAX_ACTIVE_MAX, per_interval: None, auto: false, adaptive: false };
         let imported = stores.catalog.import(vec![plan], admission).await?;
         let imported = imported.into_iter().next().ok_or(LabError::Seeding("no concert was imported"))?;
         self.concert = imported.id;

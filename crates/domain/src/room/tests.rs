@@ -23,7 +23,7 @@ fn entry(n: u128) -> QueueEntryId {
 
 fn admission(max_active: u32, per_interval: Option<(u32, u32)>) -> Admission {
     let per_interval = per_interval.map(|(count, seconds)| PerInterval { count, seconds });
-    Admission { mode: AdmissionMode::Running, max_active, per_interval }
+    Admission { mode: AdmissionMode::Running, max_active, per_interval, auto: false, adaptive: false }
 }
 
 fn mode(mode: AdmissionMode) -> Admission {

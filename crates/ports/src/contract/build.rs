@@ -45,7 +45,7 @@ pub fn policy() -> Policy {
 }
 
 pub fn admission() -> Admission {
-    Admission { mode: AdmissionMode::Running, max_active: 100, per_interval: None }
+    Admission { mode: AdmissionMode::Running, max_active: 100, per_interval: None, auto: false, adaptive: false }
 }
 
 /// A concert with two dates that are open for booking at `now`, 50 seats each in two grades.

@@ -138,7 +138,13 @@ pub async fn saves_at_once_lose_nothing(fixture: Fixture) {
 pub async fn admission_that_an_operator_set_is_told_with_a_growing_version(fixture: Fixture) {
     let shop = Shop::open(fixture).await;
     let stores = &shop.fixture.stores;
-    let paused = Admission { mode: AdmissionMode::Paused, max_active: 9, per_interval: Some(PerInterval { count: 3, seconds: 7 }) };
+    let paused = Admission {
+        mode: AdmissionMode::Paused,
+        max_active: 9,
+        per_interval: Some(PerInterval { count: 3, seconds: 7 }),
+        auto: false,
+        adaptive: false,
+    };
     // While nobody has set one the room may have been opened with any.
     let first = stores.mirror.set_admission(shop.concert, paused, paused).await.expect("an answer").expect("set");
     assert_eq!(first.admission, paused);

@@ -332,7 +332,13 @@ pub async fn pausing_draining_and_resuming(fixture: Fixture) {
 pub async fn admission_is_kept_when_the_room_is_opened_again(fixture: Fixture) {
     let hall = Hall::open(fixture, at_most(5)).await;
     assert_eq!(hall.room.admission(hall.concert).await.expect("an admission"), at_most(5));
-    let changed = Admission { mode: AdmissionMode::Paused, max_active: 9, per_interval: Some(PerInterval { count: 3, seconds: 7 }) };
+    let changed = Admission {
+        mode: AdmissionMode::Paused,
+        max_active: 9,
+        per_interval: Some(PerInterval { count: 3, seconds: 7 }),
+        auto: false,
+        adaptive: false,
+    };
     hall.set(changed).await;
     let place = hall.join(user()).await;
     let terms = RoomTerms { concert: hall.concert, sale_starts_at: None, admission: at_most(5) };

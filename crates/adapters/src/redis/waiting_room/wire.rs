@@ -131,7 +131,7 @@ pub(super) fn admission(mut answer: Answer) -> Option<(i64, Admission)> {
     let mut small = || u32::try_from(answer.number()?).ok();
     let (max_active, count, seconds) = (small()?, small()?, small()?);
     let per_interval = (count > 0).then_some(PerInterval { count, seconds });
-    Some((version, Admission { mode, max_active, per_interval }))
+    Some((version, Admission { mode, max_active, per_interval, auto: false, adaptive: false }))
 }
 
 /// The other way: what `admit.lua` takes.

@@ -94,7 +94,7 @@ impl Beside {
                     [random.below(4) as usize];
                 let rate = PerInterval { count: 1 + random.below(3) as u32, seconds: 60 * (1 + random.below(3) as u32) };
                 let per_interval = (random.below(2) == 0).then_some(rate);
-                let to = Admission { mode, max_active: 1 + random.below(4) as u32, per_interval };
+                let to = Admission { mode, max_active: 1 + random.below(4) as u32, per_interval, auto: false, adaptive: false };
                 self.room.set_admission(to);
                 assert!(instance.set_admission(concert, self.admission, to).await.expect("an answer"));
                 self.admission = to;

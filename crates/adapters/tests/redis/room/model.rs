@@ -127,8 +127,13 @@ async fn one_day(seed: u64) {
             }
             16 => {
                 let mode = [AdmissionMode::Running, AdmissionMode::Running, AdmissionMode::Paused, AdmissionMode::Draining];
-                let to =
-                    Admission { mode: mode[dice.roll(4) as usize], max_active: 1 + dice.roll(5) as u32, per_interval: rate(&mut dice) };
+                let to = Admission {
+                    mode: mode[dice.roll(4) as usize],
+                    max_active: 1 + dice.roll(5) as u32,
+                    per_interval: rate(&mut dice),
+                    auto: false,
+                    adaptive: false,
+                };
                 assert!(room.set_admission(concert, terms, to).await.expect("an answer"), "{at}");
                 terms = to;
                 model.set_admission(to);

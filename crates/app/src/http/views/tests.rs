@@ -132,6 +132,6 @@ fn journal_lines_show_every_key() {
 
 #[test]
 fn admission_shows_an_absent_rate_as_null() {
-    let admission = Admission { mode: AdmissionMode::Draining, max_active: 7, per_interval: None };
+    let admission = Admission { mode: AdmissionMode::Draining, max_active: 7, per_interval: None, auto: false, adaptive: false };
     assert_eq!(show(AdmissionView::from(admission)), json!({"mode": "draining", "max_active": 7, "per_interval": null}));
 }

@@ -115,7 +115,13 @@ pub async fn catalog_is_in_order_and_complete(fixture: Fixture) {
     let stores = fixture.stores.clone();
     assert!(stores.queries.catalog().await.expect("an empty catalogue").is_empty());
     let now = stores.queries.now().await.expect("now");
-    let own = Admission { mode: AdmissionMode::Running, max_active: 3, per_interval: Some(PerInterval { count: 2, seconds: 5 }) };
+    let own = Admission {
+        mode: AdmissionMode::Running,
+        max_active: 3,
+        per_interval: Some(PerInterval { count: 2, seconds: 5 }),
+        auto: false,
+        adaptive: false,
+    };
     let plans =
         [("late", Some(now + TimeDelta::hours(2)), Some(own)), ("open", None, None), ("early", Some(now + TimeDelta::hours(1)), None)];
     let plans = plans.map(|(key, sale_starts_at, admission)| {
