@@ -4,6 +4,9 @@ use boxoffice_domain::{ConcertId, Timestamp};
 
 use crate::Source;
 
+/// How many records one answer takes, beside the one that it appends. Whoever has more of them to read asks again.
+pub const RECORDS_READ_MAX: usize = 1_000;
+
 /// How far a reader is in a room's log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LogPosition {
@@ -63,8 +66,8 @@ pub trait RoomLog: Send + Sync {
     async fn exchange(&self, concert: ConcertId, since: LogPosition, inputs: Vec<RoomInput>) -> Result<Exchanged, RoomLogError>;
     /// Begins a log with a snapshot where there is none. Whether it did; of several at once one does.
     async fn begin(&self, concert: ConcertId, snapshot: Vec<u8>) -> Result<bool, RoomLogError>;
-    /// Puts a snapshot in the place of everything up to `upto`. Whether it did: not when that is not in the log (any
-    /// more).
+    /// Puts a snapshot in the place of everything up to `upto`, the record that it ends with. Whether it did: not when
+    /// that record is not in the log (any more).
     async fn compact(&self, concert: ConcertId, upto: LogPosition, snapshot: Vec<u8>) -> Result<bool, RoomLogError>;
     /// Whether a log may be lost, as what lies in memory elsewhere may.
     fn is_volatile(&self) -> bool;

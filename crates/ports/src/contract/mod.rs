@@ -2,7 +2,8 @@
 //!
 //! An adapter's test names a function that makes a fresh [`Fixture`] (or lock) and gets one test for each case:
 //! `boxoffice_ports::ledger_contract!(make_fixture);`, `room_contract!(make_fixture);`,
-//! `mirror_contract!(make_fixture);`, `lock_contract!(make_lock);`, `command_log_contract!(make_broker);`.
+//! `mirror_contract!(make_fixture);`, `lock_contract!(make_lock);`, `command_log_contract!(make_broker);`,
+//! `room_log_contract!(make_log);`.
 //! Every ledger case ends with a clean audit. [`build`] and [`shop`] are for other tests too.
 
 pub mod build;
@@ -11,6 +12,7 @@ pub mod ledger;
 pub mod lock;
 pub mod mirror;
 pub mod room;
+pub mod room_log;
 pub mod shop;
 
 pub use ledger::{batches, booking, catalog, changes, contention, expiry, lists, replies};

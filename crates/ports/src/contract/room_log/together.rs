@@ -1,0 +1,109 @@
+//! Many at once, over both instances.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use boxoffice_domain::waiting::RoomInput;
+use chrono::TimeDelta;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::super::build::fresh;
+use super::reader::Reader;
+use super::{RoomLogFixture, beginning, begun, compact, joins};
+use crate::LogPosition;
+
+/// Longer than any case needs.
+const LONG: Duration = Duration::from_secs(60);
+
+pub async fn one_of_many_who_begin_at_once_does(fixture: RoomLogFixture) {
+    const INSTANCES: u8 = 20;
+    let concert = fresh();
+    let mut tasks = JoinSet::new();
+    for at in 0..INSTANCES {
+        let log = Arc::clone(if at % 2 == 0 { &fixture.log } else { &fixture.other });
+        tasks.spawn(async move { log.begin(concert, vec![at; 100]).await.expect("an answer").then_some(at) });
+    }
+    let began: Vec<u8> = timeout(LONG, tasks.join_all()).await.expect("in time").into_iter().flatten().collect();
+    assert_eq!(began.len(), 1, "{began:?}");
+    let here = beginning(&fixture.log, concert).await;
+    assert_eq!(here.1, vec![began[0]; 100], "its own snapshot");
+    assert_eq!(beginning(&fixture.other, concert).await, here);
+}
+
+/// Beside a clock that is moved to and fro.
+pub async fn appends_at_once_are_each_there_once_and_whole(fixture: RoomLogFixture) {
+    const TASKS: usize = 16;
+    const APPENDS: usize = 12;
+    let concert = begun(&fixture).await;
+    let mut tasks = JoinSet::new();
+    for at in 0..TASKS {
+        let (log, advance) = (Arc::clone(if at % 2 == 0 { &fixture.log } else { &fixture.other }), Arc::clone(&fixture.advance));
+        tasks.spawn(async move {
+            let mut reader = Reader::begin(&log, concert).await;
+            let mut sent = Vec::new();
+            for nth in 0..APPENDS {
+                advance(TimeDelta::minutes(if (at + nth) % 2 == 0 { 10 } else { -9 }));
+                sent.push(reader.append(joins(1 + at)).await);
+            }
+            (reader, sent)
+        });
+    }
+    let done = timeout(LONG, tasks.join_all()).await.expect("in time");
+    let mut all = Reader::begin(&fixture.log, concert).await;
+    all.catch_up().await;
+    assert_eq!(all.records.len(), TASKS * APPENDS);
+    for (mut reader, sent) in done {
+        for record in sent {
+            assert_eq!(all.records[record.seq as usize - 1], record, "each where its sender was told it is");
+        }
+        reader.catch_up().await;
+        assert_eq!(reader.records, all.records);
+    }
+}
+
+/// The snapshots say in words how far they go, so that whoever begins with one knows whether it fits.
+pub async fn compacting_beside_appends_leaves_no_gap(fixture: RoomLogFixture) {
+    const TASKS: usize = 8;
+    const APPENDS: usize = 15;
+    let concert = begun(&fixture).await;
+    let mut tasks: JoinSet<Vec<Vec<RoomInput>>> = JoinSet::new();
+    for at in 0..TASKS {
+        let log = Arc::clone(if at % 2 == 0 { &fixture.log } else { &fixture.other });
+        tasks.spawn(async move {
+            let mut reader = Reader::begin(&log, concert).await;
+            let mut sent = Vec::new();
+            for nth in 0..APPENDS {
+                sent.push(reader.append(joins(1)).await.inputs);
+                if nth % 4 == at % 4 {
+                    let upto = LogPosition { seq: reader.position.seq.saturating_sub(at as u64), ..reader.position };
+                    compact(&log, concert, upto, upto.seq.to_string().as_bytes()).await;
+                }
+            }
+            sent
+        });
+    }
+    let mut last = Reader::begin(&fixture.other, concert).await;
+    let watch = async {
+        let mut seen = 0;
+        while last.position.seq < (TASKS * APPENDS) as u64 {
+            last.catch_up().await;
+            let from = last.position.seq - last.records.len() as u64;
+            let expected = if from == 0 { "begun".to_owned() } else { from.to_string() };
+            assert_eq!(String::from_utf8_lossy(&last.snapshot), expected, "the snapshot stands for what came before it");
+            assert!(last.position.seq >= seen, "nothing comes twice");
+            seen = last.position.seq;
+            tokio::task::yield_now().await;
+        }
+        last
+    };
+    let last = timeout(LONG, watch).await.expect("in time");
+    let sent: Vec<_> = timeout(LONG, tasks.join_all()).await.expect("in time").into_iter().flatten().collect();
+    assert_eq!(sent.len(), TASKS * APPENDS);
+    for record in &last.records {
+        assert!(sent.contains(&record.inputs), "somebody sent it");
+    }
+    let (position, snapshot) = beginning(&fixture.log, concert).await;
+    assert!(position.seq > 0, "it was compacted");
+    assert_eq!(snapshot, position.seq.to_string().into_bytes());
+}
