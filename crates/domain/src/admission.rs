@@ -61,7 +61,7 @@ impl Admission {
 }
 
 /// The promotions of the recent past, for the rate limit and for measuring the rate.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Pace {
     promotions: VecDeque<(Timestamp, u32)>,
 }

@@ -3,7 +3,7 @@
 //! A Fenwick tree over places (P. Fenwick, *A New Data Structure for Cumulative Frequency Tables*, 1994): four bytes
 //! for each place ever given. Places count from 1 and are never given twice.
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Line {
     /// `tree[i - 1]` sums the waiting places in `(i - lowbit(i), i]`.
     tree: Vec<u32>,
@@ -33,6 +33,17 @@ impl Line {
         while self.next_place() < place {
             self.push(0);
         }
+    }
+
+    /// Somebody waits at this place, where nobody did: one that was given out before, or one beyond the last.
+    pub fn occupy(&mut self, place: u64) {
+        self.skip_to(place + 1);
+        let mut at = place as usize;
+        while at <= self.tree.len() {
+            self.tree[at - 1] += 1;
+            at += at & at.wrapping_neg();
+        }
+        self.waiting += 1;
     }
 
     /// Takes a waiting place out. The caller knows that it waits.

@@ -1,0 +1,234 @@
+//! Giving back what a room has lost: its log may lie in memory elsewhere.
+//!
+//! A room is built again from what the ledger's database keeps of it: how far it had come, and who was in their turn.
+//! Whoever waited comes back by their token: a place beyond the last one promoted waits where it was; one up to there
+//! is among the turns, or has ended. For `FROZEN_S` after a loss nobody counts as promoted, however many pass by, so
+//! that a second loss does not end those who have not come back yet.
+//!
+//! Never too many: a turn that the mirror had not heard of goes on only where there is room for it; otherwise whoever
+//! had it waits, in front of everybody.
+
+use super::{Entry, Place, PlaceClaim, QueueStatus, Room, RoomChange, RoomTerms, Stage, Turn};
+use crate::admission::INTERVAL_S_MAX;
+use crate::draw::Hash32;
+use crate::{Admission, ConcertId, QueueEntryId, Timestamp, UserId};
+use chrono::TimeDelta;
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+
+/// For how long after a loss people may come back for their places, seconds.
+const FROZEN_S: i64 = 30 * 60;
+/// The longest pause of promotion after a loss, seconds: a rate over a longer time goes on from the turns that are known.
+const PAUSE_MAX_S: i64 = 3;
+
+/// How far a room had come. Each only ever grows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RoomMark {
+    /// The last place that was given out, or may have been: none up to here is given out again.
+    pub last_place: u64,
+    /// Every entry up to here was promoted, or had left before its turn came.
+    pub promoted_to: u64,
+    pub served: u64,
+    pub expired: u64,
+    pub left: u64,
+}
+
+/// An entry in its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ActivePlace {
+    pub entry: QueueEntryId,
+    pub user: UserId,
+    pub place: u64,
+    pub promoted_at: Timestamp,
+    pub active_until: Timestamp,
+}
+
+/// What is known of what was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Lost {
+    /// Places up to here were given out before.
+    to: u64,
+    /// Nobody comes back for a place up to here.
+    head: u64,
+    frozen_until: Timestamp,
+    pub(super) resume_at: Timestamp,
+}
+
+impl Room {
+    /// A room that was lost, from what the mirror kept of it: `own` is the admission an operator set, with its version,
+    /// `draw` the closed list with the seed and the beacon, once revealed.
+    pub fn rebuilt(
+        concert: ConcertId,
+        terms: RoomTerms,
+        own: Option<(Admission, i64)>,
+        mark: RoomMark,
+        turns: Vec<ActivePlace>,
+        draw: Option<(Vec<Hash32>, Hash32, Option<String>)>,
+        now: Timestamp,
+    ) -> Self {
+        let mut room = Self::new(concert, terms);
+        room.own = own;
+        if let Some((keys, seed, beacon)) = draw {
+            room.restore_draw(keys, Some((seed, beacon)));
+        }
+        room.fill_places_to(mark.last_place);
+        let pause = room.admission().per_interval.map_or(0, |rate| i64::from(rate.seconds).min(PAUSE_MAX_S));
+        room.lost = (mark.last_place > 0).then(|| Lost {
+            to: mark.last_place,
+            head: mark.promoted_to,
+            frozen_until: now + TimeDelta::seconds(FROZEN_S),
+            resume_at: now + TimeDelta::seconds(pause),
+        });
+        room.ends = super::Ends { served: mark.served, left: mark.left, expired: mark.expired };
+        for turn in latest_of_each(turns) {
+            room.take_up(turn, now);
+        }
+        let began = room.active.iter().filter_map(|(_, entry)| room.entries.get(entry)).filter_map(Entry::turn);
+        let mut began: Vec<_> =
+            began.map(|turn| turn.promoted_at).filter(|at| *at > now - TimeDelta::seconds(i64::from(INTERVAL_S_MAX))).collect();
+        began.sort_unstable();
+        began.into_iter().for_each(|at| room.pace.record(at, 1));
+        room
+    }
+
+    /// A turn that the mirror knows.
+    fn take_up(&mut self, turn: ActivePlace, now: Timestamp) {
+        let ActivePlace { entry, user, place, promoted_at, active_until: until } = turn;
+        if until <= now {
+            return;
+        }
+        let is_free = self.active.len() < self.admission().max_active as usize;
+        let stage = if is_free { Stage::Active(Turn { promoted_at, until, extended: 0, seen: true }) } else { Stage::Waiting };
+        self.put_back(entry, Entry { user, place, lane: super::Lane(0), stage });
+    }
+
+    /// Gives an entry back by what a genuine token says of it.
+    pub(super) fn give_back(&mut self, claim: PlaceClaim, now: Timestamp, changes: &mut Vec<RoomChange>) -> Option<Place> {
+        if let Some(place) = self.place(claim.entry, now) {
+            return Some(place);
+        }
+        let PlaceClaim { entry, user, active_until, .. } = claim;
+        let lane = self.lanes.known(claim.lane);
+        let other = self.entry_of(user);
+        if claim.place == 0 && self.waits_for_draw(now) {
+            if other.is_none() {
+                self.pre_sale.join(entry);
+                self.by_user.insert(user, entry);
+                self.entries.insert(entry, Entry { user, place: 0, lane, stage: Stage::Waiting });
+                self.changed(entry, None, changes);
+            }
+            return self.place(entry, now);
+        }
+        let place = if claim.place == 0 { self.drawn_place(user)? } else { claim.place };
+        if !self.was_lost(place, now) || active_until.is_some_and(|until| until <= now) {
+            return None;
+        }
+        if let Some((other, kept)) = other.and_then(|other| self.entries.get(&other).map(|kept| (other, *kept))) {
+            // The later of two stays is the user's; one that began after the loss began because the earlier was lost.
+            let is_newcomer = self.lost.is_some_and(|lost| kept.place > lost.to);
+            let lives = self.lives(other, now);
+            if (lives && kept.turn().is_some()) || (kept.place > place && !(lives && is_newcomer)) {
+                return None;
+            }
+            self.end_if_over(other, now, changes);
+            self.end(other, QueueStatus::Left, now, changes);
+        }
+        let running = self.active.len() - self.overdue(now).count();
+        let until = active_until.filter(|_| running < self.admission().max_active as usize);
+        let turn = |until: Timestamp| Turn { promoted_at: (until - self.active_ttl()).min(now), until, extended: 0, seen: true };
+        let stage = until.map_or(Stage::Waiting, |until| Stage::Active(turn(until)));
+        self.put_back(entry, Entry { user, place, lane, stage });
+        self.changed(entry, None, changes);
+        self.place(entry, now)
+    }
+
+    /// Whether whoever had this place may come back for it.
+    fn was_lost(&mut self, place: u64, now: Timestamp) -> bool {
+        let lost = self.lost.unwrap_or(Lost { to: 0, head: 0, frozen_until: now, resume_at: now });
+        if place > self.last_place() {
+            // Given out, and not by this log: the room knows less than it did.
+            self.fill_places_to(place);
+            self.lost = Some(Lost { to: place, frozen_until: now + TimeDelta::seconds(FROZEN_S), ..lost });
+            return true;
+        }
+        place <= lost.to && place > lost.head
+    }
+
+    fn put_back(&mut self, entry: QueueEntryId, kept: Entry) {
+        self.fill_places_to(kept.place);
+        if let Some(at) = self.by_place.get_mut(kept.place as usize - 1) {
+            *at = entry;
+        }
+        match kept.stage {
+            Stage::Active(turn) => {
+                self.active.insert((turn.until, entry));
+            }
+            Stage::Waiting => self.lanes.occupy(kept.lane, kept.place),
+            Stage::Ended { .. } => {}
+        }
+        self.by_user.insert(kept.user, entry);
+        self.entries.insert(entry, kept);
+    }
+
+    pub(super) fn fill_places_to(&mut self, place: u64) {
+        if self.last_place() < place {
+            self.by_place.resize(place as usize, QueueEntryId(uuid::Uuid::nil()));
+        }
+    }
+
+    /// What the mirror is told, beside the turns. `last_place` is what was reserved, if anything was.
+    pub fn mark(&self, now: Timestamp) -> RoomMark {
+        let head = self.lost.map_or(0, |lost| lost.head);
+        let waiting = self.lanes.all().iter().filter_map(|lane| lane.line.first()).min();
+        let passed = match (self.lost, waiting) {
+            (Some(lost), _) if now < lost.frozen_until => head,
+            _ if self.pre_sale.is_to_be_drawn() => self.pre_sale.base(),
+            (_, Some(first)) => first - 1,
+            (_, None) => self.last_place(),
+        };
+        RoomMark {
+            last_place: self.reserved.unwrap_or(0).max(self.last_place()),
+            promoted_to: passed.max(head),
+            served: self.ends.served,
+            expired: self.ends.expired,
+            left: self.ends.left,
+        }
+    }
+
+    /// Up to where places are reserved; `None`: they need not be.
+    pub fn reserved(&self) -> Option<u64> {
+        self.reserved
+    }
+
+    /// Everybody in their turn.
+    pub fn turns(&self) -> Vec<ActivePlace> {
+        let turn = |entry: QueueEntryId| {
+            let kept = self.entries.get(&entry)?;
+            let Turn { promoted_at, until: active_until, .. } = kept.turn()?;
+            Some(ActivePlace { entry, user: kept.user, place: kept.place, promoted_at, active_until })
+        };
+        self.active.iter().filter_map(|(_, entry)| turn(*entry)).collect()
+    }
+
+    /// Those who live at places beyond `place`, as tokens would say it.
+    pub fn claims_beyond(&self, place: u64) -> Vec<PlaceClaim> {
+        let claim = |entry: &QueueEntryId| {
+            let kept = self.entries.get(entry).filter(|kept| !kept.status().is_ended())?;
+            let active_until = kept.turn().map(|turn| turn.until);
+            Some(PlaceClaim { entry: *entry, user: kept.user, lane: kept.lane, place: kept.place, active_until })
+        };
+        self.by_place.iter().skip(place as usize).filter_map(claim).collect()
+    }
+}
+
+/// In the order in which they began; of two turns of one user, which a crash can leave behind, the later one.
+fn latest_of_each(mut turns: Vec<ActivePlace>) -> Vec<ActivePlace> {
+    let mut latest: HashMap<UserId, u64> = HashMap::new();
+    for turn in &turns {
+        let place = latest.entry(turn.user).or_default();
+        *place = turn.place.max(*place);
+    }
+    turns.retain(|turn| latest.get(&turn.user) == Some(&turn.place));
+    turns.sort_unstable_by_key(|turn| (turn.promoted_at, turn.place));
+    turns
+}

@@ -1,0 +1,166 @@
+//! Who has a connection to which instance, and since when whoever had one has none.
+//!
+//! Instances tell when somebody's first connection to them begins and when the last one ends. One that has not been
+//! heard of for [`INSTANCE_LOST_S`] took its connections along.
+
+use crate::ids::InstanceId;
+use crate::{QueueEntryId, Timestamp};
+use chrono::TimeDelta;
+use chrono::serde::ts_microseconds;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// How long an instance may be silent, seconds.
+pub const INSTANCE_LOST_S: i64 = 15;
+/// How often an instance says that it lives, at least, seconds.
+pub const INSTANCE_REPORTS_S: i64 = 5;
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+enum Link {
+    /// To these instances; never none.
+    To(Vec<InstanceId>),
+    /// None any more.
+    Gone {
+        #[serde(with = "ts_microseconds")]
+        since: Timestamp,
+        in_turn: bool,
+    },
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Presence {
+    /// Entries that live and have had a connection.
+    links: HashMap<QueueEntryId, Link>,
+    /// Those without a connection any more, who wait and who have their turn, by since when.
+    gone: Gone,
+    alive: BTreeMap<InstanceId, Timestamp>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Gone {
+    waiting: BTreeSet<(Timestamp, QueueEntryId)>,
+    in_turn: BTreeSet<(Timestamp, QueueEntryId)>,
+}
+
+impl Gone {
+    fn of(&mut self, in_turn: bool) -> &mut BTreeSet<(Timestamp, QueueEntryId)> {
+        if in_turn { &mut self.in_turn } else { &mut self.waiting }
+    }
+}
+
+/// As it is kept.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct PresenceState {
+    links: Vec<(QueueEntryId, Link)>,
+    alive: Vec<(InstanceId, i64)>,
+}
+
+impl Presence {
+    pub(super) fn hears(&self, instance: InstanceId) -> bool {
+        self.alive.contains_key(&instance)
+    }
+
+    pub(super) fn heard(&mut self, instance: InstanceId, now: Timestamp) {
+        self.alive.insert(instance, now);
+    }
+
+    pub(super) fn connect(&mut self, instance: InstanceId, entry: QueueEntryId) {
+        if let Some(Link::To(instances)) = self.links.get_mut(&entry) {
+            if !instances.contains(&instance) {
+                instances.push(instance);
+            }
+        } else {
+            self.put(entry, Some(Link::To(vec![instance])));
+        }
+    }
+
+    pub(super) fn disconnect(&mut self, instance: InstanceId, entry: QueueEntryId, in_turn: bool, since: Timestamp) {
+        if let Some(Link::To(instances)) = self.links.get_mut(&entry) {
+            instances.retain(|of| *of != instance);
+            if instances.is_empty() {
+                self.put(entry, Some(Link::Gone { since, in_turn }));
+            }
+        }
+    }
+
+    /// Somebody without a connection was heard of in another way.
+    pub(super) fn seen(&mut self, entry: QueueEntryId, now: Timestamp) {
+        if let Some(Link::Gone { in_turn, .. }) = self.links.get(&entry) {
+            self.put(entry, Some(Link::Gone { since: now, in_turn: *in_turn }));
+        }
+    }
+
+    /// Their turn has come: from now on they can be late for it.
+    pub(super) fn turn_began(&mut self, entry: QueueEntryId, now: Timestamp) {
+        if let Some(Link::Gone { .. }) = self.links.get(&entry) {
+            self.put(entry, Some(Link::Gone { since: now, in_turn: true }));
+        }
+    }
+
+    pub(super) fn ended(&mut self, entry: QueueEntryId) {
+        self.put(entry, None);
+    }
+
+    fn put(&mut self, entry: QueueEntryId, link: Option<Link>) {
+        if let Some(Link::Gone { since, in_turn }) = &link {
+            self.gone.of(*in_turn).insert((*since, entry));
+        }
+        let before = match link {
+            Some(link) => self.links.insert(entry, link),
+            None => self.links.remove(&entry),
+        };
+        if let Some(Link::Gone { since, in_turn }) = before
+            && !matches!(self.links.get(&entry), Some(Link::Gone { since: now, in_turn: is }) if (*now, *is) == (since, in_turn))
+        {
+            self.gone.of(in_turn).remove(&(since, entry));
+        }
+    }
+
+    pub(super) fn is_gone(&self, entry: QueueEntryId) -> bool {
+        matches!(self.links.get(&entry), Some(Link::Gone { .. }))
+    }
+
+    /// Whether an instance has been silent for too long.
+    pub(super) fn misses(&self, now: Timestamp) -> bool {
+        self.alive.values().any(|at| is_lost(*at, now))
+    }
+
+    /// Instances that are silent for too long are gone, and with them their connections, since they were heard of last.
+    pub(super) fn lose_instances(&mut self, now: Timestamp, in_turn: impl Fn(QueueEntryId) -> bool) {
+        let lost: Vec<_> = self.alive.iter().filter(|(_, at)| is_lost(**at, now)).map(|(instance, at)| (*instance, *at)).collect();
+        for (instance, at) in lost {
+            self.alive.remove(&instance);
+            let held = |link: &Link| matches!(link, Link::To(instances) if instances.contains(&instance));
+            let entries: Vec<_> = self.links.iter().filter(|(_, link)| held(link)).map(|(entry, _)| *entry).collect();
+            for entry in entries {
+                self.disconnect(instance, entry, in_turn(entry), at);
+            }
+        }
+    }
+
+    /// Those in their turn, or those who wait, without a connection since `instant` or before, the longest first.
+    pub(super) fn gone_since(&self, instant: Timestamp, in_turn: bool) -> impl Iterator<Item = QueueEntryId> + '_ {
+        let gone = if in_turn { &self.gone.in_turn } else { &self.gone.waiting };
+        gone.iter().take_while(move |(since, _)| *since <= instant).map(|(_, entry)| *entry)
+    }
+
+    pub(super) fn state(&self) -> PresenceState {
+        let mut links: Vec<_> = self.links.iter().map(|(entry, link)| (*entry, link.clone())).collect();
+        links.sort_unstable_by_key(|(entry, _)| *entry);
+        PresenceState { links, alive: self.alive.iter().map(|(instance, at)| (*instance, at.timestamp_micros())).collect() }
+    }
+
+    pub(super) fn from_state(state: PresenceState) -> Self {
+        let at = |us| Timestamp::from_timestamp_micros(us).unwrap_or_default();
+        let alive = state.alive.into_iter().map(|(instance, us)| (instance, at(us))).collect();
+        let mut presence = Self { alive, ..Self::default() };
+        for (entry, link) in state.links {
+            presence.put(entry, Some(link));
+        }
+        presence
+    }
+}
+
+fn is_lost(heard_at: Timestamp, now: Timestamp) -> bool {
+    now - heard_at > TimeDelta::seconds(INSTANCE_LOST_S)
+}

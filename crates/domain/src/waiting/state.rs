@@ -1,0 +1,123 @@
+//! A whole room as one value: what a log begins with in the place of all that was said before.
+//!
+//! What can be found from the rest is left out and found again: the lines, who is in their turn, each user's latest
+//! entry.
+
+use super::adaptive::Adaptive;
+use super::lanes::Lanes;
+use super::loss::Lost;
+use super::presale::PreSale;
+use super::presence::{Presence, PresenceState};
+use super::{Ends, Entry, Room, RoomTerms, Stage, Stock, Turns};
+use crate::admission::Pace;
+use crate::{Admission, ConcertId, QueueEntryId};
+use serde::{Deserialize, Serialize};
+use std::collections::hash_map;
+
+/// See the module's opening.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RoomState {
+    concert: ConcertId,
+    terms: RoomTerms,
+    own: Option<(Admission, i64)>,
+    stock: Stock,
+    sold_out: bool,
+    /// Ascending.
+    entries: Vec<(QueueEntryId, Entry)>,
+    last_place: u64,
+    lanes: Lanes,
+    pace: Pace,
+    presence: PresenceState,
+    adaptive: Adaptive,
+    turns: Turns,
+    ends: Ends,
+    pre_sale: PreSale,
+    reserved: Option<u64>,
+    lost: Option<Lost>,
+}
+
+impl Room {
+    pub fn state(&self) -> RoomState {
+        let mut entries: Vec<_> = self.entries.iter().map(|(entry, kept)| (*entry, *kept)).collect();
+        entries.sort_unstable_by_key(|(entry, _)| *entry);
+        RoomState {
+            concert: self.concert,
+            terms: self.terms.clone(),
+            own: self.own,
+            stock: self.stock,
+            sold_out: self.sold_out,
+            entries,
+            last_place: self.last_place(),
+            lanes: self.lanes.clone(),
+            pace: self.pace.clone(),
+            presence: self.presence.state(),
+            adaptive: self.adaptive.clone(),
+            turns: self.turns,
+            ends: self.ends,
+            pre_sale: self.pre_sale.clone(),
+            reserved: self.reserved,
+            lost: self.lost,
+        }
+    }
+
+    /// How many entries it holds: what a state costs.
+    pub fn size(&self) -> usize {
+        self.entries.len()
+    }
+}
+
+impl From<RoomState> for Room {
+    fn from(state: RoomState) -> Self {
+        let mut room = Self::new(state.concert, state.terms);
+        room.own = state.own;
+        room.stock = state.stock;
+        room.sold_out = state.sold_out;
+        room.lanes = state.lanes;
+        room.pace = state.pace;
+        room.presence = Presence::from_state(state.presence);
+        room.adaptive = state.adaptive;
+        room.turns = state.turns;
+        room.ends = state.ends;
+        room.pre_sale = state.pre_sale;
+        room.reserved = state.reserved;
+        room.lost = state.lost;
+        room.fill_places_to(state.last_place);
+        let mut ended = Vec::new();
+        for (entry, kept) in state.entries {
+            if let Some(at) = kept.place.checked_sub(1).and_then(|at| room.by_place.get_mut(at as usize)) {
+                *at = entry;
+            }
+            match kept.stage {
+                Stage::Waiting if kept.place > 0 => room.lanes.get_mut(kept.lane).line.occupy(kept.place),
+                Stage::Waiting => {}
+                Stage::Active(turn) => {
+                    room.active.insert((turn.until, entry));
+                }
+                Stage::Ended { at, .. } => ended.push((at, entry)),
+            }
+            room.entries.insert(entry, kept);
+            match room.by_user.entry(kept.user) {
+                hash_map::Entry::Vacant(none) => {
+                    none.insert(entry);
+                }
+                hash_map::Entry::Occupied(mut known) => {
+                    if room.entries.get(known.get()).is_some_and(|other| is_later(&kept, other)) {
+                        known.insert(entry);
+                    }
+                }
+            }
+        }
+        ended.sort_unstable();
+        room.ended = ended.into();
+        room
+    }
+}
+
+/// Of two stays of one user: one that lives is the later, then the one that ended later.
+fn is_later(one: &Entry, other: &Entry) -> bool {
+    match (one.stage, other.stage) {
+        (Stage::Ended { at, .. }, Stage::Ended { at: other_at, .. }) => (at, one.place) > (other_at, other.place),
+        (Stage::Ended { .. }, _) => false,
+        _ => true,
+    }
+}

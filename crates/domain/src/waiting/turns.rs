@@ -1,0 +1,56 @@
+//! What ended turns have shown: how long they are, how many buy, how many nobody comes for.
+
+use serde::{Deserialize, Serialize};
+
+/// How much one more turn counts for: about the last fifty are remembered.
+const WEIGHT: f64 = 1.0 / 50.0;
+/// Before anything was measured: seats that one buyer takes.
+const SEATS_PER_SALE: f64 = 2.0;
+
+/// See the module's opening. Shares begin as what a cautious operator would assume.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Turns {
+    ended: u64,
+    /// Seconds.
+    pub length_s: f64,
+    /// The share of turns that end with a payment.
+    pub conversion: f64,
+    /// The share of turns that nobody came for.
+    pub no_shows: f64,
+    sales: f64,
+    seats: f64,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self { ended: 0, length_s: 0.0, conversion: 1.0, no_shows: 0.0, sales: 0.0, seats: 0.0 }
+    }
+}
+
+impl Turns {
+    pub fn ended(&mut self, length_s: f64, paid: bool, seen: bool) {
+        self.ended += 1;
+        // The first ones are averaged, so that the assumption does not linger.
+        let weight = WEIGHT.max(1.0 / self.ended as f64);
+        let share = |of: bool| if of { 1.0 } else { 0.0 };
+        self.length_s += weight * (length_s - self.length_s);
+        self.conversion += weight * (share(paid) - self.conversion);
+        self.no_shows += weight * (share(!seen) - self.no_shows);
+        if paid {
+            self.sales += 1.0;
+        }
+    }
+
+    /// Seats that are not to be had any more.
+    pub fn sold(&mut self, seats: u64) {
+        self.seats += seats as f64;
+    }
+
+    pub fn are_measured(&self) -> bool {
+        self.ended > 0
+    }
+
+    pub fn seats_per_sale(&self) -> f64 {
+        if self.sales < 1.0 || self.seats < 1.0 { SEATS_PER_SALE } else { (self.seats / self.sales).max(1.0) }
+    }
+}
