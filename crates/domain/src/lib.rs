@@ -2,13 +2,13 @@
 //!
 //! Nothing here waits, reads a clock, draws a random number or knows a store. What changes money or seats is a
 //! [`Command`]; [`decide_batch`] folds a batch of them over the rows a ledger loaded ([`WorkingSet`]) and says what
-//! each is answered. The waiting room of one concert is a state machine of the same kind ([`Room`]).
+//! each is answered. The waiting room of one concert is a state machine of the same kind ([`waiting::Room`]).
 //!
 //! # Layout
 //!
 //! * [`ids`], [`money`], [`concert`], [`seat`], [`reservation`], [`account`], [`payment`]: values and aggregates.
 //! * [`command`], [`batch`], [`decide`], [`rejection`], [`event`]: what may be asked, over what, and what comes of it.
-//! * [`room`], [`mod@line`], [`admission`], [`eta`]: the waiting room.
+//! * [`waiting`], [`draw`], [`mod@line`], [`admission`], [`eta`]: the waiting room.
 
 pub mod account;
 pub mod admission;
@@ -25,7 +25,6 @@ pub mod money;
 pub mod payment;
 pub mod rejection;
 pub mod reservation;
-pub mod room;
 pub mod seat;
 pub mod waiting;
 
@@ -41,8 +40,8 @@ pub use ids::{CommandId, ConcertId, DateId, EntryId, InstanceId, PaymentId, Queu
 pub use payment::{Payment, Refund, Ticket};
 pub use rejection::Rejection;
 pub use reservation::{Reservation, ReservationStatus, SeatAtSale};
-pub use room::{Entered, Place, QueueStatus, Room, RoomChange, RoomCounts, Stock};
 pub use seat::{Seat, SeatKey, SeatNumber, SeatState};
+pub use waiting::{Lane, Place, QueueStatus, Stock};
 
 /// An instant of the store's clock, UTC, kept to the microsecond.
 pub type Timestamp = chrono::DateTime<chrono::Utc>;

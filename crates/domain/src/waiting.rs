@@ -250,9 +250,9 @@ impl Room {
         self.by_user.get(&user).copied()
     }
 
-    /// Whether this instance counts as living: what it said of connections is kept.
-    pub fn hears(&self, instance: crate::InstanceId) -> bool {
-        self.presence.hears(instance)
+    /// When this instance was heard of; `None`: it counts as gone, and its connections with it.
+    pub fn heard_at(&self, instance: crate::InstanceId) -> Option<Timestamp> {
+        self.presence.heard_at(instance)
     }
 
     /// Whether it matters that somebody came: for a turn that nobody was seen in, and for whoever is gone.

@@ -1,13 +1,14 @@
 //! Opening rooms for what is on sale, and letting people in: every tick, each concert's room is told how many seats
 //! could still be had and promotes whom it may. A room's tick is atomic over instances, so several may run this loop. A
-//! room that cannot be reached keeps no other one back; one that was lost is opened again with the next refresh.
+//! room that cannot be reached keeps no other one back; one that was lost is opened again with the next refresh. Whose
+//! turn ended because they were gone gives back what they held.
 
 use std::sync::Arc;
 
 use boxoffice_domain::{ConcertId, Stock};
-use boxoffice_ports::{Clock, RoomTerms, Source, WaitingRoom};
+use boxoffice_ports::{Clock, Opening, Source, WaitingRoom};
 
-use crate::{SeatView, Shows, Stats};
+use crate::{HoldReturns, SeatView, Shows, Stats};
 
 pub(crate) struct AdmissionLoop {
     pub(crate) room: Arc<dyn WaitingRoom>,
@@ -15,6 +16,7 @@ pub(crate) struct AdmissionLoop {
     pub(crate) seats: Arc<SeatView>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) stats: Arc<Stats>,
+    pub(crate) returns: Arc<HoldReturns>,
     pub(crate) stock_linked: bool,
 }
 
@@ -27,7 +29,7 @@ impl AdmissionLoop {
         let mut failed = Ok(());
         for concert in self.shows.concerts().iter() {
             let (concert, sale_starts_at, admission) = (concert.concert.id, concert.sale_starts_at, concert.admission);
-            let opened = self.room.open(RoomTerms { concert, sale_starts_at, admission }).await;
+            let opened = self.room.open(Opening { concert, sale_starts_at, admission }).await;
             failed = failed.and(opened.map_err(Source::from));
         }
         failed
@@ -46,7 +48,12 @@ impl AdmissionLoop {
         let stock = Stock { obtainable: self.obtainable(concert).await?, linked: self.stock_linked };
         let ticked = self.room.tick(concert, stock).await?;
         self.stats.promoted.add(ticked.promoted);
-        Ok(())
+        let mut failed = Ok(());
+        for user in ticked.abandoned {
+            self.stats.abandoned.add(1);
+            failed = failed.and(self.returns.all_of(user, concert).await.map_err(Source::from));
+        }
+        failed
     }
 
     /// Seats available or in a live hold, on dates whose booking has not closed.
@@ -65,7 +72,8 @@ mod tests {
     use super::*;
     use crate::testing::{CONCERT, TestClock, concert_row, id, seat_row};
     use boxoffice_domain::SeatState;
-    use boxoffice_ports::{MockQueries, MockWaitingRoom, RoomError, Ticked};
+    use boxoffice_domain::waiting::Ticked;
+    use boxoffice_ports::{MockQueries, MockWaitingRoom, RoomError};
     use std::sync::Mutex;
 
     #[tokio::test]
@@ -87,7 +95,7 @@ mod tests {
         room.expect_tick().returning(move |concert, stock| {
             assert_eq!(concert, id(CONCERT));
             seen.lock().unwrap().push(stock);
-            Ok(Ticked { promoted: 3, expired: 0 })
+            Ok(Ticked { promoted: 3, ..Ticked::default() })
         });
         let (queries, clock) = (Arc::new(queries), Arc::new(TestClock::default()));
         let admission = AdmissionLoop {
@@ -96,6 +104,7 @@ mod tests {
             seats: SeatView::new(queries, clock.clone()),
             clock: clock.clone(),
             stats: Arc::default(),
+            returns: returns(),
             stock_linked: true,
         };
         admission.refresh().await.unwrap();
@@ -120,7 +129,7 @@ mod tests {
         let fails = |concert| concert == id(CONCERT);
         room.expect_open().times(2).returning(move |terms| if fails(terms.concert) { Err(RoomError::NoRoom) } else { Ok(()) });
         room.expect_tick().times(2).returning(move |concert, _| {
-            if fails(concert) { Err(RoomError::Unavailable("gone".into())) } else { Ok(Ticked { promoted: 1, expired: 0 }) }
+            if fails(concert) { Err(RoomError::Unavailable("gone".into())) } else { Ok(Ticked { promoted: 1, ..Ticked::default() }) }
         });
         let (queries, clock) = (Arc::new(queries), Arc::new(TestClock::default()));
         let admission = AdmissionLoop {
@@ -129,6 +138,7 @@ mod tests {
             seats: SeatView::new(queries, clock.clone()),
             clock,
             stats: Arc::default(),
+            returns: returns(),
             stock_linked: true,
         };
         assert!(admission.refresh().await.is_err());
@@ -157,6 +167,7 @@ mod tests {
             seats: SeatView::new(queries, clock.clone()),
             clock,
             stats: Arc::default(),
+            returns: returns(),
             stock_linked: true,
         };
         admission.refresh().await.unwrap();

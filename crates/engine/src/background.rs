@@ -19,7 +19,7 @@ use crate::admission_loop::AdmissionLoop;
 use crate::relay::Relay;
 use crate::seat_sync::SeatSync;
 use crate::sweep::Sweep;
-use crate::{RoomTeller, SeatView, Shows, Siblings, Stats, shows};
+use crate::{HoldReturns, RoomTeller, SeatView, Shows, Siblings, Stats, shows};
 
 const GAUGE_EVERY: Duration = Duration::from_secs(5);
 const PRUNE_EVERY: Duration = Duration::from_secs(30);
@@ -43,6 +43,7 @@ pub struct Parts {
     pub seats: Arc<SeatView>,
     pub siblings: Arc<Siblings>,
     pub teller: Arc<RoomTeller>,
+    pub returns: Arc<HoldReturns>,
     pub clock: Arc<dyn Clock>,
     pub ids: Arc<dyn Ids>,
     pub policy: Arc<Policy>,
@@ -58,9 +59,10 @@ pub struct Background {
 impl Background {
     /// Reads the catalogue and opens the rooms, so that requests find them, then starts the tasks.
     pub async fn start(parts: Parts, settings: BackgroundSettings) -> Result<Self, Source> {
-        let Parts { instance, sink, stores, ledger, room, shows, seats, siblings, teller, clock, ids, policy, stats } = parts;
+        let Parts { instance, sink, stores, ledger, room, shows, seats, siblings, teller, returns, clock, ids, policy, stats } = parts;
         let sync = SeatSync::new(stores.queries, seats.clone(), siblings);
-        let admission = Arc::new(AdmissionLoop { room, shows, seats, clock, stats: stats.clone(), stock_linked: settings.stock_linked });
+        let admission =
+            Arc::new(AdmissionLoop { room, shows, seats, clock, stats: stats.clone(), returns, stock_linked: settings.stock_linked });
         let sweep = Arc::new(Sweep { ledger, upkeep: stores.upkeep, ids, policy, stats: stats.clone() });
         let relay = Relay::new(stores.outbox, teller, sink, instance, stats);
         // The first mark comes before anything is loaded.

@@ -4,6 +4,7 @@
 //!
 //! * [`executors`]: one file a mechanism; [`in_flight`] stands before every one of them.
 //! * [`Watched`]: the ledger as everything here uses it, so that each commit is seen by the seat view and the room.
+//! * [`rooms`]: the waiting rooms, each a replica that a log tells everything.
 //! * [`Shows`] and [`SeatView`]: the catalogue and the seat maps, in memory, for reading.
 //! * [`Siblings`]: the other instances on the same store; `seat_sync` keeps the seat maps fresh with what they commit.
 //! * [`Background`]: promotion, expiry of turns and holds, pruning, and the outbox: its events, in order, to whoever listens.
@@ -13,8 +14,10 @@
 mod admission_loop;
 mod background;
 pub mod executors;
+mod hold_returns;
 mod in_flight;
 mod relay;
+pub mod rooms;
 mod seat_sync;
 mod seat_view;
 mod shows;
@@ -27,7 +30,9 @@ mod watched;
 
 pub use background::{Background, BackgroundSettings, Parts};
 pub use executors::{Combining, CombiningSettings, Direct, Locked, Queued, QueuedSettings};
+pub use hold_returns::{HoldReturns, NotReturned};
 pub use in_flight::SingleFlight;
+pub use rooms::{RoomNews, Rooms, RoomsParts, RoomsSettings};
 pub use seat_view::{SeatCounts, SeatInfo, SeatSnapshot, SeatStatus, SeatView};
 pub use shows::Shows;
 pub use siblings::Siblings;

@@ -61,4 +61,6 @@ pub struct Stats {
     pub unsent_events: Gauge,
     pub unsent_age_ms: Gauge,
     pub promoted: Gauge,
+    /// Turns that ended because whoever had them was gone.
+    pub abandoned: Gauge,
 }

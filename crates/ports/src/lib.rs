@@ -5,6 +5,7 @@
 //! in [`contract`] (feature `contract`) that every one of them passes. Feature `mock` brings mockall's mocks.
 
 mod audit;
+mod beacon;
 mod catalog;
 mod clock;
 mod command_log;
@@ -27,6 +28,7 @@ mod waiting_room;
 pub mod contract;
 
 pub use audit::*;
+pub use beacon::*;
 pub use boxoffice_domain::InstanceId;
 pub use catalog::*;
 pub use clock::*;
@@ -45,6 +47,8 @@ pub use stores::*;
 pub use traffic::*;
 pub use upkeep::*;
 pub use waiting_room::*;
+
+pub use boxoffice_domain::waiting::PlaceClaim;
 
 /// Whatever an adapter's technology said, kept as a source and never matched on.
 pub type Source = Box<dyn std::error::Error + Send + Sync>;

@@ -1,29 +1,10 @@
 use async_trait::async_trait;
-use boxoffice_domain::{Admission, ConcertId, QueueEntryId, Timestamp, UserId};
+use boxoffice_domain::draw::Hash32;
+use boxoffice_domain::{Admission, ConcertId, QueueEntryId, Timestamp};
+
+pub use boxoffice_domain::waiting::{ActivePlace, RoomMark};
 
 use crate::StoreError;
-
-/// How far a room had come. Each only ever grows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RoomMark {
-    /// The last place that was given out, or may have been: none up to here is given out again.
-    pub last_place: u64,
-    /// Every entry up to here was promoted, or had left before its turn came.
-    pub promoted_to: u64,
-    pub served: u64,
-    pub expired: u64,
-    pub left: u64,
-}
-
-/// An entry in its turn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ActivePlace {
-    pub entry: QueueEntryId,
-    pub user: UserId,
-    pub place: u64,
-    pub promoted_at: Timestamp,
-    pub active_until: Timestamp,
-}
 
 /// An admission that an operator set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +12,16 @@ pub struct OwnAdmission {
     pub admission: Admission,
     /// Of two the one with the higher version is newer.
     pub version: i64,
+}
+
+/// A draw as it was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DrawRecord {
+    pub closed_at: Timestamp,
+    /// The closed list, ascending.
+    pub keys: Vec<Hash32>,
+    pub seed: Hash32,
+    pub beacon: Option<String>,
 }
 
 /// What a room that keeps its places in memory elsewhere leaves in the ledger's database, to be rebuilt from. What an
@@ -48,4 +39,10 @@ pub trait RoomMirror: Send + Sync {
     /// Replaces `was`, or the one the room was opened with, by `to`. `None`, and nothing is changed, when it is another
     /// by now, or when there is no such concert.
     async fn set_admission(&self, concert: ConcertId, was: Admission, to: Admission) -> Result<Option<OwnAdmission>, StoreError>;
+    async fn keep_draw(&self, _concert: ConcertId, _draw: DrawRecord) -> Result<bool, StoreError> {
+        Ok(true)
+    }
+    async fn draw(&self, _concert: ConcertId) -> Result<Option<DrawRecord>, StoreError> {
+        Ok(None)
+    }
 }

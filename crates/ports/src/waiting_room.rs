@@ -1,5 +1,6 @@
 use async_trait::async_trait;
-use boxoffice_domain::{Admission, ConcertId, Entered, Place, QueueEntryId, RoomCounts, Stock, Timestamp, UserId};
+use boxoffice_domain::waiting::{DrawView, Entered, Extended, Health, Place, PlaceClaim, RoomCounts, RoomSummary, Stock, Ticked};
+use boxoffice_domain::{Admission, ConcertId, QueueEntryId, Timestamp, UserId};
 
 use crate::Source;
 
@@ -17,44 +18,26 @@ pub enum RoomError {
 
 /// What a room must know of its concert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RoomTerms {
+pub struct Opening {
     pub concert: ConcertId,
     pub sale_starts_at: Option<Timestamp>,
     /// Used when the room has no admission of its own yet; afterwards only [`WaitingRoom::set_admission`] changes it.
     pub admission: Admission,
 }
 
-/// What a token says of an entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PlaceClaim {
-    pub entry: QueueEntryId,
-    pub user: UserId,
-    /// The ordinal in the concert's order.
-    pub place: u64,
-    /// When its turn ends; `None` when the token was given while it waited.
-    pub active_until: Option<Timestamp>,
-}
-
-/// What a tick did.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ticked {
-    pub promoted: u64,
-    pub expired: u64,
-}
-
-/// The waiting rooms of all concerts. Each mutation is atomic over all instances and durable (as far as the adapter
-/// promises durability) when it returns. Time is the room's store's.
+/// The waiting rooms of all concerts. Each change is atomic over all instances and as durable as the log it is kept in
+/// when it returns. Time is the log's store's.
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait WaitingRoom: Send + Sync {
     /// Opens the room of a concert, or brings its start of sale up to date. Opening again is harmless.
-    async fn open(&self, terms: RoomTerms) -> Result<(), RoomError>;
-    /// Joins, or finds the place one has; `fresh` names the entry if it is new.
-    /// [`RoomError::Closed`] while draining.
-    async fn join(&self, concert: ConcertId, user: UserId, fresh: QueueEntryId) -> Result<Entered, RoomError>;
-    /// An entry as a poll shows it, at most one round trip to the room's store. `None` for one that is not known.
+    async fn open(&self, opening: Opening) -> Result<(), RoomError>;
+    /// Joins, or finds the place one has; `fresh` names the entry if it is new. A lane that there is not is the general
+    /// one. [`RoomError::Closed`] while draining.
+    async fn join(&self, concert: ConcertId, user: UserId, lane: Option<String>, fresh: QueueEntryId) -> Result<Entered, RoomError>;
+    /// An entry as a poll shows it: from memory, as it was a tick ago at most. `None` for one that is not known.
     async fn place(&self, concert: ConcertId, entry: QueueEntryId) -> Result<Option<Place>, RoomError>;
-    /// The same from where the truth is, for starting a hold (I4).
+    /// The same with everything that any instance was answered before, for starting a hold (I4).
     async fn touch(&self, concert: ConcertId, entry: QueueEntryId) -> Result<Option<Place>, RoomError>;
     /// Gives an entry back that the room has lost with its memory, by what a genuine token says of it; one that it
     /// knows stays as it is. Never more than the admission allows become active, never is somebody overtaken: whose
@@ -65,11 +48,20 @@ pub trait WaitingRoom: Send + Sync {
     /// Ends the user's turn, if it is running and began before `paid_at`, because it was paid. Telling it again, after
     /// the user came back for another turn, harms nobody.
     async fn finish(&self, concert: ConcertId, user: UserId, paid_at: Timestamp) -> Result<(), RoomError>;
-    /// Ends turns that are over and promotes whoever may go, in one capped step.
+    /// Lengthens a turn, as often as may be.
+    async fn extend(&self, concert: ConcertId, entry: QueueEntryId) -> Result<Extended, RoomError>;
+    /// Ends what is over and promotes whoever may go, in one capped step; tells what this instance has noticed.
     async fn tick(&self, concert: ConcertId, stock: Stock) -> Result<Ticked, RoomError>;
+    /// How this instance fared in the last second: admission that adapts looks at it.
+    fn fares(&self, health: Health);
     async fn admission(&self, concert: ConcertId) -> Result<Admission, RoomError>;
     /// Replaces `was` by `to`, from now on and over restarts. False, and nothing is changed, when it is not `was` any
     /// more: of two instances that change it at once, one reads it again.
     async fn set_admission(&self, concert: ConcertId, was: Admission, to: Admission) -> Result<bool, RoomError>;
     async fn counts(&self, concert: ConcertId) -> Result<RoomCounts, RoomError>;
+    async fn summary(&self, concert: ConcertId) -> Result<RoomSummary, RoomError>;
+    /// The draw as anybody may see it; `None` where nothing is drawn.
+    async fn draw(&self, concert: ConcertId) -> Result<Option<DrawView>, RoomError>;
+    /// Whether the rooms' store answers.
+    async fn ping(&self) -> Result<(), RoomError>;
 }

@@ -56,8 +56,8 @@ pub(super) struct PresenceState {
 }
 
 impl Presence {
-    pub(super) fn hears(&self, instance: InstanceId) -> bool {
-        self.alive.contains_key(&instance)
+    pub(super) fn heard_at(&self, instance: InstanceId) -> Option<Timestamp> {
+        self.alive.get(&instance).copied()
     }
 
     pub(super) fn heard(&mut self, instance: InstanceId, now: Timestamp) {

@@ -1,0 +1,156 @@
+//! Where a room's log begins: nowhere yet, with a snapshot, or anew after it was lost.
+//!
+//! | the log | this replica | then |
+//! | --- | --- | --- |
+//! | is not there | has the room | it begins the log with its own state |
+//! | is not there | has nothing | it begins with what the mirror kept, or with nobody |
+//! | is another than was read | has the room | it takes the snapshot, and gives back whom that does not know |
+//! | was compacted, or is new here | is behind | it takes the snapshot |
+//!
+//! Of several that begin a log at once one does; the others take its snapshot. If that one knew less, they tell the log
+//! whom it does not know, by what a token would say.
+
+use std::sync::Arc;
+
+use boxoffice_domain::Timestamp;
+use boxoffice_domain::draw;
+use boxoffice_domain::waiting::{Room, RoomInput, RoomState, RoomTerms};
+use boxoffice_ports::{LogPosition, Opening, RoomError, RoomLogError, StoreError};
+
+use super::hall::{Hall, Untold, unavailable};
+use super::lock;
+
+/// The first byte of a snapshot.
+const VERSION: u8 = 1;
+/// Those whom a log that was begun by another does not know are given back in records of so many.
+const GIVEN_BACK_TOGETHER: usize = 1_000;
+/// Places reserved before they are given out, at first.
+pub(super) const RESERVED_MIN: u64 = 1_000;
+
+pub(super) async fn encode(state: RoomState) -> Result<Vec<u8>, Untold> {
+    let encoded = tokio::task::spawn_blocking(move || postcard::to_extend(&state, vec![VERSION])).await;
+    encoded.map_err(unavailable)?.map_err(unavailable)
+}
+
+async fn decode(snapshot: Vec<u8>) -> Result<Room, Untold> {
+    let decoded = tokio::task::spawn_blocking(move || match snapshot.split_first() {
+        Some((&VERSION, state)) => postcard::from_bytes::<RoomState>(state).map(Room::from).map_err(|error| error.to_string()),
+        Some((version, _)) => Err(format!("a snapshot of version {version}")),
+        None => Err("an empty snapshot".to_owned()),
+    });
+    let room = decoded.await.map_err(unavailable)?;
+    room.map_err(|error| RoomLogError::Broken(error.into()).into())
+}
+
+/// The log begins with this snapshot, or goes on from it.
+pub(super) async fn take_over(hall: &Arc<Hall>, now: Timestamp, position: LogPosition, snapshot: Vec<u8>) -> Result<(), Untold> {
+    let room = decode(snapshot).await?;
+    let (last, was) = (room.last_place(), hall.replica().position);
+    let before = hall.replace(now, position, room);
+    let Some(before) = before.filter(|_| was.epoch != position.epoch) else { return Ok(()) };
+    let unknown = before.claims_beyond(last);
+    if !unknown.is_empty() {
+        tracing::warn!(concert.id = %hall.concert, entries = unknown.len(), "a waiting room was begun again by another instance that knew less");
+        let hall = hall.clone();
+        hall.shared.runtime.clone().spawn(async move {
+            for some in unknown.chunks(GIVEN_BACK_TOGETHER) {
+                if let Err(error) = hall.tell_all(some.iter().copied().map(RoomInput::Restore).collect()).await {
+                    tracing::warn!(concert.id = %hall.concert, %error, "some places come back by their tokens only");
+                }
+            }
+        });
+    }
+    Ok(())
+}
+
+/// There is no log: begins it.
+pub(super) async fn begin(hall: &Arc<Hall>, now: Timestamp) -> Result<(), Untold> {
+    let opening = *hall.opening();
+    let opening = opening.ok_or(Untold::NoRoom)?;
+    let own = hall.replica().room.as_ref().map(Room::state);
+    let is_volatile = hall.shared.log.is_volatile();
+    let state = match own {
+        Some(state) => {
+            tracing::warn!(concert.id = %hall.concert, "a waiting room was lost and begins again as it is known here");
+            state
+        }
+        None => rebuilt(hall, opening, now, is_volatile).await?.state(),
+    };
+    let turns = if is_volatile { Room::from(state.clone()).turns() } else { Vec::new() };
+    if hall.shared.log.begin(hall.concert, encode(state).await?).await? {
+        lock(&hall.mirrored).anew(turns);
+    }
+    Ok(())
+}
+
+/// What the mirror kept of a room, or a new one.
+async fn rebuilt(hall: &Arc<Hall>, opening: Opening, now: Timestamp, is_volatile: bool) -> Result<Room, Untold> {
+    let terms = terms(hall, opening).await.map_err(unavailable)?;
+    let (mirror, concert) = (&hall.shared.mirror, hall.concert);
+    let own = mirror.admission(concert).await.map_err(unavailable)?.map(|own| (own.admission, own.version));
+    let kept = if is_volatile { mirror.load(concert).await.map_err(unavailable)? } else { None };
+    let draw = if is_volatile { mirror.draw(concert).await.map_err(unavailable)? } else { None };
+    let (mark, turns) = kept.unwrap_or_default();
+    if mark.last_place > 0 {
+        tracing::warn!(concert.id = %concert, turns = turns.len(), "a waiting room was lost and is rebuilt");
+    }
+    let draw = draw.map(|draw| (draw.keys, draw.seed, draw.beacon));
+    let mut room = Room::rebuilt(concert, terms, own, mark, turns, draw, now);
+    if is_volatile {
+        // Nobody is given a place before the mirror knows how far they go.
+        room.apply(now, &RoomInput::Reserve { to: mark.last_place }, &mut Vec::new());
+    }
+    Ok(room)
+}
+
+/// What a room obeys: its concert's, this instance's settings, and the commitment to the seed of its draw.
+pub(super) async fn terms(hall: &Hall, opening: Opening) -> Result<RoomTerms, StoreError> {
+    let settings = &hall.shared.settings;
+    let seed = seed(hall).await?;
+    Ok(RoomTerms {
+        sale_starts_at: opening.sale_starts_at,
+        admission: opening.admission,
+        active_ttl_s: settings.active_ttl_s,
+        extensions_max: settings.extensions_max,
+        grace_s: settings.grace_s,
+        waiting_grace_s: settings.waiting_grace_s,
+        p99_target_ms: settings.p99_target_ms,
+        lanes: settings.lanes.clone(),
+        commitment: Some(draw::commitment(&seed)),
+    })
+}
+
+/// The seed of the concert's draw: drawn once, kept in the store.
+pub(super) async fn seed(hall: &Hall) -> Result<draw::Hash32, StoreError> {
+    let fresh = rand::random::<draw::Hash32>().to_vec();
+    let kept = hall.shared.secrets.secret(format!("draw:{}", hall.concert), fresh).await?;
+    kept.try_into().map_err(|_| StoreError::Broken("the seed of a draw has another length".into()))
+}
+
+impl Hall {
+    pub(super) async fn open(self: &Arc<Self>, opening: Opening) -> Result<(), RoomError> {
+        let known = self.opening().replace(opening);
+        self.catch_up().await?;
+        if known == Some(opening) && self.replica().room.as_ref().is_some_and(|room| room.terms().sale_starts_at == opening.sale_starts_at)
+        {
+            return Ok(());
+        }
+        let terms = terms(self, opening).await.map_err(|error| RoomError::Unavailable(error.into()))?;
+        let own = self.shared.mirror.admission(self.concert).await.map_err(|error| RoomError::Unavailable(error.into()))?;
+        let mut inputs = Vec::new();
+        {
+            let replica = self.replica();
+            let room = replica.room.as_ref();
+            if room.is_none_or(|room| *room.terms() != terms) {
+                inputs.push(RoomInput::Open(terms));
+            }
+            if let Some(own) = own.filter(|own| room.and_then(Room::admission_version).is_none_or(|known| known < own.version)) {
+                inputs.push(RoomInput::Admit { admission: own.admission, version: own.version });
+            }
+        }
+        if !inputs.is_empty() {
+            self.tell_all(inputs).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,72 @@
+//! One room as this instance has it: what the log has said up to a position, and what time it is there.
+
+use boxoffice_domain::Timestamp;
+use boxoffice_domain::waiting::{Room, RoomChange, RoomOutput};
+use boxoffice_ports::{Clock, LogPosition, RoomRecord};
+use chrono::TimeDelta;
+use tokio::time::Instant;
+
+pub(super) struct Replica {
+    /// `None`: nothing was heard yet.
+    pub(super) room: Option<Room>,
+    pub(super) position: LogPosition,
+    /// What is added to this machine's time to get the log's.
+    skew: TimeDelta,
+    /// The latest instant that the log has told.
+    latest: Timestamp,
+    /// When the log was heard last.
+    pub(super) heard_at: Instant,
+    /// Inputs applied since the snapshot that the log begins with, as far as is known.
+    pub(super) since_snapshot: usize,
+}
+
+impl Replica {
+    pub(super) fn new() -> Self {
+        Self {
+            room: None,
+            position: LogPosition::default(),
+            skew: TimeDelta::zero(),
+            latest: Timestamp::UNIX_EPOCH,
+            heard_at: Instant::now(),
+            since_snapshot: 0,
+        }
+    }
+
+    /// The log said what time it is.
+    pub(super) fn heard(&mut self, now: Timestamp, clock: &dyn Clock) {
+        self.latest = self.latest.max(now);
+        self.skew = now - clock.now();
+        self.heard_at = Instant::now();
+    }
+
+    /// The room's time: it never runs backwards.
+    pub(super) fn now(&self, clock: &dyn Clock) -> Timestamp {
+        (clock.now() + self.skew).max(self.latest)
+    }
+
+    pub(super) fn look<R>(&self, clock: &dyn Clock, look: impl FnOnce(&Room, Timestamp) -> R) -> Option<R> {
+        self.room.as_ref().map(|room| look(room, self.now(clock)))
+    }
+
+    /// Begins again with a room that stands for everything up to `position`. Gives the one there was.
+    pub(super) fn begin(&mut self, room: Room, position: LogPosition) -> Option<Room> {
+        self.position = position;
+        self.since_snapshot = 0;
+        self.room.replace(room)
+    }
+
+    /// Applies what follows, in order. What the last record's inputs came to.
+    pub(super) fn apply(&mut self, records: Vec<RoomRecord>, changes: &mut Vec<RoomChange>) -> Vec<RoomOutput> {
+        let mut outputs = Vec::new();
+        let Some(room) = &mut self.room else { return outputs };
+        for record in records {
+            debug_assert_eq!(record.seq, self.position.seq + 1, "a log without a gap");
+            outputs.clear();
+            outputs.extend(record.inputs.iter().map(|input| room.apply(record.at, input, changes)));
+            self.since_snapshot += record.inputs.len();
+            self.position.seq = record.seq;
+            self.latest = self.latest.max(record.at);
+        }
+        outputs
+    }
+}

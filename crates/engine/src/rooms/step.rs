@@ -1,0 +1,134 @@
+//! One step of a room: what this instance has noticed, what is due, what the mirror has to know.
+
+use std::sync::Arc;
+
+use boxoffice_domain::waiting::{INSTANCE_REPORTS_S, RoomInput, RoomOutput, Stock, Ticked};
+use boxoffice_ports::{DrawRecord, RoomError};
+use chrono::TimeDelta;
+
+use super::begin;
+use super::hall::{Hall, unavailable};
+use super::lock;
+
+/// A log is put together when it has grown by so many inputs, and by more than [`COMPACT_FACTOR`] for each entry.
+const COMPACT_MIN: usize = 100_000;
+const COMPACT_FACTOR: usize = 4;
+
+impl Hall {
+    pub(super) async fn step(self: &Arc<Self>, stock: Stock) -> Result<Ticked, RoomError> {
+        let _turn = self.stepping.lock().await;
+        let mut inputs = self.noticed_inputs();
+        let (due, awaits_reveal) = self.due(stock);
+        if due {
+            inputs.push(RoomInput::Tick(stock));
+        }
+        let mut ticked = Ticked::default();
+        if inputs.is_empty() {
+            self.catch_up().await?;
+        } else {
+            match self.tell_all(inputs.clone()).await {
+                Ok(outputs) => {
+                    for output in outputs {
+                        if let RoomOutput::Ticked(all) = output {
+                            ticked = all;
+                        }
+                    }
+                }
+                Err(untold) => {
+                    self.tell_again(inputs);
+                    return Err(untold.into());
+                }
+            }
+        }
+        self.publish(Vec::new(), false);
+        if awaits_reveal {
+            self.reveal().await?;
+        }
+        if self.shared.log.is_volatile() {
+            self.reserve_ahead().await?;
+            self.save().await?;
+        }
+        self.compact().await?;
+        Ok(ticked)
+    }
+
+    fn due(&self, stock: Stock) -> (bool, bool) {
+        let found = self.replica().look(&*self.shared.clock, |room, now| (room.is_due(now, stock), room.awaits_reveal()));
+        found.unwrap_or((true, false))
+    }
+
+    /// Connections, people seen, and that this instance lives.
+    fn noticed_inputs(&self) -> Vec<RoomInput> {
+        let (instance, mut inputs) = (self.shared.instance, Vec::new());
+        let heard = self.replica().look(&*self.shared.clock, |room, now| (room.heard_at(instance), room.admission().adaptive, now));
+        let mut noticed = self.noticed();
+        let Some((heard_at, adaptive, now)) = heard else { return inputs };
+        if heard_at.is_none() && noticed.has_connections() {
+            noticed.tell_all_again();
+        }
+        let (connected, disconnected) = noticed.take_changed();
+        let is_there = noticed.has_connections();
+        if !connected.is_empty() {
+            inputs.push(RoomInput::Connect { instance, entries: connected });
+        }
+        if !disconnected.is_empty() {
+            inputs.push(RoomInput::Disconnect { instance, entries: disconnected });
+        }
+        let seen = noticed.take_seen();
+        if !seen.is_empty() {
+            inputs.push(RoomInput::Seen { entries: seen });
+        }
+        drop(noticed);
+        let silent_for = heard_at.map_or(TimeDelta::MAX, |at| now - at);
+        if adaptive && silent_for >= TimeDelta::seconds(1) {
+            inputs.push(RoomInput::Report { instance, health: *lock(&self.shared.health) });
+        } else if is_there && silent_for >= TimeDelta::seconds(INSTANCE_REPORTS_S) && inputs.is_empty() {
+            inputs.push(RoomInput::Report { instance, health: None });
+        }
+        inputs
+    }
+
+    /// What was noticed could not be told: it is with the next step, as it is then.
+    fn tell_again(&self, inputs: Vec<RoomInput>) {
+        let mut noticed = self.noticed();
+        for input in inputs {
+            match input {
+                RoomInput::Connect { entries, .. } | RoomInput::Disconnect { entries, .. } => noticed.put_back(entries),
+                RoomInput::Seen { entries } => entries.into_iter().for_each(|entry| noticed.seen(entry)),
+                _ => {}
+            }
+        }
+    }
+
+    /// The list is closed, which everybody can see; the beacon has spoken, where there is one: the seed is revealed.
+    async fn reveal(self: &Arc<Self>) -> Result<(), RoomError> {
+        let found = self.replica().room.as_ref().and_then(|room| Some((room.terms().sale_starts_at?, room.draw()?.keys?)));
+        let Some((start, keys)) = found else { return Ok(()) };
+        let beacon = match &self.shared.beacon {
+            Some(beacon) => Some(beacon.value(start).await.map_err(RoomError::Unavailable)?),
+            None => None,
+        };
+        let seed = begin::seed(self).await.map_err(|error| RoomError::Unavailable(error.into()))?;
+        if self.shared.log.is_volatile() {
+            let record = DrawRecord { closed_at: self.now(), keys, seed, beacon: beacon.clone() };
+            self.shared.mirror.keep_draw(self.concert, record).await.map_err(|error| RoomError::Unavailable(error.into()))?;
+        }
+        self.tell(RoomInput::Reveal { seed, beacon }).await.map(drop)
+    }
+
+    /// Puts the room as it is in the place of a log that has grown long.
+    async fn compact(&self) -> Result<(), RoomError> {
+        let found = {
+            let replica = self.replica();
+            let room = replica.room.as_ref();
+            room.filter(|room| replica.since_snapshot > COMPACT_MIN + COMPACT_FACTOR * room.size())
+                .map(|room| (replica.position, room.state()))
+        };
+        let Some((position, state)) = found else { return Ok(()) };
+        let snapshot = begin::encode(state).await?;
+        self.shared.log.compact(self.concert, position, snapshot).await.map_err(|error| RoomError::from(unavailable(error)))?;
+        // Whoever was first, it is done.
+        self.replica_mut().since_snapshot = 0;
+        Ok(())
+    }
+}
