@@ -10,7 +10,8 @@
 //! * [`redlock`], [`quorum`]: the lock on several, and which of them vote.
 //! * [`lease`]: held, renewed, lost, given back. [`queue`]: the line inside this process. [`releases`]: who hears of a
 //!   release.
-//! * [`waiting_room`]: the rooms, by scripts. [`fanout`]: which seats changed, told at once.
+//! * [`room_log`]: what the waiting rooms were told. [`waiting_room`]: the rooms, by scripts.
+//!   [`fanout`]: which seats changed, told at once.
 
 mod address;
 mod connect;
@@ -23,6 +24,7 @@ mod queue;
 mod quorum;
 mod redlock;
 mod releases;
+mod room_log;
 mod simple;
 mod spin;
 mod waiting_room;
@@ -33,6 +35,7 @@ pub use connect::{Failure, Redis};
 pub use fanout::RedisFanout;
 pub use pubsub::PubSubLock;
 pub use redlock::Redlock;
+pub use room_log::RedisRoomLog;
 pub use simple::SimpleLock;
 pub use spin::SpinLock;
 pub use waiting_room::RedisWaitingRoom;

@@ -1,0 +1,16 @@
+-- ARGV[3], ARGV[4]: up to where; ARGV[5] whose record the caller read there, or empty. ARGV[6], ARGV[7]: the snapshot.
+-- Answers: 0 that is not in the log, 1 done, 2 the pieces are missing.
+
+local upto, length = tonumber(ARGV[4]), tonumber(ARGV[6])
+-- A snapshot of the base lies there already.
+local is_in_log = epoch and ARGV[3] == epoch and upto > base and upto <= last
+if not is_in_log or (ARGV[5] ~= '' and stamp_at(upto) ~= ARGV[5]) then
+    call('UNLINK', PIECES)
+    return 0
+end
+if not is_brought(ARGV[7], length) then return 2 end
+local new_base_stamp = stamp_at(upto)
+put_snapshot(ARGV[7], length)
+call('LTRIM', RECORDS, upto - base, -1)
+call('HSET', HEAD, 'base', text(upto), 'base_stamp', new_base_stamp)
+return 1

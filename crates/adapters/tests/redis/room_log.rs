@@ -1,0 +1,164 @@
+//! The logs of the waiting rooms: the contract, losses that a reader must notice, and nodes that end in the middle.
+
+mod crash;
+mod figures;
+mod loss;
+mod nodes;
+mod replica;
+mod twice;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use boxoffice_adapters::clock::SystemClock;
+use boxoffice_adapters::redis::{Redis, RedisRoomLog};
+use boxoffice_domain::ConcertId;
+use boxoffice_ports::contract::build::fresh;
+use boxoffice_ports::contract::room_log::RoomLogFixture;
+use boxoffice_ports::{Exchanged, LogPosition, RoomLog, RoomLogError};
+use boxoffice_services::Redis as Server;
+use tokio::time::{Instant, sleep};
+
+use replica::Replica;
+
+/// Longer than anything here needs.
+const LONG: Duration = Duration::from_secs(120);
+
+fn instance(urls: &[String], clock: Arc<SystemClock>) -> Arc<dyn RoomLog> {
+    Arc::new(RedisRoomLog::new(Redis::open(urls, Arc::default()).expect("an address"), clock))
+}
+
+fn at(node: &Server) -> Arc<dyn RoomLog> {
+    instance(&[node.url()], Arc::default())
+}
+
+fn fixture(urls: &[String]) -> RoomLogFixture {
+    let clock = Arc::new(SystemClock::default());
+    let (log, other) = (instance(urls, Arc::clone(&clock)), instance(urls, Arc::clone(&clock)));
+    RoomLogFixture { log, other, advance: Arc::new(move |by| clock.advance(by)), keep: Box::new(()) }
+}
+
+mod alone {
+    async fn make() -> boxoffice_ports::contract::room_log::RoomLogFixture {
+        super::fixture(&[boxoffice_services::Redis::shared().url()])
+    }
+
+    boxoffice_ports::room_log_contract!(make);
+}
+
+/// What is unavailable is asked again: a node that starts again, or a fail-over, needs its time.
+async fn bear(error: RoomLogError, deadline: Instant) {
+    assert!(matches!(error, RoomLogError::Unavailable(_)) && Instant::now() < deadline, "{error}");
+    sleep(Duration::from_millis(20)).await;
+}
+
+fn key(concert: ConcertId, part: &str) -> String {
+    format!("boxoffice:log:{{{concert}}}:{part}")
+}
+
+fn number(word: &str) -> i64 {
+    word.trim_start_matches(':').parse().expect("a number")
+}
+
+/// What a field of `INFO` says.
+fn info(node: &Server, section: &str, field: &str) -> i64 {
+    let script = format!("return tonumber(redis.call('INFO', '{section}'):match('{field}:(%d+)'))");
+    number(&node.command(&["EVAL", &script, "0"]).expect("an answer"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reading_writes_nothing() {
+    let node = Server::start().expect("Redis starts");
+    let mut replica = Replica::begin(at(&node), fresh()).await;
+    for _ in 0..5 {
+        replica.append().await;
+    }
+    let written = info(&node, "persistence", "rdb_changes_since_last_save");
+    let mut late = Replica::begin(at(&node), replica.concert).await;
+    for _ in 0..50 {
+        late.catch_up().await;
+    }
+    assert_eq!(late.history, replica.history);
+    assert_eq!(info(&node, "persistence", "rdb_changes_since_last_save"), written);
+    late.append().await;
+    assert!(info(&node, "persistence", "rdb_changes_since_last_save") > written, "what is written counts");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_that_nobody_touches_expire_and_reading_keeps_them() {
+    let node = Server::start().expect("Redis starts");
+    let mut replica = Replica::begin(at(&node), fresh()).await;
+    let (parts, concert, week) = (["head", "records", "snapshot"], replica.concert, 7 * 24 * 3_600);
+    let ttl = |part| number(&node.command(&["TTL", &key(concert, part)]).expect("an answer"));
+    replica.append().await;
+    assert!(parts.iter().all(|part| (week - 60..=week).contains(&ttl(part))), "a week");
+    replica.compact().await;
+    replica.append().await;
+    assert!(parts.iter().all(|part| (week - 60..=week).contains(&ttl(part))), "also those made anew");
+    for part in parts {
+        node.command(&["EXPIRE", &key(concert, part), "600"]).expect("an answer");
+    }
+    replica.catch_up().await;
+    assert!(parts.iter().all(|part| ttl(part) > week - 60), "refreshed");
+    assert_eq!(number(&node.command(&["DBSIZE"]).expect("an answer")), 3, "and nothing else is left");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pieces_of_a_snapshot_do_not_stay() {
+    let node = Server::start().expect("Redis starts");
+    let (log, concert) = (at(&node), fresh());
+    let long = vec![7; 3 << 20];
+    assert!(log.begin(concert, long.clone()).await.expect("an answer"));
+    assert!(!log.begin(concert, long.clone()).await.expect("an answer"), "there is one");
+    assert!(!log.compact(concert, LogPosition { epoch: 1, seq: 1 }, long).await.expect("an answer"), "not in the log");
+    assert_eq!(number(&node.command(&["DBSIZE"]).expect("an answer")), 2, "head and snapshot");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_with_a_part_missing_is_absent_and_begins_anew() {
+    let node = Server::start().expect("Redis starts");
+    for part in ["head", "records", "snapshot"] {
+        let mut replica = Replica::begin(at(&node), fresh()).await;
+        replica.append().await;
+        assert!(replica.compact().await);
+        for _ in 0..2 {
+            replica.append().await;
+        }
+        assert_eq!(node.command(&["DEL", &key(replica.concert, part)]).expect("an answer"), ":1");
+        let asked = replica.log.exchange(replica.concert, replica.position, Vec::new()).await.expect("an answer");
+        assert!(matches!(asked, Exchanged::Absent { .. }), "without {part}: {asked:?}");
+        let told = replica.history.clone();
+        replica.append().await;
+        let mut other = Replica::begin(at(&node), replica.concert).await;
+        other.catch_up().await;
+        assert_eq!((&other.history[..3], other.history.len()), (&told[..], 4), "without {part}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_makes_no_sense_is_broken() {
+    let node = Server::start().expect("Redis starts");
+    let mut replica = Replica::begin(at(&node), fresh()).await;
+    replica.append().await;
+    let since = LogPosition { seq: 0, ..replica.position };
+    let records = key(replica.concert, "records");
+    // Too short; of a version that does not exist; without inputs.
+    for record in ["short", "12345678stampstaX", "12345678stampsta"] {
+        assert_eq!(node.command(&["LSET", &records, "0", record]).expect("an answer"), "+OK");
+        let asked = replica.log.exchange(replica.concert, since, Vec::new()).await;
+        assert!(matches!(asked, Err(RoomLogError::Broken(_))), "{record}: {asked:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_hangs_is_unavailable_and_comes_back_by_itself() {
+    let node = Server::start().expect("Redis starts");
+    let mut replica = Replica::begin(at(&node), fresh()).await;
+    replica.append().await;
+    node.pause().expect("paused");
+    let hung = replica.log.exchange(replica.concert, replica.position, Vec::new()).await;
+    assert!(matches!(hung, Err(RoomLogError::Unavailable(_))), "{hung:?}");
+    node.resume().expect("resumed");
+    replica.append().await;
+    assert_eq!(replica.history.len(), 2);
+}
