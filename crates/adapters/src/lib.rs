@@ -24,7 +24,6 @@ pub mod rabbitmq;
 pub mod redis;
 #[allow(dead_code)]
 mod room_wire;
-mod rooms;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod rows;
 #[cfg(feature = "sqlite")]

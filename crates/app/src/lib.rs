@@ -10,6 +10,7 @@ pub mod cli;
 pub mod config;
 pub mod http;
 pub mod lab;
+pub mod max_active;
 pub mod season;
 pub mod telemetry;
 pub mod wiring;

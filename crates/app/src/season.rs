@@ -2,6 +2,7 @@
 //!
 //! It is written as documents and goes through their checks like any import. It is loaded into an empty store only.
 
+use crate::max_active::MaxActive;
 use crate::http::document::{AdmissionDocument, ConcertDocument, DateDocument, PerIntervalDocument, SeatsDocument};
 use boxoffice_domain::concert::Fault;
 use boxoffice_domain::money::Money;
@@ -64,7 +65,11 @@ fn mahler(start: Timestamp) -> ConcertDocument {
         venue: "Bukchon Recital Hall".to_owned(),
         time_zone: Some(TIME_ZONE.to_owned()),
         sale_starts_at: Some(sale),
-        admission: Some(AdmissionDocument { max_active: 20, per_interval: Some(PerIntervalDocument { count: 5, seconds: 1 }) }),
+        admission: Some(AdmissionDocument {
+            max_active: MaxActive::At(20),
+            per_interval: Some(PerIntervalDocument { count: 5, seconds: 1 }),
+            adaptive: false,
+        }),
         dates: [60, 61].map(|day| date(start, sale, day, 11, small_hall([150_000, 110_000, 60_000]))).to_vec(),
     }
 }

@@ -25,8 +25,8 @@ use crate::http::{self, App, Bound};
 use crate::season::{self, SeasonError};
 use actix_web::dev::ServerHandle;
 use actix_web::web::Data;
-use boxoffice_engine::{Background, SeatView, Stats};
-use boxoffice_ports::{Executor, Source, Stores, Traffic, WaitingRoom};
+use boxoffice_engine::{Background, Rooms, SeatView, Stats};
+use boxoffice_ports::{Executor, Source, Stores, Traffic};
 use engine::Engine;
 use std::io;
 use std::net::SocketAddr;
@@ -79,7 +79,7 @@ pub struct Running {
     pub clock: Arc<SystemClock>,
     /// The store's own ports, not watched by the engine.
     pub stores: Stores,
-    pub room: Arc<dyn WaitingRoom>,
+    pub room: Arc<Rooms>,
     /// The seat maps as this instance shows them.
     pub seats: Arc<SeatView>,
     pub stats: Arc<Stats>,

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Seconds until one's turn: the 10th, 50th and 90th percentile.
+/// Seconds until one's turn: the 10th, 50th and 90th percentile. Where the 10th is less than half a second, `high_s` is
+/// the 80th instead: a range from zero misses on one side alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Eta {
     pub low_s: u32,
@@ -10,24 +11,16 @@ pub struct Eta {
     pub high_s: u32,
 }
 
-/// The 90th percentile of the standard normal distribution.
-const Z_90: f64 = 1.281_551_6;
-
 impl Eta {
-    /// From `ahead` people before one and `admitted` promotions measured in the last `window_s` seconds; `None` while
-    /// nothing was measured.
-    ///
-    /// Both the wait for `ahead + 1` promotions and the measured rate are sums of random gaps, so the relative error is
-    /// √(1/(ahead+1) + 1/admitted); a log-normal spread keeps the range positive.
-    pub fn estimate(ahead: u64, admitted: u32, window_s: f64) -> Option<Self> {
-        if admitted == 0 || window_s <= 0.0 {
-            return None;
-        }
-        let turns = ahead as f64 + 1.0;
-        let mid = turns * window_s / f64::from(admitted);
-        let spread = (Z_90 * (1.0 / turns + 1.0 / f64::from(admitted)).sqrt()).exp();
-        let seconds = |value: f64| value.min(f64::from(u32::MAX)) as u32;
-        Some(Self { low_s: seconds((mid / spread).floor()), mid_s: seconds(mid.round()), high_s: seconds((mid * spread).ceil()) })
+    /// From seconds, which may be beyond what can be told, or not in order.
+    pub fn of_seconds(low: f64, mid: f64, high: f64) -> Self {
+        // The conversion saturates.
+        let [low_s, mid_s, high_s] = [low, mid, high].map(|value| value.round() as u32);
+        Self { low_s: low_s.min(mid_s), mid_s, high_s: high_s.max(mid_s).max(1) }
+    }
+
+    pub fn contains(&self, seconds: f64) -> bool {
+        (f64::from(self.low_s)..=f64::from(self.high_s)).contains(&seconds)
     }
 }
 
@@ -36,13 +29,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn eta_is_a_range_around_places_over_rate() {
-        assert_eq!(Eta::estimate(10, 0, 60.0), None);
-        let eta = Eta::estimate(599, 600, 60.0).unwrap();
-        assert_eq!(eta.mid_s, 60);
-        assert!(eta.low_s < 60 && eta.high_s > 60 && eta.high_s < 70, "{eta:?}");
-        let unsure = Eta::estimate(599, 6, 60.0).unwrap();
-        assert!(unsure.high_s - unsure.low_s > 6_000, "few measurements make a wide range: {unsure:?}");
-        assert_eq!(Eta::estimate(u64::MAX, 1, 60.0).unwrap().high_s, u32::MAX);
+    fn range_is_in_order_and_within_what_can_be_told() {
+        let eta = Eta::of_seconds(3.4, 10.0, 30.6);
+        assert_eq!(eta, Eta { low_s: 3, mid_s: 10, high_s: 31 });
+        assert!(eta.contains(3.0) && eta.contains(31.0) && !eta.contains(31.1) && !eta.contains(2.9));
+        assert_eq!(Eta::of_seconds(9.0, 5.0, 2.0), Eta { low_s: 5, mid_s: 5, high_s: 5 });
+        assert_eq!(Eta::of_seconds(0.0, 0.1, 0.2), Eta { low_s: 0, mid_s: 0, high_s: 1 }, "nothing is told as no time at all");
+        assert_eq!(Eta::of_seconds(-1.0, 1e300, f64::INFINITY), Eta { low_s: 0, mid_s: u32::MAX, high_s: u32::MAX });
     }
 }

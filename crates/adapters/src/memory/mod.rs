@@ -14,7 +14,6 @@ mod lock;
 mod mirror;
 mod queries;
 mod tables;
-mod waiting_room;
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -22,7 +21,6 @@ use boxoffice_domain::Timestamp;
 use boxoffice_ports::{Clock, StoreError, Stores};
 
 pub use lock::MemoryLock;
-pub use waiting_room::MemoryWaitingRoom;
 
 use tables::Tables;
 

@@ -10,7 +10,7 @@
 //! * [`pool`]: connections for everything but the ledger. [`session`]: a ledger's connection.
 //! * [`sql`], [`rows`]: statements that stay prepared, and rows as the domain knows them.
 //! * [`ledger`]: the port that money and seats change through. [`queries`], [`catalog`], [`upkeep`], [`outbox`], [`audit`],
-//!   [`secrets`], [`mirror`], [`mod@waiting_room`]: the other ports.
+//!   [`secrets`], [`mirror`]: the other ports.
 //! * [`failure`]: what went wrong, and what each port calls it.
 
 mod audit;
@@ -29,7 +29,6 @@ mod secrets;
 mod session;
 mod sql;
 mod upkeep;
-mod waiting_room;
 
 pub use migrate::{migrate, revert};
 pub use scratch::{create_database, drop_database, server_version};

@@ -27,7 +27,6 @@ mod releases;
 mod room_log;
 mod simple;
 mod spin;
-mod waiting_room;
 
 use std::time::Duration;
 
@@ -38,7 +37,6 @@ pub use redlock::Redlock;
 pub use room_log::RedisRoomLog;
 pub use simple::SimpleLock;
 pub use spin::SpinLock;
-pub use waiting_room::RedisWaitingRoom;
 
 /// A pause between half of `pause` and all of it, so that those who failed together do not come back together.
 fn jittered(pause: Duration) -> Duration {

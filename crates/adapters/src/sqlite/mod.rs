@@ -10,7 +10,7 @@
 //! * [`mod@file`]: opening, migrating, locking. [`writer`], [`readers`]: who runs what on which connection.
 //! * [`sql`], [`rows`]: statements that stay prepared, and rows as the domain knows them.
 //! * [`failure`]: what went wrong, and what each port calls it.
-//! * [`ledger`], [`queries`], [`catalog`], [`upkeep`], [`audit`], [`waiting_room`]: the ports.
+//! * [`ledger`], [`queries`], [`catalog`], [`upkeep`], [`audit`]: the ports.
 
 mod audit;
 mod catalog;
@@ -23,7 +23,6 @@ mod readers;
 mod rows;
 mod sql;
 mod upkeep;
-mod waiting_room;
 mod writer;
 
 pub use file::{ServingLock, lock_for_serving, migrate, revert};

@@ -74,11 +74,15 @@ impl Faults {
         self.range("hold.max_seats_per_user", hold.max_seats_per_user, 1..=100);
         self.range("hold.sweep_ms", hold.sweep_ms, 10..=60_000);
         self.range("idempotency.ttl_s", settings.idempotency.ttl_s, 1..=31_536_000);
-        self.range("admission.max_active", admission.max_active, 1..=i64::from(MAX_ACTIVE_MAX));
+        self.range("admission.max_active", admission.max_active.parts().0, 1..=i64::from(MAX_ACTIVE_MAX));
         self.range("admission.per_interval_count", admission.per_interval_count, 0..=i64::from(MAX_ACTIVE_MAX));
         self.range("admission.per_interval_s", admission.per_interval_s, 0..=i64::from(INTERVAL_S_MAX));
         self.range("admission.tick_ms", admission.tick_ms, 10..=10_000);
         self.range("admission.active_ttl_s", admission.active_ttl_s, 1..=86_400);
+        self.range("admission.extensions_max", admission.extensions_max, 0..=1_000);
+        self.range("admission.waiting_grace_s", admission.waiting_grace_s, 1..=86_400);
+        self.range("admission.p99_target_ms", admission.p99_target_ms, 1..=60_000);
+        self.range("presence.grace_s", settings.presence.grace_s, 1..=86_400);
         self.range("auth.leeway_s", settings.auth.leeway_s, 0..=300);
     }
 

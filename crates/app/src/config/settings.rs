@@ -1,8 +1,11 @@
 //! The sections of the configuration, typed. What each key means is said in `deploy/boxoffice.toml`.
 
 use super::values::{Secret, SecretUrl, Switch};
+use crate::max_active::MaxActive;
 use boxoffice_domain::money::Money;
+use boxoffice_domain::waiting::{LaneTerms, SHARES};
 use boxoffice_domain::{Admission, AdmissionMode, PerInterval, Policy};
+use boxoffice_engine::RoomsSettings;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::num::NonZero;
@@ -38,6 +41,7 @@ pub struct Settings {
     pub idempotency: IdempotencySettings,
     pub demo: DemoSettings,
     pub admission: AdmissionSettings,
+    pub presence: PresenceSettings,
     pub auth: AuthSettings,
     pub telemetry: TelemetrySettings,
 }
@@ -345,13 +349,33 @@ pub struct DemoSettings {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct AdmissionSettings {
-    pub max_active: u32,
+    pub max_active: MaxActive,
     pub stock_linked: bool,
     /// 0, like `per_interval_s`: no rate.
     pub per_interval_count: u32,
     pub per_interval_s: u32,
     pub tick_ms: u64,
     pub active_ttl_s: u32,
+    pub extensions_max: u32,
+    pub waiting_grace_s: u32,
+    pub adaptive: bool,
+    pub p99_target_ms: u32,
+    pub lanes: Vec<LaneSettings>,
+}
+
+/// A line of its own for those whose bearer says so.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct LaneSettings {
+    pub name: String,
+    /// Of all promotions, while anybody waits in it.
+    pub share: f64,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct PresenceSettings {
+    pub grace_s: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -455,9 +479,20 @@ impl Settings {
 
     /// How a concert admits whose document does not say.
     pub fn default_admission(&self) -> Admission {
-        let AdmissionSettings { max_active, per_interval_count: count, per_interval_s: seconds, .. } = self.admission;
+        let AdmissionSettings { max_active, per_interval_count: count, per_interval_s: seconds, adaptive, .. } = self.admission;
         let per_interval = (count > 0 && seconds > 0).then_some(PerInterval { count, seconds });
-        Admission { mode: AdmissionMode::Running, max_active, per_interval, auto: false, adaptive: false }
+        let (max_active, auto) = max_active.parts();
+        Admission { mode: AdmissionMode::Running, max_active, per_interval, auto, adaptive }
+    }
+
+    /// What every waiting room obeys.
+    pub fn rooms(&self) -> RoomsSettings {
+        let AdmissionSettings { active_ttl_s, extensions_max, waiting_grace_s, p99_target_ms, .. } = self.admission;
+        // Rounded to what lanes count in; a check has refused what is not a share.
+        let share = |share: f64| (share * f64::from(SHARES)).round() as u16;
+        let lane = |lane: &LaneSettings| LaneTerms { name: lane.name.clone(), share: share(lane.share) };
+        let lanes = self.admission.lanes.iter().map(lane).collect();
+        RoomsSettings { active_ttl_s, extensions_max, grace_s: self.presence.grace_s, waiting_grace_s, p99_target_ms, lanes }
     }
 
     /// Commits that `combining` has in flight at once.

@@ -4,10 +4,11 @@ use actix_web::http::StatusCode;
 use actix_web::http::header;
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
+use crate::max_active::MaxActive;
 use boxoffice_domain::concert::Fault;
 use boxoffice_domain::money::Money;
 use boxoffice_domain::{Actor, Admission, Command, ConcertId, PerInterval, UserId};
-use boxoffice_ports::{ImportEffect, Imported, RoomTerms, Source};
+use boxoffice_ports::{ImportEffect, Imported, Opening, Source};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
@@ -81,8 +82,8 @@ async fn show(app: &App, imported: &Imported) -> Result<(), Source> {
         app.seats.reload(date).await?;
     }
     if let Some(row) = app.shows.concert(imported.id) {
-        let terms = RoomTerms { concert: imported.id, sale_starts_at: row.sale_starts_at, admission: row.admission };
-        app.room.open(terms).await?;
+        let opening = Opening { concert: imported.id, sale_starts_at: row.sale_starts_at, admission: row.admission };
+        app.room.open(opening).await?;
     }
     Ok(())
 }
@@ -92,7 +93,8 @@ async fn show(app: &App, imported: &Imported) -> Result<(), Source> {
     responses((status = 200, description = "Its admission", body = AdmissionView)))]
 pub(crate) async fn admission(id: Id<ConcertId>, app: Data<App>, _: Operator, request: HttpRequest) -> Result<HttpResponse, Problem> {
     Query::none(&request)?;
-    answer::ok(&AdmissionView::from(app.room.admission(id.0).await?))
+    let admission = app.room.admission(id.0).await?;
+    answer::ok(&AdmissionView::new(admission, &app.room.summary(id.0).await?))
 }
 
 /// What is absent stays as it is.
@@ -100,12 +102,12 @@ pub(crate) async fn admission(id: Id<ConcertId>, app: Data<App>, _: Operator, re
 #[serde(deny_unknown_fields)]
 pub(crate) struct AdmissionPatch {
     mode: Option<ModeView>,
-    #[schema(minimum = 1, maximum = 1_000_000)]
-    max_active: Option<u32>,
+    max_active: Option<MaxActive>,
     /// Null takes the rate away.
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<PerIntervalView>)]
     per_interval: Option<Option<PerIntervalView>>,
+    adaptive: Option<bool>,
 }
 
 /// Tells null from absent.
@@ -119,10 +121,13 @@ impl AdmissionPatch {
             admission.mode = mode.into();
         }
         if let Some(max_active) = self.max_active {
-            admission.max_active = max_active;
+            (admission.max_active, admission.auto) = max_active.parts();
         }
         if let Some(per_interval) = self.per_interval {
             admission.per_interval = per_interval.map(|per| PerInterval { count: per.count, seconds: per.seconds });
+        }
+        if let Some(adaptive) = self.adaptive {
+            admission.adaptive = adaptive;
         }
         match admission.faults() {
             faults if faults.is_empty() => Ok(admission),
@@ -151,7 +156,7 @@ pub(crate) async fn set_admission(
         let was = app.room.admission(id.0).await?;
         let admission = patch.merge(was)?;
         if app.room.set_admission(id.0, was, admission).await? {
-            return answer::ok(&AdmissionView::from(admission));
+            return answer::ok(&AdmissionView::new(admission, &app.room.summary(id.0).await?));
         }
     }
     Err(Problem::internal("the admission never stood still"))

@@ -3,6 +3,7 @@
 //! Parse, then construct: what comes out is a [`ConcertPlan`] that may be imported as it is. A refusal names every
 //! fault by its path in the document, such as `dates[0].seats[2].price`; of a value of the wrong type, the first one.
 
+use crate::max_active::MaxActive;
 use boxoffice_domain::concert::Fault;
 use boxoffice_domain::money::Money;
 use boxoffice_domain::{Admission, AdmissionMode, ConcertPlan, DatePlan, PerInterval, SeatPlan, Timestamp};
@@ -48,11 +49,14 @@ pub struct ConcertDocument {
 #[serde(deny_unknown_fields)]
 pub struct AdmissionDocument {
     /// People active at once, at most.
-    #[schema(minimum = 1, maximum = 1_000_000, example = 200)]
-    pub max_active: u32,
+    #[schema(example = 200)]
+    pub max_active: MaxActive,
     /// Without it there is no rate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub per_interval: Option<PerIntervalDocument>,
+    /// The rate falls when the servers fare badly, and creeps back.
+    #[serde(default)]
+    pub adaptive: bool,
 }
 
 /// At most `count` admitted in any window of `seconds`.
@@ -128,7 +132,8 @@ impl ConcertDocument {
 impl AdmissionDocument {
     fn plan(self) -> Admission {
         let per_interval = self.per_interval.map(|PerIntervalDocument { count, seconds }| PerInterval { count, seconds });
-        Admission { mode: AdmissionMode::Running, max_active: self.max_active, per_interval, auto: false, adaptive: false }
+        let (max_active, auto) = self.max_active.parts();
+        Admission { mode: AdmissionMode::Running, max_active, per_interval, auto, adaptive: self.adaptive }
     }
 }
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use actix_web::web::Data;
-use boxoffice_domain::{ConcertId, UserId};
-use boxoffice_ports::{RoomError, Source};
+use boxoffice_domain::UserId;
+use boxoffice_ports::Source;
 use futures_util::future::{BoxFuture, join_all};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -106,10 +106,7 @@ pub(crate) async fn ready(app: Data<App>) -> Result<HttpResponse, Problem> {
         app.stores.queries.wallet(UserId(Uuid::nil())).await.map_or_else(|error| Health::Failed(error.into()), |_| Health::Good)
     });
     let queue = check("queue", async {
-        match app.room.counts(ConcertId(Uuid::nil())).await {
-            Ok(_) | Err(RoomError::NoRoom) => Health::Good,
-            Err(error) => Health::Failed(error.into()),
-        }
+        app.room.ping().await.map_or_else(|error| Health::Failed(error.into()), |()| Health::Good)
     });
     let others = join_all(app.probes.iter().map(|probe: &Arc<dyn Probe>| check(probe.name(), probe.check())));
     let (store, queue, others) = tokio::join!(store, queue, others);

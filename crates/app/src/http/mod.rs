@@ -41,7 +41,7 @@ use actix_web::dev::Server;
 use actix_web::web::Data;
 use actix_web::{App as ActixApp, HttpServer};
 use boxoffice_domain::Policy;
-use boxoffice_engine::{SeatView, Shows, Stats};
+use boxoffice_engine::{HoldReturns, SeatView, Shows, Stats};
 use boxoffice_ports::{Clock, Executor, Ids, Ledger, StoreError, Stores, Traffic, WaitingRoom};
 
 use crate::config::Settings;
@@ -59,6 +59,7 @@ pub struct Parts {
     /// The store's ledger as the engine watches it: what commits through it shows in the seat view at once.
     pub ledger: Arc<dyn Ledger>,
     pub room: Arc<dyn WaitingRoom>,
+    pub returns: Arc<HoldReturns>,
     /// Hold, extend, release.
     pub seat: Arc<dyn Executor>,
     /// Charge, use.

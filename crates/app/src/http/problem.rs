@@ -344,6 +344,15 @@ impl From<ExecuteError> for Problem {
     }
 }
 
+impl From<NotReturned> for Problem {
+    fn from(error: NotReturned) -> Self {
+        match error {
+            NotReturned::Store(error) => error.into(),
+            NotReturned::Ledger(error) => error.into(),
+        }
+    }
+}
+
 impl From<RoomError> for Problem {
     fn from(error: RoomError) -> Self {
         match error {

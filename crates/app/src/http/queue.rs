@@ -4,8 +4,8 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
-use boxoffice_domain::{Actor, Batch, Command, CommandId, ConcertId, Request, UserId};
-use boxoffice_ports::{Guard, LedgerError, RoomError};
+use boxoffice_domain::ConcertId;
+use boxoffice_ports::RoomError;
 
 use super::App;
 use super::answer;
@@ -17,11 +17,6 @@ use super::queue_token::QueueToken;
 use super::turn;
 use super::views::QueueView;
 
-/// How often giving holds back is tried when the store asks for it to be run again.
-const RELEASE_TRIES: u32 = 3;
-/// Holds given back in one transaction.
-const RELEASE_BATCH: usize = 200;
-
 /// Join, or find one's place: one for each user and concert, on whatever device.
 #[utoipa::path(post, path = "/api/v1/concerts/{id}/queue", tag = "queue", responses(
     (status = 201, description = "A new place", body = QueueView),
@@ -29,7 +24,7 @@ const RELEASE_BATCH: usize = 200;
 pub(crate) async fn join(id: Id<ConcertId>, app: Data<App>, user: User, request: HttpRequest, body: Body) -> Result<HttpResponse, Problem> {
     Query::none(&request)?;
     body.parse_nothing()?;
-    let entered = app.room.join(id.0, user.0, app.ids.fresh().into()).await?;
+    let entered = app.room.join(id.0, user.0, None, app.ids.fresh().into()).await?;
     let view = turn::queue_view(&app, id.0, &entered.place);
     if !entered.new {
         return answer::ok(&view);
@@ -58,7 +53,7 @@ pub(crate) async fn leave(app: Data<App>, user: User, request: HttpRequest, body
     let token = turn::genuine(&app, &request, user.0)?;
     Query::none(&request)?;
     body.parse_nothing()?;
-    release_holds(&app, user.0, token.concert).await?;
+    app.returns.all_of(user.0, token.concert).await?;
     match leave_room(&app, &token).await {
         Ok(()) | Err(RoomError::NoRoom) => Ok(HttpResponse::NoContent().finish()),
         Err(error) => Err(error.into()),
@@ -69,28 +64,4 @@ pub(crate) async fn leave(app: Data<App>, user: User, request: HttpRequest, body
 async fn leave_room(app: &App, token: &QueueToken) -> Result<(), RoomError> {
     turn::touch(app, token).await?;
     app.room.leave(token.concert, token.entry).await
-}
-
-async fn release_holds(app: &App, user: UserId, concert: ConcertId) -> Result<(), Problem> {
-    let holds = app.stores.queries.live_holds(user, concert).await?;
-    for some in holds.chunks(RELEASE_BATCH) {
-        let release = |&reservation| Request {
-            command_id: CommandId(app.ids.fresh()),
-            actor: Actor::System,
-            fingerprint: None,
-            fresh: answer::fresh_ids(app),
-            command: Command::ReleaseHold { reservation },
-        };
-        let batch = Batch::new(some.iter().map(release).collect::<Vec<_>>(), app.policy.clone());
-        let mut tried = 1;
-        loop {
-            match app.ledger.transact(batch.clone(), Guard::RowLock).await {
-                // One that was paid or ran out meanwhile is refused, and that is as good.
-                Ok(_) => break,
-                Err(LedgerError::Retryable(_) | LedgerError::Conflict) if tried < RELEASE_TRIES => tried += 1,
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-    Ok(())
 }

@@ -2,7 +2,7 @@
 //!
 //! It says what was true when it was signed; [`super::turn`] judges what is true now.
 
-use boxoffice_domain::{ConcertId, Place, QueueEntryId, QueueStatus, Timestamp, UserId};
+use boxoffice_domain::{ConcertId, Lane, Place, QueueEntryId, QueueStatus, Timestamp, UserId};
 use boxoffice_ports::PlaceClaim;
 use chrono::DateTime;
 use uuid::Uuid;
@@ -10,9 +10,9 @@ use uuid::Uuid;
 use super::signing::SigningKeys;
 
 /// The first byte of every payload: what else the same keys sign begins with another.
-const VERSION: u8 = 1;
-/// Version, user, concert, entry, arrival, until.
-const PAYLOAD: usize = 1 + 3 * 16 + 8 + 8;
+const VERSION: u8 = 2;
+/// Version, user, concert, entry, arrival, until, lane.
+const PAYLOAD: usize = 1 + 3 * 16 + 8 + 8 + 1;
 
 /// What a token says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +20,7 @@ pub(crate) struct QueueToken {
     pub(crate) user: UserId,
     pub(crate) concert: ConcertId,
     pub(crate) entry: QueueEntryId,
+    pub(crate) lane: Lane,
     pub(crate) arrival: u64,
     /// The end of the turn; `None` while it has not come.
     pub(crate) until: Option<Timestamp>,
@@ -29,12 +30,12 @@ impl QueueToken {
     /// The current token of a place.
     pub(crate) fn of(concert: ConcertId, place: &Place) -> Self {
         let until = place.active_until.filter(|_| place.status == QueueStatus::Active);
-        Self { user: place.user, concert, entry: place.entry, arrival: place.arrival, until }
+        Self { user: place.user, concert, entry: place.entry, lane: place.lane, arrival: place.arrival, until }
     }
 
     /// What it says to a room that has forgotten the entry.
     pub(crate) fn claim(&self) -> PlaceClaim {
-        PlaceClaim { entry: self.entry, user: self.user, place: self.arrival, active_until: self.until }
+        PlaceClaim { entry: self.entry, user: self.user, lane: self.lane, place: self.arrival, active_until: self.until }
     }
 
     fn payload(&self) -> [u8; PAYLOAD] {
@@ -45,7 +46,8 @@ impl QueueToken {
         bytes[33..49].copy_from_slice(self.entry.0.as_bytes());
         bytes[49..57].copy_from_slice(&self.arrival.to_be_bytes());
         // No turn ends at the epoch.
-        bytes[57..].copy_from_slice(&self.until.map_or(0, |until| until.timestamp_micros()).to_be_bytes());
+        bytes[65] = self.lane.0;
+        bytes[57..65].copy_from_slice(&self.until.map_or(0, |until| until.timestamp_micros()).to_be_bytes());
         bytes
     }
 
@@ -60,6 +62,7 @@ impl QueueToken {
             user: UserId(uuid(1)?),
             concert: ConcertId(uuid(17)?),
             entry: QueueEntryId(uuid(33)?),
+            lane: Lane(bytes[65]),
             arrival: u64::from_be_bytes(word(49)?),
             until,
         })
@@ -85,6 +88,7 @@ mod tests {
             user: Uuid::from_u128(1).into(),
             concert: Uuid::from_u128(2).into(),
             entry: Uuid::from_u128(3).into(),
+            lane: Lane(7),
             arrival: 42,
             until: until.and_then(DateTime::from_timestamp_micros),
         }

@@ -8,7 +8,7 @@
 //! their place back, by what the token says ([`place`], [`touch`]): whichever of their requests comes first.
 
 use actix_web::HttpRequest;
-use boxoffice_domain::{ConcertId, Place, QueueStatus, UserId, room};
+use boxoffice_domain::{ConcertId, Lane, Place, QueueStatus, UserId, waiting};
 use boxoffice_ports::RoomError;
 
 use super::App;
@@ -102,11 +102,11 @@ pub(crate) fn queue_view(app: &App, concert: ConcertId, place: &Place) -> QueueV
         place: shows_place.then_some(place.arrival),
         ahead: place.ahead,
         eta: place.eta.map(Into::into),
-        chance: None,
-        poll_after_ms: room::poll_after_ms(place, app.clock.now()),
+        chance: place.chance.map(|permille| f64::from(permille) / 1_000.0),
+        poll_after_ms: waiting::poll_after_ms(place, app.clock.now()),
         active_until: place.active_until,
         sale_starts_at: place.sale_starts_at,
-        draw: None,
+        draw: place.draw.map(Into::into),
     }
 }
 
@@ -115,11 +115,14 @@ pub(crate) fn forgotten(token: &QueueToken) -> Place {
     Place {
         entry: token.entry,
         user: token.user,
+        lane: token.lane,
         status: QueueStatus::Expired,
         arrival: token.arrival,
         ahead: None,
         active_until: None,
         eta: None,
+        chance: None,
         sale_starts_at: None,
+        draw: None,
     }
 }

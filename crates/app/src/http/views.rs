@@ -3,7 +3,10 @@
 //! A view is made of a record and an instant, never of a clock: a replay is rendered at the instant it was decided, so
 //! that it repeats its first answer byte for byte.
 
+use crate::max_active::MaxActive;
+use boxoffice_domain::draw::Hash32;
 use boxoffice_domain::money::{Money, Points};
+use boxoffice_domain::waiting::{AdaptiveState, RoomSummary};
 use boxoffice_domain::{
     Admission, AdmissionMode, ConcertRef, DateRef, Entry, EntryKind, Eta, Payment, PointsEntry, PointsKind, QueueStatus, Reservation,
     ReservationStatus, SeatAtSale, SeatNumber, Ticket,
@@ -366,8 +369,32 @@ pub(crate) struct QueueView {
     pub(crate) active_until: Option<DateTime<Utc>>,
     pub(crate) sale_starts_at: Option<DateTime<Utc>>,
     /// Null: places are in order of arrival.
-    #[schema(value_type = Option<Object>)]
-    pub(crate) draw: Option<()>,
+    pub(crate) draw: Option<DrawBrief>,
+}
+
+/// The draw of those who come before the sale: see `/concerts/{id}/draw`. In lower-case hex.
+#[derive(Clone, Serialize, ToSchema)]
+pub(crate) struct DrawBrief {
+    /// SHA-256 of the seed.
+    commitment: String,
+    /// Null until it is revealed.
+    seed: Option<String>,
+}
+
+impl From<(Hash32, Option<Hash32>)> for DrawBrief {
+    fn from((commitment, seed): (Hash32, Option<Hash32>)) -> Self {
+        Self { commitment: hex(&commitment), seed: seed.map(|seed| hex(&seed)) }
+    }
+}
+
+/// Lower-case.
+pub(crate) fn hex(hash: &Hash32) -> String {
+    hash.iter().fold(String::with_capacity(64), |mut text, byte| {
+        for half in [byte >> 4, byte & 15] {
+            text.push(char::from_digit(u32::from(half), 16).unwrap_or('0'));
+        }
+        text
+    })
 }
 
 /// At most `count` admitted in every window of `seconds`.
@@ -418,15 +445,39 @@ impl From<ModeView> for AdmissionMode {
 pub(crate) struct AdmissionView {
     mode: ModeView,
     #[schema(example = 200)]
-    max_active: u32,
+    max_active: MaxActive,
     /// Null: no rate.
     per_interval: Option<PerIntervalView>,
+    adaptive: bool,
+    /// What comes of it at this moment.
+    state: AdmissionStateView,
 }
 
-impl From<Admission> for AdmissionView {
-    fn from(admission: Admission) -> Self {
+/// What the policies allow now.
+#[derive(Serialize, ToSchema)]
+#[schema(as = AdmissionState)]
+pub(crate) struct AdmissionStateView {
+    /// The most that may be active.
+    max_active: u32,
+    /// Promotions per second that the servers bear; null while they fare well.
+    rate_per_s: Option<f64>,
+    /// The worst that the instances have reported in the last seconds; null where none has.
+    p99_ms: Option<u32>,
+    error_share: Option<f64>,
+}
+
+impl AdmissionView {
+    pub(crate) fn new(admission: Admission, room: &RoomSummary) -> Self {
         let per_interval = admission.per_interval.map(|per| PerIntervalView { count: per.count, seconds: per.seconds });
-        Self { mode: admission.mode.into(), max_active: admission.max_active, per_interval }
+        let AdaptiveState { rate_per_s, p99_ms, errors_permille } = room.adaptive;
+        let error_share = errors_permille.map(|permille| f64::from(permille) / 1_000.0);
+        Self {
+            mode: admission.mode.into(),
+            max_active: MaxActive::of(admission.max_active, admission.auto),
+            per_interval,
+            adaptive: admission.adaptive,
+            state: AdmissionStateView { max_active: room.max_active, rate_per_s, p99_ms, error_share },
+        }
     }
 }
 

@@ -33,6 +33,7 @@ use super::entrant::Entrant;
 use super::report::Via;
 use super::workload::{FUNDS, PRICE, Workload};
 use crate::config::{AuthMode, JwtAlgorithm, QueueBackend, Secret, Settings, StoreBackend, StrategyName, Switch};
+use crate::max_active::MaxActive;
 use crate::wiring::{self, Running, SystemClock, SystemIds};
 
 /// Wallets funded in one transaction.
@@ -111,7 +112,7 @@ pub(super) fn settings_for(base: &Settings, Entrant { strategy, partitions }: En
     settings.demo.season = Switch::Off;
     settings.hold.ttl_s = LONG_S;
     settings.admission.active_ttl_s = LONG_S;
-    settings.admission.max_active = MAX_ACTIVE_MAX;
+    settings.admission.max_active = MaxActive::At(MAX_ACTIVE_MAX);
     settings.admission.stock_linked = false;
     settings.admission.tick_ms = 50;
     settings.check()?;

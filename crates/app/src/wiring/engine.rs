@@ -7,10 +7,10 @@ use crate::http;
 use boxoffice_adapters::memory::MemoryLock;
 use boxoffice_domain::Policy;
 use boxoffice_engine::{
-    BackgroundSettings, Combining, CombiningSettings, Direct, Locked, Parts, Queued, QueuedSettings, RoomTeller, SeatView, Shows, Siblings,
+    BackgroundSettings, Combining, CombiningSettings, Direct, HoldReturns, Locked, Parts, Queued, QueuedSettings, RoomTeller, Rooms, RoomsParts, SeatView, Shows, Siblings,
     SingleFlight, Stats, Watched,
 };
-use boxoffice_ports::{Clock, Executor, Guard, Ids, InstanceId, Ledger, Lock, Stores, Traffic, WaitingRoom};
+use boxoffice_ports::{Clock, Executor, Guard, Ids, InstanceId, Ledger, Lock, Stores, Traffic};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 pub(super) struct Engine<'a> {
     open: &'a Open,
     pub(super) stores: Stores,
-    pub(super) room: Arc<dyn WaitingRoom>,
+    pub(super) room: Arc<Rooms>,
     clock: Arc<dyn Clock>,
     ids: Arc<dyn Ids>,
     instance: InstanceId,
@@ -30,6 +30,7 @@ pub(super) struct Engine<'a> {
     siblings: Arc<Siblings>,
     shows: Arc<Shows>,
     teller: Arc<RoomTeller>,
+    returns: Arc<HoldReturns>,
     /// The store's, watched.
     ledger: Arc<dyn Ledger>,
     /// To be at the ledger with one command: as many as it has connections for, whatever the strategies.
@@ -38,16 +39,26 @@ pub(super) struct Engine<'a> {
 
 impl<'a> Engine<'a> {
     pub(super) fn new(open: &'a Open, settings: &Settings, clock: Arc<dyn Clock>, traffic: Arc<Traffic>) -> Self {
-        let (stores, room) = (open.stores.clone(), open.room.clone());
+        let stores = open.stores.clone();
+        let instance = InstanceId(SystemIds.fresh());
+        let room = Rooms::new(RoomsParts {
+            log: open.room_log.clone(),
+            mirror: stores.mirror.clone(),
+            secrets: stores.secrets.clone(),
+            clock: clock.clone(),
+            beacon: None,
+            instance,
+            settings: settings.rooms(),
+        });
         let seats = SeatView::new(stores.queries.clone(), clock.clone());
         let teller = RoomTeller::new(room.clone(), stores.queries.clone());
         let siblings = Siblings::start(open.redis.fanout(settings));
         let ledger = Watched::start(stores.ledger.clone(), seats.clone(), siblings.clone(), teller.clone());
         let shows = Shows::new(stores.queries.clone());
         let (ids, policy, stats) = (Arc::new(SystemIds), Arc::new(settings.policy()), Arc::default());
-        let instance = InstanceId(ids.fresh());
+        let returns = HoldReturns::new(ledger.clone(), stores.queries.clone(), ids.clone(), policy.clone());
         let permits = Arc::new(Semaphore::new(settings.store.commands_at_once()));
-        Self { open, stores, room, clock, ids, instance, policy, stats, traffic, seats, siblings, shows, teller, ledger, permits }
+        Self { open, stores, room, clock, ids, instance, policy, stats, traffic, seats, siblings, shows, teller, returns, ledger, permits }
     }
 
     pub(super) fn background_parts(&self) -> Parts {
@@ -61,6 +72,7 @@ impl<'a> Engine<'a> {
             seats: self.seats.clone(),
             siblings: self.siblings.clone(),
             teller: self.teller.clone(),
+            returns: self.returns.clone(),
             clock: self.clock.clone(),
             ids: self.ids.clone(),
             policy: self.policy.clone(),
@@ -87,6 +99,7 @@ impl<'a> Engine<'a> {
             stores: self.stores.clone(),
             ledger: self.ledger.clone(),
             room: self.room.clone(),
+            returns: self.returns.clone(),
             seats: self.seats.clone(),
             shows: self.shows.clone(),
             clock: self.clock.clone(),

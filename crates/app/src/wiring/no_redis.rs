@@ -3,7 +3,7 @@
 use super::StartError;
 use crate::config::{QueueBackend, Settings, StrategyName};
 use crate::http::Probe;
-use boxoffice_ports::{Clock, Fanout, Lock, RoomMirror, Traffic, WaitingRoom};
+use boxoffice_ports::{Clock, Fanout, Lock, RoomLog, Traffic};
 use std::sync::Arc;
 
 pub(super) struct RedisParts;
@@ -26,7 +26,7 @@ impl RedisParts {
         None
     }
 
-    pub(super) fn waiting_room(&self, _: Arc<dyn RoomMirror>, _: Arc<dyn Clock>, _: u32) -> Result<Arc<dyn WaitingRoom>, StartError> {
+    pub(super) fn room_log(&self, _: Arc<dyn Clock>) -> Result<Arc<dyn RoomLog>, StartError> {
         Err(lacking("queue.backend", QueueBackend::Redis.name()))
     }
 

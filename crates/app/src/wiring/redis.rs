@@ -4,8 +4,8 @@
 use super::StartError;
 use crate::config::{SecretUrl, Settings, StoreBackend, StrategyName};
 use crate::http::{Health, Probe};
-use boxoffice_adapters::redis::{Failure, PubSubLock, Redis, RedisFanout, RedisWaitingRoom, Redlock, SimpleLock, SpinLock};
-use boxoffice_ports::{Clock, Fanout, Lock, RoomMirror, Traffic, WaitingRoom};
+use boxoffice_adapters::redis::{Failure, PubSubLock, Redis, RedisFanout, RedisRoomLog, Redlock, SimpleLock, SpinLock};
+use boxoffice_ports::{Clock, Fanout, Lock, RoomLog, Traffic};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
 use std::sync::Arc;
@@ -36,13 +36,9 @@ impl RedisParts {
         redis.map(|redis| Arc::new(RedisFanout::new(redis)) as Arc<dyn Fanout>)
     }
 
-    pub(super) fn waiting_room(
-        &self,
-        mirror: Arc<dyn RoomMirror>,
-        clock: Arc<dyn Clock>,
-        active_ttl_s: u32,
-    ) -> Result<Arc<dyn WaitingRoom>, StartError> {
-        Ok(Arc::new(RedisWaitingRoom::new(self.shared()?, mirror, clock, active_ttl_s)))
+    /// The logs of the waiting rooms.
+    pub(super) fn room_log(&self, clock: Arc<dyn Clock>) -> Result<Arc<dyn RoomLog>, StartError> {
+        Ok(Arc::new(RedisRoomLog::new(self.shared()?, clock)))
     }
 
     /// The lock of a strategy that keeps its locks in Redis.

@@ -6,21 +6,21 @@ use super::brokers::BrokerParts;
 use super::redis::RedisParts;
 use super::{StartError, SystemClock};
 use crate::config::{QueueBackend, Settings, StoreBackend};
-use boxoffice_adapters::memory::{MemoryStore, MemoryWaitingRoom};
+use boxoffice_adapters::memory::MemoryStore;
 #[cfg(feature = "postgres")]
 use boxoffice_adapters::postgres::{self, PostgresOptions, PostgresStore};
 #[cfg(feature = "sqlite")]
 use boxoffice_adapters::sqlite::{self, SqliteOptions, SqliteStore};
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 use boxoffice_ports::Source;
-use boxoffice_ports::{Stores, Traffic, WaitingRoom};
+use boxoffice_ports::{RoomLog, Stores, Traffic};
 use std::any::Any;
 use std::sync::Arc;
 
-/// An open store with its waiting rooms.
+/// An open store, with the logs of its waiting rooms.
 pub(super) struct Open {
     pub(super) stores: Stores,
-    pub(super) room: Arc<dyn WaitingRoom>,
+    pub(super) room_log: Arc<dyn RoomLog>,
     pub(super) redis: RedisParts,
     pub(super) brokers: BrokerParts,
     /// Keeps a second server off the same store, where only one can be.
@@ -29,46 +29,35 @@ pub(super) struct Open {
 
 /// Opens what a server needs, brought up to date where the configuration allows it.
 pub(super) async fn open(settings: &Settings, clock: Arc<SystemClock>, traffic: &Arc<Traffic>) -> Result<Open, StartError> {
-    let active_ttl_s = settings.admission.active_ttl_s;
     let redis = RedisParts::open(settings, traffic)?;
     let brokers = BrokerParts::open(settings, traffic).await?;
-    let in_memory = || Arc::new(MemoryWaitingRoom::new(clock.clone(), active_ttl_s)) as Arc<dyn WaitingRoom>;
-    let elsewhere = |stores: &Stores| match settings.queue.backend {
-        QueueBackend::Store => Ok(None),
-        QueueBackend::Memory => Ok(Some(in_memory())),
-        QueueBackend::Redis => redis.waiting_room(stores.mirror.clone(), clock.clone(), active_ttl_s).map(Some),
+    let in_memory = || MemoryStore::new(clock.clone()).room_log();
+    let elsewhere = match settings.queue.backend {
+        QueueBackend::Store => None,
+        QueueBackend::Memory => Some(in_memory()),
+        QueueBackend::Redis => Some(redis.room_log(clock.clone())?),
     };
-    let (stores, room, serving): (_, _, Option<Box<dyn Any + Send + Sync>>) = match settings.store.backend {
+    let (stores, own, serving): (_, _, Option<Box<dyn Any + Send + Sync>>) = match settings.store.backend {
         StoreBackend::Memory => {
-            let stores = MemoryStore::new(clock.clone()).stores();
-            let room = elsewhere(&stores)?.unwrap_or_else(in_memory);
-            (stores, room, None)
+            let store = MemoryStore::new(clock.clone());
+            (store.stores(), store.room_log(), None)
         }
         #[cfg(feature = "sqlite")]
         StoreBackend::Sqlite => {
             let serving = sqlite::lock_for_serving(&settings.store.sqlite_path).map_err(store_error(settings))?;
             let store = open_sqlite(settings, clock.clone()).await?;
-            let stores = store.stores();
-            let room = match elsewhere(&stores)? {
-                Some(room) => room,
-                None => store.waiting_room(active_ttl_s).await.map_err(|error| StartError::Room(error.into()))?,
-            };
-            (stores, room, Some(Box::new(serving)))
+            (store.stores(), store.room_log(), Some(Box::new(serving)))
         }
         #[cfg(feature = "postgres")]
         StoreBackend::Postgres => {
             let store = open_postgres(settings, clock.clone(), traffic).await?;
-            let stores = store.stores();
-            let room = match elsewhere(&stores)? {
-                Some(room) => room,
-                None => store.waiting_room(active_ttl_s),
-            };
-            (stores, room, None)
+            (store.stores(), store.room_log(), None)
         }
         #[cfg(not(all(feature = "sqlite", feature = "postgres")))]
         lacking => return Err(lacking_store(lacking)),
     };
-    Ok(Open { stores, room, redis, brokers, _serving: serving })
+    let room_log = elsewhere.unwrap_or(own);
+    Ok(Open { stores, room_log, redis, brokers, _serving: serving })
 }
 
 /// Brings the schema up to date; says which migrations that took.

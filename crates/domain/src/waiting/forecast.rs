@@ -1,52 +1,315 @@
-//! How long one will wait, and whether a seat will still be there; and how often the ranges told were right.
+//! How long one will wait, and how often the ranges told were right; whether a seat will still be there.
+//!
+//! A line moves because people are promoted from it and because others leave it. With promotions at rate r and everybody
+//! leaving at rate h, `ahead` people are gone after ln(1 + h·(ahead + 1)/r)/h seconds. Both rates are measured over
+//! several memories at once, each of which forgets exponentially; the one used fits the time that is looked ahead.
+//!
+//! The range around that point is learnt, by online conformal prediction (I. Gibbs and E. Candès, 2021; A. Angelopoulos
+//! and others, *Conformal PID Control*, 2023): for each horizon the 10th, 50th and 90th percentile of
+//! ln(true wait / point) are tracked. A sample outside its percentile moves it outwards by nine parts, one inside moves
+//! it inwards by one, so that in the long run one in ten lies beyond each end, whatever the distribution. A sample is
+//! judged with the percentiles as they are then, not as they were when it was told: many samples are under way at once,
+//! and must not all correct the same old error.
+//!
+//! Time counts only while promotion may go on: a pause, a closed room or a sold-out one neither slow the rate nor make
+//! a range wrong. Whoever leaves says nothing. Whoever is still there long after the range counts against it.
+//!
+//! Who is promoted, and when, depends on nothing here: the logarithms of two machines may differ in the last bit.
 
 use super::turns::Turns;
 use crate::{Eta, QueueEntryId, Timestamp};
+use chrono::serde::ts_microseconds_option;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
-/// What one lane has told, and what came of it.
+/// A memory of this length weighs what is that old by 1/e, seconds.
+const MEMORIES_S: [f64; 6] = [8.0, 32.0, 128.0, 512.0, 2_048.0, 8_192.0];
+/// Leaving is measured over this one.
+const LEAVING: usize = 3;
+/// A memory with less in it than this gives way to a longer one.
+const PROMOTIONS_MIN: f64 = 24.0;
+/// A rate of so many an interval comes in steps; a memory spans at least so many of them.
+const INTERVALS_MIN: f64 = 4.0;
+/// Where one horizon ends and the next begins, seconds.
+const HORIZONS_S: [f64; 6] = [4.0, 16.0, 64.0, 256.0, 1_024.0, 4_096.0];
+const HORIZONS: usize = HORIZONS_S.len() + 1;
+/// The most ranges of one horizon that wait for the truth; beyond it none is taken.
+const SAMPLES_MAX: u32 = 64;
+/// Ranges of one horizon are taken at least so far apart, seconds, and more seldom the longer they last.
+const SAMPLES_APART_S: f64 = 0.5;
+/// Whoever has waited for so many times the upper end was missed.
+const LATE: f64 = 1.5;
+/// How fast percentiles move, as a share of their distance.
+const LEARNING: f64 = 0.12;
+/// The least distance of the outer percentiles, as logarithms, so that they can grow again.
+const SPREAD_MIN: f64 = 0.02;
+/// The furthest that a percentile goes from the point: a factor of e⁴.
+const ERROR_MAX: f64 = 4.0;
+/// Added to waits before they are compared, seconds: a quarter of a second against half of one is no error of 100 %.
+const OFFSET_S: f64 = 0.5;
+/// How often places are sampled, microseconds.
+const SAMPLED_EVERY_US: u64 = 1_000_000;
+
+/// What one lane has measured and told, and what came of it. Bounded: at most [`SAMPLES_MAX`] entries a horizon.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Forecast {}
+pub struct Forecast {
+    /// How long promotion could go on, ever.
+    ran_us: u64,
+    #[serde(with = "ts_microseconds_option")]
+    at: Option<Timestamp>,
+    /// Up to where `ran_us` is in the memories.
+    measured_us: u64,
+    sampled_us: u64,
+    memories: [Memory; MEMORIES_S.len()],
+    promoted: u32,
+    left: u32,
+    /// What the policies allow the lane at most, per second, and in steps of how many seconds.
+    limit: Option<(f64, f64)>,
+    horizons: [Horizon; HORIZONS],
+    samples: BTreeMap<QueueEntryId, Sample>,
+    right: u64,
+    judged: u64,
+}
+
+/// Sums that forget.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Memory {
+    promoted: f64,
+    seconds: f64,
+    left: f64,
+    /// People times seconds waited.
+    waited: f64,
+}
+
+impl Memory {
+    fn rate(&self) -> f64 {
+        self.promoted / self.seconds.max(OFFSET_S)
+    }
+}
+
+/// Percentiles of ln(true wait / point).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct Horizon {
+    low: f64,
+    mid: f64,
+    high: f64,
+    /// Samples under way.
+    under_way: u32,
+    next_us: u64,
+}
+
+impl Default for Horizon {
+    /// Wide, until something was seen.
+    fn default() -> Self {
+        Self { low: -0.7, mid: 0.0, high: 0.7, under_way: 0, next_us: 0 }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct Sample {
+    told_us: u64,
+    point_s: f64,
+    eta: Eta,
+}
+
+/// What a tick did to one lane.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moved {
+    /// The share of its promotions that was no filling of free places.
+    pub(super) lasting: f64,
+    pub(super) waiting: u64,
+    /// See [`Forecast::limit`].
+    pub(super) limit: Option<(f64, f64)>,
+}
 
 impl Forecast {
-    /// `admitted` promotions of this lane in the last `window_s` seconds.
-    pub fn estimate(&self, ahead: u64, admitted: u32, window_s: f64) -> Option<Eta> {
-        Eta::estimate(ahead, admitted, window_s)
+    /// Time passes: `ran` says whether promotion could go on meanwhile.
+    pub(super) fn pass(&mut self, now: Timestamp, ran: bool) {
+        if let Some(at) = self.at.filter(|_| ran) {
+            self.ran_us += (now - at).num_microseconds().map_or(0, |us| us.max(0) as u64);
+        }
+        self.at = Some(now);
     }
 
-    /// An entry was told this range at `now`: it may be held against what comes.
-    pub fn told(&mut self, _entry: QueueEntryId, _eta: Eta, _now: Timestamp) {}
+    /// A tick's promotions are over.
+    pub(super) fn moved(&mut self, moved: Moved) {
+        let seconds = (self.ran_us - self.measured_us) as f64 / 1e6;
+        self.measured_us = self.ran_us;
+        let (promoted, left) = (f64::from(self.promoted) * moved.lasting, f64::from(self.left));
+        (self.promoted, self.left) = (0, 0);
+        self.limit = moved.limit;
+        for (memory, length_s) in self.memories.iter_mut().zip(MEMORIES_S) {
+            let kept = (-seconds / length_s).exp();
+            let fresh = length_s * (1.0 - kept);
+            memory.promoted = memory.promoted * kept + promoted;
+            memory.seconds = memory.seconds * kept + fresh;
+            memory.left = memory.left * kept + left;
+            memory.waited = memory.waited * kept + fresh * moved.waiting as f64;
+        }
+    }
+
+    /// Promotions per second, for a look as far ahead as that many people take; `None` while nothing was measured.
+    fn rate(&self, ahead: u64) -> Option<f64> {
+        let (most, step_s) = self.limit.unwrap_or((f64::INFINITY, 0.0));
+        let last = self.memories.last().filter(|memory| memory.promoted > 0.0)?;
+        let about_s = (ahead as f64 + 1.0) / last.rate().min(most);
+        let fits = |(memory, length_s): &(&Memory, f64)| {
+            *length_s >= (about_s / 2.0).min(MEMORIES_S[4]).max(step_s * INTERVALS_MIN) && memory.promoted >= PROMOTIONS_MIN
+        };
+        let memory = self.memories.iter().zip(MEMORIES_S).find(fits).map_or(last, |(memory, _)| memory);
+        Some(memory.rate().min(most))
+    }
+
+    /// At which rate whoever waits leaves, per second.
+    fn leaving(&self) -> f64 {
+        let Memory { left, waited, .. } = self.memories[LEAVING];
+        if waited > 0.0 { left / waited } else { 0.0 }
+    }
+
+    fn point_s(&self, ahead: u64) -> Option<f64> {
+        let (turns, rate, leaving) = (ahead as f64 + 1.0, self.rate(ahead)?, self.leaving());
+        let rate = rate.max(f64::MIN_POSITIVE);
+        // For small x ln(1 + x) is x, and the division by a rate of zero is avoided.
+        let share = leaving * turns / rate;
+        Some(if share < 1e-6 { turns / rate } else { share.ln_1p() / leaving })
+    }
+
+    /// How many of those ahead will have a turn: the others leave before.
+    pub(super) fn turns_before(&self, ahead: u64) -> f64 {
+        match (self.rate(ahead), self.point_s(ahead)) {
+            (Some(rate), Some(point_s)) => (rate * point_s - 1.0).clamp(0.0, ahead as f64),
+            _ => ahead as f64,
+        }
+    }
+
+    /// Behind so many people.
+    pub fn estimate(&self, ahead: u64) -> Option<Eta> {
+        self.point_s(ahead).map(|point_s| self.around(point_s))
+    }
+
+    fn around(&self, point_s: f64) -> Eta {
+        let at = horizon(point_s);
+        let Horizon { low, mid, high, .. } = self.horizons[at];
+        let seconds = |error: f64| ((point_s + OFFSET_S) * error.exp() - OFFSET_S).max(0.0);
+        let low = if at == 0 { 0.0 } else { seconds(low) };
+        Eta::of_seconds(low, seconds(mid), seconds(high))
+    }
+
+    /// Which place in the line is to be sampled for each horizon now.
+    pub(super) fn wanted(&mut self, waiting: u64) -> Vec<u64> {
+        let due = self.ran_us >= self.sampled_us + SAMPLED_EVERY_US;
+        let Some(rate) = self.rate(waiting).filter(|_| due && waiting > 0) else { return Vec::new() };
+        self.sampled_us = self.ran_us;
+        self.give_up_the_late();
+        // Spread evenly over each horizon, by the fractional parts of the golden ratio's multiples.
+        let within = (self.ran_us / SAMPLED_EVERY_US) as f64 * 0.618_033_988_75 % 1.0;
+        let leaving = self.leaving();
+        let depth = |at: usize| {
+            let from_s = if at == 0 { 0.0 } else { HORIZONS_S[at - 1] };
+            let seconds = from_s + within * (HORIZONS_S.get(at).copied().unwrap_or(4.0 * from_s) - from_s);
+            // The inverse of `point_s`.
+            let turns = if leaving > 0.0 { (leaving * seconds).exp_m1() / leaving } else { seconds };
+            (turns * rate) as u64
+        };
+        let open = |at: &usize| self.takes(*at);
+        (0..HORIZONS).filter(open).map(depth).filter(|depth| *depth < waiting).collect()
+    }
+
+    fn takes(&self, at: usize) -> bool {
+        self.horizons[at].under_way < SAMPLES_MAX && self.horizons[at].next_us <= self.ran_us
+    }
+
+    /// Somebody was told, or could have been: the range may be held against what comes.
+    pub(super) fn told(&mut self, entry: QueueEntryId, ahead: u64) {
+        let Some(point_s) = self.point_s(ahead) else { return };
+        let at = horizon(point_s);
+        if !self.takes(at) || self.samples.contains_key(&entry) {
+            return;
+        }
+        let apart_s = (2.0 * point_s / f64::from(SAMPLES_MAX)).max(SAMPLES_APART_S);
+        self.horizons[at].under_way += 1;
+        self.horizons[at].next_us = self.ran_us + (apart_s * 1e6) as u64;
+        self.samples.insert(entry, Sample { told_us: self.ran_us, point_s, eta: self.around(point_s) });
+    }
 
     /// Its turn came.
-    pub fn promoted(&mut self, _entry: QueueEntryId, _now: Timestamp) {}
+    pub(super) fn promoted(&mut self, entry: QueueEntryId) {
+        self.promoted += 1;
+        if let Some(sample) = self.taken_out(entry) {
+            self.judge(sample);
+        }
+    }
 
     /// It left: nothing can be said of what it was told.
-    pub fn left(&mut self, _entry: QueueEntryId) {}
+    pub(super) fn left(&mut self, entry: QueueEntryId) {
+        self.left += 1;
+        self.taken_out(entry);
+    }
+
+    fn taken_out(&mut self, entry: QueueEntryId) -> Option<Sample> {
+        let sample = self.samples.remove(&entry)?;
+        let horizon = &mut self.horizons[horizon(sample.point_s)];
+        horizon.under_way = horizon.under_way.saturating_sub(1);
+        Some(sample)
+    }
+
+    fn give_up_the_late(&mut self) {
+        let waited_s = |sample: &Sample| (self.ran_us - sample.told_us) as f64 / 1e6;
+        let is_late = |sample: &Sample| waited_s(sample) > LATE * f64::from(sample.eta.high_s) + HORIZONS_S[0];
+        let late: Vec<_> = self.samples.iter().filter(|(_, sample)| is_late(sample)).map(|(entry, _)| *entry).collect();
+        for entry in late {
+            if let Some(sample) = self.taken_out(entry) {
+                self.judge(sample);
+            }
+        }
+    }
+
+    fn judge(&mut self, sample: Sample) {
+        let true_s = (self.ran_us - sample.told_us) as f64 / 1e6;
+        self.judged += 1;
+        self.right += u64::from(sample.eta.contains(true_s));
+        let at = horizon(sample.point_s);
+        let error = ((true_s + OFFSET_S) / (sample.point_s + OFFSET_S)).ln();
+        self.horizons[at].learn(error, at == 0);
+    }
 
     /// The share of ranges that were right, and how many were judged.
     pub fn calibration(&self) -> Option<(f64, u64)> {
-        None
+        (self.judged > 0).then(|| (self.right as f64 / self.judged as f64, self.judged))
     }
 }
 
-/// How likely a seat is still to be had behind so many people, in thousandths.
-pub fn chance(ahead: u64, active: u64, obtainable: u64, turns: &Turns) -> u16 {
+impl Horizon {
+    fn learn(&mut self, error: f64, from_zero: bool) {
+        let step = LEARNING * (self.high - self.low).max(SPREAD_MIN);
+        // Moves so that in balance a share of `below` lies below it.
+        let towards = |at: f64, below: f64| at + step * if error > at { below } else { below - 1.0 };
+        let high = towards(self.high, if from_zero { 0.8 } else { 0.9 });
+        let low = towards(self.low, 0.1);
+        self.mid = towards(self.mid, 0.5).clamp(-ERROR_MAX, ERROR_MAX);
+        self.low = low.clamp(-ERROR_MAX, self.mid);
+        self.high = high.clamp(self.mid, ERROR_MAX);
+    }
+}
+
+fn horizon(point_s: f64) -> usize {
+    HORIZONS_S.iter().take_while(|end_s| point_s >= **end_s).count()
+}
+
+/// How likely a seat is still to be had when one's turn comes, in thousandths: whether the sales of those whose turn
+/// begins and ends before leave something. `turns` of them will have ended.
+pub(super) fn chance(ended_before: f64, obtainable: u64, turns: &Turns) -> u16 {
+    /// What is not known of how the next ones will buy, as a share of how many do.
+    const UNSURE: f64 = 0.04;
     if obtainable == 0 {
         return 0;
     }
-    let (buyers, seats) = ((ahead + active) as f64, turns.seats_per_sale());
-    let mean = buyers * turns.conversion * seats;
-    let deviation = (buyers * turns.conversion * (1.0 - turns.conversion)).sqrt() * seats + seats;
+    // The last sale takes what is left; half a sale makes the curve fit the steps.
+    let enough = (obtainable as f64 / turns.seats_per_sale()).ceil() - 0.5;
+    let sales = ended_before * turns.conversion;
+    let unsure = sales * UNSURE.hypot(turns.conversion_error());
+    let deviation = (sales * (1.0 - turns.conversion) + unsure * unsure).sqrt().max(0.1);
     // The logistic curve is near enough to the normal one.
-    let likely = 1.0 / (1.0 + (-1.702 * (obtainable as f64 - mean) / deviation).exp());
+    let likely = 1.0 / (1.0 + (-1.702 * (enough - sales) / deviation).exp());
     (likely * 1_000.0).round().clamp(0.0, 1_000.0) as u16
-}
-
-/// How many may be active when that is to be found: enough buyers for the seats there are, no more than the servers
-/// bear, and as many more as do not come.
-pub fn auto_max_active(obtainable: u64, bearable_per_s: Option<f64>, turns: &Turns) -> u32 {
-    let buyers = obtainable as f64 / (turns.seats_per_sale() * turns.conversion.max(0.05));
-    let bearable = bearable_per_s.map_or(f64::INFINITY, |rate| rate * turns.length_s.max(1.0));
-    let come = (1.0 - turns.no_shows).max(0.1);
-    (buyers.min(bearable) / come).ceil().clamp(1.0, f64::from(crate::admission::MAX_ACTIVE_MAX)) as u32
 }

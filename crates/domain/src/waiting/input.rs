@@ -85,7 +85,8 @@ pub enum RoomInput {
         admission: Admission,
         version: i64,
     },
-    /// These entries have a connection to this instance now; telling it twice counts once.
+    /// These entries have a connection to this instance now; telling it twice counts once. Of an instance that has not
+    /// appeared, or was given up since, it does not count.
     Connect {
         instance: InstanceId,
         entries: Vec<QueueEntryId>,
@@ -114,6 +115,10 @@ pub enum RoomInput {
     Reveal {
         seed: Hash32,
         beacon: Option<String>,
+    },
+    /// The instance lives and will tell of all its connections.
+    Appear {
+        instance: InstanceId,
     },
 }
 

@@ -1,7 +1,9 @@
 //! Who has a connection to which instance, and since when whoever had one has none.
 //!
 //! Instances tell when somebody's first connection to them begins and when the last one ends. One that has not been
-//! heard of for [`INSTANCE_LOST_S`] took its connections along.
+//! heard of for [`INSTANCE_LOST_S`] took its connections along. From then on nothing it says of connections counts until
+//! it has appeared anew: what it says first may have been said before it knew that it had been given up, and would
+//! stand for all its connections.
 
 use crate::ids::InstanceId;
 use crate::{QueueEntryId, Timestamp};
@@ -17,8 +19,13 @@ pub const INSTANCE_REPORTS_S: i64 = 5;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 enum Link {
-    /// To these instances; never none.
-    To(Vec<InstanceId>),
+    To {
+        /// Never none.
+        instances: Vec<InstanceId>,
+        /// Until when they were there for certain, whatever becomes of these.
+        #[serde(with = "ts_microseconds")]
+        there: Timestamp,
+    },
     /// None any more.
     Gone {
         #[serde(with = "ts_microseconds")]
@@ -60,40 +67,59 @@ impl Presence {
         self.alive.get(&instance).copied()
     }
 
-    pub(super) fn heard(&mut self, instance: InstanceId, now: Timestamp) {
+    /// It begins to tell of its connections.
+    pub(super) fn appeared(&mut self, instance: InstanceId, now: Timestamp) {
         self.alive.insert(instance, now);
     }
 
-    pub(super) fn connect(&mut self, instance: InstanceId, entry: QueueEntryId) {
-        if let Some(Link::To(instances)) = self.links.get_mut(&entry) {
+    /// Whether it counts as living, and still does.
+    pub(super) fn heard(&mut self, instance: InstanceId, now: Timestamp) -> bool {
+        self.alive.get_mut(&instance).map(|at| *at = now).is_some()
+    }
+
+    pub(super) fn connect(&mut self, instance: InstanceId, entry: QueueEntryId, now: Timestamp) {
+        if let Some(Link::To { instances, there }) = self.links.get_mut(&entry) {
+            *there = now;
             if !instances.contains(&instance) {
                 instances.push(instance);
             }
         } else {
-            self.put(entry, Some(Link::To(vec![instance])));
+            self.put(entry, Some(Link::To { instances: vec![instance], there: now }));
         }
     }
 
-    pub(super) fn disconnect(&mut self, instance: InstanceId, entry: QueueEntryId, in_turn: bool, since: Timestamp) {
-        if let Some(Link::To(instances)) = self.links.get_mut(&entry) {
-            instances.retain(|of| *of != instance);
+    /// They were connected to it until `until`.
+    pub(super) fn disconnect(&mut self, instance: InstanceId, entry: QueueEntryId, in_turn: bool, until: Timestamp) {
+        if let Some(Link::To { instances, there }) = self.links.get_mut(&entry)
+            && let Some(at) = instances.iter().position(|of| *of == instance)
+        {
+            instances.remove(at);
+            *there = until.max(*there);
             if instances.is_empty() {
+                let since = *there;
                 self.put(entry, Some(Link::Gone { since, in_turn }));
             }
         }
     }
 
-    /// Somebody without a connection was heard of in another way.
+    /// Somebody was heard of in another way. Whoever never had a connection is not missed, and need not be.
     pub(super) fn seen(&mut self, entry: QueueEntryId, now: Timestamp) {
-        if let Some(Link::Gone { in_turn, .. }) = self.links.get(&entry) {
-            self.put(entry, Some(Link::Gone { since: now, in_turn: *in_turn }));
+        match self.links.get_mut(&entry) {
+            Some(Link::To { there, .. }) => *there = now,
+            Some(Link::Gone { in_turn, .. }) => {
+                let in_turn = *in_turn;
+                self.put(entry, Some(Link::Gone { since: now, in_turn }));
+            }
+            None => {}
         }
     }
 
     /// Their turn has come: from now on they can be late for it.
     pub(super) fn turn_began(&mut self, entry: QueueEntryId, now: Timestamp) {
-        if let Some(Link::Gone { .. }) = self.links.get(&entry) {
-            self.put(entry, Some(Link::Gone { since: now, in_turn: true }));
+        match self.links.get_mut(&entry) {
+            Some(Link::To { there, .. }) => *there = now,
+            Some(Link::Gone { .. }) => self.put(entry, Some(Link::Gone { since: now, in_turn: true })),
+            None => {}
         }
     }
 
@@ -130,7 +156,7 @@ impl Presence {
         let lost: Vec<_> = self.alive.iter().filter(|(_, at)| is_lost(**at, now)).map(|(instance, at)| (*instance, *at)).collect();
         for (instance, at) in lost {
             self.alive.remove(&instance);
-            let held = |link: &Link| matches!(link, Link::To(instances) if instances.contains(&instance));
+            let held = |link: &Link| matches!(link, Link::To { instances, .. } if instances.contains(&instance));
             let entries: Vec<_> = self.links.iter().filter(|(_, link)| held(link)).map(|(entry, _)| *entry).collect();
             for entry in entries {
                 self.disconnect(instance, entry, in_turn(entry), at);

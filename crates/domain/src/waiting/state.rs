@@ -10,9 +10,8 @@ use super::presale::PreSale;
 use super::presence::{Presence, PresenceState};
 use super::{Ends, Entry, Room, RoomTerms, Stage, Stock, Turns};
 use crate::admission::Pace;
-use crate::{Admission, ConcertId, QueueEntryId};
+use crate::{Admission, ConcertId, QueueEntryId, UserId};
 use serde::{Deserialize, Serialize};
-use std::collections::hash_map;
 
 /// See the module's opening.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -24,6 +23,8 @@ pub struct RoomState {
     sold_out: bool,
     /// Ascending.
     entries: Vec<(QueueEntryId, Entry)>,
+    /// Of users with several stays the latest, ascending.
+    latest: Vec<(UserId, QueueEntryId)>,
     last_place: u64,
     lanes: Lanes,
     pace: Pace,
@@ -40,6 +41,10 @@ impl Room {
     pub fn state(&self) -> RoomState {
         let mut entries: Vec<_> = self.entries.iter().map(|(entry, kept)| (*entry, *kept)).collect();
         entries.sort_unstable_by_key(|(entry, _)| *entry);
+        let earlier = entries.iter().filter(|(entry, kept)| self.by_user.get(&kept.user).is_some_and(|latest| latest != entry));
+        let mut latest: Vec<_> = earlier.filter_map(|(_, kept)| Some((kept.user, *self.by_user.get(&kept.user)?))).collect();
+        latest.sort_unstable();
+        latest.dedup();
         RoomState {
             concert: self.concert,
             terms: self.terms.clone(),
@@ -47,8 +52,9 @@ impl Room {
             stock: self.stock,
             sold_out: self.sold_out,
             entries,
+            latest,
             last_place: self.last_place(),
-            lanes: self.lanes.clone(),
+            lanes: self.lanes.without_lines(),
             pace: self.pace.clone(),
             presence: self.presence.state(),
             adaptive: self.adaptive.clone(),
@@ -96,28 +102,11 @@ impl From<RoomState> for Room {
                 Stage::Ended { at, .. } => ended.push((at, entry)),
             }
             room.entries.insert(entry, kept);
-            match room.by_user.entry(kept.user) {
-                hash_map::Entry::Vacant(none) => {
-                    none.insert(entry);
-                }
-                hash_map::Entry::Occupied(mut known) => {
-                    if room.entries.get(known.get()).is_some_and(|other| is_later(&kept, other)) {
-                        known.insert(entry);
-                    }
-                }
-            }
+            room.by_user.insert(kept.user, entry);
         }
+        room.by_user.extend(state.latest);
         ended.sort_unstable();
         room.ended = ended.into();
         room
-    }
-}
-
-/// Of two stays of one user: one that lives is the later, then the one that ended later.
-fn is_later(one: &Entry, other: &Entry) -> bool {
-    match (one.stage, other.stage) {
-        (Stage::Ended { at, .. }, Stage::Ended { at: other_at, .. }) => (at, one.place) > (other_at, other.place),
-        (Stage::Ended { .. }, _) => false,
-        _ => true,
     }
 }

@@ -2,8 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-/// How much one more turn counts for: about the last fifty are remembered.
+/// The length of a turn and the share of those nobody comes for: about the last fifty are remembered.
 const WEIGHT: f64 = 1.0 / 50.0;
+/// How many buy: about the last five hundred, because what is left for those far behind hangs on it.
+const WEIGHT_OF_SALES: f64 = 1.0 / 500.0;
 /// Before anything was measured: seats that one buyer takes.
 const SEATS_PER_SALE: f64 = 2.0;
 
@@ -11,6 +13,8 @@ const SEATS_PER_SALE: f64 = 2.0;
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Turns {
     ended: u64,
+    /// Those that ended since it was asked last.
+    freed: u32,
     /// Seconds.
     pub length_s: f64,
     /// The share of turns that end with a payment.
@@ -23,18 +27,20 @@ pub struct Turns {
 
 impl Default for Turns {
     fn default() -> Self {
-        Self { ended: 0, length_s: 0.0, conversion: 1.0, no_shows: 0.0, sales: 0.0, seats: 0.0 }
+        Self { ended: 0, freed: 0, length_s: 0.0, conversion: 1.0, no_shows: 0.0, sales: 0.0, seats: 0.0 }
     }
 }
 
 impl Turns {
     pub fn ended(&mut self, length_s: f64, paid: bool, seen: bool) {
         self.ended += 1;
+        self.freed += 1;
         // The first ones are averaged, so that the assumption does not linger.
-        let weight = WEIGHT.max(1.0 / self.ended as f64);
+        let first = 1.0 / self.ended as f64;
+        let (weight, weight_of_sales) = (WEIGHT.max(first), WEIGHT_OF_SALES.max(first));
         let share = |of: bool| if of { 1.0 } else { 0.0 };
         self.length_s += weight * (length_s - self.length_s);
-        self.conversion += weight * (share(paid) - self.conversion);
+        self.conversion += weight_of_sales * (share(paid) - self.conversion);
         self.no_shows += weight * (share(!seen) - self.no_shows);
         if paid {
             self.sales += 1.0;
@@ -50,7 +56,20 @@ impl Turns {
         self.ended > 0
     }
 
+    /// How many have ended since this was asked last.
+    pub(super) fn take_freed(&mut self) -> u32 {
+        std::mem::take(&mut self.freed)
+    }
+
     pub fn seats_per_sale(&self) -> f64 {
         if self.sales < 1.0 || self.seats < 1.0 { SEATS_PER_SALE } else { (self.seats / self.sales).max(1.0) }
+    }
+
+    /// The standard error of `conversion`, as a share of it: few turns say little.
+    pub(super) fn conversion_error(&self) -> f64 {
+        // A mean that forgets by a weight w is as good as one of 2/w values.
+        let values = (self.ended as f64).min(2.0 / WEIGHT_OF_SALES) + 1.0;
+        let share = self.conversion.clamp(0.5 / values, 1.0 - 0.5 / values);
+        ((1.0 - share) / (share * values)).sqrt()
     }
 }
