@@ -22,7 +22,8 @@ pub mod postgres;
 pub mod rabbitmq;
 #[cfg(feature = "redis")]
 pub mod redis;
-#[allow(dead_code)]
+mod room_log;
+#[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
 mod room_wire;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod rows;

@@ -1,7 +1,7 @@
 //! Inputs of waiting rooms as bytes, as logs keep them: a version, then postcard.
 //!
 //! postcard writes no names, so [`RoomInput`]'s variants keep their fields and their order for ever: a test reads what
-//! was written once.
+//! was written once. What does not end where it should is refused, as is a version that is not known.
 
 use boxoffice_domain::waiting::RoomInput;
 use boxoffice_ports::{RoomLogError, Source};
@@ -14,7 +14,10 @@ pub(crate) fn encode(inputs: &[RoomInput]) -> Result<Vec<u8>, RoomLogError> {
 
 pub(crate) fn decode(bytes: &[u8]) -> Result<Vec<RoomInput>, RoomLogError> {
     match bytes.split_first() {
-        Some((&VERSION, inputs)) => postcard::from_bytes(inputs).map_err(broken),
+        Some((&VERSION, inputs)) => match postcard::take_from_bytes(inputs).map_err(broken)? {
+            (inputs, []) => Ok(inputs),
+            (_, rest) => Err(broken(format!("{} bytes behind a record", rest.len()))),
+        },
         Some((version, _)) => Err(broken(format!("a record of version {version}"))),
         None => Err(broken("an empty record")),
     }
@@ -23,3 +26,6 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Vec<RoomInput>, RoomLogError> {
 fn broken(error: impl Into<Source>) -> RoomLogError {
     RoomLogError::Broken(error.into())
 }
+
+#[cfg(test)]
+mod tests;

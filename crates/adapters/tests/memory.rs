@@ -6,6 +6,7 @@ use std::sync::Arc;
 use boxoffice_adapters::clock::SystemClock;
 use boxoffice_adapters::memory::{MemoryLock, MemoryStore, MemoryWaitingRoom};
 use boxoffice_ports::contract::Fixture;
+use boxoffice_ports::contract::room_log::RoomLogFixture;
 use boxoffice_ports::{Clock, Lock, Stores, WaitingRoom};
 
 #[path = "shared/edges.rs"]
@@ -27,7 +28,15 @@ async fn make_lock() -> Arc<dyn Lock> {
     Arc::new(MemoryLock::new())
 }
 
+async fn make_room_log() -> RoomLogFixture {
+    let clock = Arc::new(SystemClock::default());
+    let store = MemoryStore::new(clock.clone());
+    let (log, other) = (store.room_log(), store.room_log());
+    RoomLogFixture { log, other, advance: Arc::new(move |by| clock.advance(by)), keep: Box::new(store) }
+}
+
 boxoffice_ports::ledger_contract!(make_fixture);
 boxoffice_ports::room_contract!(make_fixture);
 boxoffice_ports::mirror_contract!(make_fixture);
+boxoffice_ports::room_log_contract!(make_room_log);
 boxoffice_ports::lock_contract!(make_lock);

@@ -14,6 +14,11 @@ mod room {
     boxoffice_ports::mirror_contract!(super::support::fixture);
 }
 
+#[path = "shared/logs.rs"]
+mod logs;
+#[path = "sqlite/room_log.rs"]
+mod room_log;
+
 #[path = "sqlite/constraints.rs"]
 mod constraints;
 #[path = "shared/edges.rs"]

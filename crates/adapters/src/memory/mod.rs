@@ -13,6 +13,7 @@ mod ledger;
 mod lock;
 mod mirror;
 mod queries;
+mod room_log;
 mod tables;
 
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -22,18 +23,20 @@ use boxoffice_ports::{Clock, StoreError, Stores};
 
 pub use lock::MemoryLock;
 
+use room_log::MemoryRoomLog;
 use tables::Tables;
 
 /// Ledger, queries, catalogue, upkeep, outbox, audit and secrets over the same rows.
 pub struct MemoryStore {
     tables: Mutex<Tables>,
+    room_logs: Arc<MemoryRoomLog>,
     clock: Arc<dyn Clock>,
 }
 
 impl MemoryStore {
     /// An empty store; its time is the clock's.
     pub fn new(clock: Arc<dyn Clock>) -> Arc<Self> {
-        Arc::new(Self { tables: Mutex::default(), clock })
+        Arc::new(Self { tables: Mutex::default(), room_logs: Arc::new(MemoryRoomLog::new(clock.clone())), clock })
     }
 
     /// The same store behind each port.

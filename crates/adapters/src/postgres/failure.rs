@@ -4,7 +4,7 @@
 //! SQLSTATE beyond its few kinds, which is one reason why the ledger, where deadlock and lock time-out are told apart,
 //! runs its statements on tokio-postgres itself.
 
-use boxoffice_ports::{CatalogError, LedgerError, RoomError, StoreError};
+use boxoffice_ports::{CatalogError, LedgerError, RoomError, RoomLogError, StoreError};
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use tokio_postgres::error::SqlState;
 
@@ -173,6 +173,15 @@ impl From<Failure> for CatalogError {
         match failure {
             Failure::SeatTaken { field, seat } => Self::Conflict { field, seat },
             failure => StoreError::from(failure).into(),
+        }
+    }
+}
+
+impl From<Failure> for RoomLogError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Data(_) => Self::Broken(failure.into()),
+            failure => Self::Unavailable(failure.into()),
         }
     }
 }

@@ -10,7 +10,7 @@
 //! * [`pool`]: connections for everything but the ledger. [`session`]: a ledger's connection.
 //! * [`sql`], [`rows`]: statements that stay prepared, and rows as the domain knows them.
 //! * [`ledger`]: the port that money and seats change through. [`queries`], [`catalog`], [`upkeep`], [`outbox`], [`audit`],
-//!   [`secrets`], [`mirror`]: the other ports.
+//!   [`secrets`], [`mirror`], [`mod@room_log`]: the other ports.
 //! * [`failure`]: what went wrong, and what each port calls it.
 
 mod audit;
@@ -23,6 +23,7 @@ mod mirror;
 mod outbox;
 mod pool;
 mod queries;
+mod room_log;
 mod rows;
 mod scratch;
 mod secrets;

@@ -22,8 +22,8 @@
 //! are one script too. Snapshots beyond [`PIECE_BYTES`] take a round trip more for each piece, and count only when
 //! they are complete. Time is the node's, moved by the clock's offset, and never goes back within a log.
 //!
-//! Measured on two cores over loopback: 1,000,000 joins in records of 500, one after the other, are 36 bytes each in
-//! Redis.
+//! Measured on two cores over loopback, without optimisation: 1,000,000 joins in records of 500 take 41 bytes each in
+//! Redis, 2.1 s to append one record after the other and 0.9 s to read back, in 34 answers.
 //!
 //! # Loss
 //!

@@ -1,6 +1,6 @@
 //! Why something did not work in SQLite, and what each port calls it.
 
-use boxoffice_ports::{CatalogError, LedgerError, RoomError, StoreError};
+use boxoffice_ports::{CatalogError, LedgerError, RoomError, RoomLogError, StoreError};
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use std::sync::Arc;
 
@@ -120,6 +120,15 @@ impl From<Failure> for CatalogError {
         match failure {
             Failure::SeatTaken { field, seat } => Self::Conflict { field, seat },
             failure => StoreError::from(failure).into(),
+        }
+    }
+}
+
+impl From<Failure> for RoomLogError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Data(_) => Self::Broken(failure.into()),
+            failure => Self::Unavailable(failure.into()),
         }
     }
 }

@@ -10,7 +10,7 @@
 //! * [`mod@file`]: opening, migrating, locking. [`writer`], [`readers`]: who runs what on which connection.
 //! * [`sql`], [`rows`]: statements that stay prepared, and rows as the domain knows them.
 //! * [`failure`]: what went wrong, and what each port calls it.
-//! * [`ledger`], [`queries`], [`catalog`], [`upkeep`], [`audit`]: the ports.
+//! * [`ledger`], [`queries`], [`catalog`], [`upkeep`], [`audit`], [`mod@room_log`]: the ports.
 
 mod audit;
 mod catalog;
@@ -20,6 +20,7 @@ mod ledger;
 mod mirror;
 mod queries;
 mod readers;
+mod room_log;
 mod rows;
 mod sql;
 mod upkeep;

@@ -6,9 +6,12 @@ mod audit;
 mod constraints;
 mod contract;
 mod guards;
+#[path = "../shared/logs.rs"]
+mod logs;
 mod order;
 mod relays;
 mod rest;
 mod room;
+mod room_log;
 mod support;
 mod trouble;

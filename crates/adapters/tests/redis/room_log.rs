@@ -5,6 +5,7 @@ mod figures;
 mod loss;
 mod nodes;
 mod replica;
+mod snapshots;
 mod twice;
 
 use std::sync::Arc;
@@ -13,10 +14,12 @@ use std::time::Duration;
 use boxoffice_adapters::clock::SystemClock;
 use boxoffice_adapters::redis::{Redis, RedisRoomLog};
 use boxoffice_domain::ConcertId;
-use boxoffice_ports::contract::build::fresh;
+use boxoffice_domain::waiting::RoomInput;
+use boxoffice_ports::contract::build::{fresh, user};
 use boxoffice_ports::contract::room_log::RoomLogFixture;
 use boxoffice_ports::{Exchanged, LogPosition, RoomLog, RoomLogError};
 use boxoffice_services::Redis as Server;
+use chrono::DateTime;
 use tokio::time::{Instant, sleep};
 
 use replica::Replica;
@@ -104,17 +107,6 @@ async fn logs_that_nobody_touches_expire_and_reading_keeps_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pieces_of_a_snapshot_do_not_stay() {
-    let node = Server::start().expect("Redis starts");
-    let (log, concert) = (at(&node), fresh());
-    let long = vec![7; 3 << 20];
-    assert!(log.begin(concert, long.clone()).await.expect("an answer"));
-    assert!(!log.begin(concert, long.clone()).await.expect("an answer"), "there is one");
-    assert!(!log.compact(concert, LogPosition { epoch: 1, seq: 1 }, long).await.expect("an answer"), "not in the log");
-    assert_eq!(number(&node.command(&["DBSIZE"]).expect("an answer")), 2, "head and snapshot");
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_log_with_a_part_missing_is_absent_and_begins_anew() {
     let node = Server::start().expect("Redis starts");
     for part in ["head", "records", "snapshot"] {
@@ -161,4 +153,37 @@ async fn a_node_that_hangs_is_unavailable_and_comes_back_by_itself() {
     node.resume().expect("resumed");
     replica.append().await;
     assert_eq!(replica.history.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_end_in_time_and_who_appends_reads_everything_first() {
+    const RECORDS: usize = 40;
+    const PER_RECORD: u64 = 20_000;
+    let node = Server::start().expect("Redis starts");
+    let mut replica = Replica::begin(at(&node), fresh()).await;
+    let mut late = Replica::begin(at(&node), replica.concert).await;
+    for record in 0..RECORDS as u64 {
+        let long = (0..PER_RECORD).map(|nth| RoomInput::Reserve { to: (1 << 40) + record * PER_RECORD + nth }).collect();
+        assert!(replica.ask(long).await.expect("an answer"));
+    }
+    assert!(!late.ask(vec![RoomInput::Reserve { to: 1 }]).await.expect("an answer"), "there is more to be read first");
+    assert!((1..RECORDS as u64).contains(&late.position.seq), "some of it: {}", late.position.seq);
+    late.append().await;
+    assert_eq!(late.position.seq, RECORDS as u64 + 1);
+    assert_eq!(late.history[..replica.history.len()], replica.history);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_appends_reads_what_everybody_else_will_read() {
+    let node = Server::start().expect("Redis starts");
+    let replica = Replica::begin(at(&node), fresh()).await;
+    let fine = DateTime::from_timestamp(1_800_000_000, 123_456_789).expect("a time");
+    let finish = RoomInput::Finish { user: user(), paid_at: fine };
+    let asked = async |log: &Arc<dyn RoomLog>, inputs| match log.exchange(replica.concert, replica.position, inputs).await {
+        Ok(Exchanged::Records { records, .. }) => records,
+        other => panic!("{other:?}"),
+    };
+    let own = asked(&replica.log, vec![finish]).await;
+    assert_eq!(own.len(), 1);
+    assert_eq!(own, asked(&at(&node), Vec::new()).await);
 }

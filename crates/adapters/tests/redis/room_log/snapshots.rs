@@ -1,0 +1,52 @@
+//! Snapshots that come and go in pieces.
+
+use super::*;
+
+/// Some pieces long.
+const LONG_BYTES: usize = 3 << 20;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pieces_of_a_snapshot_do_not_stay() {
+    let node = Server::start().expect("Redis starts");
+    let (log, concert) = (at(&node), fresh());
+    let long = vec![7; LONG_BYTES];
+    assert!(log.begin(concert, long.clone()).await.expect("an answer"));
+    assert!(!log.begin(concert, long.clone()).await.expect("an answer"), "there is one");
+    assert!(!log.compact(concert, LogPosition { epoch: 1, seq: 1 }, long).await.expect("an answer"), "not in the log");
+    assert_eq!(number(&node.command(&["DBSIZE"]).expect("an answer")), 2, "head and snapshot");
+}
+
+/// A snapshot says in each of its bytes how far it goes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_is_replaced_while_it_is_read_is_read_again() {
+    const REPLACED: u8 = 40;
+    let node = Server::start().expect("Redis starts");
+    let (log, concert) = (at(&node), fresh());
+    assert!(log.begin(concert, vec![0; LONG_BYTES]).await.expect("an answer"));
+    let writer = {
+        let log = Arc::clone(&log);
+        tokio::spawn(async move {
+            let since = LogPosition::default();
+            let Ok(Exchanged::Begin { mut position, .. }) = log.exchange(concert, since, Vec::new()).await else { panic!("it has begun") };
+            for nth in 1..=REPLACED {
+                let appended = log.exchange(concert, position, vec![RoomInput::Reserve { to: u64::from(nth) }]).await;
+                assert!(matches!(appended, Ok(Exchanged::Records { appended: true, .. })), "{appended:?}");
+                position.seq += 1;
+                assert!(log.compact(concert, position, vec![nth; LONG_BYTES]).await.expect("an answer"));
+            }
+        })
+    };
+    let (other, mut last) = (at(&node), 0);
+    while last < u64::from(REPLACED) {
+        match other.exchange(concert, LogPosition::default(), Vec::new()).await {
+            Ok(Exchanged::Begin { position, snapshot, .. }) => {
+                last = position.seq;
+                assert!(snapshot.len() == LONG_BYTES && snapshot.iter().all(|byte| u64::from(*byte) == last), "all of {last}");
+            }
+            // Somebody so slow is told.
+            Err(RoomLogError::Unavailable(_)) => {}
+            answer => panic!("{answer:?}"),
+        }
+    }
+    writer.await.expect("no panic");
+}

@@ -1,0 +1,71 @@
+//! The logs of waiting rooms in a file: the contract, by one server's two handles and by two processes' writers; restarts.
+
+use super::logs::{begun, exchange, figures, joins};
+use super::support::Place;
+use boxoffice_ports::contract::room_log::RoomLogFixture;
+use boxoffice_ports::{LogPosition, RoomLog, RoomLogError};
+use chrono::TimeDelta;
+use diesel::connection::SimpleConnection;
+use std::sync::Arc;
+
+fn fixture_of(place: Place, log: Arc<dyn RoomLog>, other: Arc<dyn RoomLog>) -> RoomLogFixture {
+    let clock = place.clock.clone();
+    RoomLogFixture { log, other, advance: Arc::new(move |by| clock.advance(by)), keep: Box::new(place) }
+}
+
+async fn one_writer() -> RoomLogFixture {
+    let place = Place::new();
+    let store = place.open();
+    fixture_of(place, store.room_log(), store.room_log())
+}
+
+/// As if two processes had the file open.
+async fn two_writers() -> RoomLogFixture {
+    let place = Place::new();
+    let (log, other) = (place.open().room_log(), place.open().room_log());
+    fixture_of(place, log, other)
+}
+
+mod one {
+    boxoffice_ports::room_log_contract!(super::one_writer);
+}
+
+mod two {
+    boxoffice_ports::room_log_contract!(super::two_writers);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn log_goes_on_after_a_restart_and_time_with_it() {
+    let place = Place::new();
+    let log = place.open().room_log();
+    let (concert, mut position) = begun(&log).await;
+    place.clock.advance(TimeDelta::hours(1));
+    exchange(&log, concert, &mut position, joins(3)).await;
+    drop(log);
+    place.clock.advance(TimeDelta::hours(-2));
+    let log = place.open().room_log();
+    assert!(!log.begin(concert, b"again".to_vec()).await.expect("an answer"));
+    let records = exchange(&log, concert, &mut LogPosition { seq: 0, ..position }, joins(1)).await;
+    assert_eq!(records.iter().map(|record| (record.seq, record.inputs.len())).collect::<Vec<_>>(), [(1, 3), (2, 1)]);
+    assert!(records[1].at >= records[0].at, "{} after {}", records[1].at, records[0].at);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_makes_no_sense_is_told_and_stops_no_other() {
+    let place = Place::new();
+    let log = place.open().room_log();
+    let (concert, mut position) = begun(&log).await;
+    exchange(&log, concert, &mut position, joins(1)).await;
+    place.outside().batch_execute("UPDATE room_records SET inputs = x'0900'").expect("changed");
+    let read = log.exchange(concert, LogPosition { seq: 0, ..position }, Vec::new()).await;
+    assert!(matches!(read, Err(RoomLogError::Broken(_))), "{read:?}");
+    exchange(&log, concert, &mut position, joins(1)).await;
+    assert_eq!(position.seq, 2, "whoever had read it goes on");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "measures"]
+async fn appends_a_second() {
+    let place = Place::new();
+    figures("SQLite", &place.open().room_log()).await;
+}
