@@ -64,13 +64,19 @@ impl Line {
 
     /// The first place that waits.
     pub fn first(&self) -> Option<u64> {
-        if self.waiting == 0 {
+        self.nth(0)
+    }
+
+    /// The place that waits behind so many others.
+    pub fn nth(&self, before: u64) -> Option<u64> {
+        if before >= self.waiting {
             return None;
         }
-        // The longest prefix that sums to zero ends just before it.
-        let (mut at, mut step) = (0, self.tree.len().next_power_of_two());
+        // The longest prefix that sums to no more than that ends just before it.
+        let (mut at, mut step, mut left) = (0, self.tree.len().next_power_of_two(), before);
         while step > 0 {
-            if at + step <= self.tree.len() && self.tree[at + step - 1] == 0 {
+            if let Some(&sum) = self.tree.get(at + step - 1).filter(|sum| u64::from(**sum) <= left) {
+                left -= u64::from(sum);
                 at += step;
             }
             step /= 2;
@@ -125,6 +131,10 @@ mod tests {
                     }
                 }
                 prop_assert_eq!(line.first(), list.iter().position(|&waits| waits).map(|at| at as u64 + 1));
+                let waiting: Vec<_> = (0..list.len()).filter(|&at| list[at]).map(|at| at as u64 + 1).collect();
+                for before in 0..=waiting.len() {
+                    prop_assert_eq!(line.nth(before as u64), waiting.get(before).copied());
+                }
                 prop_assert_eq!(line.waiting(), list.iter().filter(|&&waits| waits).count() as u64);
                 for place in 1..=list.len() {
                     prop_assert_eq!(line.before(place as u64), list[..place - 1].iter().filter(|&&waits| waits).count() as u64);

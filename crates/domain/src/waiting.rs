@@ -173,6 +173,8 @@ impl Room {
 
     /// `now` never goes back. What changed for whom is added to `changes`.
     pub fn apply(&mut self, now: Timestamp, input: &RoomInput, changes: &mut Vec<RoomChange>) -> RoomOutput {
+        let ran = self.lanes.passed_at().is_some_and(|at| self.moves(at));
+        self.lanes.pass(now, ran);
         self.close_pre_sale(now);
         match input {
             RoomInput::Open(terms) => {
@@ -283,8 +285,8 @@ impl Room {
             arrival: kept.place,
             ahead,
             active_until: kept.turn().filter(|_| status == QueueStatus::Active).map(|turn| turn.until),
-            eta: waits.and_then(|ahead| self.eta(kept.lane, ahead, now)),
-            chance: waits.and_then(|ahead| self.chance(ahead)),
+            eta: waits.and_then(|ahead| self.lanes.get(kept.lane).forecast.estimate(ahead)),
+            chance: waits.and_then(|ahead| self.chance(kept.lane, ahead)),
             sale_starts_at: self.terms.sale_starts_at,
             draw: self.draw_brief(),
         })
@@ -370,8 +372,8 @@ impl Room {
         self.changed(entry, None, changes);
         match self.place(entry, now) {
             Some(place) => {
-                if let Some(eta) = place.eta {
-                    self.lanes.get_mut(lane).forecast.told(entry, eta, now);
+                if let Some(ahead) = place.ahead {
+                    self.lanes.get_mut(lane).forecast.told(entry, ahead);
                 }
                 RoomOutput::Entered(Entered { place, new: true })
             }
@@ -423,6 +425,7 @@ impl Room {
         ticked.abandoned = self.give_up_the_gone(now, changes);
         ticked.expired += ticked.abandoned.len() as u64;
         let promotable = self.promotable(now, stock);
+        let is_paced = self.allowance(now) <= promotable;
         while ticked.promoted < u64::from(promotable)
             && let Some((lane, place)) = self.lanes.next()
         {
@@ -431,6 +434,7 @@ impl Room {
         }
         self.pace.record(now, ticked.promoted as u32);
         self.adaptive.admitted(now, ticked.promoted as u32);
+        self.forecast(ticked.promoted, is_paced, now);
         let kept_since = now - TimeDelta::seconds(i64::from(INTERVAL_S_MAX).max(RATE_WINDOW_S));
         self.pace.forget_before(kept_since);
         self.lanes.forget_before(kept_since);
@@ -486,11 +490,37 @@ impl Room {
         if stock.linked {
             free = free.min(stock.obtainable.saturating_sub(active));
         }
-        let mut paced = self.pace.allowance(now, admission.per_interval).min(PROMOTIONS_PER_TICK_MAX);
-        if admission.adaptive {
-            paced = paced.min(self.adaptive.allowance(now).unwrap_or(u32::MAX));
-        }
+        let paced = self.allowance(now).min(PROMOTIONS_PER_TICK_MAX);
         free.min(u64::from(paced)).min(self.lanes.waiting()) as u32
+    }
+
+    /// How many the rates allow now.
+    fn allowance(&self, now: Timestamp) -> u32 {
+        let admission = self.admission();
+        let paced = self.pace.allowance(now, admission.per_interval);
+        if admission.adaptive { paced.min(self.adaptive.allowance(now).unwrap_or(u32::MAX)) } else { paced }
+    }
+
+    /// Whether promotion may go on, as far as that is not a matter of who waits and who is active.
+    fn moves(&self, now: Timestamp) -> bool {
+        !self.sold_out && self.admission().mode != AdmissionMode::Paused && self.is_open(now)
+    }
+
+    /// Tells the lanes what a tick did, and samples what is told in them. `is_paced`: a rate bounds promotion, not
+    /// places; otherwise those promoted beyond the turns that ended filled places that were free, which does not last.
+    fn forecast(&mut self, promoted: u64, is_paced: bool, now: Timestamp) {
+        let freed = f64::from(self.turns.take_freed());
+        let lasting = if is_paced || promoted == 0 { 1.0 } else { (freed / promoted as f64).min(1.0) };
+        let (steady, adaptive) = (self.admission().per_interval, self.adaptive.state(now).rate_per_s);
+        let adaptive = adaptive.filter(|_| self.admission().adaptive).map(|rate| (rate, 1.0));
+        let steady = steady.map(|rate| (f64::from(rate.count) / f64::from(rate.seconds), f64::from(rate.seconds)));
+        let limit = steady.into_iter().chain(adaptive).min_by(|one, other| one.0.total_cmp(&other.0));
+        for (lane, depth) in self.lanes.moved(lasting, limit) {
+            let place = self.lanes.get(lane).line.nth(depth);
+            if let Some(entry) = place.and_then(|place| self.at_place(place)) {
+                self.lanes.get_mut(lane).forecast.told(entry, depth);
+            }
+        }
     }
 
     fn promote(&mut self, lane: Lane, place: u64, now: Timestamp, changes: &mut Vec<RoomChange>) {
@@ -602,14 +632,13 @@ impl Room {
         f64::from(self.pace.within(now, TimeDelta::seconds(RATE_WINDOW_S))) / RATE_WINDOW_S as f64
     }
 
-    fn eta(&self, lane: Lane, ahead: u64, now: Timestamp) -> Option<crate::Eta> {
-        let lane = self.lanes.get(lane);
-        lane.forecast.estimate(ahead, lane.pace.within(now, TimeDelta::seconds(RATE_WINDOW_S)), RATE_WINDOW_S as f64)
-    }
-
-    fn chance(&self, ahead: u64) -> Option<u16> {
-        (self.turns.are_measured() || self.sold_out)
-            .then(|| forecast::chance(ahead, self.active.len() as u64, self.stock.obtainable, &self.turns))
+    /// `None` while no turn has ended.
+    fn chance(&self, lane: Lane, ahead: u64) -> Option<u16> {
+        let forecast = &self.lanes.get(lane).forecast;
+        // As many as are in their turn now will be so then; a room linked to its stock lets them end first.
+        let active = if self.stock.linked { self.active.len() as f64 } else { 0.0 };
+        let ended_before = forecast.turns_before(ahead) + active;
+        (self.turns.are_measured() || self.sold_out).then(|| forecast::chance(ended_before, self.stock.obtainable, &self.turns))
     }
 }
 

@@ -118,11 +118,15 @@ pub(super) struct Moved {
     /// The share of its promotions that was no filling of free places.
     pub(super) lasting: f64,
     pub(super) waiting: u64,
-    /// See [`Forecast::limit`].
+    /// What the policies allow it at most, per second, and in steps of how many seconds.
     pub(super) limit: Option<(f64, f64)>,
 }
 
 impl Forecast {
+    pub(super) fn at(&self) -> Option<Timestamp> {
+        self.at
+    }
+
     /// Time passes: `ran` says whether promotion could go on meanwhile.
     pub(super) fn pass(&mut self, now: Timestamp, ran: bool) {
         if let Some(at) = self.at.filter(|_| ran) {
@@ -312,4 +316,13 @@ pub(super) fn chance(ended_before: f64, obtainable: u64, turns: &Turns) -> u16 {
     // The logistic curve is near enough to the normal one.
     let likely = 1.0 / (1.0 + (-1.702 * (enough - sales) / deviation).exp());
     (likely * 1_000.0).round().clamp(0.0, 1_000.0) as u16
+}
+
+/// How many may be active when that is to be found: enough buyers for the seats there are, no more than the servers
+/// bear, and as many more as do not come.
+pub fn auto_max_active(obtainable: u64, bearable_per_s: Option<f64>, turns: &Turns) -> u32 {
+    let buyers = obtainable as f64 / (turns.seats_per_sale() * turns.conversion.max(0.05));
+    let bearable = bearable_per_s.map_or(f64::INFINITY, |rate| rate * turns.length_s.max(1.0));
+    let come = (1.0 - turns.no_shows).max(0.1);
+    (buyers.min(bearable) / come).ceil().clamp(1.0, f64::from(crate::admission::MAX_ACTIVE_MAX)) as u32
 }

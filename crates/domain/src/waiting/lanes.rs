@@ -2,7 +2,7 @@
 //! anybody waits in it, and leaves what it does not need to the others (stride scheduling: C. Waldspurger and
 //! W. Weihl, 1995).
 
-use super::forecast::Forecast;
+use super::forecast::{Forecast, Moved};
 use super::input::LaneTerms;
 use super::{Lane, RATE_WINDOW_S};
 use crate::admission::Pace;
@@ -38,6 +38,12 @@ pub(super) struct Lanes {
     passed: u64,
 }
 
+impl LaneState {
+    fn new(name: String, pass: u64) -> Self {
+        Self { name, share: 1, line: Line::default(), admitted: 0, pace: Pace::default(), forecast: Forecast::default(), pass }
+    }
+}
+
 impl Lanes {
     pub(super) fn new(terms: &[LaneTerms]) -> Self {
         let mut lanes = Self { all: Vec::new(), passed: 0 };
@@ -45,30 +51,64 @@ impl Lanes {
         lanes
     }
 
-    /// Lanes that are new are empty; one that is not named any more keeps whoever waits in it, with the smallest share.
+    /// Lanes are known by their names, and never change their number, which entries and tokens name. One that is new is
+    /// empty; one that is not named any more keeps whoever waits in it, with the smallest share, until a new one needs
+    /// its number and nobody waits there. Beyond [`LANES_MAX`] a new one is not opened: its people go to the general one.
     pub(super) fn set(&mut self, terms: &[LaneTerms]) {
         let terms = &terms[..terms.len().min(LANES_MAX)];
         let named: u16 = terms.iter().fold(0, |sum, lane| sum.saturating_add(lane.share));
-        let general = LaneTerms { name: String::new(), share: SHARES.saturating_sub(named) };
-        for at in 0..self.all.len().max(terms.len() + 1) {
-            let lane = at.checked_sub(1).map_or(Some(&general), |at| terms.get(at));
-            if self.all.len() <= at {
-                self.all.push(LaneState {
-                    name: String::new(),
-                    share: 1,
-                    line: Line::default(),
-                    admitted: 0,
-                    pace: Pace::default(),
-                    forecast: Forecast::default(),
-                    pass: self.passed,
-                });
-            }
-            let kept = &mut self.all[at];
-            kept.share = lane.map_or(1, |lane| lane.share.clamp(1, SHARES));
-            if let Some(lane) = lane {
-                kept.name.clone_from(&lane.name);
+        if self.all.is_empty() {
+            self.all.push(LaneState::new(String::new(), 0));
+        }
+        self.share(0, SHARES.saturating_sub(named));
+        for at in 1..self.all.len() {
+            if !terms.iter().any(|lane| lane.name == self.all[at].name) {
+                self.share(at, 0);
             }
         }
+        for lane in terms {
+            if let Some(at) = self.named(&lane.name).or_else(|| self.open(&lane.name, terms)) {
+                self.share(at, lane.share);
+            }
+        }
+    }
+
+    /// The number of the lane of that name.
+    pub(super) fn named(&self, name: &str) -> Option<usize> {
+        self.all.iter().skip(1).position(|lane| lane.name == name).map(|at| at + 1)
+    }
+
+    fn open(&mut self, name: &str, terms: &[LaneTerms]) -> Option<usize> {
+        let lane = LaneState::new(name.to_owned(), self.passed);
+        if self.all.len() <= LANES_MAX {
+            self.all.push(lane);
+            return Some(self.all.len() - 1);
+        }
+        let is_free = |kept: &LaneState| kept.line.waiting() == 0 && !terms.iter().any(|lane| lane.name == kept.name);
+        let at = self.all.iter().skip(1).position(is_free)? + 1;
+        self.all[at] = lane;
+        Some(at)
+    }
+
+    /// By how much a lane is ahead of the others counts by its new share.
+    fn share(&mut self, at: usize, share: u16) {
+        let (passed, lane) = (self.passed, &mut self.all[at]);
+        lane.share = share.clamp(1, SHARES);
+        lane.pass = lane.pass.min(passed + STRIDE / u64::from(lane.share));
+    }
+
+    /// As it is kept: who waits where is found from the entries.
+    pub(super) fn without_lines(&self) -> Self {
+        let all = self.all.iter().map(|lane| LaneState {
+            name: lane.name.clone(),
+            share: lane.share,
+            line: Line::default(),
+            admitted: lane.admitted,
+            pace: lane.pace.clone(),
+            forecast: lane.forecast.clone(),
+            pass: lane.pass,
+        });
+        Self { all: all.collect(), passed: self.passed }
     }
 
     pub(super) fn all(&self) -> &[LaneState] {
@@ -121,7 +161,31 @@ impl Lanes {
         let lane = self.get_mut(lane);
         lane.admitted += 1;
         lane.pace.record(now, 1);
-        lane.forecast.promoted(entry, now);
+        lane.forecast.promoted(entry);
+    }
+
+    /// When time last passed.
+    pub(super) fn passed_at(&self) -> Option<Timestamp> {
+        self.all.first().and_then(|lane| lane.forecast.at())
+    }
+
+    pub(super) fn pass(&mut self, now: Timestamp, ran: bool) {
+        self.all.iter_mut().for_each(|lane| lane.forecast.pass(now, ran));
+    }
+
+    /// A tick's promotions are over; `limit` of all lanes together, see [`Moved`]. Which lanes' places, counted from the
+    /// first that waits, are to be sampled.
+    pub(super) fn moved(&mut self, lasting: f64, limit: Option<(f64, f64)>) -> Vec<(Lane, u64)> {
+        let waits = |lane: &&LaneState| lane.line.waiting() > 0;
+        let shares: u64 = self.all.iter().filter(waits).map(|lane| u64::from(lane.share)).sum();
+        let mut wanted = Vec::new();
+        for (at, lane) in self.all.iter_mut().enumerate() {
+            let waiting = lane.line.waiting();
+            let share = if waiting == 0 { 1.0 } else { f64::from(lane.share) / shares as f64 };
+            lane.forecast.moved(Moved { lasting, waiting, limit: limit.map(|(rate, step_s)| (rate * share, step_s)) });
+            wanted.extend(lane.forecast.wanted(waiting).into_iter().map(|depth| (Lane(at as u8), depth)));
+        }
+        wanted
     }
 
     pub(super) fn forget_before(&mut self, instant: Timestamp) {
