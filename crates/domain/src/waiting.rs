@@ -37,6 +37,7 @@ pub use state::RoomState;
 pub use turns::Turns;
 
 use crate::admission::{INTERVAL_S_MAX, Pace};
+use crate::draw::Hash32;
 use crate::{Admission, AdmissionMode, ConcertId, QueueEntryId, Timestamp, UserId};
 use adaptive::Adaptive;
 use chrono::TimeDelta;
@@ -144,6 +145,10 @@ pub struct Room {
     /// Places up to here may be given out.
     reserved: Option<u64>,
     lost: Option<Lost>,
+    /// The latest instant that it was told.
+    latest_at: Timestamp,
+    /// By what those on the list were ordered, ascending; empty until somebody has to be found there.
+    drawn_ranks: Vec<Hash32>,
 }
 
 impl Room {
@@ -168,18 +173,26 @@ impl Room {
             pre_sale: PreSale::default(),
             reserved: None,
             lost: None,
+            latest_at: Timestamp::UNIX_EPOCH,
+            drawn_ranks: Vec::new(),
         }
     }
 
-    /// `now` never goes back. What changed for whom is added to `changes`.
+    /// A clock that is set back stands still for the room until it is where it was. What changed for whom is added to
+    /// `changes`.
     pub fn apply(&mut self, now: Timestamp, input: &RoomInput, changes: &mut Vec<RoomChange>) -> RoomOutput {
+        let now = now.max(self.latest_at);
+        self.latest_at = now;
         let ran = self.lanes.passed_at().is_some_and(|at| self.moves(at));
         self.lanes.pass(now, ran);
         self.close_pre_sale(now);
         match input {
             RoomInput::Open(terms) => {
                 self.lanes.set(&terms.lanes);
-                self.terms = terms.clone();
+                // What was published before somebody came is what they are drawn by.
+                let published = self.terms.commitment.filter(|_| self.pre_sale.has_begun());
+                self.terms = RoomTerms { commitment: published.or(terms.commitment), ..terms.clone() };
+                self.close_pre_sale(now);
             }
             RoomInput::Join { user, entry, lane } => return self.join(*user, *entry, *lane, now, changes),
             RoomInput::Leave { entry } => {
@@ -194,11 +207,12 @@ impl Room {
                     self.own = Some((*admission, *version));
                 }
             }
+            RoomInput::Appear { instance } => self.presence.appeared(*instance, now),
             RoomInput::Connect { instance, entries } => {
-                self.presence.heard(*instance, now);
+                let counts = self.presence.heard(*instance, now);
                 for entry in entries {
-                    if self.lives(*entry, now) {
-                        self.presence.connect(*instance, *entry);
+                    if counts && self.lives(*entry, now) {
+                        self.presence.connect(*instance, *entry, now);
                     }
                 }
                 self.seen(entries, now);
@@ -243,8 +257,9 @@ impl Room {
 
     /// The lane of that name; the general one where there is none.
     pub fn lane(&self, name: &str) -> Lane {
-        let named = self.terms.lanes.iter().position(|lane| lane.name == name);
-        named.and_then(|at| u8::try_from(at + 1).ok()).map_or(Lane(0), Lane)
+        let is_named = self.terms.lanes.iter().any(|lane| lane.name == name);
+        let at = self.lanes.named(name).filter(|_| is_named);
+        at.and_then(|at| u8::try_from(at).ok()).map_or(Lane(0), Lane)
     }
 
     /// The user's latest entry.
@@ -327,6 +342,7 @@ impl Room {
 
     /// Whether a tick would change anything now: what needs none should not be written into a log.
     pub fn is_due(&self, now: Timestamp, stock: Stock) -> bool {
+        let now = now.max(self.latest_at);
         let grace = |s: u32| now - TimeDelta::seconds(i64::from(s));
         self.overdue(now).next().is_some()
             || self.sold_out != (stock.obtainable == 0)
@@ -334,9 +350,9 @@ impl Room {
             || self.presence.misses(now)
             || self.presence.gone_since(grace(self.terms.grace_s), true).next().is_some()
             || self.presence.gone_since(grace(self.terms.waiting_grace_s), false).next().is_some()
-            || self.pre_sale.is_to_close(&self.terms, now)
+            || self.is_list_to_close(now)
             || self.promotable(now, stock) > 0
-            || self.ended.front().is_some_and(|(at, _)| *at < now - TimeDelta::seconds(ENDED_KEPT_S))
+            || self.to_forget(now).is_some()
     }
 
     fn join(&mut self, user: UserId, entry: QueueEntryId, lane: Lane, now: Timestamp, changes: &mut Vec<RoomChange>) -> RoomOutput {
@@ -346,11 +362,15 @@ impl Room {
             // Told again after a lost answer, it is still new.
             return RoomOutput::Entered(Entered { new: place.entry == entry, place });
         }
+        if let Some(known) = self.place(entry, now) {
+            // Told again so late that it is over by now; or of somebody else, which is nobody's stay.
+            return if known.user == user { RoomOutput::Entered(Entered { place: known, new: true }) } else { RoomOutput::Nothing };
+        }
         if self.admission().mode == AdmissionMode::Draining {
             return RoomOutput::Closed;
         }
         if let Some(reserved) = self.reserved
-            && self.last_place() + self.pre_sale.undrawn() >= reserved
+            && self.last_place() + self.pre_sale.unplaced() >= reserved
         {
             return RoomOutput::Unreserved(reserved);
         }
@@ -407,6 +427,7 @@ impl Room {
         turn.extended += 1;
         turn.seen = true;
         self.active.insert((turn.until, entry));
+        self.presence.seen(entry, now);
         self.changed(entry, Some(QueueStatus::Active), changes);
         self.place(entry, now).map_or(Extended::NotActive, Extended::To)
     }
@@ -432,12 +453,14 @@ impl Room {
             self.promote(lane, place, now, changes);
             ticked.promoted += 1;
         }
-        self.pace.record(now, ticked.promoted as u32);
-        self.adaptive.admitted(now, ticked.promoted as u32);
+        if ticked.promoted > 0 {
+            self.pace.record(now, ticked.promoted as u32);
+            self.adaptive.admitted(now, ticked.promoted as u32);
+            let kept_since = now - TimeDelta::seconds(i64::from(INTERVAL_S_MAX).max(RATE_WINDOW_S));
+            self.pace.forget_before(kept_since);
+            self.lanes.forget_before(kept_since);
+        }
         self.forecast(ticked.promoted, is_paced, now);
-        let kept_since = now - TimeDelta::seconds(i64::from(INTERVAL_S_MAX).max(RATE_WINDOW_S));
-        self.pace.forget_before(kept_since);
-        self.lanes.forget_before(kept_since);
         self.forget_ended(now);
         ticked
     }
@@ -457,9 +480,7 @@ impl Room {
     }
 
     fn forget_ended(&mut self, now: Timestamp) {
-        while let Some(&(at, entry)) = self.ended.front()
-            && at < now - TimeDelta::seconds(ENDED_KEPT_S)
-        {
+        while let Some(entry) = self.to_forget(now) {
             self.ended.pop_front();
             if let Some(kept) = self.entries.remove(&entry)
                 && self.by_user.get(&kept.user) == Some(&entry)
@@ -467,6 +488,12 @@ impl Room {
                 self.by_user.remove(&kept.user);
             }
         }
+    }
+
+    /// The entry that ended longest ago, if that is long enough.
+    fn to_forget(&self, now: Timestamp) -> Option<QueueEntryId> {
+        let (at, entry) = self.ended.front().filter(|_| !self.pre_sale.is_closed_undrawn())?;
+        (*at < now - TimeDelta::seconds(ENDED_KEPT_S)).then_some(*entry)
     }
 
     fn max_active(&self, now: Timestamp, stock: Stock) -> u32 {

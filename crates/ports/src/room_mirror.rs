@@ -18,6 +18,8 @@ pub struct OwnAdmission {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DrawRecord {
     pub closed_at: Timestamp,
+    /// Places that were given out before.
+    pub base: u64,
     /// The closed list, ascending.
     pub keys: Vec<Hash32>,
     pub seed: Hash32,

@@ -32,9 +32,10 @@ fn kind(input: &RoomInput) -> usize {
         RoomInput::Restore(_) => 11,
         RoomInput::Reserve { .. } => 12,
         RoomInput::Reveal { .. } => 13,
+        RoomInput::Appear { .. } => 14,
     }
 }
-const KINDS: usize = 14;
+const KINDS: usize = 15;
 
 fn plain() -> Admission {
     Admission { mode: AdmissionMode::Running, max_active: 100, per_interval: None, auto: false, adaptive: false }
@@ -110,6 +111,7 @@ fn written() -> Vec<(RoomInput, &'static str)> {
             "01010d5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e010162",
         ),
         (RoomInput::Reveal { seed: [0x5E; 32], beacon: None }, "01010d5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e00"),
+        (RoomInput::Appear { instance: id(5) }, "01010e1005050505050505050505050505050505"),
     ]
 }
 

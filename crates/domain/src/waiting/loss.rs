@@ -7,10 +7,12 @@
 //!
 //! Never too many: a turn that the mirror had not heard of goes on only where there is room for it; otherwise whoever
 //! had it waits, in front of everybody.
+//!
+//! Lost before the start, whoever comes back is drawn with the others. Lost between the start and the draw, the list is
+//! gathered anew for `RETURN_S`. Lost after the draw, a token from before it is worth the place that was drawn.
 
-use super::{Entry, Place, PlaceClaim, QueueStatus, Room, RoomChange, RoomTerms, Stage, Turn};
+use super::{DrawView, Entry, Place, PlaceClaim, QueueStatus, Room, RoomChange, RoomTerms, Stage, Turn};
 use crate::admission::INTERVAL_S_MAX;
-use crate::draw::Hash32;
 use crate::{Admission, ConcertId, QueueEntryId, Timestamp, UserId};
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
@@ -20,6 +22,8 @@ use std::collections::HashMap;
 const FROZEN_S: i64 = 30 * 60;
 /// The longest pause of promotion after a loss, seconds: a rate over a longer time goes on from the turns that are known.
 const PAUSE_MAX_S: i64 = 3;
+/// How long a list that was lost before it was drawn stays open, seconds: everybody who polls has asked again by then.
+const RETURN_S: i64 = 15;
 
 /// How far a room had come. Each only ever grows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,25 +60,28 @@ pub(super) struct Lost {
 
 impl Room {
     /// A room that was lost, from what the mirror kept of it: `own` is the admission an operator set, with its version,
-    /// `draw` the closed list with the seed and the beacon, once revealed.
+    /// `draw` what was drawn, with its list and its seed.
     pub fn rebuilt(
         concert: ConcertId,
         terms: RoomTerms,
         own: Option<(Admission, i64)>,
         mark: RoomMark,
         turns: Vec<ActivePlace>,
-        draw: Option<(Vec<Hash32>, Hash32, Option<String>)>,
+        draw: Option<DrawView>,
         now: Timestamp,
     ) -> Self {
         let mut room = Self::new(concert, terms);
         room.own = own;
-        if let Some((keys, seed, beacon)) = draw {
-            room.restore_draw(keys, Some((seed, beacon)));
+        if let Some(draw) = draw {
+            room.restore_draw(draw);
         }
         room.fill_places_to(mark.last_place);
-        let pause = room.admission().per_interval.map_or(0, |rate| i64::from(rate.seconds).min(PAUSE_MAX_S));
-        room.lost = (mark.last_place > 0).then(|| Lost {
-            to: mark.last_place,
+        let mut pause = room.admission().per_interval.map_or(0, |rate| i64::from(rate.seconds).min(PAUSE_MAX_S));
+        if room.is_list_to_close(now) {
+            pause = RETURN_S;
+        }
+        room.lost = (room.last_place() > 0 || pause == RETURN_S).then(|| Lost {
+            to: room.last_place(),
             head: mark.promoted_to,
             frozen_until: now + TimeDelta::seconds(FROZEN_S),
             resume_at: now + TimeDelta::seconds(pause),
@@ -120,7 +127,7 @@ impl Room {
             return self.place(entry, now);
         }
         let place = if claim.place == 0 { self.drawn_place(user)? } else { claim.place };
-        if !self.was_lost(place, now) || active_until.is_some_and(|until| until <= now) {
+        if active_until.is_some_and(|until| until <= now) || !self.was_lost(place, now) || self.is_taken(place) {
             return None;
         }
         if let Some((other, kept)) = other.and_then(|other| self.entries.get(&other).map(|kept| (other, *kept))) {
@@ -154,9 +161,14 @@ impl Room {
         place <= lost.to && place > lost.head
     }
 
+    /// Whether somebody is known to have this place: a log that had lost its end can have given it out once more.
+    fn is_taken(&self, place: u64) -> bool {
+        self.at_place(place).is_some_and(|known| self.entries.contains_key(&known))
+    }
+
     fn put_back(&mut self, entry: QueueEntryId, kept: Entry) {
         self.fill_places_to(kept.place);
-        if let Some(at) = self.by_place.get_mut(kept.place as usize - 1) {
+        if let Some(at) = kept.place.checked_sub(1).and_then(|at| self.by_place.get_mut(at as usize)) {
             *at = entry;
         }
         match kept.stage {
@@ -180,12 +192,13 @@ impl Room {
     pub fn mark(&self, now: Timestamp) -> RoomMark {
         let head = self.lost.map_or(0, |lost| lost.head);
         let waiting = self.lanes.all().iter().filter_map(|lane| lane.line.first()).min();
-        let passed = match (self.lost, waiting) {
-            (Some(lost), _) if now < lost.frozen_until => head,
-            _ if self.pre_sale.is_to_be_drawn() => self.pre_sale.base(),
-            (_, Some(first)) => first - 1,
-            (_, None) => self.last_place(),
-        };
+        let mut passed = waiting.map_or(self.last_place(), |first| first - 1);
+        if self.pre_sale.is_closed_undrawn() {
+            passed = passed.min(self.pre_sale.base());
+        }
+        if self.lost.is_some_and(|lost| now < lost.frozen_until) {
+            passed = head;
+        }
         RoomMark {
             last_place: self.reserved.unwrap_or(0).max(self.last_place()),
             promoted_to: passed.max(head),
@@ -210,14 +223,14 @@ impl Room {
         self.active.iter().filter_map(|(_, entry)| turn(*entry)).collect()
     }
 
-    /// Those who live at places beyond `place`, as tokens would say it.
+    /// Those who live at places beyond `place`, and those who have none yet, as tokens would say it.
     pub fn claims_beyond(&self, place: u64) -> Vec<PlaceClaim> {
         let claim = |entry: &QueueEntryId| {
             let kept = self.entries.get(entry).filter(|kept| !kept.status().is_ended())?;
             let active_until = kept.turn().map(|turn| turn.until);
             Some(PlaceClaim { entry: *entry, user: kept.user, lane: kept.lane, place: kept.place, active_until })
         };
-        self.by_place.iter().skip(place as usize).filter_map(claim).collect()
+        self.by_place.iter().skip(place as usize).chain(self.pre_sale.joined()).filter_map(claim).collect()
     }
 }
 

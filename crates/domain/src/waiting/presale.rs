@@ -1,14 +1,16 @@
 //! Those who come before the sale: they have no place until the list is closed and the draw is revealed.
 
-use super::{Room, RoomTerms, Stage};
+use super::{Room, Stage};
 use crate::draw::{self, Hash32};
-use crate::{QueueEntryId, Timestamp};
+use crate::{QueueEntryId, Timestamp, UserId};
 use serde::{Deserialize, Serialize};
 
 /// The draw of one concert, as anybody may see it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DrawView {
     pub commitment: Hash32,
+    /// Places that were given out before the list was closed: the first one drawn gets the next.
+    pub base: u64,
     /// The closed list, draw keys ascending; `None` before the start.
     pub keys: Option<Vec<Hash32>>,
     pub beacon: Option<String>,
@@ -54,8 +56,19 @@ impl PreSale {
         self.joined.len() as u64 - self.left.min(self.joined.len() as u64)
     }
 
-    pub(super) fn is_to_close(&self, terms: &RoomTerms, now: Timestamp) -> bool {
-        self.closed.is_none() && terms.commitment.is_some() && terms.sale_starts_at.is_some_and(|start| start <= now)
+    /// How many will need a place that is not set aside yet.
+    pub(super) fn unplaced(&self) -> u64 {
+        if self.closed.is_none() { self.undrawn() } else { 0 }
+    }
+
+    /// Whether anybody has come who is to be drawn, or could have.
+    pub(super) fn has_begun(&self) -> bool {
+        self.closed.is_some() || !self.joined.is_empty()
+    }
+
+    /// Those who wait for the draw, in the order of coming; some may have left.
+    pub(super) fn joined(&self) -> &[QueueEntryId] {
+        &self.joined
     }
 
     /// Places before those of the list.
@@ -63,21 +76,37 @@ impl PreSale {
         self.closed.as_ref().map_or(0, |closed| closed.base)
     }
 
-    /// Closed, and not revealed yet.
+    /// Whether somebody is to be drawn before anybody goes.
     pub(super) fn is_to_be_drawn(&self) -> bool {
-        self.drawn.is_none() && self.closed.as_ref().is_some_and(|closed| !closed.keys.is_empty())
+        self.drawn.is_none() && self.closed.as_ref().map_or(self.undrawn() > 0, |closed| !closed.keys.is_empty())
+    }
+
+    /// A list that is closed has to be drawn as it is: nobody on it may be forgotten.
+    pub(super) fn is_closed_undrawn(&self) -> bool {
+        self.is_to_be_drawn() && self.closed.is_some()
     }
 }
 
 impl Room {
     /// Whether somebody who comes now comes before the sale.
     pub(super) fn waits_for_draw(&self, now: Timestamp) -> bool {
-        self.pre_sale.closed.is_none() && self.terms.commitment.is_some() && self.terms.sale_starts_at.is_some_and(|start| start > now)
+        self.pre_sale.closed.is_none() && self.terms.commitment.is_some() && self.list_closes_at().is_some_and(|at| at > now)
+    }
+
+    /// When the list is closed: when the sale starts, or, in a room that was lost without a list, when people have had
+    /// the time to come back for it. Without a sale there is no list; whoever is on one is drawn at once.
+    fn list_closes_at(&self) -> Option<Timestamp> {
+        let Some(start) = self.terms.sale_starts_at else { return (self.pre_sale.undrawn() > 0).then_some(Timestamp::MIN_UTC) };
+        Some(self.lost.map_or(start, |lost| lost.resume_at.max(start)))
+    }
+
+    pub(super) fn is_list_to_close(&self, now: Timestamp) -> bool {
+        self.pre_sale.closed.is_none() && self.terms.commitment.is_some() && self.list_closes_at().is_some_and(|at| at <= now)
     }
 
     /// At the start of the sale the list is closed: whoever comes from now on stands behind it.
     pub(super) fn close_pre_sale(&mut self, now: Timestamp) {
-        if !self.pre_sale.is_to_close(&self.terms, now) {
+        if !self.is_list_to_close(now) {
             return;
         }
         let base = self.last_place();
@@ -127,6 +156,7 @@ impl Room {
         let drawn = self.pre_sale.drawn.as_ref();
         Some(DrawView {
             commitment,
+            base: self.pre_sale.base(),
             keys: self.pre_sale.closed.as_ref().map(|closed| closed.keys.clone()),
             beacon: drawn.and_then(|drawn| drawn.beacon.clone()),
             seed: drawn.map(|drawn| drawn.seed),
@@ -139,21 +169,23 @@ impl Room {
     }
 
     /// The place that the draw gave to somebody whose entry was lost.
-    pub(super) fn drawn_place(&self, user: crate::UserId) -> Option<u64> {
+    pub(super) fn drawn_place(&mut self, user: UserId) -> Option<u64> {
         let (closed, drawn) = (self.pre_sale.closed.as_ref()?, self.pre_sale.drawn.as_ref()?);
-        let key = draw::draw_key(user, self.concert);
-        closed.keys.binary_search(&key).ok()?;
         let salt = draw::salt(&drawn.seed, drawn.beacon.as_deref());
-        let own = draw::rank(&salt, &key);
-        let before = closed.keys.iter().filter(|other| draw::rank(&salt, other) < own).count() as u64;
-        Some(closed.base + before + 1)
+        // All of them come back at once: what they are ordered by is computed once.
+        if self.drawn_ranks.is_empty() {
+            self.drawn_ranks = closed.keys.iter().map(|key| draw::rank(&salt, key)).collect();
+            self.drawn_ranks.sort_unstable();
+        }
+        let before = self.drawn_ranks.binary_search(&draw::rank(&salt, &draw::draw_key(user, self.concert))).ok()?;
+        Some(closed.base + before as u64 + 1)
     }
 
     /// Puts a draw back that was kept elsewhere, into a room that was lost.
-    pub(super) fn restore_draw(&mut self, keys: Vec<Hash32>, drawn: Option<(Hash32, Option<String>)>) {
-        let to = self.by_place.len().max(keys.len());
-        self.by_place.resize(to, QueueEntryId(uuid::Uuid::nil()));
-        self.pre_sale.closed = Some(Closed { base: 0, keys });
-        self.pre_sale.drawn = drawn.map(|(seed, beacon)| Drawn { seed, beacon });
+    pub(super) fn restore_draw(&mut self, draw: DrawView) {
+        let DrawView { base, keys: Some(keys), beacon, seed: Some(seed), .. } = draw else { return };
+        self.fill_places_to(base + keys.len() as u64);
+        self.pre_sale.closed = Some(Closed { base, keys });
+        self.pre_sale.drawn = Some(Drawn { seed, beacon });
     }
 }

@@ -10,7 +10,8 @@ use super::presale::PreSale;
 use super::presence::{Presence, PresenceState};
 use super::{Ends, Entry, Room, RoomTerms, Stage, Stock, Turns};
 use crate::admission::Pace;
-use crate::{Admission, ConcertId, QueueEntryId, UserId};
+use crate::{Admission, ConcertId, QueueEntryId, Timestamp, UserId};
+use chrono::serde::ts_microseconds;
 use serde::{Deserialize, Serialize};
 
 /// See the module's opening.
@@ -26,15 +27,17 @@ pub struct RoomState {
     /// Of users with several stays the latest, ascending.
     latest: Vec<(UserId, QueueEntryId)>,
     last_place: u64,
-    lanes: Lanes,
+    pub(super) lanes: Lanes,
     pace: Pace,
     presence: PresenceState,
     adaptive: Adaptive,
-    turns: Turns,
+    pub(super) turns: Turns,
     ends: Ends,
     pre_sale: PreSale,
     reserved: Option<u64>,
     lost: Option<Lost>,
+    #[serde(with = "ts_microseconds")]
+    pub(super) latest_at: Timestamp,
 }
 
 impl Room {
@@ -63,6 +66,7 @@ impl Room {
             pre_sale: self.pre_sale.clone(),
             reserved: self.reserved,
             lost: self.lost,
+            latest_at: self.latest_at,
         }
     }
 
@@ -87,6 +91,7 @@ impl From<RoomState> for Room {
         room.pre_sale = state.pre_sale;
         room.reserved = state.reserved;
         room.lost = state.lost;
+        room.latest_at = state.latest_at;
         room.fill_places_to(state.last_place);
         let mut ended = Vec::new();
         for (entry, kept) in state.entries {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use boxoffice_domain::Timestamp;
 use boxoffice_domain::draw;
-use boxoffice_domain::waiting::{Room, RoomInput, RoomState, RoomTerms};
+use boxoffice_domain::waiting::{DrawView, Room, RoomInput, RoomState, RoomTerms};
 use boxoffice_ports::{LogPosition, Opening, RoomError, RoomLogError, StoreError};
 
 use super::hall::{Hall, Untold, unavailable};
@@ -94,7 +94,13 @@ async fn rebuilt(hall: &Arc<Hall>, opening: Opening, now: Timestamp, is_volatile
     if mark.last_place > 0 {
         tracing::warn!(concert.id = %concert, turns = turns.len(), "a waiting room was lost and is rebuilt");
     }
-    let draw = draw.map(|draw| (draw.keys, draw.seed, draw.beacon));
+    let draw = draw.map(|draw| DrawView {
+        commitment: draw::commitment(&draw.seed),
+        base: draw.base,
+        keys: Some(draw.keys),
+        beacon: draw.beacon,
+        seed: Some(draw.seed),
+    });
     let mut room = Room::rebuilt(concert, terms, own, mark, turns, draw, now);
     if is_volatile {
         // Nobody is given a place before the mirror knows how far they go.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use boxoffice_domain::waiting::{INSTANCE_REPORTS_S, RoomInput, RoomOutput, Stock, Ticked};
+use boxoffice_domain::waiting::{DrawView, INSTANCE_REPORTS_S, RoomInput, RoomOutput, Stock, Ticked};
 use boxoffice_ports::{DrawRecord, RoomError};
 use chrono::TimeDelta;
 
@@ -63,7 +63,8 @@ impl Hall {
         let heard = self.replica().look(&*self.shared.clock, |room, now| (room.heard_at(instance), room.admission().adaptive, now));
         let mut noticed = self.noticed();
         let Some((heard_at, adaptive, now)) = heard else { return inputs };
-        if heard_at.is_none() && noticed.has_connections() {
+        if heard_at.is_none() && (noticed.has_connections() || adaptive) {
+            inputs.push(RoomInput::Appear { instance });
             noticed.tell_all_again();
         }
         let (connected, disconnected) = noticed.take_changed();
@@ -102,15 +103,15 @@ impl Hall {
 
     /// The list is closed, which everybody can see; the beacon has spoken, where there is one: the seed is revealed.
     async fn reveal(self: &Arc<Self>) -> Result<(), RoomError> {
-        let found = self.replica().room.as_ref().and_then(|room| Some((room.terms().sale_starts_at?, room.draw()?.keys?)));
-        let Some((start, keys)) = found else { return Ok(()) };
+        let found = self.replica().room.as_ref().and_then(|room| Some((room.terms().sale_starts_at?, room.draw()?)));
+        let Some((start, DrawView { base, keys: Some(keys), .. })) = found else { return Ok(()) };
         let beacon = match &self.shared.beacon {
             Some(beacon) => Some(beacon.value(start).await.map_err(RoomError::Unavailable)?),
             None => None,
         };
         let seed = begin::seed(self).await.map_err(|error| RoomError::Unavailable(error.into()))?;
         if self.shared.log.is_volatile() {
-            let record = DrawRecord { closed_at: self.now(), keys, seed, beacon: beacon.clone() };
+            let record = DrawRecord { closed_at: self.now(), base, keys, seed, beacon: beacon.clone() };
             self.shared.mirror.keep_draw(self.concert, record).await.map_err(|error| RoomError::Unavailable(error.into()))?;
         }
         self.tell(RoomInput::Reveal { seed, beacon }).await.map(drop)
