@@ -2,8 +2,8 @@
 //!
 //! It is written as documents and goes through their checks like any import. It is loaded into an empty store only.
 
-use crate::max_active::MaxActive;
 use crate::http::document::{AdmissionDocument, ConcertDocument, DateDocument, PerIntervalDocument, SeatsDocument};
+use crate::max_active::MaxActive;
 use boxoffice_domain::concert::Fault;
 use boxoffice_domain::money::Money;
 use boxoffice_domain::{Admission, ConcertPlan, Timestamp};

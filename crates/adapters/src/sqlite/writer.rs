@@ -75,31 +75,9 @@ impl Writer {
         }
         answered.wait().await
     }
-
-    /// Waits for a place in the queue. What is later put there, at once and in the order of [`Slot::put`], is for
-    /// callers that must queue under a lock of their own.
-    pub(super) async fn slot(&self) -> Result<Slot, Failure> {
-        let permit = self.queue.clone().reserve_owned().await;
-        permit.map(Slot).map_err(|_| STOPPED)
-    }
 }
 
 const STOPPED: Failure = Failure::Gone("the writer has stopped");
-
-/// A place in the queue, given back when it is dropped unused.
-pub(super) struct Slot(mpsc::OwnedPermit<Box<dyn Work>>);
-
-impl Slot {
-    pub(super) fn put<T, F>(self, work: F) -> Answer<T>
-    where
-        T: Send + 'static,
-        F: FnMut(&mut Session) -> Result<T, Failure> + Send + 'static,
-    {
-        let (piece, answered) = Piece::boxed(Share::Small, work);
-        self.0.send(piece);
-        answered
-    }
-}
 
 /// What queued work will answer.
 pub(super) struct Answer<T>(oneshot::Receiver<Result<T, Failure>>);
@@ -107,11 +85,6 @@ pub(super) struct Answer<T>(oneshot::Receiver<Result<T, Failure>>);
 impl<T> Answer<T> {
     pub(super) async fn wait(self) -> Result<T, Failure> {
         self.0.await.map_err(|_| STOPPED)?
-    }
-
-    /// For threads that may block.
-    pub(super) fn wait_blocking(self) -> Result<T, Failure> {
-        self.0.blocking_recv().map_err(|_| STOPPED)?
     }
 }
 

@@ -1,10 +1,10 @@
 //! Operators: what is on sale, how it admits, how it goes, and charges to anybody's wallet.
 
+use crate::max_active::MaxActive;
 use actix_web::http::StatusCode;
 use actix_web::http::header;
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
-use crate::max_active::MaxActive;
 use boxoffice_domain::concert::Fault;
 use boxoffice_domain::money::Money;
 use boxoffice_domain::{Actor, Admission, Command, ConcertId, PerInterval, UserId};
@@ -203,7 +203,7 @@ pub(crate) async fn stats(id: Id<ConcertId>, app: Data<App>, _: Operator, reques
         held: 0,
         sold: 0,
         revenue,
-        eta_calibration: None,
+        eta_calibration: counts.eta_calibration,
     };
     for date in &concert.dates {
         let seats = app.seats.counts(date.date.id).await?;

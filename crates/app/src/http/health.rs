@@ -105,9 +105,7 @@ pub(crate) async fn ready(app: Data<App>) -> Result<HttpResponse, Problem> {
     let store = check("store", async {
         app.stores.queries.wallet(UserId(Uuid::nil())).await.map_or_else(|error| Health::Failed(error.into()), |_| Health::Good)
     });
-    let queue = check("queue", async {
-        app.room.ping().await.map_or_else(|error| Health::Failed(error.into()), |()| Health::Good)
-    });
+    let queue = check("queue", async { app.room.ping().await.map_or_else(|error| Health::Failed(error.into()), |()| Health::Good) });
     let others = join_all(app.probes.iter().map(|probe: &Arc<dyn Probe>| check(probe.name(), probe.check())));
     let (store, queue, others) = tokio::join!(store, queue, others);
     let checks: Vec<_> = [store, queue].into_iter().chain(others).collect();

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::http::{Method, StatusCode};
-use boxoffice_domain::{ConcertId, RoomCounts};
+use boxoffice_domain::ConcertId;
+use boxoffice_domain::waiting::RoomCounts;
 use boxoffice_engine::Stats;
 use boxoffice_ports::Traffic;
 use prometheus_client::collector::Collector;
@@ -70,7 +71,7 @@ impl Metrics {
     }
 
     pub(crate) fn room(&self, concert: ConcertId, counts: &RoomCounts) {
-        let RoomCounts { waiting, active, served, left, expired, admitted_per_s: _ } = *counts;
+        let RoomCounts { waiting, active, served, left, expired, .. } = *counts;
         for (state, count) in [("waiting", waiting), ("active", active), ("served", served), ("left", left), ("expired", expired)] {
             let labels = RoomLabels { concert: concert.to_string(), state };
             self.room.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));

@@ -12,6 +12,7 @@ use actix_web::http::header::{self, HeaderValue};
 use actix_web::{HttpResponse, ResponseError};
 use boxoffice_domain::concert::Fault;
 use boxoffice_domain::{Rejection, SeatNumber};
+use boxoffice_engine::NotReturned;
 use boxoffice_ports::{CatalogError, ExecuteError, LedgerError, RoomError, Source, StoreError};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

@@ -8,7 +8,7 @@
 //! their place back, by what the token says ([`place`], [`touch`]): whichever of their requests comes first.
 
 use actix_web::HttpRequest;
-use boxoffice_domain::{ConcertId, Lane, Place, QueueStatus, UserId, waiting};
+use boxoffice_domain::{ConcertId, Place, QueueStatus, UserId, waiting};
 use boxoffice_ports::RoomError;
 
 use super::App;

@@ -7,8 +7,8 @@ use crate::http;
 use boxoffice_adapters::memory::MemoryLock;
 use boxoffice_domain::Policy;
 use boxoffice_engine::{
-    BackgroundSettings, Combining, CombiningSettings, Direct, HoldReturns, Locked, Parts, Queued, QueuedSettings, RoomTeller, Rooms, RoomsParts, SeatView, Shows, Siblings,
-    SingleFlight, Stats, Watched,
+    BackgroundSettings, Combining, CombiningSettings, Direct, HoldReturns, Locked, Parts, Queued, QueuedSettings, RoomTeller, Rooms,
+    RoomsParts, SeatView, Shows, Siblings, SingleFlight, Stats, Watched,
 };
 use boxoffice_ports::{Clock, Executor, Guard, Ids, InstanceId, Ledger, Lock, Stores, Traffic};
 use std::collections::HashMap;
