@@ -19,9 +19,11 @@ use crate::admission_loop::AdmissionLoop;
 use crate::relay::Relay;
 use crate::seat_sync::SeatSync;
 use crate::sweep::Sweep;
-use crate::{HoldReturns, RoomTeller, SeatView, Shows, Siblings, Stats, shows};
+use crate::{Fares, HoldReturns, RoomTeller, SeatView, Shows, Siblings, Stats, shows};
 
 const GAUGE_EVERY: Duration = Duration::from_secs(5);
+/// How often the waiting rooms are told how this instance fares.
+const FARES_EVERY: Duration = Duration::from_secs(1);
 const PRUNE_EVERY: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +46,7 @@ pub struct Parts {
     pub siblings: Arc<Siblings>,
     pub teller: Arc<RoomTeller>,
     pub returns: Arc<HoldReturns>,
+    pub fares: Arc<Fares>,
     pub clock: Arc<dyn Clock>,
     pub ids: Arc<dyn Ids>,
     pub policy: Arc<Policy>,
@@ -59,8 +62,10 @@ pub struct Background {
 impl Background {
     /// Reads the catalogue and opens the rooms, so that requests find them, then starts the tasks.
     pub async fn start(parts: Parts, settings: BackgroundSettings) -> Result<Self, Source> {
-        let Parts { instance, sink, stores, ledger, room, shows, seats, siblings, teller, returns, clock, ids, policy, stats } = parts;
+        let Parts { instance, sink, stores, ledger, room, shows, seats, siblings, teller, returns, fares, clock, ids, policy, stats } =
+            parts;
         let sync = SeatSync::new(stores.queries, seats.clone(), siblings);
+        let told = room.clone();
         let admission =
             Arc::new(AdmissionLoop { room, shows, seats, clock, stats: stats.clone(), returns, stock_linked: settings.stock_linked });
         let sweep = Arc::new(Sweep { ledger, upkeep: stores.upkeep, ids, policy, stats: stats.clone() });
@@ -81,6 +86,10 @@ impl Background {
         let holds = sweep.clone();
         tasks.spawn(every("sweep", settings.sweep, stopped.clone(), async move || holds.holds().await));
         tasks.spawn(every("prune", PRUNE_EVERY, stopped.clone(), async move || sweep.replies().await));
+        tasks.spawn(every("fares", FARES_EVERY, stopped.clone(), async move || {
+            told.fares(fares.take());
+            Ok(())
+        }));
         tasks.spawn(relay.clone().run(stopped.clone()));
         tasks.spawn(every("gauge", GAUGE_EVERY, stopped, async move || relay.gauge().await));
         Ok(Self { stop, tasks })

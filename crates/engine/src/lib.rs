@@ -14,6 +14,7 @@
 mod admission_loop;
 mod background;
 pub mod executors;
+mod fares;
 mod hold_returns;
 mod in_flight;
 mod relay;
@@ -30,6 +31,7 @@ mod watched;
 
 pub use background::{Background, BackgroundSettings, Parts};
 pub use executors::{Combining, CombiningSettings, Direct, Locked, Queued, QueuedSettings};
+pub use fares::Fares;
 pub use hold_returns::{HoldReturns, NotReturned};
 pub use in_flight::SingleFlight;
 pub use rooms::{RoomNews, Rooms, RoomsParts, RoomsSettings};

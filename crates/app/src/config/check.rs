@@ -1,8 +1,9 @@
 //! What types cannot say of a configuration: ranges, and settings that exclude one another.
 
-use super::{AuthMode, EventSinkName, JwtAlgorithm, QueueBackend, QueueKey, SecretUrl, Settings, StoreBackend, StrategyName};
+use super::{AuthMode, EventSinkName, JwtAlgorithm, LaneSettings, QueueBackend, QueueKey, SecretUrl, Settings, StoreBackend, StrategyName};
 use boxoffice_domain::admission::{INTERVAL_S_MAX, MAX_ACTIVE_MAX};
 use boxoffice_domain::concert::Fault;
+use boxoffice_domain::waiting::LANES_MAX;
 use std::collections::HashSet;
 use std::ops::RangeInclusive;
 
@@ -25,6 +26,10 @@ const SHARDS_MAX: i64 = 256;
 const TOPIC_MAX: usize = 200;
 /// Addresses in one list, at most.
 const URLS_MAX: usize = 64;
+/// The longest name of a lane, bytes.
+const LANE_NAME_MAX: usize = 64;
+/// Lanes count in thousandths.
+const LANE_SHARE_MIN: f64 = 0.001;
 /// The longest name of a queue key, characters; it is part of every queue token.
 const KID_MAX: usize = 32;
 
@@ -82,8 +87,30 @@ impl Faults {
         self.range("admission.extensions_max", admission.extensions_max, 0..=1_000);
         self.range("admission.waiting_grace_s", admission.waiting_grace_s, 1..=86_400);
         self.range("admission.p99_target_ms", admission.p99_target_ms, 1..=60_000);
+        self.lanes(&admission.lanes);
         self.range("presence.grace_s", settings.presence.grace_s, 1..=86_400);
         self.range("auth.leeway_s", settings.auth.leeway_s, 0..=300);
+    }
+
+    fn lanes(&mut self, lanes: &[LaneSettings]) {
+        const KEY: &str = "admission.lanes";
+        if lanes.len() > LANES_MAX {
+            self.add(KEY, format!("must be {LANES_MAX} at most"));
+        }
+        for (at, lane) in lanes.iter().enumerate() {
+            if lane.name.is_empty() || lane.name.len() > LANE_NAME_MAX {
+                self.add(KEY, format!("a name must have 1 to {LANE_NAME_MAX} bytes"));
+            }
+            if lanes[..at].iter().any(|other| other.name == lane.name) {
+                self.add(KEY, format!("{:?} is there twice", lane.name));
+            }
+            if !(LANE_SHARE_MIN..1.0).contains(&lane.share) {
+                self.add(KEY, format!("the share of {:?} must be from {LANE_SHARE_MIN} to less than 1", lane.name));
+            }
+        }
+        if lanes.iter().map(|lane| lane.share).sum::<f64>() > 1.0 - LANE_SHARE_MIN {
+            self.add(KEY, "the shares must leave something for everybody else");
+        }
     }
 
     fn money(&mut self, settings: &Settings) {

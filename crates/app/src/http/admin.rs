@@ -203,7 +203,7 @@ pub(crate) async fn stats(id: Id<ConcertId>, app: Data<App>, _: Operator, reques
         held: 0,
         sold: 0,
         revenue,
-        eta_calibration: counts.eta_calibration,
+        eta_calibration: room.eta_calibration,
     };
     for date in &concert.dates {
         let seats = app.seats.counts(date.date.id).await?;

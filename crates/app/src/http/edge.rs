@@ -31,7 +31,9 @@ where
         if let Some(app) = app {
             let request = response.request();
             let route = request.app_data::<RouteName>().map_or("unknown", |name| name.0);
-            app.metrics.request(request.method(), route, response.status(), started.elapsed());
+            let took = started.elapsed();
+            app.metrics.request(request.method(), route, response.status(), took);
+            app.fares.answered(took, response.status().is_server_error());
         }
         let request = response.request();
         tracing::debug!(

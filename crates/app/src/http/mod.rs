@@ -41,7 +41,7 @@ use actix_web::dev::Server;
 use actix_web::web::Data;
 use actix_web::{App as ActixApp, HttpServer};
 use boxoffice_domain::Policy;
-use boxoffice_engine::{HoldReturns, SeatView, Shows, Stats};
+use boxoffice_engine::{Fares, HoldReturns, SeatView, Shows, Stats};
 use boxoffice_ports::{Clock, Executor, Ids, Ledger, StoreError, Stores, Traffic, WaitingRoom};
 
 use crate::config::Settings;
@@ -60,6 +60,7 @@ pub struct Parts {
     pub ledger: Arc<dyn Ledger>,
     pub room: Arc<dyn WaitingRoom>,
     pub returns: Arc<HoldReturns>,
+    pub fares: Arc<Fares>,
     /// Hold, extend, release.
     pub seat: Arc<dyn Executor>,
     /// Charge, use.

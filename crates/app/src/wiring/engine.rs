@@ -7,7 +7,7 @@ use crate::http;
 use boxoffice_adapters::memory::MemoryLock;
 use boxoffice_domain::Policy;
 use boxoffice_engine::{
-    BackgroundSettings, Combining, CombiningSettings, Direct, HoldReturns, Locked, Parts, Queued, QueuedSettings, RoomTeller, Rooms,
+    BackgroundSettings, Combining, CombiningSettings, Direct, Fares, HoldReturns, Locked, Parts, Queued, QueuedSettings, RoomTeller, Rooms,
     RoomsParts, SeatView, Shows, Siblings, SingleFlight, Stats, Watched,
 };
 use boxoffice_ports::{Clock, Executor, Guard, Ids, InstanceId, Ledger, Lock, Stores, Traffic};
@@ -31,6 +31,7 @@ pub(super) struct Engine<'a> {
     shows: Arc<Shows>,
     teller: Arc<RoomTeller>,
     returns: Arc<HoldReturns>,
+    fares: Arc<Fares>,
     /// The store's, watched.
     ledger: Arc<dyn Ledger>,
     /// To be at the ledger with one command: as many as it has connections for, whatever the strategies.
@@ -58,7 +59,25 @@ impl<'a> Engine<'a> {
         let (ids, policy, stats) = (Arc::new(SystemIds), Arc::new(settings.policy()), Arc::default());
         let returns = HoldReturns::new(ledger.clone(), stores.queries.clone(), ids.clone(), policy.clone());
         let permits = Arc::new(Semaphore::new(settings.store.commands_at_once()));
-        Self { open, stores, room, clock, ids, instance, policy, stats, traffic, seats, siblings, shows, teller, returns, ledger, permits }
+        Self {
+            open,
+            stores,
+            room,
+            clock,
+            ids,
+            instance,
+            policy,
+            stats,
+            traffic,
+            seats,
+            siblings,
+            shows,
+            teller,
+            returns,
+            fares: Arc::default(),
+            ledger,
+            permits,
+        }
     }
 
     pub(super) fn background_parts(&self) -> Parts {
@@ -73,6 +92,7 @@ impl<'a> Engine<'a> {
             siblings: self.siblings.clone(),
             teller: self.teller.clone(),
             returns: self.returns.clone(),
+            fares: self.fares.clone(),
             clock: self.clock.clone(),
             ids: self.ids.clone(),
             policy: self.policy.clone(),
@@ -100,6 +120,7 @@ impl<'a> Engine<'a> {
             ledger: self.ledger.clone(),
             room: self.room.clone(),
             returns: self.returns.clone(),
+            fares: self.fares.clone(),
             seats: self.seats.clone(),
             shows: self.shows.clone(),
             clock: self.clock.clone(),
