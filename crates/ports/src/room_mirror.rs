@@ -1,4 +1,5 @@
 use async_trait::async_trait;
+use boxoffice_domain::draw::Hash32;
 use boxoffice_domain::{Admission, ConcertId, QueueEntryId, Timestamp, UserId};
 
 use crate::StoreError;
@@ -33,6 +34,17 @@ pub struct OwnAdmission {
     pub version: i64,
 }
 
+/// What a concert's draw was made with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DrawRecord {
+    pub closed_at: Timestamp,
+    /// Draw keys of whoever took part, ascending.
+    pub keys: Vec<Hash32>,
+    pub seed: Hash32,
+    /// What was mixed into the seed.
+    pub beacon: Option<String>,
+}
+
 /// What a room that keeps its places in memory elsewhere leaves in the ledger's database, to be rebuilt from. What an
 /// operator set is the truth here, and a copy there.
 #[cfg_attr(feature = "mock", mockall::automock)]
@@ -48,4 +60,7 @@ pub trait RoomMirror: Send + Sync {
     /// Replaces `was`, or the one the room was opened with, by `to`. `None`, and nothing is changed, when it is another
     /// by now, or when there is no such concert.
     async fn set_admission(&self, concert: ConcertId, was: Admission, to: Admission) -> Result<Option<OwnAdmission>, StoreError>;
+    /// Whether it was kept: of one concert the first stays for ever.
+    async fn keep_draw(&self, concert: ConcertId, draw: DrawRecord) -> Result<bool, StoreError>;
+    async fn draw(&self, concert: ConcertId) -> Result<Option<DrawRecord>, StoreError>;
 }

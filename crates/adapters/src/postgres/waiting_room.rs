@@ -22,8 +22,7 @@ mod look;
 
 use super::PostgresStore;
 use super::failure::Failure;
-use super::mirror::stored_admission;
-use super::queries::admission;
+use super::rows::{admission, stored_admission};
 use super::sql::{State, row, rows, statements};
 use async_trait::async_trait;
 use boxoffice_domain::admission::INTERVAL_S_MAX;
@@ -222,7 +221,7 @@ impl From<Unanswered> for RoomError {
 #[async_trait]
 impl WaitingRoom for PostgresWaitingRoom {
     async fn open(&self, terms: RoomTerms) -> Result<(), RoomError> {
-        let (mode, max_active, count, seconds) = stored_admission(terms.admission);
+        let (mode, max_active, count, seconds, ..) = stored_admission(terms.admission);
         let binds = (terms.concert, terms.sale_starts_at, mode, max_active, count, seconds, self.store.offset_us());
         rows::<Open, _, String>(&mut self.store.conn().await?, binds).await?;
         Ok(())
@@ -278,12 +277,12 @@ impl WaitingRoom for PostgresWaitingRoom {
     async fn admission(&self, concert: ConcertId) -> Result<Admission, RoomError> {
         let found: Option<AdmissionColumns> = row::<SelectAdmission, _, _>(&mut self.store.conn().await?, (concert,)).await?;
         let (mode, max_active, count, seconds) = found.ok_or(RoomError::NoRoom)?;
-        Ok(admission(mode.0, max_active, count, seconds)?)
+        Ok(admission((mode, max_active, count, seconds, false, false)).map_err(Failure::from)?)
     }
 
     async fn set_admission(&self, concert: ConcertId, was: Admission, to: Admission) -> Result<bool, RoomError> {
-        let (mode, max_active, count, seconds) = stored_admission(to);
-        let (was_mode, was_max_active, was_count, was_seconds) = stored_admission(was);
+        let (mode, max_active, count, seconds, ..) = stored_admission(to);
+        let (was_mode, was_max_active, was_count, was_seconds, ..) = stored_admission(was);
         let offset_us = self.store.offset_us();
         let binds = (concert, mode, max_active, count, seconds, offset_us, was_mode, was_max_active, was_count, was_seconds);
         let found: Option<(i64, i64)> = row::<UpdateAdmission, _, _>(&mut self.store.conn().await?, binds).await?;
