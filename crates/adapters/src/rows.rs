@@ -4,9 +4,11 @@
 use crate::columns::{Id, Json, State, Word};
 use boxoffice_domain::money::{Money, Points};
 use boxoffice_domain::{
-    ConcertId, ConcertRef, DateId, DateRef, Payment, PaymentId, Refund, Reservation, ReservationId, ReservationStatus, Seat, SeatAtSale,
-    SeatKey, SeatState, Timestamp, UserId,
+    Admission, AdmissionMode, ConcertId, ConcertRef, DateId, DateRef, Payment, PaymentId, PerInterval, Refund, Reservation, ReservationId,
+    ReservationStatus, Seat, SeatAtSale, SeatKey, SeatState, Timestamp, UserId,
 };
+use boxoffice_ports::DrawRecord;
+use diesel::sql_types::{BigInt, Bool, Nullable, Text};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -178,6 +180,43 @@ where
     let key = SeatKey { date, number: narrow("seat number", number)? };
     let text = |text: Option<String>| text.map(Arc::from);
     Ok((Seat { key, section: text(section), row: text(row), grade: grade.into(), price, state }, version))
+}
+
+/// The columns of an admission, and how they are read.
+macro_rules! admission_columns {
+    () => {
+        "mode, max_active, per_interval_count, per_interval_s, auto, adaptive"
+    };
+}
+pub(crate) use admission_columns;
+pub(crate) type AdmissionTypes = (Text, BigInt, Nullable<BigInt>, Nullable<BigInt>, Bool, Bool);
+pub(crate) type AdmissionRow = (State<AdmissionMode>, i64, Option<i64>, Option<i64>, bool, bool);
+
+pub(crate) fn admission((mode, max_active, count, seconds, auto, adaptive): AdmissionRow) -> Result<Admission, Contradiction> {
+    let per_interval = match (count, seconds) {
+        (Some(count), Some(seconds)) => {
+            Some(PerInterval { count: narrow("per_interval_count", count)?, seconds: narrow("per_interval_s", seconds)? })
+        }
+        // The schema has both or none.
+        _ => None,
+    };
+    Ok(Admission { mode: mode.0, max_active: narrow("max_active", max_active)?, per_interval, auto, adaptive })
+}
+
+/// The columns that an admission is written as.
+pub(crate) type StoredAdmission = (&'static str, i64, Option<i64>, Option<i64>, bool, bool);
+
+pub(crate) fn stored_admission(of: Admission) -> StoredAdmission {
+    let rate = of.per_interval;
+    let (count, seconds) = (rate.map(|rate| i64::from(rate.count)), rate.map(|rate| i64::from(rate.seconds)));
+    (of.mode.word(), i64::from(of.max_active), count, seconds, of.auto, of.adaptive)
+}
+
+/// Of the columns of a draw; its keys lie one after the other.
+pub(crate) fn draw(closed_at: Timestamp, keys: &[u8], seed: &[u8], beacon: Option<String>) -> Result<DrawRecord, Contradiction> {
+    let (keys, []) = keys.as_chunks() else { return Err(Contradiction("a draw's keys do not end with one".to_owned())) };
+    let seed = seed.try_into().map_err(|_| Contradiction("a draw's seed has another length".to_owned()))?;
+    Ok(DrawRecord { closed_at, keys: keys.to_vec(), seed, beacon })
 }
 
 /// An integer column whose values fit 32 bits without a sign.

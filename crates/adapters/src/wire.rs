@@ -2,10 +2,14 @@
 //!
 //! Commands and answers are JSON with a version. A process reads every version up to its own, so old messages outlive an
 //! update; what it cannot read is [`Unreadable`] and belongs with the dead letters. A field that is added has a default
-//! and keeps the version; a change that old readers would misunderstand raises it.
+//! and keeps the version; a change that old readers would misunderstand raises it. A message of the log holds one command
+//! or a [`sequence`] of them, each with a version of its own.
 //!
 //! Events are CloudEvents 1.0 in structured JSON. Whoever listens tells repetitions by `source` and `id`, which are an
 //! event's for ever, and finds what an event is about, in order, under its `partitionkey`.
+
+pub(crate) mod convoy;
+pub(crate) mod sequence;
 
 use boxoffice_domain::{CommandId, Event, Reply, Request, Timestamp};
 use boxoffice_ports::{Answer, InstanceId, LoggedCommand, OutboxRow};
@@ -48,25 +52,42 @@ struct AnswersMessage<'a> {
     answers: Vec<AnswerMessage<'a>>,
 }
 
+/// Either a reply, or why there is none.
 #[derive(Serialize, Deserialize)]
 struct AnswerMessage<'a> {
     command: CommandId,
-    #[serde(flatten)]
-    outcome: OutcomeMessage<'a>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reply: Option<Cow<'a, Reply>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    dead: Option<Cow<'a, str>>,
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum OutcomeMessage<'a> {
-    Reply(Cow<'a, Reply>),
-    Dead(Cow<'a, str>),
+/// What says its version.
+trait Message {
+    fn version(&self) -> u32;
 }
 
-fn checked<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Unreadable> {
-    // A newer version may not parse as this one's shape: it is looked at first.
-    match serde_json::from_slice::<Versioned>(bytes)?.v {
-        v if v > VERSION => Err(Unreadable::Version(v)),
-        _ => Ok(serde_json::from_slice(bytes)?),
+impl Message for CommandMessage<'_> {
+    fn version(&self) -> u32 {
+        self.v
+    }
+}
+
+impl Message for AnswersMessage<'_> {
+    fn version(&self) -> u32 {
+        self.v
+    }
+}
+
+fn checked<'a, T: Deserialize<'a> + Message>(bytes: &'a [u8]) -> Result<T, Unreadable> {
+    match serde_json::from_slice::<T>(bytes) {
+        Ok(message) if message.version() <= VERSION => Ok(message),
+        Ok(message) => Err(Unreadable::Version(message.version())),
+        // A newer version need not parse as this one's shape: then its number is the reason.
+        Err(error) => match serde_json::from_slice::<Versioned>(bytes) {
+            Ok(Versioned { v }) if v > VERSION => Err(Unreadable::Version(v)),
+            _ => Err(error.into()),
+        },
     }
 }
 
@@ -83,24 +104,23 @@ pub(crate) fn parse_command(bytes: &[u8]) -> Result<LoggedCommand, Unreadable> {
 pub(crate) fn answers(answers: &[Answer]) -> Result<Vec<u8>, serde_json::Error> {
     let answers = answers.iter().map(|answer| AnswerMessage {
         command: answer.command,
-        outcome: match &answer.reply {
-            Ok(reply) => OutcomeMessage::Reply(Cow::Borrowed(reply)),
-            Err(reason) => OutcomeMessage::Dead(Cow::Borrowed(reason)),
-        },
+        reply: answer.reply.as_ref().ok().map(Cow::Borrowed),
+        dead: answer.reply.as_ref().err().map(|reason| Cow::Borrowed(reason.as_str())),
     });
     serde_json::to_vec(&AnswersMessage { v: VERSION, answers: answers.collect() })
 }
 
 pub(crate) fn parse_answers(bytes: &[u8]) -> Result<Vec<Answer>, Unreadable> {
     let AnswersMessage { answers, .. } = checked(bytes)?;
-    let answer = |AnswerMessage { command, outcome }: AnswerMessage<'_>| Answer {
-        command,
-        reply: match outcome {
-            OutcomeMessage::Reply(reply) => Ok(reply.into_owned()),
-            OutcomeMessage::Dead(reason) => Err(reason.into_owned()),
-        },
+    let answer = |AnswerMessage { command, reply, dead }: AnswerMessage<'_>| {
+        let reply = match (reply, dead) {
+            (Some(reply), _) => Ok(reply.into_owned()),
+            (None, Some(reason)) => Err(reason.into_owned()),
+            (None, None) => return Err(serde::de::Error::custom("an answer without a reply or a reason")),
+        };
+        Ok(Answer { command, reply })
     };
-    Ok(answers.into_iter().map(answer).collect())
+    answers.into_iter().map(answer).collect::<Result<_, serde_json::Error>>().map_err(Unreadable::Json)
 }
 
 #[derive(Serialize)]

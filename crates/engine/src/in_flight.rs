@@ -4,7 +4,8 @@
 //! fingerprint is refused at once, as the ledger would. When the first one gets no answer (an error, or its caller
 //! went away), the followers run the command themselves: the ledger's stored reply keeps it to one effect.
 //!
-//! *Bounds.* A follower waits at most `wait`, then [`ExecuteError::InProgress`].
+//! *Bounds.* A follower waits at most `wait`, then [`ExecuteError::InProgress`]. Who asks first whether there is room is
+//! told so of the inner executor, without a look at what runs.
 //!
 //! Who submits waits for no outcome and so follows nobody: the ledger's stored reply alone keeps it to one effect.
 
@@ -95,6 +96,10 @@ impl Executor for SingleFlight {
 
     async fn submit(&self, request: Request) -> Result<Receipt, ExecuteError> {
         self.inner.submit(request).await
+    }
+
+    fn turns_away(&self, request: &Request) -> bool {
+        self.inner.turns_away(request)
     }
 }
 
@@ -296,6 +301,16 @@ mod tests {
         let request = Request { fingerprint: None, ..charge(1, 5) };
         for _ in 0..2 {
             executor.execute(request.clone()).await.unwrap();
+        }
+    }
+
+    #[test]
+    fn whether_there_is_room_the_inner_one_knows() {
+        for full in [true, false] {
+            let mut inner = MockExecutor::new();
+            inner.expect_turns_away().once().return_const(full);
+            let executor = SingleFlight::new(Arc::new(inner), Arc::new(TestClock::default()), WAIT);
+            assert_eq!(executor.turns_away(&charge(1, 5)), full);
         }
     }
 

@@ -43,4 +43,10 @@ pub trait Executor: Send + Sync {
     async fn submit(&self, request: Request) -> Result<Receipt, ExecuteError> {
         self.execute(request).await
     }
+
+    /// Whether `request` is refused as [`ExecuteError::Overloaded`] before anything is done for it, and counted as such:
+    /// at many times what can be answered refusals are most of the work. `false` promises nothing.
+    fn turns_away(&self, _request: &Request) -> bool {
+        false
+    }
 }

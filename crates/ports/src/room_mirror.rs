@@ -14,15 +14,16 @@ pub struct OwnAdmission {
     pub version: i64,
 }
 
-/// A draw as it was made.
+/// What a concert's draw was made with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DrawRecord {
     pub closed_at: Timestamp,
     /// Places that were given out before.
     pub base: u64,
-    /// The closed list, ascending.
+    /// Draw keys of whoever took part, ascending.
     pub keys: Vec<Hash32>,
     pub seed: Hash32,
+    /// What was mixed into the seed.
     pub beacon: Option<String>,
 }
 
@@ -41,10 +42,7 @@ pub trait RoomMirror: Send + Sync {
     /// Replaces `was`, or the one the room was opened with, by `to`. `None`, and nothing is changed, when it is another
     /// by now, or when there is no such concert.
     async fn set_admission(&self, concert: ConcertId, was: Admission, to: Admission) -> Result<Option<OwnAdmission>, StoreError>;
-    async fn keep_draw(&self, _concert: ConcertId, _draw: DrawRecord) -> Result<bool, StoreError> {
-        Ok(true)
-    }
-    async fn draw(&self, _concert: ConcertId) -> Result<Option<DrawRecord>, StoreError> {
-        Ok(None)
-    }
+    /// Whether it was kept: of one concert the first stays for ever.
+    async fn keep_draw(&self, concert: ConcertId, draw: DrawRecord) -> Result<bool, StoreError>;
+    async fn draw(&self, concert: ConcertId) -> Result<Option<DrawRecord>, StoreError>;
 }

@@ -1,16 +1,17 @@
 //! Commands in the order of their partitions, and the answers to them.
 //!
-//! *Topics.* `<name>` holds the commands, the key of a message being what its command contends for, so that these stay in
-//! order. `<name>.answers` holds the answers: those for an instance lie in one partition, which it alone chooses by its
+//! *Topics.* `<name>` holds the commands, in the partition of what they contend for, so that these stay in order. What
+//! queues up for a partition while the last ones are on their way goes together ([`crate::wire::convoy`]), under the key of
+//! the first one. `<name>.answers` holds the answers: those for an instance lie in one partition, which it alone chooses by its
 //! id, with the instance as a header. `<name>.dead` holds what could not be decided or read, as it came, with the reason
 //! as a header.
 //!
-//! *What a call waits for.* [`KafkaLog::append`]: one request, shared with whatever else goes to the same broker at the
-//! time, until all replicas in sync have it, for [`APPEND_MAX`] at most. [`KafkaLog::answer`]: nothing; answers go out
+//! *What a call waits for.* [`KafkaLog::append`]: the rest of the request before it, then one, shared with whatever else
+//! goes to the partition, until all replicas in sync have it, for [`APPEND_MAX`] at most. [`KafkaLog::answer`]: nothing; answers go out
 //! in the background, acknowledged by one broker. [`KafkaLog::ping`]: one round trip.
 //!
-//! *At the bound.* While [`APPENDS_QUEUED_MAX`] commands wait for a broker the next is refused as
-//! [`LogError::Blocked`]; answers beyond [`ANSWERS_QUEUED_MAX`] messages are dropped.
+//! *At the bound.* While as many commands wait as a convoy's shard takes the next is refused as [`LogError::Blocked`], and
+//! so is one while [`APPENDS_QUEUED_MAX`] messages wait for a broker; answers beyond [`ANSWERS_QUEUED_MAX`] messages are dropped.
 //!
 //! *A crash* in the middle of an append leaves the command in the log or not, and the caller without an answer: the same
 //! key again finds what was decided. A crash after an append loses nothing. Answers that were not sent are lost: whoever
@@ -25,10 +26,12 @@ use rdkafka::producer::FutureRecord;
 
 use super::answers::KafkaAnswers;
 use super::connect::{self, Failure, Producing, close, hasty, header, idempotent, producer};
+use super::partition::partition_of;
 use super::produce::{Delivery, Idempotent, Message, refused};
 use super::reader::KafkaReader;
 use super::topics::{self, Wanted};
 use crate::wire;
+use crate::wire::convoy::{self, Carrier, Convoys, Unsent};
 
 /// How long an append may take: longer than a cluster needs to replace a broker.
 const APPEND_MAX: Duration = Duration::from_secs(5);
@@ -60,6 +63,7 @@ pub struct KafkaOptions {
 /// See the module's opening.
 pub struct KafkaLog {
     pub(super) shared: Arc<Shared>,
+    appending: Convoys<Arc<Failure>>,
     group: String,
     readers: usize,
 }
@@ -70,6 +74,7 @@ pub(super) struct Shared {
     pub(super) commands: String,
     pub(super) answers: String,
     dead: String,
+    command_partitions: usize,
     answer_partitions: usize,
     appending: Idempotent,
     /// `None` while it is closed.
@@ -85,13 +90,15 @@ impl KafkaLog {
         let kept = Some(retention);
         let wanted = [(&commands, kept), (&answers, kept), (&dead, None)];
         let wanted = wanted.map(|(name, retention)| Wanted { name, partitions, retention });
-        let [_, answer_partitions, _] = topics::ensure(&brokers, &wanted).await?[..] else {
+        let [command_partitions, answer_partitions, _] = topics::ensure(&brokers, &wanted).await?[..] else {
             return Err(Failure::Leaderless { topic: commands });
         };
         let appending = Idempotent::new(idempotent(&brokers, APPENDS_QUEUED_MAX, APPEND_MAX), APPENDS_QUEUED_MAX)?;
         let answering = Some(producer(&hasty(&brokers, ANSWERS_QUEUED_MAX, ANSWER_MAX))?);
-        let shared = Shared { brokers, commands, answers, dead, answer_partitions, appending, answering, traffic };
-        Ok(Arc::new(Self { shared: Arc::new(shared), group, readers }))
+        let shared =
+            Arc::new(Shared { brokers, commands, answers, dead, command_partitions, answer_partitions, appending, answering, traffic });
+        let appending = Convoys::start(&shared, command_partitions);
+        Ok(Arc::new(Self { shared, appending, group, readers }))
     }
 
     /// Whether the brokers are there and have leaders for the commands.
@@ -112,18 +119,15 @@ pub(super) fn dead_of(commands: &str) -> String {
 #[async_trait]
 impl CommandLog for KafkaLog {
     async fn append(&self, command: LoggedCommand) -> Result<(), LogError> {
-        let unavailable = |failure: Failure| LogError::Unavailable(failure.into());
-        let bytes = wire::command(&command).map_err(|error| unavailable(error.into()))?;
-        let key = command.request.command.lane_key().to_string();
-        let shared = &self.shared;
-        let message = Message { topic: &shared.commands, key: Some(key.as_bytes()), bytes: &bytes, headers: None };
-        let mut delivery = match shared.appending.send(message) {
-            Ok(delivery) => delivery,
-            Err(Failure::Full(_)) => return Err(LogError::Blocked),
-            Err(failure) => return Err(unavailable(failure)),
-        };
-        shared.traffic.broker_messages(1);
-        shared.appending.delivered(&mut delivery).await.map_err(unavailable)
+        let text = wire::command(&command).map_err(|error| LogError::Unavailable(Failure::from(error).into()))?;
+        let (id, key) = (command.request.command_id, command.request.command.lane_key());
+        let shard = partition_of(key.to_string().as_bytes(), self.shared.command_partitions);
+        self.appending.append(shard, id, key, text).await.map_err(|unsent| match unsent {
+            Unsent::Full => LogError::Blocked,
+            Unsent::Late(time) => LogError::Unavailable(Failure::Silent(time).into()),
+            Unsent::Failed(failure) if matches!(*failure, Failure::Full(_)) => LogError::Blocked,
+            Unsent::Failed(failure) => LogError::Unavailable(failure.into()),
+        })
     }
 
     async fn readers(&self) -> Result<Vec<Box<dyn CommandReader>>, Source> {
@@ -153,6 +157,32 @@ impl CommandLog for KafkaLog {
     }
 }
 
+#[async_trait]
+impl Carrier for Shared {
+    type Failure = Arc<Failure>;
+
+    async fn carry(&self, shard: usize, messages: Vec<convoy::Message>) -> Vec<Result<(), Arc<Failure>>> {
+        let partition = i32::try_from(shard).ok();
+        let send = |message: convoy::Message| {
+            let key = message.key.to_string();
+            let message = Message { topic: &self.commands, partition, key: Some(key.as_bytes()), bytes: &message.bytes, headers: None };
+            let delivery = self.appending.send(message)?;
+            self.traffic.broker_messages(1);
+            Ok(delivery)
+        };
+        let sent: Vec<Result<_, Failure>> = messages.into_iter().map(send).collect();
+        let mut outcomes = Vec::with_capacity(sent.len());
+        for delivery in sent {
+            let outcome = match delivery {
+                Ok(mut delivery) => self.appending.delivered(&mut delivery).await,
+                Err(failure) => Err(failure),
+            };
+            outcomes.push(outcome.map_err(Arc::new));
+        }
+        outcomes
+    }
+}
+
 impl Shared {
     /// Where the answers for an instance lie. Somebody who has known the topic with another number of partitions looks
     /// elsewhere, and finds none until he starts again.
@@ -162,7 +192,7 @@ impl Shared {
 
     /// Puts a message with the dead letters, once [`Shared::buried`].
     pub(super) fn bury(&self, key: Option<&[u8]>, bytes: &[u8], reason: &str) -> Result<Delivery, Failure> {
-        let letter = Message { topic: &self.dead, key, bytes, headers: Some(header(REASON, reason)) };
+        let letter = Message { topic: &self.dead, partition: None, key, bytes, headers: Some(header(REASON, reason)) };
         let delivery = self.appending.send(letter)?;
         self.traffic.broker_messages(1);
         Ok(delivery)

@@ -9,7 +9,7 @@
 //! * [`connect`]: settings of all clients, their bounds, failures, and how a client is closed.
 //! * [`topics`]: created when missing, checked otherwise.
 //! * [`produce`]: the producer behind commands and events.
-//! * [`log`]: appending commands and telling answers. [`reader`]: taking commands. [`positions`]: what may be committed.
+//! * [`log`]: appending commands and telling answers. [`partition`]: where a key lies. [`reader`]: taking commands. [`positions`]: what may be committed.
 //!   [`answers`]: hearing answers.
 //! * [`mod@remove`]: taking a log away.
 //! * [`sink`]: events, each key in order over any failure.
@@ -17,6 +17,7 @@
 mod answers;
 mod connect;
 mod log;
+mod partition;
 mod positions;
 mod produce;
 mod reader;

@@ -28,6 +28,8 @@ struct Current {
 
 pub(super) struct Message<'a> {
     pub(super) topic: &'a str,
+    /// `None`: that of the key.
+    pub(super) partition: Option<i32>,
     pub(super) key: Option<&'a [u8]>,
     pub(super) bytes: &'a [u8],
     pub(super) headers: Option<OwnedHeaders>,
@@ -123,6 +125,7 @@ impl Drop for Idempotent {
 
 fn enqueue(generation: u64, producer: &Producing, message: Message<'_>, queued_max: usize) -> Result<Delivery, Failure> {
     let mut record = FutureRecord::<[u8], [u8]>::to(message.topic).payload(message.bytes);
+    record.partition = message.partition;
     record.key = message.key;
     record.headers = message.headers;
     match producer.send_result(record) {

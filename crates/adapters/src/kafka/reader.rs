@@ -4,23 +4,21 @@
 //! (cooperative rebalancing). It is the brokers' older protocol, because there the member itself says how soon it is
 //! taken for dead: [`DEAD_AFTER`], where the newer one leaves that to the brokers' settings (45 s unless changed).
 //!
-//! *What a call waits for.* Taking: for the first message; whatever else has been fetched ahead comes with it, without
+//! *What a call waits for.* Taking: for the first message, unless one that holds several commands was not taken whole; whatever else has been fetched ahead comes with it, without
 //! another round trip. Acknowledging: for nothing; positions are committed in the background, and a consumer whose
 //! commit finds no end is replaced. Dead letters: as appending does.
 //!
 //! *What was not acknowledged* comes again, to this reader or another: after a crash, when the partition moves, when a
-//! commit fails. Positions are committed up to what was taken, never beyond it, and not for a partition that has moved;
-//! see [`super::positions`]. Whoever takes nothing for [`BATCH_MAX`] is taken for stuck and loses its partitions.
+//! commit fails. Positions are committed up to the last message that was taken whole, never beyond it, and not for a
+//! partition that has moved; see [`super::positions`]. Whoever takes nothing for [`BATCH_MAX`] is taken for stuck and loses its partitions.
 //!
 //! *What cannot be read* goes to the dead letters before anything behind it in its partition is acknowledged. While that
 //! fails it is tried again, and what is behind it waits. After a crash in between it lies there twice.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use boxoffice_domain::CommandId;
 use boxoffice_ports::{CommandReader, LoggedCommand, Source};
 use futures_util::{FutureExt, StreamExt};
 use rdkafka::Message as _;
@@ -33,6 +31,7 @@ use super::log::Shared;
 use super::positions::{Committer, Positions};
 use super::produce::Delivery;
 use crate::wire;
+use crate::wire::sequence::Texts;
 
 /// A member that is silent for so long is dead, and its partitions go to others. Brokers allow no less by default.
 const DEAD_AFTER: Duration = Duration::from_secs(6);
@@ -52,8 +51,10 @@ pub(super) struct KafkaReader {
     group: String,
     /// `None` when it has come to an end, until something is to be taken.
     consumer: Option<Member>,
-    /// What was taken and not yet acknowledged, as it came: it may become a dead letter.
-    taken: HashMap<CommandId, Vec<u8>>,
+    /// The messages of which something was taken and not yet acknowledged: it may become a dead letter, as it came.
+    taken: Vec<Texts>,
+    /// The message of which something is left to take. No other one is asked for meanwhile.
+    opened: Option<Opened>,
     /// What cannot be read and is not yet with the dead letters. Nothing behind it is taken meanwhile.
     unreadable: Option<Unreadable>,
 }
@@ -64,12 +65,17 @@ struct Member {
     committer: Committer,
 }
 
+struct Opened {
+    key: Option<Vec<u8>>,
+    texts: Texts,
+    partition: i32,
+    offset: i64,
+}
+
 struct Unreadable {
     key: Option<Vec<u8>>,
     bytes: Vec<u8>,
     reason: String,
-    partition: i32,
-    offset: i64,
     letter: Option<Delivery>,
 }
 
@@ -77,7 +83,7 @@ impl KafkaReader {
     /// Joins the group, in the background.
     pub(super) fn join(shared: Arc<Shared>, group: String) -> Result<Self, Failure> {
         let consumer = Some(join(&shared, &group)?);
-        Ok(Self { shared, group, consumer, taken: HashMap::new(), unreadable: None })
+        Ok(Self { shared, group, consumer, taken: Vec::new(), opened: None, unreadable: None })
     }
 
     /// Sees to it that there is a consumer and that what could not be read is with the dead letters.
@@ -105,40 +111,67 @@ impl KafkaReader {
         let buried = self.shared.buried(letter).await;
         unreadable.letter = None;
         buried?;
-        tracing::warn!(partition = unreadable.partition, offset = unreadable.offset, reason = unreadable.reason, "unreadable command");
-        consumer.context().took(unreadable.partition, unreadable.offset);
+        tracing::warn!(reason = unreadable.reason, "unreadable command");
         self.unreadable = None;
+        self.close_if_over(&consumer);
         Ok(consumer)
     }
 
-    /// Whether it goes on behind this message.
-    fn sort(&mut self, message: &BorrowedMessage<'_>, consumer: &GroupConsumer, batch: &mut Vec<LoggedCommand>) -> bool {
+    fn open(&mut self, message: &BorrowedMessage<'_>) {
         self.shared.traffic.broker_messages(1);
-        let bytes = message.payload().unwrap_or_default();
-        match wire::parse_command(bytes) {
-            Ok(command) => {
-                consumer.context().took(message.partition(), message.offset());
-                self.taken.insert(command.request.command_id, bytes.to_vec());
-                batch.push(command);
-                true
-            }
-            Err(error) => {
-                self.unreadable = Some(Unreadable {
-                    key: message.key().map(<[u8]>::to_vec),
-                    bytes: bytes.to_vec(),
-                    reason: error.to_string(),
-                    partition: message.partition(),
-                    offset: message.offset(),
-                    letter: None,
-                });
-                false
+        let texts = Texts::new(message.payload().unwrap_or_default());
+        let key = message.key().map(<[u8]>::to_vec);
+        self.opened = Some(Opened { key, texts, partition: message.partition(), offset: message.offset() });
+    }
+
+    /// Takes what is left of the opened message, up to `max` in all or to what cannot be read.
+    fn sort(&mut self, consumer: &GroupConsumer, batch: &mut Vec<LoggedCommand>, max: usize) {
+        let Some(opened) = &mut self.opened else { return };
+        let (start, before) = (opened.texts.clone(), batch.len());
+        while batch.len() < max
+            && let Some(text) = opened.texts.next()
+        {
+            match wire::parse_command(text) {
+                Ok(command) => batch.push(command),
+                Err(error) => {
+                    let (bytes, reason) = (text.to_vec(), error.to_string());
+                    self.unreadable = Some(Unreadable { key: opened.key.clone(), bytes, reason, letter: None });
+                    break;
+                }
             }
         }
+        if batch.len() > before {
+            self.taken.push(start);
+        }
+        self.close_if_over(consumer);
+    }
+
+    /// A message is taken once all of it is, and what cannot be read of it is with the dead letters.
+    fn close_if_over(&mut self, consumer: &GroupConsumer) {
+        if self.unreadable.is_none()
+            && let Some(opened) = self.opened.take_if(|opened| opened.texts.is_over())
+        {
+            consumer.context().took(opened.partition, opened.offset);
+        }
+    }
+
+    /// A command that was taken, as it came.
+    fn as_it_came(&self, command: &LoggedCommand) -> Option<Vec<u8>> {
+        self.taken.iter().find_map(|texts| {
+            let mut texts = texts.clone();
+            while let Some(text) = texts.next() {
+                if wire::parse_command(text).is_ok_and(|found| found == *command) {
+                    return Some(text.to_vec());
+                }
+            }
+            None
+        })
     }
 
     /// The partitions are given back and another member takes over, or this one anew.
     fn leave(&mut self) {
         self.taken.clear();
+        self.opened = None;
         self.unreadable = None;
         if let Some(Member { consumer, committer }) = self.consumer.take() {
             close_after(|| committer.finish(), consumer);
@@ -166,31 +199,37 @@ impl CommandReader for KafkaReader {
     async fn take(&mut self, max: usize) -> Vec<LoggedCommand> {
         loop {
             let consumer = self.ready().await;
-            // From here to the return there is no waiting with anything in hand.
-            let first = timeout(LOOK_EVERY, consumer.recv()).await;
-            if consumer.context().is_stuck(Instant::now()) || is_over(&consumer) {
-                tracing::warn!("a kafka consumer is stuck and replaced");
-                drop(first);
-                drop(consumer);
-                self.leave();
-                continue;
-            }
-            let first = match first {
-                Err(_) => continue,
-                Ok(Ok(first)) => first,
-                Ok(Err(error)) => {
-                    // Many of these queue up while a broker is away, at the pace of connecting: no pause for each.
-                    tracing::debug!(%error, "kafka consumer");
+            let mut batch = Vec::new();
+            self.sort(&consumer, &mut batch, max);
+            if self.opened.is_none() && batch.is_empty() {
+                // From here to the return there is no waiting with anything in hand.
+                let first = timeout(LOOK_EVERY, consumer.recv()).await;
+                if consumer.context().is_stuck(Instant::now()) || is_over(&consumer) {
+                    tracing::warn!("a kafka consumer is stuck and replaced");
+                    drop(first);
+                    drop(consumer);
+                    self.leave();
                     continue;
                 }
-            };
-            let (mut batch, mut next) = (Vec::new(), Some(first));
-            let mut rest = consumer.stream();
-            while let Some(message) = next.take() {
-                if self.sort(&message, &consumer, &mut batch) && batch.len() < max {
-                    // What went wrong in between the client mends by itself, or is looked for at the next call.
-                    next = rest.next().now_or_never().flatten().and_then(Result::ok);
+                match first {
+                    Err(_) => continue,
+                    Ok(Ok(first)) => self.open(&first),
+                    Ok(Err(error)) => {
+                        // Many of these queue up while a broker is away, at the pace of connecting: no pause for each.
+                        tracing::debug!(%error, "kafka consumer");
+                        continue;
+                    }
                 }
+                self.sort(&consumer, &mut batch, max);
+            }
+            let mut rest = consumer.stream();
+            while self.opened.is_none()
+                && batch.len() < max
+                // What went wrong in between the client mends by itself, or is looked for at the next call.
+                && let Some(Ok(message)) = rest.next().now_or_never().flatten()
+            {
+                self.open(&message);
+                self.sort(&consumer, &mut batch, max);
             }
             if !batch.is_empty() {
                 return batch;
@@ -209,8 +248,8 @@ impl CommandReader for KafkaReader {
     }
 
     async fn dead_letter(&mut self, command: LoggedCommand, reason: String) -> Result<(), Source> {
-        let bytes = match self.taken.get(&command.request.command_id) {
-            Some(bytes) => bytes.clone(),
+        let bytes = match self.as_it_came(&command) {
+            Some(bytes) => bytes,
             None => wire::command(&command)?,
         };
         let key = command.request.command.lane_key().to_string();

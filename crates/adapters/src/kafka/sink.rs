@@ -68,6 +68,7 @@ impl EventSink for KafkaSink {
         let headers = header(CONTENT_TYPE, CLOUD_EVENT_TYPE);
         let messages = events.iter().map(|event| Message {
             topic: &self.topic,
+            partition: None,
             key: Some(event.key.as_bytes()),
             bytes: &event.body,
             headers: Some(headers.clone()),

@@ -1,8 +1,10 @@
 //! The mirror of a waiting room kept elsewhere.
 
+use std::collections::hash_map::Entry;
+
 use async_trait::async_trait;
 use boxoffice_domain::{Admission, ConcertId, QueueEntryId};
-use boxoffice_ports::{ActivePlace, OwnAdmission, RoomMark, RoomMirror, StoreError};
+use boxoffice_ports::{ActivePlace, DrawRecord, OwnAdmission, RoomMark, RoomMirror, StoreError};
 
 use super::MemoryStore;
 
@@ -45,5 +47,19 @@ impl RoomMirror for MemoryStore {
         let new = OwnAdmission { admission: to, version: own.map_or(0, |own| own.version) + 1 };
         tables.admissions.insert(concert, new);
         Ok(Some(new))
+    }
+
+    async fn keep_draw(&self, concert: ConcertId, draw: DrawRecord) -> Result<bool, StoreError> {
+        match self.tables()?.draws.entry(concert) {
+            Entry::Occupied(_) => Ok(false),
+            Entry::Vacant(free) => {
+                free.insert(draw);
+                Ok(true)
+            }
+        }
+    }
+
+    async fn draw(&self, concert: ConcertId) -> Result<Option<DrawRecord>, StoreError> {
+        Ok(self.tables()?.draws.get(&concert).cloned())
     }
 }

@@ -8,7 +8,7 @@ use boxoffice_domain::{
     Account, Admission, ConcertId, ConcertRef, DateId, DateTerms, Entry, IdempotencyKey, Payment, PaymentId, PointsEntry, QueueEntryId,
     Reservation, ReservationId, ReservationStatus, Seat, SeatKey, SeatNumber, StoredReply, Timestamp, UserId,
 };
-use boxoffice_ports::{ActivePlace, OutboxRow, OwnAdmission, RoomMark};
+use boxoffice_ports::{ActivePlace, DrawRecord, OutboxRow, OwnAdmission, RoomMark};
 
 /// A row with the number of times it was written.
 #[derive(Clone, Debug)]
@@ -56,6 +56,7 @@ pub(super) struct Tables {
     pub(super) replies_by_end: BTreeSet<(Timestamp, IdempotencyKey)>,
     pub(super) mirrored: HashMap<ConcertId, (RoomMark, BTreeMap<QueueEntryId, ActivePlace>)>,
     pub(super) admissions: HashMap<ConcertId, OwnAdmission>,
+    pub(super) draws: HashMap<ConcertId, DrawRecord>,
     /// By shard and id.
     pub(super) outbox: BTreeMap<(u32, i64), OutboxRow>,
     /// The last id given to an outbox row, of whatever shard.

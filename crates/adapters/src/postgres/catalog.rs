@@ -17,8 +17,8 @@ use super::PostgresStore;
 use super::failure::{Failure, all};
 use super::pool::{Conn, Isolation};
 use super::queries::now;
-use super::rows::{StateWord, narrow, seat_state_of};
-use super::sql::{Id, State, Word, row, rows, run, statements};
+use super::rows::{StateWord, admission_columns, narrow, seat_state_of, stored_admission};
+use super::sql::{Id, State, row, rows, run, statements};
 use crate::clock::SystemIds;
 use async_trait::async_trait;
 use boxoffice_domain::{Admission, ConcertId, ConcertPlan, DateId, DatePlan, ReservationId, Timestamp};
@@ -51,9 +51,10 @@ statements! {
     LockImports -> Text = "SELECT pg_advisory_xact_lock($1)::text";
     SelectConcert -> (SqlUuid, Text, Text, Text, Nullable<Timestamptz>) =
         "SELECT id, name, venue, time_zone, sale_starts_at FROM concerts WHERE key = $1";
-    InsertConcert =
-        "INSERT INTO concerts (id, key, name, venue, time_zone, sale_starts_at, mode, max_active, per_interval_count, per_interval_s)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+    InsertConcert = concat!(
+        "INSERT INTO concerts (id, key, name, venue, time_zone, sale_starts_at, ", admission_columns!(), ")
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
+    );
     UpdateConcert = "UPDATE concerts SET name = $2, venue = $3, time_zone = $4, sale_starts_at = $5 WHERE id = $1";
     SelectDates -> (Text, SqlUuid, Timestamptz, Nullable<Timestamptz>, Timestamptz, Timestamptz, Timestamptz, BigInt) =
         "SELECT key, id, starts_at, ends_at, booking_opens_at, booking_closes_at, refund_closes_at, seats_total
@@ -161,6 +162,7 @@ async fn import_concert(conn: &mut Conn, plan: &ConcertPlan, admission: Admissio
 
 async fn insert_concert(conn: &mut Conn, plan: &ConcertPlan, admission: Admission) -> Result<ConcertId, Failure> {
     let id = ConcertId(SystemIds.fresh());
+    let (mode, max_active, count, seconds, auto, adaptive) = stored_admission(admission);
     let binds = (
         id,
         plan.key.as_str(),
@@ -168,10 +170,12 @@ async fn insert_concert(conn: &mut Conn, plan: &ConcertPlan, admission: Admissio
         plan.venue.as_str(),
         plan.time_zone.as_str(),
         plan.sale_starts_at,
-        admission.mode.word(),
-        i64::from(admission.max_active),
-        admission.per_interval.map(|rate| i64::from(rate.count)),
-        admission.per_interval.map(|rate| i64::from(rate.seconds)),
+        mode,
+        max_active,
+        count,
+        seconds,
+        auto,
+        adaptive,
     );
     all("concerts", run::<InsertConcert>(conn, binds).await?, 1)?;
     Ok(id)

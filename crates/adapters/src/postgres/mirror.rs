@@ -2,12 +2,12 @@
 
 use super::PostgresStore;
 use super::failure::Failure;
-use super::queries::admission;
-use super::sql::{Id, State, Word, row, rows, statements};
+use super::rows::{AdmissionRow, AdmissionTypes, admission, admission_columns, draw, stored_admission};
+use super::sql::{Id, row, rows, run, statements};
 use async_trait::async_trait;
-use boxoffice_domain::{Admission, AdmissionMode, ConcertId, QueueEntryId, Timestamp, UserId};
-use boxoffice_ports::{ActivePlace, OwnAdmission, RoomMark, RoomMirror, StoreError};
-use diesel::sql_types::{BigInt, Nullable, Text, Timestamptz, Uuid as SqlUuid};
+use boxoffice_domain::{Admission, ConcertId, QueueEntryId, Timestamp, UserId};
+use boxoffice_ports::{ActivePlace, DrawRecord, OwnAdmission, RoomMark, RoomMirror, StoreError};
+use diesel::sql_types::{BigInt, Binary, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use uuid::Uuid;
 
 /// When an admission was set, as the version it has: microseconds since 1970.
@@ -18,17 +18,17 @@ macro_rules! admission_version {
 }
 
 statements! {
-    SelectAdmission -> (Text, BigInt, Nullable<BigInt>, Nullable<BigInt>, BigInt) = concat!(
-        "SELECT mode, max_active, per_interval_count, per_interval_s, ", admission_version!(),
+    SelectAdmission -> (AdmissionTypes, BigInt) = concat!(
+        "SELECT ", admission_columns!(), ", ", admission_version!(),
         " FROM concerts WHERE id = $1 AND admission_changed_at IS NOT NULL"
     );
     // Of two at once the second waits for the first, and compares with what that wrote.
     UpdateAdmission -> BigInt = concat!(
         "UPDATE concerts
-         SET mode = $2, max_active = $3, per_interval_count = $4, per_interval_s = $5,
-             admission_changed_at = greatest(clock_timestamp() + $6 * interval '1 microsecond', admission_changed_at + interval '1 microsecond')
+         SET mode = $2, max_active = $3, per_interval_count = $4, per_interval_s = $5, auto = $6, adaptive = $7,
+             admission_changed_at = greatest(clock_timestamp() + $8 * interval '1 microsecond', admission_changed_at + interval '1 microsecond')
          WHERE id = $1 AND (admission_changed_at IS NULL
-             OR (mode, max_active, per_interval_count, per_interval_s) IS NOT DISTINCT FROM ($7, $8, $9, $10))
+             OR (", admission_columns!(), ") IS NOT DISTINCT FROM ($9, $10, $11, $12, $13, $14))
          RETURNING ", admission_version!()
     );
     Save -> Text = "SELECT mirror_save($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)::text";
@@ -37,20 +37,14 @@ statements! {
         "SELECT m.last_place, m.promoted_to, m.served, m.expired, m.\"left\", p.entry_id, p.user_id, p.place, p.promoted_at, p.active_until
          FROM mirrored_rooms m LEFT JOIN mirrored_places p ON p.concert_id = m.concert_id
          WHERE m.concert_id = $1 ORDER BY p.place";
+    InsertDraw = "INSERT INTO mirrored_draws (concert_id, closed_at, keys, seed, beacon) VALUES ($1, $2, $3, $4, $5)
+        ON CONFLICT (concert_id) DO NOTHING";
+    SelectDraw -> (Timestamptz, Binary, Binary, Nullable<Text>) =
+        "SELECT closed_at, keys, seed, beacon FROM mirrored_draws WHERE concert_id = $1";
 }
 
-type AdmissionColumns = (State<AdmissionMode>, i64, Option<i64>, Option<i64>, i64);
 type MirrorColumns =
     (i64, i64, i64, i64, i64, Option<Id<QueueEntryId>>, Option<Id<UserId>>, Option<i64>, Option<Timestamp>, Option<Timestamp>);
-
-/// An admission as it is stored: mode, most active, and the rate's count and seconds.
-pub(super) type StoredAdmission = (&'static str, i64, Option<i64>, Option<i64>);
-
-pub(super) fn stored_admission(of: Admission) -> StoredAdmission {
-    let rate = of.per_interval;
-    let (count, seconds) = (rate.map(|rate| i64::from(rate.count)), rate.map(|rate| i64::from(rate.seconds)));
-    (of.mode.word(), i64::from(of.max_active), count, seconds)
-}
 
 fn stored(count: u64) -> Result<i64, Failure> {
     i64::try_from(count).map_err(|_| Failure::Data("a count is out of range".to_owned()))
@@ -96,18 +90,45 @@ impl RoomMirror for PostgresStore {
     }
 
     async fn admission(&self, concert: ConcertId) -> Result<Option<OwnAdmission>, StoreError> {
-        let found: Option<AdmissionColumns> = row::<SelectAdmission, _, _>(&mut self.conn().await?, (concert,)).await?;
-        let own = found.map(|(mode, max_active, count, seconds, version)| {
-            admission(mode.0, max_active, count, seconds).map(|admission| OwnAdmission { admission, version })
-        });
-        Ok(own.transpose()?)
+        let found: Option<(AdmissionRow, i64)> = row::<SelectAdmission, _, _>(&mut self.conn().await?, (concert,)).await?;
+        let own = found.map(|(columns, version)| admission(columns).map(|admission| OwnAdmission { admission, version }));
+        Ok(own.transpose().map_err(Failure::from)?)
     }
 
     async fn set_admission(&self, concert: ConcertId, was: Admission, to: Admission) -> Result<Option<OwnAdmission>, StoreError> {
-        let (mode, max_active, count, seconds) = stored_admission(to);
-        let (was_mode, was_max_active, was_count, was_seconds) = stored_admission(was);
-        let binds = (concert, mode, max_active, count, seconds, self.offset_us(), was_mode, was_max_active, was_count, was_seconds);
+        let (mode, max_active, count, seconds, auto, adaptive) = stored_admission(to);
+        let (was_mode, was_max_active, was_count, was_seconds, was_auto, was_adaptive) = stored_admission(was);
+        let offset_us = self.offset_us();
+        let binds = (
+            concert,
+            mode,
+            max_active,
+            count,
+            seconds,
+            auto,
+            adaptive,
+            offset_us,
+            was_mode,
+            was_max_active,
+            was_count,
+            was_seconds,
+            was_auto,
+            was_adaptive,
+        );
         let version: Option<i64> = row::<UpdateAdmission, _, _>(&mut self.conn().await?, binds).await?;
         Ok(version.map(|version| OwnAdmission { admission: to, version }))
+    }
+
+    async fn keep_draw(&self, concert: ConcertId, draw: DrawRecord) -> Result<bool, StoreError> {
+        let keys = draw.keys.concat();
+        let binds = (concert, draw.closed_at, keys.as_slice(), draw.seed.as_slice(), draw.beacon.as_deref());
+        Ok(run::<InsertDraw>(&mut self.conn().await?, binds).await? == 1)
+    }
+
+    async fn draw(&self, concert: ConcertId) -> Result<Option<DrawRecord>, StoreError> {
+        let found: Option<(Timestamp, Vec<u8>, Vec<u8>, Option<String>)> =
+            row::<SelectDraw, _, _>(&mut self.conn().await?, (concert,)).await?;
+        let record = found.map(|(closed_at, keys, seed, beacon)| draw(closed_at, &keys, &seed, beacon));
+        Ok(record.transpose().map_err(Failure::from)?)
     }
 }

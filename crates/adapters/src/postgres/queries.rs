@@ -7,15 +7,16 @@ use super::PostgresStore;
 use super::failure::Failure;
 use super::pool::{Conn, Isolation};
 use super::rows::{
-    PaymentRow as PaymentColumns, PaymentTypes, ReservationRow, ReservationTypes, SeatColumns, SeatTypes, StateWord, narrow, payment,
-    payment_columns, reservation, reservation_columns, seat, seat_columns, seat_state_of,
+    AdmissionRow, AdmissionTypes, PaymentRow as PaymentColumns, PaymentTypes, ReservationRow, ReservationTypes, SeatColumns, SeatTypes,
+    StateWord, admission, admission_columns, narrow, payment, payment_columns, reservation, reservation_columns, seat, seat_columns,
+    seat_state_of,
 };
 use super::sql::{Id, State, row, rows, statements};
 use async_trait::async_trait;
 use boxoffice_domain::money::{Money, Points};
 use boxoffice_domain::{
-    Admission, AdmissionMode, ConcertId, ConcertRef, DateId, DateRef, Entry, EntryId, EntryKind, PaymentId, PerInterval, PointsEntry,
-    PointsKind, Reservation, ReservationId, SeatChange, SeatKey, Timestamp, UserId,
+    ConcertId, ConcertRef, DateId, DateRef, Entry, EntryId, EntryKind, PaymentId, PointsEntry, PointsKind, Reservation, ReservationId,
+    SeatChange, SeatKey, Timestamp, UserId,
 };
 use boxoffice_ports::{ChangedSeats, ConcertRow, DateRow, Page, PaymentRow, Queries, SeatMark, SeatRow, StoreError, WalletRow};
 use diesel::sql_types::{BigInt, Integer, Nullable, Text, Timestamptz, Uuid as SqlUuid};
@@ -23,9 +24,9 @@ use std::collections::HashMap;
 use uuid::Uuid;
 
 statements! {
-    SelectConcerts -> (SqlUuid, Text, Text, Text, Text, Nullable<Timestamptz>, Text, BigInt, Nullable<BigInt>, Nullable<BigInt>) =
-        "SELECT id, key, name, venue, time_zone, sale_starts_at, mode, max_active, per_interval_count, per_interval_s
-         FROM concerts ORDER BY sale_starts_at NULLS FIRST, id";
+    SelectConcerts -> (SqlUuid, Text, Text, Text, Text, Nullable<Timestamptz>, AdmissionTypes) = concat!(
+        "SELECT id, key, name, venue, time_zone, sale_starts_at, ", admission_columns!(), " FROM concerts ORDER BY sale_starts_at NULLS FIRST, id"
+    );
     SelectDates -> (SqlUuid, SqlUuid, Text, Timestamptz, Nullable<Timestamptz>, Timestamptz, Timestamptz, Timestamptz, BigInt, BigInt, BigInt,
         BigInt) =
         "SELECT id, concert_id, key, starts_at, ends_at, booking_opens_at, booking_closes_at, refund_closes_at,
@@ -70,8 +71,7 @@ statements! {
     SelectNow -> Timestamptz = "SELECT clock_timestamp() + $1 * interval '1 microsecond'";
 }
 
-type ConcertColumns =
-    (Id<ConcertId>, String, String, String, String, Option<Timestamp>, State<AdmissionMode>, i64, Option<i64>, Option<i64>);
+type ConcertColumns = (Id<ConcertId>, String, String, String, String, Option<Timestamp>, AdmissionRow);
 type DateColumns =
     (Id<DateId>, Id<ConcertId>, String, Timestamp, Option<Timestamp>, Timestamp, Timestamp, Timestamp, i64, Money, Money, i64);
 type ChangedColumns =
@@ -108,27 +108,17 @@ async fn catalog(conn: &mut Conn) -> Result<Vec<ConcertRow>, Failure> {
             seats_version: version,
         });
     }
-    let concerts = concerts.into_iter().map(|(id, key, name, venue, time_zone, sale_starts_at, mode, max_active, count, seconds)| {
+    let concerts = concerts.into_iter().map(|(id, key, name, venue, time_zone, sale_starts_at, admits)| {
         Ok(ConcertRow {
             concert: ConcertRef { id: id.0, name: name.into(), venue: venue.into() },
             key,
             time_zone,
             sale_starts_at,
-            admission: admission(mode.0, max_active, count, seconds)?,
+            admission: admission(admits)?,
             dates: dates.remove(&id.0).unwrap_or_default(),
         })
     });
     concerts.collect()
-}
-
-pub(super) fn admission(mode: AdmissionMode, max_active: i64, count: Option<i64>, seconds: Option<i64>) -> Result<Admission, Failure> {
-    let per_interval = match (count, seconds) {
-        (Some(count), Some(seconds)) => {
-            Some(PerInterval { count: narrow("per_interval_count", count)?, seconds: narrow("per_interval_s", seconds)? })
-        }
-        _ => None,
-    };
-    Ok(Admission { mode, max_active: narrow("max_active", max_active)?, per_interval, auto: false, adaptive: false })
 }
 
 fn seat_change(columns: ChangedColumns) -> Option<Result<SeatChange, Failure>> {

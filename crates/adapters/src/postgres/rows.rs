@@ -8,7 +8,8 @@ use boxoffice_domain::{DateId, ReservationId, Seat, Timestamp};
 use diesel::sql_types::{BigInt, Integer, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 
 pub(super) use crate::rows::{
-    Snapshot, StateWord, narrow, payment, payment_columns, reservation, reservation_columns, seat_state, seat_state_of,
+    AdmissionRow, AdmissionTypes, Snapshot, StateWord, admission, admission_columns, draw, narrow, payment, payment_columns, reservation,
+    reservation_columns, seat_state, seat_state_of, stored_admission,
 };
 
 impl From<Contradiction> for Failure {

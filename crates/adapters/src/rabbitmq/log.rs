@@ -1,10 +1,14 @@
 //! The command log: appending, dead letters, and who reads and answers.
+//!
+//! What queues up for a shard while the last commands are on their way goes together ([`crate::wire::convoy`]): as one
+//! message, or a few.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use boxoffice_ports::{Answer, AnswerReader, CommandLog, CommandReader, InstanceId, LogError, LoggedCommand, Source, Traffic};
+use futures_util::future::join_all;
 use lapin::types::ShortString;
 
 use super::address::Address;
@@ -16,6 +20,7 @@ use super::publisher::Publisher;
 use super::reader::RabbitReader;
 use super::topology::{Names, Topology, table, text};
 use crate::wire;
+use crate::wire::convoy::{self, Carrier, Convoys, Unsent};
 
 /// The broker counts an expiry in 32 bits of milliseconds.
 const RETENTION_MAX: Duration = Duration::from_millis(u32::MAX as u64);
@@ -25,6 +30,7 @@ const BATCH_MAX: u16 = u16::MAX / 2;
 const REASON_MAX: usize = 1_024;
 
 pub(super) const CONTENT_TYPE: &str = "application/json";
+const SEQUENCE_TYPE: &str = "application/json-seq";
 
 pub struct RabbitOptions {
     /// `amqp://user:password@host:port/vhost`; neither logged nor part of any error.
@@ -43,6 +49,7 @@ pub struct RabbitOptions {
 /// See the module's opening.
 pub struct RabbitLog {
     desk: Arc<Desk>,
+    appending: Convoys<Failure>,
     answering: Answering,
 }
 
@@ -62,7 +69,9 @@ impl RabbitLog {
         let reading = Link::start(address, Topology::Commands(names.clone()), "readers");
         let publisher = Publisher::start(publishing.clone(), &traffic);
         let answering = Answering::new(publishing.clone(), traffic.clone());
-        Ok(Self { desk: Arc::new(Desk { names, retention, batch, traffic, publisher, publishing, reading }), answering })
+        let desk = Arc::new(Desk { names, retention, batch, traffic, publisher, publishing, reading });
+        let appending = Convoys::start(&desk, desk.names.shards() as usize);
+        Ok(Self { desk, appending, answering })
     }
 
     /// Whether commands are taken and could be read.
@@ -83,16 +92,25 @@ pub(super) struct Desk {
     pub(super) reading: Link,
 }
 
-impl Desk {
-    async fn append(&self, command: LoggedCommand) -> Result<(), Failure> {
-        let body = wire::command(&command)?;
-        let shard = self.names.shard_of(command.request.command.lane_key());
-        let id = command.request.command_id.to_string();
-        // Through the nameless exchange, which knows each queue by its name.
-        let message = Message::persistent(ShortString::default(), shard, &id, CONTENT_TYPE, body);
-        self.publisher.send(message.expiring(self.retention.as_millis())).await
-    }
+#[async_trait]
+impl Carrier for Desk {
+    type Failure = Failure;
 
+    async fn carry(&self, shard: usize, messages: Vec<convoy::Message>) -> Vec<Result<(), Failure>> {
+        // There are as many convoys as shards.
+        let queue = self.names.shard(u32::try_from(shard).unwrap_or_default());
+        let send = |message: convoy::Message| {
+            let content_type = if message.is_sequence { SEQUENCE_TYPE } else { CONTENT_TYPE };
+            // Through the nameless exchange, which knows each queue by its name.
+            let (exchange, id) = (ShortString::default(), message.id.to_string());
+            let message = Message::persistent(exchange, queue.clone(), &id, content_type, message.bytes);
+            self.publisher.send(message.expiring(self.retention.as_millis()))
+        };
+        join_all(messages.into_iter().map(send)).await
+    }
+}
+
+impl Desk {
     /// Puts bytes with the dead letters; they are there when this returns `Ok`.
     pub(super) async fn bury(&self, id: &str, body: Vec<u8>, reason: &str) -> Result<(), Failure> {
         let end = reason.floor_char_boundary(REASON_MAX);
@@ -104,7 +122,17 @@ impl Desk {
 #[async_trait]
 impl CommandLog for RabbitLog {
     async fn append(&self, command: LoggedCommand) -> Result<(), LogError> {
-        Ok(self.desk.append(command).await?)
+        if self.desk.publishing.is_blocked() {
+            return Err(LogError::Blocked);
+        }
+        let (id, key) = (command.request.command_id, command.request.command.lane_key());
+        let text = wire::command(&command).map_err(Failure::from)?;
+        let shard = self.desk.names.shard_of(key) as usize;
+        self.appending.append(shard, id, key, text).await.map_err(|unsent| match unsent {
+            Unsent::Full => LogError::Blocked,
+            Unsent::Late(time) => Failure::Silent(time).into(),
+            Unsent::Failed(failure) => failure.into(),
+        })
     }
 
     async fn readers(&self) -> Result<Vec<Box<dyn CommandReader>>, Source> {

@@ -5,7 +5,8 @@
 //! start one after the other the first one reads every shard, and the others stand by.
 //!
 //! Delivery tags belong to a channel and are kept with it: after a lost connection there is nothing left to
-//! acknowledge, and the same commands come again.
+//! acknowledge, and the same commands come again. A message that holds several commands is acknowledged once all of them
+//! were taken.
 //!
 //! *Cancelling.* Subscribing, and putting what cannot be read with the dead letters, run in tasks of the reader's: a
 //! `take` that is dropped leaves them at work, and the next one waits for the same. Both go on until they succeed, with
@@ -30,6 +31,7 @@ use super::jittered;
 use super::log::Desk;
 use super::topology::declare_shard;
 use crate::wire;
+use crate::wire::sequence::Texts;
 
 /// How many batches the broker sends ahead: while one is decided the next one is on its way.
 const BATCHES_AHEAD: u16 = 2;
@@ -51,11 +53,20 @@ pub(super) struct RabbitReader {
 struct Open {
     channel: Channel,
     consumer: Consumer,
-    arrived: VecDeque<Delivery>,
-    /// The first that arrived is on its way to the dead letters.
+    arrived: VecDeque<Arrived>,
+    /// A command of the first that arrived is on its way to the dead letters.
     burying: JoinSet<Result<(), Failure>>,
-    /// The last delivery that was taken and not acknowledged.
+    /// The last delivery that was taken whole and not acknowledged.
     last: Option<u64>,
+    /// Something of the first that arrived was taken and not acknowledged.
+    begun: bool,
+}
+
+/// A delivery of which something is left to take.
+struct Arrived {
+    tag: u64,
+    id: ShortString,
+    texts: Texts,
 }
 
 impl RabbitReader {
@@ -74,7 +85,7 @@ impl RabbitReader {
 
     fn lost(&mut self, why: &Failure) {
         tracing::debug!(shard = self.shard, error = %why, "a shard's reader has to subscribe again");
-        self.stale |= self.open.take().is_some_and(|open| open.last.is_some());
+        self.stale |= self.open.take().is_some_and(|open| open.last.is_some() || open.begun);
     }
 }
 
@@ -83,7 +94,7 @@ async fn open(desk: Arc<Desk>, shard: u32) -> Open {
     loop {
         match subscribe(&desk, shard).await {
             Ok((channel, consumer)) => {
-                return Open { channel, consumer, arrived: VecDeque::new(), burying: JoinSet::new(), last: None };
+                return Open { channel, consumer, arrived: VecDeque::new(), burying: JoinSet::new(), last: None, begun: false };
             }
             Err(failure) => {
                 tracing::debug!(shard, error = %failure, "a shard cannot be read");
@@ -149,16 +160,20 @@ impl Open {
         loop {
             if let Some(buried) = self.burying.join_next().await {
                 buried.unwrap_or(Err(Failure::Unconfirmed))?;
-                self.arrived.pop_front();
+                if let Some(arrived) = self.arrived.pop_front_if(|arrived| arrived.texts.is_over())
+                    && std::mem::take(&mut self.begun)
+                {
+                    self.last = Some(arrived.tag);
+                }
             }
             if self.arrived.is_empty() {
                 let next = self.consumer.next().await;
-                self.arrived.push_back(delivery(next)?);
+                self.arrived.push_back(arrived(next, desk)?);
             }
             while self.arrived.len() < max
                 && let Some(next) = self.consumer.next().now_or_never()
             {
-                self.arrived.push_back(delivery(next)?);
+                self.arrived.push_back(arrived(next, desk)?);
             }
             let commands = self.parse(max, desk);
             if !commands.is_empty() {
@@ -172,30 +187,38 @@ impl Open {
     fn parse(&mut self, max: usize, desk: &Arc<Desk>) -> Vec<LoggedCommand> {
         let mut commands = Vec::new();
         while commands.len() < max.max(1)
-            && let Some(delivery) = self.arrived.front()
+            && let Some(arrived) = self.arrived.front_mut()
         {
-            match wire::parse_command(&delivery.data) {
+            let before = arrived.texts.clone();
+            let Some(text) = arrived.texts.next() else { break };
+            match wire::parse_command(text) {
                 Ok(command) => {
-                    self.last = Some(delivery.delivery_tag);
                     commands.push(command);
-                    self.arrived.pop_front();
+                    self.begun = true;
+                    if arrived.texts.is_over() {
+                        self.begun = false;
+                        self.last = Some(arrived.tag);
+                        self.arrived.pop_front();
+                    }
+                }
+                Err(_) if !commands.is_empty() => {
+                    arrived.texts = before;
+                    break;
                 }
                 Err(unreadable) => {
-                    if commands.is_empty() {
-                        desk.traffic.broker_messages(1);
-                        let (id, body) = (delivery.properties.message_id().clone().unwrap_or_default(), delivery.data.clone());
-                        let letter = (id, body, unreadable.to_string());
-                        self.burying.spawn(bury(desk.clone(), letter, self.channel.clone(), delivery.delivery_tag));
-                    }
+                    let letter = (arrived.id.clone(), text.to_vec(), unreadable.to_string());
+                    // It alone: what came before may not be decided yet.
+                    let alone = (arrived.texts.is_over() && !self.begun).then(|| (self.channel.clone(), arrived.tag));
+                    self.burying.spawn(bury(desk.clone(), letter, alone));
                     break;
                 }
             }
         }
-        desk.traffic.broker_messages(commands.len() as u64);
         commands
     }
 
     async fn acknowledge(&mut self) -> Result<(), Failure> {
+        self.begun = false;
         let Some(last) = self.last else { return Ok(()) };
         let written = timeout(ACK_MAX, self.channel.basic_ack(last, BasicAckOptions { multiple: true }));
         written.await.map_err(|_| Failure::Silent(ACK_MAX))??;
@@ -204,21 +227,23 @@ impl Open {
     }
 }
 
-/// Goes on until the letter is with the dead ones, and then takes it out of its queue.
-async fn bury(desk: Arc<Desk>, (id, body, reason): (ShortString, Vec<u8>, String), channel: Channel, tag: u64) -> Result<(), Failure> {
+/// Goes on until the letter is with the dead ones, and then takes its message out of its queue, if there is nothing else
+/// in it.
+async fn bury(desk: Arc<Desk>, (id, body, reason): (ShortString, Vec<u8>, String), alone: Option<(Channel, u64)>) -> Result<(), Failure> {
     while let Err(failure) = desk.bury(id.as_str(), body.clone(), &reason).await {
         tracing::warn!(error = %failure, "an unreadable command could not be put with the dead letters");
         sleep(jittered(RETRY_PAUSE)).await;
     }
-    // It alone: what came before may not be decided yet.
-    timeout(ACK_MAX, channel.basic_ack(tag, BasicAckOptions { multiple: false })).await.map_err(|_| Failure::Silent(ACK_MAX))??;
+    if let Some((channel, tag)) = alone {
+        timeout(ACK_MAX, channel.basic_ack(tag, BasicAckOptions { multiple: false })).await.map_err(|_| Failure::Silent(ACK_MAX))??;
+    }
     Ok(())
 }
 
-fn delivery(next: Option<lapin::Result<Delivery>>) -> Result<Delivery, Failure> {
-    match next {
-        Some(delivery) => Ok(delivery?),
-        // Cancelled by the broker: the queue was deleted.
-        None => Err(Failure::Unroutable),
-    }
+fn arrived(next: Option<lapin::Result<Delivery>>, desk: &Desk) -> Result<Arrived, Failure> {
+    // Cancelled by the broker: the queue was deleted.
+    let delivery = next.ok_or(Failure::Unroutable)??;
+    desk.traffic.broker_messages(1);
+    let id = delivery.properties.message_id().clone().unwrap_or_default();
+    Ok(Arrived { tag: delivery.delivery_tag, id, texts: Texts::new(delivery.data) })
 }

@@ -58,9 +58,9 @@ impl Names {
         format!("{}.{shard}", self.name).into()
     }
 
-    /// The queue of a key's commands.
-    pub(super) fn shard_of(&self, key: Key) -> ShortString {
-        self.shard(shard_of(key, self.shards))
+    /// The shard of a key's commands.
+    pub(super) fn shard_of(&self, key: Key) -> u32 {
+        shard_of(key, self.shards)
     }
 
     /// Exchange and queue.

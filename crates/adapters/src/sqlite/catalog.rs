@@ -3,8 +3,8 @@
 
 use super::SqliteStore;
 use super::failure::{Failure, one};
-use super::rows::{SeatColumns, SeatTypes, narrow, seat, seat_columns};
-use super::sql::{At, Id, Word, row, rows, run, statements};
+use super::rows::{SeatColumns, SeatTypes, admission_columns, narrow, seat, seat_columns, stored_admission};
+use super::sql::{At, Id, row, rows, run, statements};
 use super::writer::Share;
 use crate::clock::SystemIds;
 use async_trait::async_trait;
@@ -18,9 +18,8 @@ use std::collections::HashMap;
 statements! {
     SelectConcert -> (Binary, Text, Text, Text, Nullable<BigInt>) =
         "SELECT id, name, venue, time_zone, sale_starts_at FROM concerts WHERE key = ?";
-    InsertConcert = "INSERT INTO concerts
-        (id, key, name, venue, time_zone, sale_starts_at, mode, max_active, per_interval_count, per_interval_s)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+    InsertConcert = concat!("INSERT INTO concerts (id, key, name, venue, time_zone, sale_starts_at, ", admission_columns!(), ")
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
     UpdateConcert = "UPDATE concerts SET name = ?, venue = ?, time_zone = ?, sale_starts_at = ? WHERE id = ?";
     SelectDate -> (Binary, BigInt, Nullable<BigInt>, BigInt, BigInt, BigInt, BigInt) =
         "SELECT id, starts_at, ends_at, booking_opens_at, booking_closes_at, refund_closes_at, seats_total
@@ -82,6 +81,7 @@ fn import_concert(conn: &mut SqliteConnection, plan: &ConcertPlan, admission: Ad
 
 fn insert_concert(conn: &mut SqliteConnection, plan: &ConcertPlan, admission: Admission) -> Result<ConcertId, Failure> {
     let id = ConcertId(SystemIds.fresh());
+    let (mode, max_active, count, seconds, auto, adaptive) = stored_admission(admission);
     let binds = (
         id,
         plan.key.as_str(),
@@ -89,10 +89,12 @@ fn insert_concert(conn: &mut SqliteConnection, plan: &ConcertPlan, admission: Ad
         plan.venue.as_str(),
         plan.time_zone.as_str(),
         plan.sale_starts_at.map(At),
-        admission.mode.word(),
-        i64::from(admission.max_active),
-        admission.per_interval.map(|rate| i64::from(rate.count)),
-        admission.per_interval.map(|rate| i64::from(rate.seconds)),
+        mode,
+        max_active,
+        count,
+        seconds,
+        auto,
+        adaptive,
     );
     one("concert", run::<InsertConcert>(conn, binds)?)?;
     Ok(id)

@@ -2,21 +2,21 @@
 
 use super::SqliteStore;
 use super::failure::{Failure, one};
-use super::queries::admission;
-use super::sql::{At, Id, State, Word, row, rows, run, statements};
+use super::rows::{AdmissionRow, AdmissionTypes, admission, admission_columns, draw, stored_admission};
+use super::sql::{At, Id, row, rows, run, statements};
 use super::writer::Share;
 use async_trait::async_trait;
-use boxoffice_domain::{Admission, AdmissionMode, ConcertId, QueueEntryId, UserId};
-use boxoffice_ports::{ActivePlace, OwnAdmission, RoomMark, RoomMirror, StoreError};
+use boxoffice_domain::{Admission, ConcertId, QueueEntryId, UserId};
+use boxoffice_ports::{ActivePlace, DrawRecord, OwnAdmission, RoomMark, RoomMirror, StoreError};
 use diesel::sql_types::{BigInt, Binary, Nullable, Text};
 use diesel::{Connection, QueryResult, SqliteConnection};
 
 statements! {
     UpdateAdmission = "UPDATE concerts
-        SET mode = ?, max_active = ?, per_interval_count = ?, per_interval_s = ?, admission_changed_at = ? WHERE id = ?";
-    SelectAdmission -> (Text, BigInt, Nullable<BigInt>, Nullable<BigInt>, BigInt) =
-        "SELECT mode, max_active, per_interval_count, per_interval_s, admission_changed_at FROM concerts
-         WHERE id = ? AND admission_changed_at IS NOT NULL";
+        SET mode = ?, max_active = ?, per_interval_count = ?, per_interval_s = ?, auto = ?, adaptive = ?, admission_changed_at = ? WHERE id = ?";
+    SelectAdmission -> (AdmissionTypes, BigInt) = concat!(
+        "SELECT ", admission_columns!(), ", admission_changed_at FROM concerts WHERE id = ? AND admission_changed_at IS NOT NULL"
+    );
     UpsertRoom = "INSERT INTO mirrored_rooms (concert_id, last_place, promoted_to, served, expired, left) VALUES (?, ?, ?, ?, ?, ?)
         ON CONFLICT (concert_id) DO UPDATE SET last_place = max(last_place, excluded.last_place),
             promoted_to = max(promoted_to, excluded.promoted_to), served = max(served, excluded.served),
@@ -28,25 +28,22 @@ statements! {
         "SELECT last_place, promoted_to, served, expired, left FROM mirrored_rooms WHERE concert_id = ?";
     SelectPlaces -> (Binary, Binary, BigInt, BigInt, BigInt) =
         "SELECT entry_id, user_id, place, promoted_at, active_until FROM mirrored_places WHERE concert_id = ? ORDER BY place";
+    InsertDraw = "INSERT INTO mirrored_draws (concert_id, closed_at, keys, seed, beacon) VALUES (?, ?, ?, ?, ?)
+        ON CONFLICT (concert_id) DO NOTHING";
+    SelectDraw -> (BigInt, Binary, Binary, Nullable<Text>) =
+        "SELECT closed_at, keys, seed, beacon FROM mirrored_draws WHERE concert_id = ?";
 }
-
-type AdmissionColumns = (State<AdmissionMode>, i64, Option<i64>, Option<i64>, i64);
 
 /// What an operator set; `None` while that is what the concert was created with.
 pub(super) fn own_admission(conn: &mut SqliteConnection, concert: ConcertId) -> Result<Option<OwnAdmission>, Failure> {
-    let found: Option<AdmissionColumns> = row::<SelectAdmission, _, _>(conn, (concert,))?;
-    found
-        .map(|(mode, max_active, count, seconds, version)| {
-            Ok(OwnAdmission { admission: admission(mode.0, max_active, count, seconds)?, version })
-        })
-        .transpose()
+    let found: Option<(AdmissionRow, i64)> = row::<SelectAdmission, _, _>(conn, (concert,))?;
+    found.map(|(columns, version)| Ok(OwnAdmission { admission: admission(columns)?, version })).transpose()
 }
 
 /// How many concerts that changed.
 pub(super) fn write_admission(conn: &mut SqliteConnection, concert: ConcertId, to: Admission, version: i64) -> QueryResult<usize> {
-    let rate = to.per_interval;
-    let (count, seconds) = (rate.map(|rate| i64::from(rate.count)), rate.map(|rate| i64::from(rate.seconds)));
-    run::<UpdateAdmission>(conn, (to.mode.word(), i64::from(to.max_active), count, seconds, version, concert))
+    let (mode, max_active, count, seconds, auto, adaptive) = stored_admission(to);
+    run::<UpdateAdmission>(conn, (mode, max_active, count, seconds, auto, adaptive, version, concert))
 }
 
 fn stored(count: u64) -> Result<i64, Failure> {
@@ -119,5 +116,22 @@ impl RoomMirror for SqliteStore {
             Ok((changed == 1).then_some(OwnAdmission { admission: to, version }))
         };
         Ok(self.writer.write(Share::Small, set).await?)
+    }
+
+    async fn keep_draw(&self, concert: ConcertId, draw: DrawRecord) -> Result<bool, StoreError> {
+        let keys = draw.keys.concat();
+        let keep = move |session: &mut super::writer::Session| {
+            let binds = (concert, At(draw.closed_at), keys.as_slice(), draw.seed.as_slice(), draw.beacon.as_deref());
+            Ok(run::<InsertDraw>(&mut session.conn, binds)? == 1)
+        };
+        Ok(self.writer.write(Share::Small, keep).await?)
+    }
+
+    async fn draw(&self, concert: ConcertId) -> Result<Option<DrawRecord>, StoreError> {
+        let read = self.readers.read(move |conn| {
+            let found: Option<(At, Vec<u8>, Vec<u8>, Option<String>)> = row::<SelectDraw, _, _>(conn, (concert,))?;
+            Ok(found.map(|(closed_at, keys, seed, beacon)| draw(closed_at.0, &keys, &seed, beacon)).transpose()?)
+        });
+        Ok(read.await?)
     }
 }

@@ -3,15 +3,15 @@
 use super::SqliteStore;
 use super::failure::Failure;
 use super::rows::{
-    PaymentRow as PaymentColumns, PaymentTypes, ReservationRow, ReservationTypes, SeatColumns, SeatTypes, narrow, payment, payment_columns,
-    reservation, reservation_columns, seat, seat_columns,
+    AdmissionRow, AdmissionTypes, PaymentRow as PaymentColumns, PaymentTypes, ReservationRow, ReservationTypes, SeatColumns, SeatTypes,
+    admission, admission_columns, narrow, payment, payment_columns, reservation, reservation_columns, seat, seat_columns,
 };
 use super::sql::{At, Id, State, row, rows, statements};
 use async_trait::async_trait;
 use boxoffice_domain::money::{Money, Points};
 use boxoffice_domain::{
-    Admission, AdmissionMode, ConcertId, ConcertRef, DateId, DateRef, Entry, EntryId, EntryKind, PaymentId, PerInterval, PointsEntry,
-    PointsKind, Reservation, ReservationId, Timestamp, UserId,
+    ConcertId, ConcertRef, DateId, DateRef, Entry, EntryId, EntryKind, PaymentId, PointsEntry, PointsKind, Reservation, ReservationId,
+    Timestamp, UserId,
 };
 use boxoffice_ports::{ChangedSeats, ConcertRow, DateRow, Page, PaymentRow, Queries, SeatMark, SeatRow, StoreError, WalletRow};
 use diesel::sql_types::{BigInt, Binary, Nullable, Text};
@@ -20,9 +20,9 @@ use std::collections::HashMap;
 use uuid::Uuid;
 
 statements! {
-    SelectConcerts -> (Binary, Text, Text, Text, Text, Nullable<BigInt>, Text, BigInt, Nullable<BigInt>, Nullable<BigInt>) =
-        "SELECT id, key, name, venue, time_zone, sale_starts_at, mode, max_active, per_interval_count, per_interval_s
-         FROM concerts ORDER BY sale_starts_at, id";
+    SelectConcerts -> (Binary, Text, Text, Text, Text, Nullable<BigInt>, AdmissionTypes) = concat!(
+        "SELECT id, key, name, venue, time_zone, sale_starts_at, ", admission_columns!(), " FROM concerts ORDER BY sale_starts_at, id"
+    );
     SelectDates -> (Binary, Binary, Text, BigInt, Nullable<BigInt>, BigInt, BigInt, BigInt, BigInt, BigInt, BigInt, BigInt) =
         "SELECT id, concert_id, key, starts_at, ends_at, booking_opens_at, booking_closes_at, refund_closes_at,
                 seats_total, price_min, price_max, seats_version
@@ -57,7 +57,7 @@ statements! {
         "SELECT coalesce(sum(amount - coalesce(refund_amount, 0)), 0) FROM payments WHERE concert_id = ?";
 }
 
-type ConcertColumns = (Id<ConcertId>, String, String, String, String, Option<At>, State<AdmissionMode>, i64, Option<i64>, Option<i64>);
+type ConcertColumns = (Id<ConcertId>, String, String, String, String, Option<At>, AdmissionRow);
 type DateColumns = (Id<DateId>, Id<ConcertId>, String, At, Option<At>, At, At, At, i64, Money, Money, i64);
 type EntryColumns =
     (i64, Id<EntryId>, State<EntryKind>, Money, Money, Option<String>, Option<Id<ReservationId>>, Option<Id<PaymentId>>, At);
@@ -83,27 +83,17 @@ fn catalog(conn: &mut SqliteConnection) -> Result<Vec<ConcertRow>, Failure> {
         });
     }
     let concerts: Vec<ConcertColumns> = rows::<SelectConcerts, _, _>(conn, ())?;
-    let concerts = concerts.into_iter().map(|(id, key, name, venue, time_zone, sale_starts_at, mode, max_active, count, seconds)| {
+    let concerts = concerts.into_iter().map(|(id, key, name, venue, time_zone, sale_starts_at, admits)| {
         Ok(ConcertRow {
             concert: ConcertRef { id: id.0, name: name.into(), venue: venue.into() },
             key,
             time_zone,
             sale_starts_at: sale_starts_at.map(|at| at.0),
-            admission: admission(mode.0, max_active, count, seconds)?,
+            admission: admission(admits)?,
             dates: dates.remove(&id.0).unwrap_or_default(),
         })
     });
     concerts.collect()
-}
-
-pub(super) fn admission(mode: AdmissionMode, max_active: i64, count: Option<i64>, seconds: Option<i64>) -> Result<Admission, Failure> {
-    let per_interval = match (count, seconds) {
-        (Some(count), Some(seconds)) => {
-            Some(PerInterval { count: narrow("per_interval_count", count)?, seconds: narrow("per_interval_s", seconds)? })
-        }
-        _ => None,
-    };
-    Ok(Admission { mode, max_active: narrow("max_active", max_active)?, per_interval, auto: false, adaptive: false })
 }
 
 /// A page of `found`, of which there is one more than `limit` if there are more.

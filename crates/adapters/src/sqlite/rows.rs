@@ -6,7 +6,10 @@ use crate::rows::{self, Contradiction};
 use boxoffice_domain::Timestamp;
 use diesel::sql_types::{BigInt, Binary, Nullable, Text};
 
-pub(super) use crate::rows::{Snapshot, narrow, payment, payment_columns, reservation, reservation_columns, seat, seat_state};
+pub(super) use crate::rows::{
+    AdmissionRow, AdmissionTypes, Snapshot, admission, admission_columns, draw, narrow, payment, payment_columns, reservation,
+    reservation_columns, seat, seat_state, stored_admission,
+};
 
 impl From<Contradiction> for Failure {
     fn from(contradiction: Contradiction) -> Self {

@@ -11,7 +11,7 @@ use diesel::deserialize::{self, FromSql, FromSqlRow};
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::query_dsl::methods::LoadQuery;
 use diesel::serialize::{self, IsNull, Output, ToSql};
-use diesel::sql_types::{BigInt, Binary, Nullable, Text};
+use diesel::sql_types::{BigInt, Binary, Bool, Nullable, Text};
 use diesel::sqlite::{Sqlite, SqliteValue};
 use diesel::{OptionalExtension, QueryResult, RunQueryDsl, SqliteConnection};
 use serde::de::DeserializeOwned;
@@ -123,6 +123,12 @@ pub(super) trait Bind {
 impl Bind for i64 {
     fn push<'b>(&'b self, pass: &mut Pass<'_, 'b>) -> QueryResult<()> {
         pass.value::<BigInt, _>(self)
+    }
+}
+
+impl Bind for bool {
+    fn push<'b>(&'b self, pass: &mut Pass<'_, 'b>) -> QueryResult<()> {
+        pass.value::<Bool, _>(self)
     }
 }
 

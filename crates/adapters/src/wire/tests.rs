@@ -55,6 +55,12 @@ fn old_messages_still_parse() {
 }
 
 #[test]
+fn an_answer_says_something() {
+    let bytes = r#"{"v":1,"answers":[{"command":"00000000-0000-0000-0000-000000000001"}]}"#;
+    assert!(matches!(parse_answers(bytes.as_bytes()), Err(Unreadable::Json(_))));
+}
+
+#[test]
 fn commands_survive_the_way() {
     let bytes = command(&logged()).unwrap();
     assert_eq!(parse_command(&bytes).unwrap(), logged());

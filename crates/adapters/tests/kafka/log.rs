@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::support::{LONG, POLL, Site, append_until_acknowledged, command, id, lying, reader, readers, until};
+use crate::support::{LONG, POLL, Site, append_until_acknowledged, command, id, lying, put, reader, readers, until};
 
 /// Starting, ending and waiting for a server blocks.
 async fn with<T: Send + 'static>(mut kafka: Kafka, work: impl FnOnce(&mut Kafka) -> T + Send + 'static) -> (Kafka, T) {
@@ -46,6 +46,65 @@ async fn one_key_is_one_partition_and_many_keys_are_all() {
         assert_eq!(of_key.len(), 5, "its key is what it contends for");
         assert!(of_key.iter().all(|message| message.partition == of_key[0].partition), "and keeps it in one partition");
     }
+}
+
+/// Several commands that were put into the log as one message, an unreadable one among them.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_command_of_a_message_is_taken_by_itself_and_the_message_once_all_are() {
+    let (of, brokers) = (user(), Kafka::shared().brokers());
+    let wanted: Vec<_> = (0..3).map(|at| command(of, at)).collect();
+    let source = Site::new(brokers.clone(), 1, 1);
+    let log = source.log().await;
+    for command in &wanted {
+        log.append(command.clone()).await.expect("appended");
+    }
+    let lying_there = lying(&brokers, &source.topic, wanted.len()).await;
+    let [first, second, third] = &lying_there[..] else { panic!("{lying_there:?}") };
+    let texts = [&first.bytes[..], b"unreadable", &second.bytes, &third.bytes];
+    let message: Vec<u8> = texts.iter().flat_map(|text| [b"\x1e", *text, b"\n"].concat()).collect();
+
+    let site = Site::new(brokers.clone(), 1, 1);
+    let log = site.log().await;
+    put(&brokers, &site.topic, "anything", &message).await;
+    let mut taking = reader(&log).await;
+    assert_eq!(timeout(LONG, taking.take(1)).await.expect("in time"), wanted[..1]);
+    taking.acknowledge().await.expect("acknowledged");
+    assert_eq!(timeout(LONG, taking.take(1)).await.expect("in time"), wanted[1..2]);
+    taking.dead_letter(wanted[1].clone(), "no such column".to_owned()).await.expect("kept");
+    taking.acknowledge().await.expect("acknowledged");
+    let letters = lying(&brokers, &format!("{}.dead", site.topic), 2).await;
+    let letters: BTreeSet<_> = letters.into_iter().map(|letter| letter.bytes).collect();
+    assert_eq!(letters, BTreeSet::from([b"unreadable".to_vec(), second.bytes.clone()]), "as they came");
+    drop((taking, log));
+    assert_eq!(site.committed().await.values().sum::<i64>(), 0, "the third was not taken");
+
+    let mut again = reader(&site.log().await).await;
+    let mut taken = Vec::new();
+    while taken.len() < wanted.len() {
+        taken.extend(timeout(LONG, again.take(10)).await.expect("in time"));
+    }
+    assert_eq!(taken, wanted);
+    again.acknowledge().await.expect("acknowledged");
+    until("all of it is committed", async || site.committed().await.values().sum::<i64>() == 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_many_append_at_once_goes_together() {
+    const CALLERS: i64 = 600;
+    let site = Site::new(Kafka::shared().brokers(), 4, 1);
+    let log = site.log().await;
+    let of = user();
+    let mut callers = JoinSet::new();
+    for at in 0..CALLERS {
+        let log = log.clone();
+        callers.spawn(async move { log.append(command(of, at)).await });
+    }
+    assert!(timeout(LONG, callers.join_all()).await.expect("in time").iter().all(Result::is_ok));
+    let lying = lying(&site.brokers, &site.topic, 1).await;
+    assert!(lying.len() < CALLERS as usize / 2, "{} messages", lying.len());
+    put(&site.brokers, &site.topic, &command(of, 0).request.command.lane_key().to_string(), b"beside them").await;
+    let beside = self::lying(&site.brokers, &site.topic, lying.len() + 1).await;
+    assert_eq!(beside.iter().map(|message| message.partition).collect::<BTreeSet<_>>().len(), 1, "where any client puts the key");
 }
 
 #[tokio::test(flavor = "multi_thread")]

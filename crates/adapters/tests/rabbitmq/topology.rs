@@ -85,6 +85,62 @@ async fn an_unreadable_command_takes_nothing_along() {
     assert_eq!(take(&mut reader, 3).await.iter().map(at).collect::<Vec<_>>(), [1, 2, 3]);
 }
 
+/// Several commands that were put into the log as one message, unreadable ones among them.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_command_of_a_message_is_taken_by_itself_and_the_message_once_all_are() {
+    let (url, source, name, of) = (shared().await.url(), new_name(), new_name(), user());
+    let mut client = Client::connect(&url).await;
+    let log = open(&url, &source);
+    for nth in 1..=3 {
+        log.append(command(of, nth)).await.expect("appended");
+    }
+    let lying = client.look(&queue_of(&source, Key::Account(of)), 3).await;
+    let texts: Vec<&[u8]> = lying.iter().map(|(bytes, _)| bytes.as_slice()).collect();
+    let texts = [texts[0], b"unreadable", texts[1], texts[2], b"nor this"];
+    let message: Vec<u8> = texts.iter().flat_map(|text| [b"\x1e", *text, b"\n"].concat()).collect();
+
+    let (log, queue) = (open(&url, &name), queue_of(&name, Key::Account(of)));
+    let mut reader = reader_of(&log, Key::Account(of)).await;
+    until("the queue is there", async || client.waiting(&queue).await).await;
+    client.put(&queue, &message).await;
+    for nth in 1..=2 {
+        assert_eq!(take(&mut reader, 1).await.iter().map(at).collect::<Vec<_>>(), [nth]);
+        reader.acknowledge().await.expect("acknowledged");
+    }
+    let letters = client.look(&format!("{name}.dead"), 1).await;
+    assert_eq!(letters.iter().map(|(bytes, _)| bytes.as_slice()).collect::<Vec<_>>(), [b"unreadable"]);
+    drop((reader, log));
+
+    let log = open(&url, &name);
+    let mut reader = reader_of(&log, Key::Account(of)).await;
+    assert_eq!(take(&mut reader, 3).await.iter().map(at).collect::<Vec<_>>(), [1, 2, 3], "the third was not taken");
+    reader.acknowledge().await.expect("acknowledged");
+    let last = command(of, 4);
+    log.append(last.clone()).await.expect("appended");
+    assert_eq!(take(&mut reader, 1).await, [last]);
+    reader.acknowledge().await.expect("acknowledged");
+    let letters = client.look(&format!("{name}.dead"), 3).await;
+    assert_eq!(letters.len(), 3, "the first unreadable one came twice with its message");
+    drop((reader, log));
+    until("nothing is left", async || (client.waiting(&queue).await? == 0).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_many_append_at_once_goes_together() {
+    const CALLERS: i64 = 600;
+    let (url, name, of) = (shared().await.url(), new_name(), user());
+    let log = open(&url, &name);
+    let mut callers = JoinSet::new();
+    for nth in 0..CALLERS {
+        let log = log.clone();
+        callers.spawn(async move { log.append(command(of, nth)).await });
+    }
+    assert!(timeout(LONG, callers.join_all()).await.expect("in time").iter().all(Result::is_ok));
+    let mut client = Client::connect(&url).await;
+    let messages = client.look(&queue_of(&name, Key::Account(of)), 1).await.len();
+    assert!(messages < CALLERS as usize / 2, "{messages} messages");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn exchanges_deleted_under_us_are_declared_again() {
     let (url, name, of) = (shared().await.url(), new_name(), user());
@@ -126,10 +182,6 @@ async fn what_was_confirmed_beside_what_came_back_is_there() {
             }
         }
         println!("{} confirmed, {refused} refused", confirmed.len());
-        let mut waiting = 0;
-        for shard in 0..SHARDS {
-            waiting += until("a queue", async || client.waiting(&format!("{name}.{shard}")).await).await;
-        }
         let found: Arc<Mutex<BTreeSet<_>>> = Arc::default();
         let mut reading = JoinSet::new();
         for mut reader in open(&url, &name).readers().await.expect("readers") {
@@ -142,10 +194,8 @@ async fn what_was_confirmed_beside_what_came_back_is_there() {
                 }
             });
         }
-        until("all that are there were taken", async || (found.lock().expect("no panic").len() == waiting as usize).then_some(())).await;
-        let found = found.lock().expect("no panic").clone();
-        let lost: Vec<_> = confirmed.iter().filter(|id| !found.contains(*id)).collect();
-        assert!(lost.is_empty(), "{} were confirmed and are not there", lost.len());
+        let all_there = async || confirmed.is_subset(&found.lock().expect("no panic")).then_some(());
+        until("all that was confirmed is there", all_there).await;
     }
 }
 

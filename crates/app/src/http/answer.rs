@@ -6,7 +6,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{self, ContentType};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use boxoffice_domain::{Actor, Command, CommandId, Decision, Fingerprint, FreshIds, Outcome, Reply, Request, UserId};
-use boxoffice_ports::{Executor, Receipt};
+use boxoffice_ports::{ExecuteError, Executor, Receipt};
 use serde::Serialize;
 
 use super::App;
@@ -60,6 +60,9 @@ pub(crate) async fn run_unkeyed(app: &App, user: UserId, request: &HttpRequest, 
 }
 
 async fn hand_over(app: &App, executor: &dyn Executor, keyed: Keyed, request: Request) -> Result<Ran, Problem> {
+    if executor.turns_away(&request) {
+        return Err(ExecuteError::Overloaded.into());
+    }
     let receipt = if keyed.asks_again { executor.submit(request).await? } else { executor.execute(request).await? };
     Ok(match receipt {
         Receipt::Done(reply) => Ran::Decided(reply),

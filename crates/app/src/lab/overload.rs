@@ -2,10 +2,11 @@
 //! nearly nothing.
 //!
 //! First the peak: callers who wait for each answer, by [`PEAK_CALLERS`] at once, and the highest rate of effects counts.
-//! Then commands are offered at ten times that rate whether or not any are answered, by [`OFFERERS`] tasks on each
-//! instance; whoever is told that a command was accepted asks for its outcome until there is one. Everything happens in
-//! this process, which is why offering itself takes a part of the processor: the offered rate that is reported is what
-//! was really offered.
+//! Then commands are offered at ten times that rate whether or not any are answered, to one instance after the other, by a
+//! thread of its own: what is busy with answering must not slow the offers down. A command that is turned away is offered
+//! again, as whoever needs it would; whoever is told that a command was accepted asks for its outcome until there is one.
+//! Everything happens in this process, which is why offering itself takes a part of the processor: the offered rate that is
+//! reported is what was really offered.
 //!
 //! *Bounds.* At most [`WAITING_MAX`] commands wait for an outcome; while so many do nothing is offered, and the offered
 //! rate shows it. After the last offer an answer may take as long as a command waits, and a grace; then it counts as
@@ -14,12 +15,13 @@
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use boxoffice_domain::{Command, IdempotencyKey, UserId};
+use boxoffice_domain::{Command, IdempotencyKey, Request, UserId};
 use boxoffice_ports::{ExecuteError, Executor, Ledger, Receipt};
-use tokio::task::JoinSet;
+use tokio::runtime::Handle;
 
 use super::LabError;
 use super::caller::{Answered, keyed, outcome};
@@ -29,22 +31,20 @@ use super::entrant::Entrant;
 use super::report::{Overload, Via};
 use super::run::GRACE;
 use super::site::Site;
-use super::workload::{COMMANDS_MAX, OVERLOAD, Step};
-use crate::wiring::SystemIds;
+use super::workload::{COMMANDS_MAX, OVERLOAD, OVERLOADING};
+use crate::wiring::{Running, SystemIds};
 
 const TIMES: f64 = 10.0;
 /// One after the other, on all instances together.
 const PEAK_CALLERS: [u32; 3] = [100, 1_000, 4_000];
-/// On each instance.
-const OFFERERS: u32 = 2;
 /// Offers are made for so many times what a command waits at most: whatever grows has time to show.
 const WAITS: u32 = 3;
 /// How often offers are made that are due.
 const EVERY: Duration = Duration::from_millis(1);
 /// What has not been offered for so long is not offered any more.
 const LATE_MAX: Duration = Duration::from_millis(20);
-/// Offers between two looks at the time.
-const OFFERS_AT_ONCE: u32 = 32;
+/// Offers between two looks at the time, at most.
+const OFFERS_AT_ONCE: u32 = 256;
 const WAITING_MAX: usize = 100_000;
 /// The most offers of one run.
 const OFFERS_MAX: u32 = 20_000_000;
@@ -99,10 +99,22 @@ struct Offers {
     until: Instant,
     /// From then on no answer is waited for.
     over: Instant,
-    next: AtomicU32,
     waiting: AtomicUsize,
     in_time: AtomicU32,
     tally: Mutex<Tally>,
+}
+
+/// An instance, and the command that it is offered next.
+struct Door {
+    executor: Arc<dyn Executor>,
+    ledger: Arc<dyn Ledger>,
+    next: Option<Prepared>,
+}
+
+struct Prepared {
+    /// The place among the people.
+    at: u32,
+    request: Request,
 }
 
 type Offer = Pin<Box<dyn Future<Output = Result<Receipt, ExecuteError>> + Send>>;
@@ -111,23 +123,16 @@ async fn flood(site: &Site, users: Arc<[UserId]>, per_s: f64) -> Flood {
     let wait = site.settings().strategy.wait();
     let started = Instant::now();
     let until = started + wait * WAITS;
-    let offers = Arc::new(Offers {
-        users,
-        per_s: per_s / f64::from(OFFERERS * site.instances().len().max(1) as u32),
-        until,
-        over: until + wait + GRACE,
-        next: AtomicU32::new(0),
-        waiting: AtomicUsize::new(0),
-        in_time: AtomicU32::new(0),
-        tally: Mutex::default(),
-    });
-    let mut offerers = JoinSet::new();
-    for running in site.instances() {
-        for _ in 0..OFFERERS {
-            offerers.spawn(offer(offers.clone(), running.executors.wallet.clone(), running.stores.ledger.clone()));
-        }
+    let over = until + wait + GRACE;
+    let (waiting, in_time, tally) = (AtomicUsize::new(0), AtomicU32::new(0), Mutex::default());
+    let offers = Arc::new(Offers { users, per_s, until, over, waiting, in_time, tally });
+    let door = |running: &Running| Door { executor: running.executors.wallet.clone(), ledger: running.stores.ledger.clone(), next: None };
+    let (mut doors, offering, runtime) = (site.instances().iter().map(door).collect::<Vec<_>>(), offers.clone(), Handle::current());
+    // One that fails has offered what the tally says.
+    let offered = tokio::task::spawn_blocking(move || offer_all(&offering, &mut doors, &runtime)).await;
+    if let Err(error) = offered {
+        tracing::error!(%error, "the offers ended before their time");
     }
-    while offerers.join_next().await.is_some() {}
     let took = started.elapsed();
     while offers.waiting.load(Ordering::Acquire) > 0 && Instant::now() < offers.over + GRACE {
         tokio::time::sleep(EVERY).await;
@@ -136,52 +141,68 @@ async fn flood(site: &Site, users: Arc<[UserId]>, per_s: f64) -> Flood {
     Flood { tally, took, in_time: offers.in_time.load(Ordering::Relaxed) }
 }
 
-/// Offers its share, whether or not it is answered.
-async fn offer(offers: Arc<Offers>, executor: Arc<dyn Executor>, ledger: Arc<dyn Ledger>) {
-    let mut turned_away = Tally::default();
-    let mut due = Instant::now();
+/// Offers whatever is due, whether or not anything is answered.
+fn offer_all(offers: &Arc<Offers>, doors: &mut [Door], runtime: &Handle) {
+    let (mut offered, mut accepted, mut turned_away) = (0, 0, 0);
     let pause = Duration::from_secs_f64(1.0 / offers.per_s.max(1.0));
-    loop {
+    let mut due = Instant::now();
+    while !doors.is_empty() && offered < OFFERS_MAX {
         let now = Instant::now();
-        if now >= offers.until || offers.next.load(Ordering::Relaxed) >= OFFERS_MAX {
+        if now >= offers.until {
             break;
         }
         due = due.max(now.checked_sub(LATE_MAX).unwrap_or(due));
         if due > now || offers.waiting.load(Ordering::Relaxed) >= WAITING_MAX {
-            tokio::time::sleep(EVERY).await;
+            thread::sleep(EVERY);
             continue;
         }
         for _ in 0..OFFERS_AT_ONCE {
-            one(&offers, &executor, &ledger, &mut turned_away).await;
+            if due > now {
+                break;
+            }
             due += pause;
+            let door = &mut doors[offered as usize % doors.len()];
+            offered += 1;
+            match offer(offers, door, &mut accepted, runtime) {
+                Offered::TurnedAway => turned_away += 1,
+                Offered::Accepted => {}
+            }
         }
-        tokio::task::yield_now().await;
     }
-    offers.tally.lock().unwrap_or_else(PoisonError::into_inner).merge(turned_away);
+    let mut tally = offers.tally.lock().unwrap_or_else(PoisonError::into_inner);
+    tally.sent += turned_away;
+    tally.turned_away += turned_away;
 }
 
-/// One command. What is refused at once costs no task.
-async fn one(offers: &Arc<Offers>, executor: &Arc<dyn Executor>, ledger: &Arc<dyn Ledger>, turned_away: &mut Tally) {
-    let [Step::Charge(amount)] = *OVERLOAD.steps else { return };
-    let (number, sent) = (offers.next.fetch_add(1, Ordering::Relaxed), Instant::now());
-    let at = OVERLOAD.user_of(number);
-    let Some(&user) = offers.users.get(at as usize) else { return };
-    let request = keyed(&SystemIds, user, &format!("overload-{number}"), Command::ChargeWallet { user, amount });
-    let key = IdempotencyKey { user, command: request.command_id };
-    let executor = executor.clone();
+enum Offered {
+    /// It is offered again.
+    TurnedAway,
+    Accepted,
+}
+
+/// One command, as a server hands it over: what is turned away costs no task, and is not even begun.
+fn offer(offers: &Arc<Offers>, door: &mut Door, accepted: &mut u32, runtime: &Handle) -> Offered {
+    let prepared = door.next.take().unwrap_or_else(|| prepare(offers, accepted));
+    if door.executor.turns_away(&prepared.request) {
+        door.next = Some(prepared);
+        return Offered::TurnedAway;
+    }
+    let Prepared { at, request } = prepared;
+    let (executor, again, sent) = (door.executor.clone(), request.clone(), Instant::now());
     let mut answer: Offer = Box::pin(async move { executor.execute(request).await });
-    let first = std::future::poll_fn(|context| Poll::Ready(answer.as_mut().poll(context))).await;
-    let first = match first {
+    // Whoever waits is polled again, by a task that can be woken.
+    let first = match answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(Err(ExecuteError::Overloaded)) => {
-            turned_away.add(at, OVERLOAD.steps[0], Answered::TurnedAway, sent.elapsed());
-            return;
+            door.next = Some(Prepared { at, request: again });
+            return Offered::TurnedAway;
         }
         Poll::Ready(receipt) => Some(receipt),
         Poll::Pending => None,
     };
     offers.waiting.fetch_add(1, Ordering::Relaxed);
-    let (offers, ledger) = (offers.clone(), ledger.clone());
-    tokio::spawn(async move {
+    let key = IdempotencyKey { user: offers.users[at as usize], command: again.command_id };
+    let (offers, ledger) = (offers.clone(), door.ledger.clone());
+    runtime.spawn(async move {
         let told = async {
             let receipt = match first {
                 Some(receipt) => receipt,
@@ -197,6 +218,15 @@ async fn one(offers: &Arc<Offers>, executor: &Arc<dyn Executor>, ledger: &Arc<dy
         offers.tally.lock().unwrap_or_else(PoisonError::into_inner).add(at, OVERLOAD.steps[0], told, sent.elapsed());
         offers.waiting.fetch_sub(1, Ordering::Release);
     });
+    Offered::Accepted
+}
+
+fn prepare(offers: &Offers, accepted: &mut u32) -> Prepared {
+    let number = *accepted;
+    *accepted += 1;
+    let (at, amount) = (OVERLOAD.user_of(number), OVERLOADING);
+    let user = offers.users[at as usize];
+    Prepared { at, request: keyed(&SystemIds, user, &format!("overload-{number}"), Command::ChargeWallet { user, amount }) }
 }
 
 fn record(entrant: Entrant, (peak_per_s, peak_callers): (f64, u32), wait_ms: u64, flood: Flood, effects: Effects) -> Overload {

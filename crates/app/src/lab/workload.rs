@@ -68,11 +68,14 @@ pub fn compared() -> Vec<Workload> {
     WORKLOADS.into_iter().filter(|workload| workload.name != "charges").collect()
 }
 
+/// What each charge of an overload is for.
+pub const OVERLOADING: Money = 7;
+
 /// What is offered ten times more often than it can be answered.
 pub const OVERLOAD: Workload = Workload {
     name: "overload",
     about: "charges over 1,000 wallets, first by as many callers as bring the most, then ten times as many a second as were applied",
-    steps: &[Step::Charge(7)],
+    steps: &[Step::Charge(OVERLOADING)],
     users: Users::Some(1_000),
     seats: Seats::None,
     rate: Rate::Applied,

@@ -40,7 +40,8 @@ impl BrokerParts {
         let kafka_log = match settings.strategy.class_with(StrategyName::Kafka) {
             Some(_) => {
                 let log = KafkaLog::open(kafka_options(settings, traffic)).await.map_err(failed("kafka.brokers"))?;
-                probes.push(Arc::new(KafkaCommands(log.clone())));
+                let ping: PingOf<KafkaLog> = |log| async { health(log.ping().await) }.boxed();
+                probes.push(Arc::new(Commands { name: "kafka", log: log.clone(), ping }));
                 Some(log)
             }
             None => None,
@@ -49,7 +50,8 @@ impl BrokerParts {
         let rabbitmq_log = match settings.strategy.class_with(StrategyName::Rabbitmq) {
             Some(_) => {
                 let log = RabbitLog::open(rabbitmq_options(settings, traffic)).map(Arc::new).map_err(failed("rabbitmq.url"))?;
-                probes.push(Arc::new(RabbitmqCommands(log.clone())));
+                let ping: PingOf<RabbitLog> = |log| async { health(log.ping().await) }.boxed();
+                probes.push(Arc::new(Commands { name: "rabbitmq", log: log.clone(), ping }));
                 Some(log)
             }
             None => None,
@@ -150,30 +152,29 @@ fn rabbitmq_options(settings: &Settings, traffic: &Arc<Traffic>) -> RabbitOption
     }
 }
 
-#[cfg(feature = "kafka")]
-struct KafkaCommands(Arc<KafkaLog>);
+/// Whether commands can go into a log.
+#[cfg(any(feature = "kafka", feature = "rabbitmq"))]
+struct Commands<L> {
+    name: &'static str,
+    log: Arc<L>,
+    ping: PingOf<L>,
+}
 
-#[cfg(feature = "kafka")]
-impl Probe for KafkaCommands {
+#[cfg(any(feature = "kafka", feature = "rabbitmq"))]
+type PingOf<L> = for<'a> fn(&'a L) -> BoxFuture<'a, Health>;
+
+#[cfg(any(feature = "kafka", feature = "rabbitmq"))]
+impl<L: Send + Sync> Probe for Commands<L> {
     fn name(&self) -> &'static str {
-        "kafka"
+        self.name
     }
 
     fn check(&self) -> BoxFuture<'_, Health> {
-        async { self.0.ping().await.map_or_else(|failure| Health::Failed(failure.into()), |()| Health::Good) }.boxed()
+        (self.ping)(&self.log)
     }
 }
 
-#[cfg(feature = "rabbitmq")]
-struct RabbitmqCommands(Arc<RabbitLog>);
-
-#[cfg(feature = "rabbitmq")]
-impl Probe for RabbitmqCommands {
-    fn name(&self) -> &'static str {
-        "rabbitmq"
-    }
-
-    fn check(&self) -> BoxFuture<'_, Health> {
-        async { self.0.ping().await.map_or_else(|failure| Health::Failed(failure.into()), |()| Health::Good) }.boxed()
-    }
+#[cfg(any(feature = "kafka", feature = "rabbitmq"))]
+fn health<E: Into<Source>>(pinged: Result<(), E>) -> Health {
+    pinged.map_or_else(|failure| Health::Failed(failure.into()), |()| Health::Good)
 }

@@ -105,6 +105,14 @@ impl Executor for Combining {
         }
         answered.await.map_err(|_| stopped())?.map(Receipt::Done)
     }
+
+    fn turns_away(&self, request: &Request) -> bool {
+        let is_full = self.lane_of(request).capacity() == 0;
+        if is_full {
+            self.stats.overloaded.add(1);
+        }
+        is_full
+    }
 }
 
 fn stopped() -> ExecuteError {

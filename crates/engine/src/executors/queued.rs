@@ -15,7 +15,7 @@
 //! "choose again", which is never stored. A request whose reply is not kept is refused: the log may bring it twice.
 //!
 //! *Bounds.* Commands of this instance that stand in the log unanswered, heard and unheard, are counted (`outstanding`).
-//! So many may be there as can be answered in half of `wait` at the rate measured (`pace`), `backlog_max` at most; the
+//! So many may be there as can be answered in a third of `wait` at the rate measured (`pace`), `backlog_max` at most; the
 //! next is [`ExecuteError::Overloaded`] at once, and so is one the broker takes nothing of. Those whose answer was lost
 //! leave the count when the ledger has their reply ([`LOOK_EVERY`], [`LOOKS`]), or by age.
 //!
@@ -141,10 +141,9 @@ impl Queued {
         Receipt::Accepted(request.command_id)
     }
 
-    async fn append(&self, request: &Request, deadline: Instant) -> Result<(), LogError> {
+    async fn append(&self, request: &Request) -> Result<(), LogError> {
         let command = LoggedCommand { request: request.clone(), reply_to: self.instance, accepted_at: self.clock.now() };
-        let appended = timeout_at(deadline, self.log.append(command)).await;
-        appended.unwrap_or_else(|_| Err(LogError::Unavailable("the broker did not confirm a command in time".into())))
+        self.log.append(command).await
     }
 
     /// The reply stored for `request`, when it is to be had at once.
@@ -167,17 +166,20 @@ impl Queued {
 impl Executor for Queued {
     async fn execute(&self, request: Request) -> Result<Receipt, ExecuteError> {
         has_key(&request)?;
-        let (deadline, request) = (Instant::now() + self.wait, Arc::new(request));
+        let (over, request) = (sleep(self.wait), Arc::new(request));
         let (caller, mut answered) = oneshot::channel();
         let mut ticket = match self.outstanding.enter(request.clone(), Some(caller)) {
             Ok(ticket) => ticket,
             Err(full) => return self.turned_away(full),
         };
+        // One timer for both waits: setting one costs as much as the rest of the way through here.
+        tokio::pin!(over);
         // The answer may overtake the confirmation of the append.
         let appended = tokio::select! {
             biased;
             told = &mut answered => return receipt(told),
-            appended = self.append(&request, deadline) => appended,
+            appended = self.append(&request) => appended,
+            () = &mut over => Err(unconfirmed()),
         };
         if let Err(error) = appended {
             let receipt = self.not_appended(error, &request).await;
@@ -185,8 +187,10 @@ impl Executor for Queued {
             return receipt;
         }
         ticket.appended();
-        if let Ok(told) = timeout_at(deadline, &mut answered).await {
-            return receipt(told);
+        tokio::select! {
+            biased;
+            told = &mut answered => return receipt(told),
+            () = &mut over => {}
         }
         let found = self.look(&request).await;
         // It may have come while the ledger was asked.
@@ -218,7 +222,7 @@ impl Executor for Queued {
             Ok(ticket) => ticket,
             Err(full) => return self.turned_away(full),
         };
-        match self.append(&request, deadline).await {
+        match timeout_at(deadline, self.append(&request)).await.unwrap_or_else(|_| Err(unconfirmed())) {
             Ok(()) => {
                 ticket.appended();
                 Ok(self.accepted(&request))
@@ -226,6 +230,18 @@ impl Executor for Queued {
             Err(error) => self.not_appended(error, &request).await,
         }
     }
+
+    fn turns_away(&self, _: &Request) -> bool {
+        let full = self.outstanding.is_full();
+        if full {
+            self.stats.overloaded.add(1);
+        }
+        full
+    }
+}
+
+fn unconfirmed() -> LogError {
+    LogError::Unavailable("the broker did not confirm a command in time".into())
 }
 
 fn has_key(request: &Request) -> Result<(), ExecuteError> {

@@ -47,6 +47,7 @@ macro_rules! command_log_contract {
             what_was_not_acknowledged_comes_again
             acknowledging_covers_what_was_taken_and_nothing_else
             no_more_is_taken_than_asked_for
+            what_was_appended_at_once_may_be_taken_in_parts
             whoever_stops_taking_misses_nothing
             two_instances_share_the_shards_and_lose_nothing
             appends_of_many_callers_at_once_are_all_there
@@ -159,6 +160,33 @@ pub async fn no_more_is_taken_than_asked_for(broker: Box<dyn LogBroker>) {
         }
     }
     assert_eq!(firsts(&all), wanted);
+}
+
+/// However a log puts together what many callers append.
+pub async fn what_was_appended_at_once_may_be_taken_in_parts(broker: Box<dyn LogBroker>) {
+    let log = broker.instance().await;
+    let wanted = commands(user(), 300);
+    let mut callers = JoinSet::new();
+    for command in wanted.clone() {
+        let log = log.clone();
+        callers.spawn(async move { append(&log, &[command]).await });
+    }
+    timeout(LONG, callers.join_all()).await.expect("all were appended");
+    let (mut own, mut taken) = (readers(&log).await, Vec::new());
+    for max in [1, 4, 2] {
+        let (at, batch) = take_first(&mut own, max).await;
+        assert!((1..=max).contains(&batch.len()), "{} of {max} were taken", batch.len());
+        timeout(LONG, own[at].acknowledge()).await.expect("in time").expect("acknowledged");
+        taken.extend(batch);
+    }
+    assert_eq!(firsts(&taken), taken, "nothing twice while nobody else reads");
+    drop(own);
+    let taking = Taking::start(readers(&broker.instance().await).await, 7, true);
+    let left: Vec<_> = wanted.iter().filter(|command| !taken.contains(command)).cloned().collect();
+    taken.extend(taking.until_taken(&left).await);
+    taking.stop().await;
+    assert_eq!(firsts(&taken).len(), wanted.len(), "whatever was not acknowledged comes to the next");
+    assert_eq!(ids(&taken), ids(&wanted));
 }
 
 pub async fn whoever_stops_taking_misses_nothing(broker: Box<dyn LogBroker>) {

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use boxoffice_domain::draw::{draw_key, entries_hash};
 use boxoffice_domain::{Admission, AdmissionMode, ConcertId, PerInterval};
 use chrono::TimeDelta;
 use tokio::task::JoinSet;
@@ -10,7 +11,7 @@ use tokio::task::JoinSet;
 use super::Fixture;
 use super::build::{admission, fresh, user};
 use super::shop::Shop;
-use crate::{ActivePlace, RoomMark, RoomMirror};
+use crate::{ActivePlace, DrawRecord, RoomMark, RoomMirror};
 
 /// One test for each case: `mirror_contract!(make_fixture)`, where `async fn make_fixture() -> Fixture`.
 #[macro_export]
@@ -26,6 +27,9 @@ macro_rules! mirror_contract {
             admission_that_an_operator_set_is_told_with_a_growing_version
             admission_is_set_only_by_whoever_has_read_it
             one_of_many_who_set_an_admission_at_once_succeeds
+            draw_is_kept_once_and_for_ever
+            one_of_many_who_keep_a_draw_at_once_does
+            draw_of_very_many_comes_back_whole
         });
     };
 }
@@ -151,11 +155,13 @@ pub async fn admission_that_an_operator_set_is_told_with_a_growing_version(fixtu
     assert_eq!(stores.mirror.admission(shop.concert).await.expect("an answer"), Some(first));
     assert_eq!(stores.queries.catalog().await.expect("a catalogue")[0].admission, paused, "the catalogue shows it");
     let mut last = first;
-    for to in [admission(), paused, paused] {
+    let adapting = Admission { auto: true, adaptive: true, ..admission() };
+    for to in [admission(), paused, paused, adapting, Admission { auto: false, ..adapting }, Admission { adaptive: false, ..adapting }] {
         let set = stores.mirror.set_admission(shop.concert, last.admission, to).await.expect("an answer").expect("set");
         assert_eq!(set.admission, to);
         assert!(set.version > last.version, "{set:?} after {last:?}");
         assert_eq!(stores.mirror.admission(shop.concert).await.expect("an answer"), Some(set));
+        assert_eq!(stores.queries.catalog().await.expect("a catalogue")[0].admission, to);
         last = set;
     }
 }
@@ -173,6 +179,8 @@ pub async fn admission_is_set_only_by_whoever_has_read_it(fixture: Fixture) {
         Admission { per_interval: rate(4, 7), ..was },
         Admission { per_interval: rate(3, 8), ..was },
         Admission { per_interval: None, ..was },
+        Admission { auto: true, ..was },
+        Admission { adaptive: true, ..was },
     ] {
         assert_eq!(mirror.set_admission(shop.concert, stale, admission()).await.expect("an answer"), None, "{stale:?}");
     }
@@ -194,4 +202,54 @@ pub async fn one_of_many_who_set_an_admission_at_once_succeeds(fixture: Fixture)
     let set: Vec<_> = tasks.join_all().await.into_iter().flatten().collect();
     assert_eq!(set.len(), 1, "{set:?}");
     assert_eq!(shop.fixture.stores.mirror.admission(shop.concert).await.expect("an answer"), Some(set[0]));
+}
+
+/// With so many keys, and a seed that says which it is.
+async fn drawn(shop: &Shop, count: usize, which: u8) -> DrawRecord {
+    let mut keys: Vec<_> = (0..count).map(|_| draw_key(user(), shop.concert)).collect();
+    keys.sort_unstable();
+    DrawRecord { closed_at: shop.now().await, keys, seed: [which; 32], beacon: (which % 2 == 0).then(|| format!("beacon {which}")) }
+}
+
+pub async fn draw_is_kept_once_and_for_ever(fixture: Fixture) {
+    let shop = Shop::open(fixture).await;
+    let mirror = &shop.fixture.stores.mirror;
+    let other = fresh();
+    assert_eq!(mirror.draw(shop.concert).await.expect("an answer"), None);
+    let (first, second, empty) = (drawn(&shop, 3, 2).await, drawn(&shop, 5, 3).await, drawn(&shop, 0, 1).await);
+    assert!(mirror.keep_draw(shop.concert, first.clone()).await.expect("an answer"));
+    assert_eq!(mirror.draw(other).await.expect("an answer"), None, "of each concert its own");
+    for again in [&second, &first, &empty] {
+        assert!(!mirror.keep_draw(shop.concert, again.clone()).await.expect("an answer"));
+    }
+    assert_eq!(mirror.draw(shop.concert).await.expect("an answer"), Some(first));
+    assert!(mirror.keep_draw(other, empty.clone()).await.expect("an answer"));
+    assert_eq!(mirror.draw(other).await.expect("an answer"), Some(empty), "nobody took part, and without a beacon");
+}
+
+pub async fn one_of_many_who_keep_a_draw_at_once_does(fixture: Fixture) {
+    const INSTANCES: u8 = 20;
+    let shop = Shop::open(fixture).await;
+    let mut tasks = JoinSet::new();
+    for at in 0..INSTANCES {
+        let shop = Arc::clone(&shop);
+        tasks.spawn(async move {
+            let draw = drawn(&shop, 100, at).await;
+            shop.fixture.stores.mirror.keep_draw(shop.concert, draw.clone()).await.expect("an answer").then_some(draw)
+        });
+    }
+    let mut kept: Vec<_> = tasks.join_all().await.into_iter().flatten().collect();
+    assert_eq!(kept.len(), 1);
+    assert_eq!(shop.fixture.stores.mirror.draw(shop.concert).await.expect("an answer"), kept.pop());
+}
+
+pub async fn draw_of_very_many_comes_back_whole(fixture: Fixture) {
+    const KEYS: usize = 200_000;
+    let shop = Shop::open(fixture).await;
+    let mirror = &shop.fixture.stores.mirror;
+    let draw = drawn(&shop, KEYS, 4).await;
+    let hash = entries_hash(&draw.keys);
+    assert!(mirror.keep_draw(shop.concert, draw).await.expect("an answer"));
+    let back = mirror.draw(shop.concert).await.expect("an answer").expect("a draw");
+    assert_eq!((back.keys.len(), entries_hash(&back.keys)), (KEYS, hash));
 }

@@ -1,32 +1,42 @@
 //! Charges by callers who repeat what was not answered, while something dies: each is applied once, and answered.
+//!
+//! [`CHARGES`] of them in each case, or as many as the environment variable `BOXOFFICE_TEST_CHARGES` says.
 
 use super::{Course, Doors, Log, OwnBroker, own_postgres, through_each_log};
-use boxoffice_tests::{Person, Process, Server, at_once, eventually};
+use boxoffice_tests::{Person, Process, Server, Setup, at_once, eventually};
 use serde_json::json;
 use std::collections::HashSet;
 use std::sync::Arc;
 use tempfile::TempDir;
 
-const CALLERS: usize = 10;
-/// By each caller at least, and more until the trouble is over.
-const CHARGES: usize = 300;
-/// How many answers there are before the trouble, and after it.
-const BEFORE: usize = 600;
-const AFTER: usize = 300;
+const CALLERS: usize = 30;
+/// At least, and more until the trouble is over.
+const CHARGES: usize = 3_000;
+const CHARGES_VARIABLE: &str = "BOXOFFICE_TEST_CHARGES";
+/// Of the charges, how many are answered before the trouble, and how many after it at least.
+const BEFORE_PARTS: usize = 5;
+const AFTER_PARTS: usize = 10;
 
-/// Ten callers, each at a wallet out of `owners`: how much each wallet was charged, and the entries that were answered.
+/// How many are asked for.
+fn charges() -> usize {
+    let set = std::env::var(CHARGES_VARIABLE).ok();
+    set.map_or(CHARGES, |set| set.parse().unwrap_or_else(|_| panic!("{CHARGES_VARIABLE} is a number, not {set}")))
+}
+
+/// All callers, each at a wallet out of `owners`: how much each wallet was charged, and the entries that were answered.
 struct Charged {
     entries: Vec<(Person, HashSet<String>)>,
     total: usize,
 }
 
 async fn charge(course: &Arc<Course>, owners: &[Person]) -> Charged {
+    let each = charges().div_ceil(CALLERS);
     let callers = (0..CALLERS).map(|caller| {
         let (course, owners) = (course.clone(), owners.to_vec());
         async move {
             let mut told = Vec::new();
             for n in 0.. {
-                if n >= CHARGES && !course.goes_on() {
+                if n >= each && !course.goes_on() {
                     break;
                 }
                 let (of, key) = ((caller + n) % owners.len(), format!("{caller}-{n}"));
@@ -58,7 +68,7 @@ async fn stored(owner: &Person) -> HashSet<String> {
 
 /// What was answered is what is there, the invariants hold, and nothing lies with the dead letters.
 async fn check(log: Log, server: &Server, charged: &Charged) {
-    assert!(charged.total >= CALLERS * CHARGES, "{}", charged.total);
+    assert!(charged.total >= charges(), "{}", charged.total);
     for (owner, entries) in &charged.entries {
         let owner = owner.clone().at(&server.base);
         assert_eq!(owner.balance().await, entries.len() as i64, "each charge is applied once");
@@ -75,43 +85,32 @@ async fn stop(servers: Vec<Server>) {
     }
 }
 
-async fn two_instances(log: Log, setup: boxoffice_tests::Setup) -> (Vec<Server>, Person, Arc<Course>) {
+/// Two instances are charged while `trouble` is made.
+async fn charge_while(log: Log, setup: Setup, trouble: impl FnOnce()) {
     let servers = log.commands(setup).start_many(2).await;
-    let owner = servers[0].person().await;
+    let owners = [servers[0].person().await];
     let course = Arc::new(Course::new(Doors::new(servers.iter().map(|server| server.base.clone()))));
-    (servers, owner, course)
+    let troubled = async {
+        course.answers(charges() / BEFORE_PARTS).await;
+        tokio::task::block_in_place(trouble);
+        course.answers(charges() / AFTER_PARTS).await;
+        course.is_over();
+    };
+    let (charged, ()) = tokio::join!(charge(&course, &owners), troubled);
+    check(log, &servers[0], &charged).await;
+    stop(servers).await;
 }
 
 pub(super) async fn charges_are_applied_once_though_the_broker_is_killed(log: Log) {
     let mut broker = OwnBroker::start(log).await;
-    let setup = broker.serve(boxoffice_tests::Setup::default().on_postgres().await);
-    let (servers, owner, course) = two_instances(log, setup).await;
-    let trouble = async {
-        course.answers(BEFORE).await;
-        broker.kill_and_restart();
-        course.answers(AFTER).await;
-        course.is_over();
-    };
-    let owners = [owner];
-    let (charged, ()) = tokio::join!(charge(&course, &owners), trouble);
-    check(log, &servers[0], &charged).await;
-    stop(servers).await;
+    let setup = broker.serve(Setup::default().on_postgres().await);
+    charge_while(log, setup, || broker.kill_and_restart()).await;
 }
 
 pub(super) async fn charges_are_applied_once_though_postgres_is_killed(log: Log) {
     let (mut cluster, url) = own_postgres();
     let setup = log.setup().await.with(&format!("store.postgres_url={url}"));
-    let (servers, owner, course) = two_instances(log, setup).await;
-    let trouble = async {
-        course.answers(BEFORE).await;
-        tokio::task::block_in_place(|| cluster.kill().and_then(|()| cluster.restart()).expect("killed, and started again"));
-        course.answers(AFTER).await;
-        course.is_over();
-    };
-    let owners = [owner];
-    let (charged, ()) = tokio::join!(charge(&course, &owners), trouble);
-    check(log, &servers[0], &charged).await;
-    stop(servers).await;
+    charge_while(log, setup, || cluster.kill().and_then(|()| cluster.restart()).expect("killed, and started again")).await;
 }
 
 /// One instance is a process of its own: what it read last is in its hands when it dies.
@@ -128,12 +127,12 @@ pub(super) async fn charges_are_applied_once_though_an_instance_is_killed(log: L
     let owners = [server.person().await];
     let course = Arc::new(Course::new(Doors::new([server.base.clone(), killed.base.clone()])));
     let trouble = async {
-        course.answers(BEFORE).await;
+        course.answers(charges() / BEFORE_PARTS).await;
         killed.kill().await.expect("killed");
-        course.answers(AFTER).await;
+        course.answers(charges() / AFTER_PARTS).await;
         let again = start().await;
         course.doors.moved(1, &again.base);
-        course.answers(AFTER).await;
+        course.answers(charges() / AFTER_PARTS).await;
         course.is_over();
         again
     };
@@ -164,13 +163,13 @@ async fn charges_are_applied_once_though_partitions_move() {
     }
     let course = Arc::new(Course::new(Doors::new(servers.iter().map(|server| server.base.clone()))));
     let trouble = async {
-        course.answers(BEFORE).await;
+        course.answers(charges() / BEFORE_PARTS).await;
         let third = setup.clone().start().await;
         // Nobody asks it for anything: what it has taken came from the partitions.
         eventually("it reads a partition", async || (third.running.stats.commands.get() > 0).then_some(())).await;
-        course.answers(AFTER).await;
+        course.answers(charges() / AFTER_PARTS).await;
         third.running.stop().await;
-        course.answers(AFTER).await;
+        course.answers(charges() / AFTER_PARTS).await;
         course.is_over();
     };
     let (charged, ()) = tokio::join!(charge(&course, &owners), trouble);

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use boxoffice_adapters::memory::MemoryStore;
 use boxoffice_domain::{Admission, ConcertId, QueueEntryId};
-use boxoffice_ports::{ActivePlace, OwnAdmission, RoomMark, RoomMirror, StoreError};
+use boxoffice_ports::{ActivePlace, DrawRecord, OwnAdmission, RoomMark, RoomMirror, StoreError};
 use tokio::sync::Notify;
 
 /// Where a save waits.
@@ -100,5 +100,13 @@ impl RoomMirror for WatchedMirror {
 
     async fn set_admission(&self, concert: ConcertId, was: Admission, to: Admission) -> Result<Option<OwnAdmission>, StoreError> {
         self.inner.set_admission(concert, was, to).await
+    }
+
+    async fn keep_draw(&self, concert: ConcertId, draw: DrawRecord) -> Result<bool, StoreError> {
+        self.inner.keep_draw(concert, draw).await
+    }
+
+    async fn draw(&self, concert: ConcertId) -> Result<Option<DrawRecord>, StoreError> {
+        self.inner.draw(concert).await
     }
 }

@@ -88,10 +88,13 @@ async fn beyond_queue_max_the_answer_is_overloaded_at_once() {
         assert!(matches!(executor.execute(charge(1, n)).await, Err(ExecuteError::Overloaded)));
     }
     assert_eq!((stats.overloaded.get(), executor.waiting()), (54, 5));
+    assert!(executor.turns_away(&charge(1, 60)));
+    assert_eq!(stats.overloaded.get(), 55, "who is turned away is counted as well");
     ledger.let_through(2);
     for answer in accepted {
         answer.await.unwrap().unwrap();
     }
+    assert!(!executor.turns_away(&charge(1, 61)));
     assert_eq!(ledger.batches().concat().len(), 6, "nothing that was refused was decided");
 }
 

@@ -12,10 +12,12 @@
 //! ends all of them, and "choose again" only the first that may be told so, because the next decides anew. They have one
 //! fingerprint; another one is refused at the door, since an answer does not say which of the two it is for.
 //!
-//! *Lock.* One mutex, held for no call outside.
+//! *Lock.* One mutex, held for no call outside. Whether there is room is kept beside it, so that a crowd that is turned
+//! away does not hold up the answers.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -36,6 +38,8 @@ pub(super) type Told = Result<Reply, String>;
 /// See the module's opening.
 pub(super) struct Outstanding {
     state: Mutex<State>,
+    /// As of the last change: it lets nobody in who has no room, that is looked up again under the lock.
+    full: AtomicBool,
     stats: Arc<Stats>,
     wait: Duration,
     retention: Duration,
@@ -82,11 +86,20 @@ impl Outstanding {
     pub(super) fn new(settings: PaceSettings, retention: Duration, stats: Arc<Stats>) -> Self {
         let state =
             State { commands: HashMap::new(), count: 0, pace: Pace::new(settings, Instant::now()), entries: 0, unheard: VecDeque::new() };
-        Self { state: Mutex::new(state), stats, wait: settings.wait, retention }
+        Self { state: Mutex::new(state), full: AtomicBool::new(false), stats, wait: settings.wait, retention }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the next one would find no room.
+    pub(super) fn is_full(&self) -> bool {
+        self.full.load(Ordering::Relaxed)
+    }
+
+    fn look_for_room(&self, state: &State) {
+        self.full.store(state.count >= state.pace.bound(), Ordering::Relaxed);
     }
 
     /// Begins an entry that is about to be appended. Without a caller nobody is told of its answer.
@@ -95,6 +108,7 @@ impl Outstanding {
         let (now, count) = (Instant::now(), state.count);
         state.pace.pass(now, count, 0);
         if count >= state.pace.bound() {
+            self.look_for_room(&state);
             return Err(Full::TooMany);
         }
         state.entries += 1;
@@ -105,6 +119,7 @@ impl Outstanding {
         }
         same.push(Logged { entry, fingerprint: request.fingerprint, may_retry: may_retry(&request.command), since: now, caller });
         state.count += 1;
+        self.look_for_room(&state);
         drop(state);
         self.stats.logged_commands.add(1);
         Ok(Ticket { outstanding: self, request, entry, appended: false })
@@ -135,6 +150,7 @@ impl Outstanding {
             let (now, count) = (Instant::now(), state.count);
             state.pace.pass(now, count, ended);
             state.count -= ended;
+            self.look_for_room(&state);
         }
         self.stats.logged_commands.sub(ended as u64);
         for (entries, mut reply) in told {
@@ -188,6 +204,7 @@ impl Outstanding {
         let (now, count) = (Instant::now(), state.count);
         state.pace.pass(now, count, 0);
         state.count -= 1;
+        self.look_for_room(state);
         self.stats.logged_commands.sub(1);
     }
 

@@ -1,7 +1,7 @@
 //! How many commands may stand in the log unanswered, so that the last of them is still answered in time.
 //!
-//! What is answered in half of `wait` at the measured rate may stand there: the other half is what the measure may be
-//! wrong by. Never less than a batch, or every commit would carry less than it could, and never more than `backlog_max`.
+//! What is answered in a third of `wait` at the measured rate may stand there: the rest is what the measure may be wrong
+//! by, and for shards that are slower than others. Never less than a batch, or every commit would carry less than it could, and never more than `backlog_max`.
 //!
 //! *Measure.* Answers a second over windows of an eighth of `wait`, idle time left out, smoothed over the last few. A
 //! window in which there was always a batch left to take, or in which the bound was reached, shows what can be done, so
@@ -15,6 +15,8 @@ use tokio::time::Instant;
 
 /// How many batches may wait before anything was measured, at least.
 const START_BATCHES: usize = 4;
+/// The part of the wait that what stands in the log may take.
+const WAIT_PARTS: u32 = 3;
 /// How much the latest window counts against all those before.
 const LATEST: f64 = 0.5;
 
@@ -50,13 +52,13 @@ const EMPTY: Window = Window { busy: Duration::ZERO, answers: 0, least: usize::M
 impl Pace {
     pub(super) fn new(settings: PaceSettings, now: Instant) -> Self {
         let start = settings.batch_max.saturating_mul(START_BATCHES).max(settings.backlog_max / 2);
-        let rate = start as f64 / (settings.wait / 2).as_secs_f64().max(f64::MIN_POSITIVE);
+        let rate = start as f64 / (settings.wait / WAIT_PARTS).as_secs_f64().max(f64::MIN_POSITIVE);
         Self { settings, rate, measured: false, window: EMPTY, seen: now }
     }
 
     /// How many may be outstanding.
     pub(super) fn bound(&self) -> usize {
-        let in_time = self.rate * (self.settings.wait / 2).as_secs_f64();
+        let in_time = self.rate * (self.settings.wait / WAIT_PARTS).as_secs_f64();
         // A float beyond the range of integers becomes the largest.
         (in_time as usize).max(self.settings.batch_max).min(self.settings.backlog_max)
     }
@@ -91,7 +93,7 @@ impl Pace {
 mod tests {
     use super::*;
 
-    const SETTINGS: PaceSettings = PaceSettings { batch_max: 100, backlog_max: 8_000, wait: Duration::from_secs(2) };
+    const SETTINGS: PaceSettings = PaceSettings { batch_max: 100, backlog_max: 8_000, wait: Duration::from_secs(3) };
 
     fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
@@ -106,7 +108,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_bound_is_what_half_the_wait_answers() {
+    async fn the_bound_is_what_a_third_of_the_wait_answers() {
         let mut pace = Pace::new(SETTINGS, Instant::now());
         assert_eq!(pace.bound(), 4_000, "half of all before anything is known");
         let few = Pace::new(PaceSettings { backlog_max: 500, ..SETTINGS }, Instant::now());

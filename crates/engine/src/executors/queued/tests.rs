@@ -281,16 +281,21 @@ async fn an_answer_that_comes_twice_tells_nobody_else_to_choose_again() {
 async fn beyond_the_bound_the_answer_is_overloaded_at_once() {
     let (log, ledger) = (MemoryLog::new(1), gated());
     let (executor, stats) = start_with(&log, ledger.clone(), 1, QueuedSettings { backlog_max: 5, ..SETTINGS }).await;
-    let sent = send_all(&executor, &log, (0..5).map(|n| charge(1, n))).await;
+    let mut sent = send_all(&executor, &log, (0..4).map(|n| charge(1, n))).await;
+    assert!(!executor.turns_away(&charge(1, 4)), "there is room for one");
+    sent.extend(send_all(&executor, &log, [charge(1, 4)]).await);
+    assert!(executor.turns_away(&charge(1, 5)));
+    assert_eq!(stats.overloaded.get(), 1);
     for n in 5..50 {
         assert!(matches!(executor.execute(charge(1, n)).await, Err(ExecuteError::Overloaded)));
         assert!(matches!(executor.submit(charge(1, n)).await, Err(ExecuteError::Overloaded)));
     }
-    assert_eq!((stats.overloaded.get(), stats.logged_commands.get(), log.left()), (90, 5, 5));
+    assert_eq!((stats.overloaded.get(), stats.logged_commands.get(), log.left()), (91, 5, 5));
     ledger.let_through(10);
     for caller in sent {
         caller.await.unwrap().unwrap();
     }
+    assert!(!executor.turns_away(&charge(1, 50)));
     assert!(executor.execute(charge(1, 50)).await.is_ok());
 }
 

@@ -115,15 +115,14 @@ pub async fn catalog_is_in_order_and_complete(fixture: Fixture) {
     let stores = fixture.stores.clone();
     assert!(stores.queries.catalog().await.expect("an empty catalogue").is_empty());
     let now = stores.queries.now().await.expect("now");
-    let own = Admission {
-        mode: AdmissionMode::Running,
-        max_active: 3,
-        per_interval: Some(PerInterval { count: 2, seconds: 5 }),
-        auto: false,
-        adaptive: false,
-    };
-    let plans =
-        [("late", Some(now + TimeDelta::hours(2)), Some(own)), ("open", None, None), ("early", Some(now + TimeDelta::hours(1)), None)];
+    let rate = Some(PerInterval { count: 2, seconds: 5 });
+    let own = Admission { mode: AdmissionMode::Running, max_active: 3, per_interval: rate, auto: true, adaptive: false };
+    let adaptive = Admission { adaptive: true, ..build::admission() };
+    let plans = [
+        ("late", Some(now + TimeDelta::hours(2)), Some(own)),
+        ("open", None, None),
+        ("early", Some(now + TimeDelta::hours(1)), Some(adaptive)),
+    ];
     let plans = plans.map(|(key, sale_starts_at, admission)| {
         let mut plan = build::demo_plan(now);
         plan.dates.reverse();
@@ -135,7 +134,7 @@ pub async fn catalog_is_in_order_and_complete(fixture: Fixture) {
 
     let catalog = stores.queries.catalog().await.expect("a catalogue");
     assert_eq!(catalog.iter().map(|row| row.key.as_str()).collect::<Vec<_>>(), ["open", "early", "late"]);
-    assert_eq!(catalog[0].admission, build::admission());
+    assert_eq!((catalog[0].admission, catalog[1].admission), (build::admission(), adaptive));
     let late = &catalog[2];
     assert_eq!((late.concert.id, late.admission, late.sale_starts_at), (imported[0].id, own, Some(now + TimeDelta::hours(2))));
     assert_eq!((&*late.concert.name, &*late.concert.venue, late.time_zone.as_str()), ("Moonlight Tour", "Olympic Hall", "Asia/Seoul"));
