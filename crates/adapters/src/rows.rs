@@ -213,10 +213,10 @@ pub(crate) fn stored_admission(of: Admission) -> StoredAdmission {
 }
 
 /// Of the columns of a draw; its keys lie one after the other.
-pub(crate) fn draw(closed_at: Timestamp, keys: &[u8], seed: &[u8], beacon: Option<String>) -> Result<DrawRecord, Contradiction> {
+pub(crate) fn draw(closed_at: Timestamp, base: i64, keys: &[u8], seed: &[u8], beacon: Option<String>) -> Result<DrawRecord, Contradiction> {
     let (keys, []) = keys.as_chunks() else { return Err(Contradiction("a draw's keys do not end with one".to_owned())) };
     let seed = seed.try_into().map_err(|_| Contradiction("a draw's seed has another length".to_owned()))?;
-    Ok(DrawRecord { closed_at, keys: keys.to_vec(), seed, beacon })
+    Ok(DrawRecord { closed_at, base: base.unsigned_abs(), keys: keys.to_vec(), seed, beacon })
 }
 
 /// An integer column whose values fit 32 bits without a sign.

@@ -120,6 +120,8 @@ ALTER TABLE concerts ADD COLUMN auto boolean NOT NULL DEFAULT false, ADD COLUMN 
 CREATE TABLE mirrored_draws (
     concert_id uuid        PRIMARY KEY,
     closed_at  timestamptz NOT NULL,
+    -- Places that were given out before.
+    base       bigint      NOT NULL CHECK (base >= 0),
     -- 32 bytes each, ascending.
     keys       bytea       NOT NULL CHECK (length(keys) % 32 = 0),
     seed       bytea       NOT NULL CHECK (length(seed) = 32),

@@ -1,5 +1,4 @@
 DROP TABLE secrets;
-DROP TABLE queue_entries;
 DROP TABLE outbox;
 DROP TABLE replies;
 DROP TABLE points_entries;

@@ -161,21 +161,6 @@ CREATE TABLE outbox (
     PRIMARY KEY (shard, id)
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE queue_entries (
-    concert_id   BLOB    NOT NULL,
-    place        INTEGER NOT NULL CHECK (place >= 1),
-    id           BLOB    NOT NULL UNIQUE CHECK (length(id) = 16),
-    user_id      BLOB    NOT NULL,
-    status       TEXT    NOT NULL CHECK (status = 'waiting' OR status = 'active' OR status = 'done' OR status = 'expired' OR status = 'left'),
-    joined_at    INTEGER NOT NULL,
-    promoted_at  INTEGER,
-    active_until INTEGER,
-    ended_at     INTEGER,
-    PRIMARY KEY (concert_id, place),
-    CHECK (status <> 'active' OR active_until IS NOT NULL),
-    CHECK ((status = 'done' OR status = 'expired' OR status = 'left') = (ended_at IS NOT NULL))
-) STRICT, WITHOUT ROWID;
-
 CREATE TABLE secrets (
     name  TEXT NOT NULL PRIMARY KEY,
     value BLOB NOT NULL

@@ -32,6 +32,8 @@ ALTER TABLE concerts ADD COLUMN adaptive INTEGER NOT NULL DEFAULT 0 CHECK (adapt
 CREATE TABLE mirrored_draws (
     concert_id BLOB    NOT NULL PRIMARY KEY CHECK (length(concert_id) = 16),
     closed_at  INTEGER NOT NULL,
+    -- Places that were given out before.
+    base       INTEGER NOT NULL CHECK (base >= 0),
     -- 32 bytes each, ascending.
     keys       BLOB    NOT NULL CHECK (length(keys) % 32 = 0),
     seed       BLOB    NOT NULL CHECK (length(seed) = 32),

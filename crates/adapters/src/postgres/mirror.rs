@@ -37,10 +37,10 @@ statements! {
         "SELECT m.last_place, m.promoted_to, m.served, m.expired, m.\"left\", p.entry_id, p.user_id, p.place, p.promoted_at, p.active_until
          FROM mirrored_rooms m LEFT JOIN mirrored_places p ON p.concert_id = m.concert_id
          WHERE m.concert_id = $1 ORDER BY p.place";
-    InsertDraw = "INSERT INTO mirrored_draws (concert_id, closed_at, keys, seed, beacon) VALUES ($1, $2, $3, $4, $5)
+    InsertDraw = "INSERT INTO mirrored_draws (concert_id, closed_at, base, keys, seed, beacon) VALUES ($1, $2, $3, $4, $5, $6)
         ON CONFLICT (concert_id) DO NOTHING";
-    SelectDraw -> (Timestamptz, Binary, Binary, Nullable<Text>) =
-        "SELECT closed_at, keys, seed, beacon FROM mirrored_draws WHERE concert_id = $1";
+    SelectDraw -> (Timestamptz, BigInt, Binary, Binary, Nullable<Text>) =
+        "SELECT closed_at, base, keys, seed, beacon FROM mirrored_draws WHERE concert_id = $1";
 }
 
 type MirrorColumns =
@@ -121,14 +121,14 @@ impl RoomMirror for PostgresStore {
 
     async fn keep_draw(&self, concert: ConcertId, draw: DrawRecord) -> Result<bool, StoreError> {
         let keys = draw.keys.concat();
-        let binds = (concert, draw.closed_at, keys.as_slice(), draw.seed.as_slice(), draw.beacon.as_deref());
+        let binds = (concert, draw.closed_at, stored(draw.base)?, keys.as_slice(), draw.seed.as_slice(), draw.beacon.as_deref());
         Ok(run::<InsertDraw>(&mut self.conn().await?, binds).await? == 1)
     }
 
     async fn draw(&self, concert: ConcertId) -> Result<Option<DrawRecord>, StoreError> {
-        let found: Option<(Timestamp, Vec<u8>, Vec<u8>, Option<String>)> =
+        let found: Option<(Timestamp, i64, Vec<u8>, Vec<u8>, Option<String>)> =
             row::<SelectDraw, _, _>(&mut self.conn().await?, (concert,)).await?;
-        let record = found.map(|(closed_at, keys, seed, beacon)| draw(closed_at, &keys, &seed, beacon));
+        let record = found.map(|(closed_at, base, keys, seed, beacon)| draw(closed_at, base, &keys, &seed, beacon));
         Ok(record.transpose().map_err(Failure::from)?)
     }
 }

@@ -28,10 +28,10 @@ statements! {
         "SELECT last_place, promoted_to, served, expired, left FROM mirrored_rooms WHERE concert_id = ?";
     SelectPlaces -> (Binary, Binary, BigInt, BigInt, BigInt) =
         "SELECT entry_id, user_id, place, promoted_at, active_until FROM mirrored_places WHERE concert_id = ? ORDER BY place";
-    InsertDraw = "INSERT INTO mirrored_draws (concert_id, closed_at, keys, seed, beacon) VALUES (?, ?, ?, ?, ?)
+    InsertDraw = "INSERT INTO mirrored_draws (concert_id, closed_at, base, keys, seed, beacon) VALUES (?, ?, ?, ?, ?, ?)
         ON CONFLICT (concert_id) DO NOTHING";
-    SelectDraw -> (BigInt, Binary, Binary, Nullable<Text>) =
-        "SELECT closed_at, keys, seed, beacon FROM mirrored_draws WHERE concert_id = ?";
+    SelectDraw -> (BigInt, BigInt, Binary, Binary, Nullable<Text>) =
+        "SELECT closed_at, base, keys, seed, beacon FROM mirrored_draws WHERE concert_id = ?";
 }
 
 /// What an operator set; `None` while that is what the concert was created with.
@@ -119,9 +119,9 @@ impl RoomMirror for SqliteStore {
     }
 
     async fn keep_draw(&self, concert: ConcertId, draw: DrawRecord) -> Result<bool, StoreError> {
-        let keys = draw.keys.concat();
+        let (keys, base) = (draw.keys.concat(), i64::try_from(draw.base).unwrap_or(i64::MAX));
         let keep = move |session: &mut super::writer::Session| {
-            let binds = (concert, At(draw.closed_at), keys.as_slice(), draw.seed.as_slice(), draw.beacon.as_deref());
+            let binds = (concert, At(draw.closed_at), base, keys.as_slice(), draw.seed.as_slice(), draw.beacon.as_deref());
             Ok(run::<InsertDraw>(&mut session.conn, binds)? == 1)
         };
         Ok(self.writer.write(Share::Small, keep).await?)
@@ -129,8 +129,8 @@ impl RoomMirror for SqliteStore {
 
     async fn draw(&self, concert: ConcertId) -> Result<Option<DrawRecord>, StoreError> {
         let read = self.readers.read(move |conn| {
-            let found: Option<(At, Vec<u8>, Vec<u8>, Option<String>)> = row::<SelectDraw, _, _>(conn, (concert,))?;
-            Ok(found.map(|(closed_at, keys, seed, beacon)| draw(closed_at.0, &keys, &seed, beacon)).transpose()?)
+            let found: Option<(At, i64, Vec<u8>, Vec<u8>, Option<String>)> = row::<SelectDraw, _, _>(conn, (concert,))?;
+            Ok(found.map(|(closed_at, base, keys, seed, beacon)| draw(closed_at.0, base, &keys, &seed, beacon)).transpose()?)
         });
         Ok(read.await?)
     }
