@@ -14,8 +14,11 @@ pub struct Eta {
 impl Eta {
     /// From seconds, which may be beyond what can be told, or not in order.
     pub fn of_seconds(low: f64, mid: f64, high: f64) -> Self {
+        /// A range that is narrower lies within the whole seconds around it.
+        const NARROW_S: f64 = 2.0;
+        let (low, high) = if high - low < NARROW_S { (low.floor(), high.ceil()) } else { (low.round(), high.round()) };
         // The conversion saturates.
-        let [low_s, mid_s, high_s] = [low, mid, high].map(|value| value.round() as u32);
+        let [low_s, mid_s, high_s] = [low, mid.round(), high].map(|value| value as u32);
         Self { low_s: low_s.min(mid_s), mid_s, high_s: high_s.max(mid_s).max(1) }
     }
 
@@ -33,6 +36,7 @@ mod tests {
         let eta = Eta::of_seconds(3.4, 10.0, 30.6);
         assert_eq!(eta, Eta { low_s: 3, mid_s: 10, high_s: 31 });
         assert!(eta.contains(3.0) && eta.contains(31.0) && !eta.contains(31.1) && !eta.contains(2.9));
+        assert_eq!(Eta::of_seconds(29.7, 30.1, 30.2), Eta { low_s: 29, mid_s: 30, high_s: 31 });
         assert_eq!(Eta::of_seconds(9.0, 5.0, 2.0), Eta { low_s: 5, mid_s: 5, high_s: 5 });
         assert_eq!(Eta::of_seconds(0.0, 0.1, 0.2), Eta { low_s: 0, mid_s: 0, high_s: 1 }, "nothing is told as no time at all");
         assert_eq!(Eta::of_seconds(-1.0, 1e300, f64::INFINITY), Eta { low_s: 0, mid_s: u32::MAX, high_s: u32::MAX });

@@ -460,7 +460,7 @@ impl Room {
             self.pace.forget_before(kept_since);
             self.lanes.forget_before(kept_since);
         }
-        self.forecast(ticked.promoted, is_paced, now);
+        self.forecast(ticked.promoted, is_paced);
         self.forget_ended(now);
         ticked
     }
@@ -535,13 +535,11 @@ impl Room {
 
     /// Tells the lanes what a tick did, and samples what is told in them. `is_paced`: a rate bounds promotion, not
     /// places; otherwise those promoted beyond the turns that ended filled places that were free, which does not last.
-    fn forecast(&mut self, promoted: u64, is_paced: bool, now: Timestamp) {
+    fn forecast(&mut self, promoted: u64, is_paced: bool) {
         let freed = f64::from(self.turns.take_freed());
         let lasting = if is_paced || promoted == 0 { 1.0 } else { (freed / promoted as f64).min(1.0) };
-        let (steady, adaptive) = (self.admission().per_interval, self.adaptive.state(now).rate_per_s);
-        let adaptive = adaptive.filter(|_| self.admission().adaptive).map(|rate| (rate, 1.0));
-        let steady = steady.map(|rate| (f64::from(rate.count) / f64::from(rate.seconds), f64::from(rate.seconds)));
-        let limit = steady.into_iter().chain(adaptive).min_by(|one, other| one.0.total_cmp(&other.0));
+        let rate = self.admission().per_interval;
+        let limit = rate.map(|rate| (f64::from(rate.count) / f64::from(rate.seconds), f64::from(rate.seconds)));
         for (lane, depth) in self.lanes.moved(lasting, limit) {
             let place = self.lanes.get(lane).line.nth(depth);
             if let Some(entry) = place.and_then(|place| self.at_place(place)) {
@@ -662,9 +660,8 @@ impl Room {
     /// `None` while no turn has ended.
     fn chance(&self, lane: Lane, ahead: u64) -> Option<u16> {
         let forecast = &self.lanes.get(lane).forecast;
-        // As many as are in their turn now will be so then; a room linked to its stock lets them end first.
-        let active = if self.stock.linked { self.active.len() as f64 } else { 0.0 };
-        let ended_before = forecast.turns_before(ahead) + active;
+        // Also of those in their turn now: what they leave comes back while one's own turn lasts.
+        let ended_before = forecast.turns_before(ahead) + self.active.len() as f64;
         (self.turns.are_measured() || self.sold_out).then(|| forecast::chance(ended_before, self.stock.obtainable, &self.turns))
     }
 }
@@ -672,3 +669,6 @@ impl Room {
 fn is_active(entries: &HashMap<QueueEntryId, Entry>, entry: QueueEntryId) -> bool {
     entries.get(&entry).and_then(Entry::turn).is_some()
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,8 +5,10 @@
 //! several memories at once, each of which forgets exponentially; the one used fits the time that is looked ahead.
 //!
 //! The range around that point is learnt, by online conformal prediction (I. Gibbs and E. Candès, 2021; A. Angelopoulos
-//! and others, *Conformal PID Control*, 2023): for each horizon the 10th, 50th and 90th percentile of
-//! ln(true wait / point) are tracked. A sample outside its percentile moves it outwards by nine parts, one inside moves
+//! and others, *Conformal PID Control*, 2023): for each horizon the 10th, 50th and 90th percentile of the error
+//! ln(true wait / point) are tracked, in units of what it would be if promotions came at random: √(1/(ahead + 1) + 1/m)
+//! after m promotions measured. A horizon of which nothing has come yet, as the far ones in the first minutes, begins
+//! where the next nearer one is. A sample outside its percentile moves it outwards by nine parts, one inside moves
 //! it inwards by one, so that in the long run one in ten lies beyond each end, whatever the distribution. A sample is
 //! judged with the percentiles as they are then, not as they were when it was told: many samples are under way at once,
 //! and must not all correct the same old error.
@@ -39,12 +41,19 @@ const SAMPLES_MAX: u32 = 64;
 const SAMPLES_APART_S: f64 = 0.5;
 /// Whoever has waited for so many times the upper end was missed.
 const LATE: f64 = 1.5;
-/// How fast percentiles move, as a share of their distance.
-const LEARNING: f64 = 0.12;
-/// The least distance of the outer percentiles, as logarithms, so that they can grow again.
-const SPREAD_MIN: f64 = 0.02;
-/// The furthest that a percentile goes from the point: a factor of e⁴.
-const ERROR_MAX: f64 = 4.0;
+/// How fast percentiles move, as a share of their distance; the first samples move them faster.
+const LEARNING: f64 = 0.05;
+const LEARNING_AT_FIRST: f64 = 0.25;
+/// The least distance of the outer percentiles, so that they can grow again.
+const SPREAD_MIN: f64 = 0.1;
+/// The furthest that a percentile goes from the point, in units of the error that is to be expected.
+const ERROR_MAX: f64 = 20.0;
+/// What the steps of ticks, or of a rate, add to that error: their standard deviation in units of the step.
+const STEPPED: f64 = 0.3;
+/// And the drift of the rate: looking as far ahead as was looked back, or further.
+const DRIFT: f64 = 0.06;
+/// The least step, of ticks.
+const STEP_S: f64 = 0.25;
 /// Added to waits before they are compared, seconds: a quarter of a second against half of one is no error of 100 %.
 const OFFSET_S: f64 = 0.5;
 /// How often places are sampled, microseconds.
@@ -87,12 +96,13 @@ impl Memory {
     }
 }
 
-/// Percentiles of ln(true wait / point).
+/// Percentiles of the error, see the module's opening.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct Horizon {
     low: f64,
     mid: f64,
     high: f64,
+    judged: u32,
     /// Samples under way.
     under_way: u32,
     next_us: u64,
@@ -101,15 +111,31 @@ struct Horizon {
 impl Default for Horizon {
     /// Wide, until something was seen.
     fn default() -> Self {
-        Self { low: -0.7, mid: 0.0, high: 0.7, under_way: 0, next_us: 0 }
+        Self { low: -2.0, mid: 0.0, high: 2.0, judged: 0, under_way: 0, next_us: 0 }
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct Sample {
     told_us: u64,
-    point_s: f64,
+    point: Point,
     eta: Eta,
+}
+
+/// An estimate before anything was learnt.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct Point {
+    seconds: f64,
+    /// The standard deviation to be expected of the logarithm.
+    deviation: f64,
+}
+
+/// Promotions per second, from so many within so many seconds.
+#[derive(Clone, Copy, Debug)]
+struct Measured {
+    rate: f64,
+    promoted: f64,
+    seen_s: f64,
 }
 
 /// What a tick did to one lane.
@@ -152,8 +178,8 @@ impl Forecast {
         }
     }
 
-    /// Promotions per second, for a look as far ahead as that many people take; `None` while nothing was measured.
-    fn rate(&self, ahead: u64) -> Option<f64> {
+    /// For a look as far ahead as that many people take; `None` while nothing was measured.
+    fn rate(&self, ahead: u64) -> Option<Measured> {
         let (most, step_s) = self.limit.unwrap_or((f64::INFINITY, 0.0));
         let last = self.memories.last().filter(|memory| memory.promoted > 0.0)?;
         let about_s = (ahead as f64 + 1.0) / last.rate().min(most);
@@ -161,7 +187,7 @@ impl Forecast {
             *length_s >= (about_s / 2.0).min(MEMORIES_S[4]).max(step_s * INTERVALS_MIN) && memory.promoted >= PROMOTIONS_MIN
         };
         let memory = self.memories.iter().zip(MEMORIES_S).find(fits).map_or(last, |(memory, _)| memory);
-        Some(memory.rate().min(most))
+        Some(Measured { rate: memory.rate().min(most), promoted: memory.promoted, seen_s: memory.seconds })
     }
 
     /// At which rate whoever waits leaves, per second.
@@ -170,31 +196,48 @@ impl Forecast {
         if waited > 0.0 { left / waited } else { 0.0 }
     }
 
-    fn point_s(&self, ahead: u64) -> Option<f64> {
-        let (turns, rate, leaving) = (ahead as f64 + 1.0, self.rate(ahead)?, self.leaving());
+    fn point(&self, ahead: u64) -> Option<Point> {
+        let (turns, Measured { rate, promoted, seen_s }, leaving) = (ahead as f64 + 1.0, self.rate(ahead)?, self.leaving());
         let rate = rate.max(f64::MIN_POSITIVE);
         // For small x ln(1 + x) is x, and the division by a rate of zero is avoided.
         let share = leaving * turns / rate;
-        Some(if share < 1e-6 { turns / rate } else { share.ln_1p() / leaving })
+        let seconds = if share < 1e-6 { turns / rate } else { share.ln_1p() / leaving };
+        let step_s = self.limit.map_or(0.0, |(_, step_s)| step_s).max(STEP_S);
+        let stepped = STEPPED * step_s / (seconds + OFFSET_S);
+        let drift = DRIFT * seconds / (seconds + seen_s);
+        let deviation = (1.0 / turns + 1.0 / promoted.max(1.0) + stepped * stepped + drift * drift).sqrt();
+        Some(Point { seconds, deviation })
     }
 
     /// How many of those ahead will have a turn: the others leave before.
     pub(super) fn turns_before(&self, ahead: u64) -> f64 {
-        match (self.rate(ahead), self.point_s(ahead)) {
-            (Some(rate), Some(point_s)) => (rate * point_s - 1.0).clamp(0.0, ahead as f64),
+        match (self.rate(ahead), self.point(ahead)) {
+            (Some(Measured { rate, .. }), Some(point)) => (rate * point.seconds - 1.0).clamp(0.0, ahead as f64),
             _ => ahead as f64,
         }
     }
 
     /// Behind so many people.
     pub fn estimate(&self, ahead: u64) -> Option<Eta> {
-        self.point_s(ahead).map(|point_s| self.around(point_s))
+        self.point(ahead).map(|point| self.around(point))
     }
 
-    fn around(&self, point_s: f64) -> Eta {
-        let at = horizon(point_s);
-        let Horizon { low, mid, high, .. } = self.horizons[at];
-        let seconds = |error: f64| ((point_s + OFFSET_S) * error.exp() - OFFSET_S).max(0.0);
+    /// Where a horizon's percentiles are: its own, or those of the next nearer one that has learnt anything.
+    fn learnt(&self, at: usize) -> Horizon {
+        let own = self.horizons[at];
+        let nearer = self.horizons[1..at.max(1)].iter().rfind(|horizon| horizon.judged > 0);
+        nearer.filter(|_| own.judged == 0).map_or(own, |Horizon { low, mid, high, .. }| Horizon {
+            low: *low,
+            mid: *mid,
+            high: *high,
+            ..own
+        })
+    }
+
+    fn around(&self, point: Point) -> Eta {
+        let at = horizon(point.seconds);
+        let Horizon { low, mid, high, .. } = self.learnt(at);
+        let seconds = |error: f64| ((point.seconds + OFFSET_S) * (error * point.deviation).exp() - OFFSET_S).max(0.0);
         let low = if at == 0 { 0.0 } else { seconds(low) };
         Eta::of_seconds(low, seconds(mid), seconds(high))
     }
@@ -202,7 +245,7 @@ impl Forecast {
     /// Which place in the line is to be sampled for each horizon now.
     pub(super) fn wanted(&mut self, waiting: u64) -> Vec<u64> {
         let due = self.ran_us >= self.sampled_us + SAMPLED_EVERY_US;
-        let Some(rate) = self.rate(waiting).filter(|_| due && waiting > 0) else { return Vec::new() };
+        let Some(Measured { rate, .. }) = self.rate(waiting).filter(|_| due && waiting > 0) else { return Vec::new() };
         self.sampled_us = self.ran_us;
         self.give_up_the_late();
         // Spread evenly over each horizon, by the fractional parts of the golden ratio's multiples.
@@ -211,7 +254,7 @@ impl Forecast {
         let depth = |at: usize| {
             let from_s = if at == 0 { 0.0 } else { HORIZONS_S[at - 1] };
             let seconds = from_s + within * (HORIZONS_S.get(at).copied().unwrap_or(4.0 * from_s) - from_s);
-            // The inverse of `point_s`.
+            // The inverse of `point`.
             let turns = if leaving > 0.0 { (leaving * seconds).exp_m1() / leaving } else { seconds };
             (turns * rate) as u64
         };
@@ -225,15 +268,15 @@ impl Forecast {
 
     /// Somebody was told, or could have been: the range may be held against what comes.
     pub(super) fn told(&mut self, entry: QueueEntryId, ahead: u64) {
-        let Some(point_s) = self.point_s(ahead) else { return };
-        let at = horizon(point_s);
+        let Some(point) = self.point(ahead) else { return };
+        let at = horizon(point.seconds);
         if !self.takes(at) || self.samples.contains_key(&entry) {
             return;
         }
-        let apart_s = (2.0 * point_s / f64::from(SAMPLES_MAX)).max(SAMPLES_APART_S);
+        let apart_s = (2.0 * point.seconds / f64::from(SAMPLES_MAX)).max(SAMPLES_APART_S);
         self.horizons[at].under_way += 1;
         self.horizons[at].next_us = self.ran_us + (apart_s * 1e6) as u64;
-        self.samples.insert(entry, Sample { told_us: self.ran_us, point_s, eta: self.around(point_s) });
+        self.samples.insert(entry, Sample { told_us: self.ran_us, point, eta: self.around(point) });
     }
 
     /// Its turn came.
@@ -252,7 +295,7 @@ impl Forecast {
 
     fn taken_out(&mut self, entry: QueueEntryId) -> Option<Sample> {
         let sample = self.samples.remove(&entry)?;
-        let horizon = &mut self.horizons[horizon(sample.point_s)];
+        let horizon = &mut self.horizons[horizon(sample.point.seconds)];
         horizon.under_way = horizon.under_way.saturating_sub(1);
         Some(sample)
     }
@@ -272,8 +315,10 @@ impl Forecast {
         let true_s = (self.ran_us - sample.told_us) as f64 / 1e6;
         self.judged += 1;
         self.right += u64::from(sample.eta.contains(true_s));
-        let at = horizon(sample.point_s);
-        let error = ((true_s + OFFSET_S) / (sample.point_s + OFFSET_S)).ln();
+        let Point { seconds, deviation } = sample.point;
+        let at = horizon(seconds);
+        let error = ((true_s + OFFSET_S) / (seconds + OFFSET_S)).ln() / deviation;
+        self.horizons[at] = self.learnt(at);
         self.horizons[at].learn(error, at == 0);
     }
 
@@ -285,7 +330,9 @@ impl Forecast {
 
 impl Horizon {
     fn learn(&mut self, error: f64, from_zero: bool) {
-        let step = LEARNING * (self.high - self.low).max(SPREAD_MIN);
+        self.judged = self.judged.saturating_add(1);
+        let speed = LEARNING.max(LEARNING_AT_FIRST / f64::from(self.judged).sqrt());
+        let step = speed * (self.high - self.low).max(SPREAD_MIN);
         // Moves so that in balance a share of `below` lies below it.
         let towards = |at: f64, below: f64| at + step * if error > at { below } else { below - 1.0 };
         let high = towards(self.high, if from_zero { 0.8 } else { 0.9 });
