@@ -8,8 +8,8 @@
 //! Never too many: a turn that the mirror had not heard of goes on only where there is room for it; otherwise whoever
 //! had it waits, in front of everybody.
 //!
-//! Lost before the start, whoever comes back is drawn with the others. Lost between the start and the draw, the list is
-//! gathered anew for `RETURN_S`. Lost after the draw, a token from before it is worth the place that was drawn.
+//! Lost before the draw, whoever comes back is drawn with the others: the list stays open for `RETURN_S` at least. Lost
+//! after it, a token from before is worth the place that was drawn.
 
 use super::{DrawView, Entry, Place, PlaceClaim, QueueStatus, Room, RoomChange, RoomTerms, Stage, Turn};
 use crate::admission::INTERVAL_S_MAX;
@@ -22,7 +22,8 @@ use std::collections::HashMap;
 const FROZEN_S: i64 = 30 * 60;
 /// The longest pause of promotion after a loss, seconds: a rate over a longer time goes on from the turns that are known.
 const PAUSE_MAX_S: i64 = 3;
-/// How long a list that was lost before it was drawn stays open, seconds: everybody who polls has asked again by then.
+/// How long a list that was lost before it was drawn stays open at least, seconds: everybody who polls has asked again
+/// by then.
 const RETURN_S: i64 = 15;
 
 /// How far a room had come. Each only ever grows.
@@ -77,10 +78,11 @@ impl Room {
         }
         room.fill_places_to(mark.last_place);
         let mut pause = room.admission().per_interval.map_or(0, |rate| i64::from(rate.seconds).min(PAUSE_MAX_S));
-        if room.is_list_to_close(now) {
+        let is_list_open = room.terms.sale_starts_at.is_some() && (room.waits_for_draw(now) || room.is_list_to_close(now));
+        if is_list_open {
             pause = RETURN_S;
         }
-        room.lost = (room.last_place() > 0 || pause == RETURN_S).then(|| Lost {
+        room.lost = (room.last_place() > 0 || is_list_open).then(|| Lost {
             to: room.last_place(),
             head: mark.promoted_to,
             frozen_until: now + TimeDelta::seconds(FROZEN_S),
@@ -163,7 +165,8 @@ impl Room {
 
     /// Whether somebody is known to have this place: a log that had lost its end can have given it out once more.
     fn is_taken(&self, place: u64) -> bool {
-        self.at_place(place).is_some_and(|known| self.entries.contains_key(&known))
+        let is_to_be_drawn = self.pre_sale.is_closed_undrawn() && self.pre_sale.places().contains(&place);
+        is_to_be_drawn || self.at_place(place).is_some_and(|known| self.entries.contains_key(&known))
     }
 
     fn put_back(&mut self, entry: QueueEntryId, kept: Entry) {
@@ -175,7 +178,10 @@ impl Room {
             Stage::Active(turn) => {
                 self.active.insert((turn.until, entry));
             }
-            Stage::Waiting => self.lanes.occupy(kept.lane, kept.place),
+            Stage::Waiting => {
+                self.lanes.occupy(kept.lane, kept.place);
+                self.departures.disturbed();
+            }
             Stage::Ended { .. } => {}
         }
         self.by_user.insert(kept.user, entry);

@@ -4,6 +4,7 @@ use super::{Room, Stage};
 use crate::draw::{self, Hash32};
 use crate::{QueueEntryId, Timestamp, UserId};
 use serde::{Deserialize, Serialize};
+use std::ops::RangeInclusive;
 
 /// The draw of one concert, as anybody may see it.
 #[derive(Clone, Debug, PartialEq)]
@@ -76,6 +77,12 @@ impl PreSale {
         self.closed.as_ref().map_or(0, |closed| closed.base)
     }
 
+    /// The places of the list.
+    pub(super) fn places(&self) -> RangeInclusive<u64> {
+        let listed = self.closed.as_ref().map_or(0, |closed| closed.keys.len() as u64);
+        self.base() + 1..=self.base() + listed
+    }
+
     /// Whether somebody is to be drawn before anybody goes.
     pub(super) fn is_to_be_drawn(&self) -> bool {
         self.drawn.is_none() && self.closed.as_ref().map_or(self.undrawn() > 0, |closed| !closed.keys.is_empty())
@@ -141,6 +148,7 @@ impl Room {
                 self.lanes.occupy(kept.lane, place);
             }
         }
+        self.departures.disturbed();
         self.pre_sale.left = 0;
         self.pre_sale.drawn = Some(Drawn { seed: *seed, beacon: beacon.map(str::to_owned) });
     }
