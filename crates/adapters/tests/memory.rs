@@ -4,10 +4,10 @@ use std::any::Any;
 use std::sync::Arc;
 
 use boxoffice_adapters::clock::SystemClock;
-use boxoffice_adapters::memory::{MemoryLock, MemoryStore, MemoryWaitingRoom};
+use boxoffice_adapters::memory::{MemoryLock, MemoryStore};
 use boxoffice_ports::contract::Fixture;
 use boxoffice_ports::contract::room_log::RoomLogFixture;
-use boxoffice_ports::{Clock, Lock, Stores, WaitingRoom};
+use boxoffice_ports::{Clock, Lock, Stores};
 
 #[path = "shared/edges.rs"]
 mod edges;
@@ -15,13 +15,12 @@ mod edges;
 async fn make_fixture() -> Fixture {
     let clock = Arc::new(SystemClock::default());
     let store = MemoryStore::new(clock.clone());
-    let room = Arc::new(MemoryWaitingRoom::new(clock.clone(), 600));
-    Fixture { stores: store.stores(), room, advance: Arc::new(move |by| clock.advance(by)), keep: Box::new(store) }
+    Fixture { stores: store.stores(), advance: Arc::new(move |by| clock.advance(by)), keep: Box::new(store) }
 }
 
-async fn make_still(clock: Arc<dyn Clock>) -> (Stores, Arc<dyn WaitingRoom>, Box<dyn Any + Send + Sync>) {
-    let store = MemoryStore::new(clock.clone());
-    (store.stores(), Arc::new(MemoryWaitingRoom::new(clock, 600)), Box::new(store))
+async fn make_still(clock: Arc<dyn Clock>) -> (Stores, Box<dyn Any + Send + Sync>) {
+    let store = MemoryStore::new(clock);
+    (store.stores(), Box::new(store))
 }
 
 async fn make_lock() -> Arc<dyn Lock> {
@@ -36,7 +35,6 @@ async fn make_room_log() -> RoomLogFixture {
 }
 
 boxoffice_ports::ledger_contract!(make_fixture);
-boxoffice_ports::room_contract!(make_fixture);
 boxoffice_ports::mirror_contract!(make_fixture);
 boxoffice_ports::room_log_contract!(make_room_log);
 boxoffice_ports::lock_contract!(make_lock);

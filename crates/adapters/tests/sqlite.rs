@@ -9,8 +9,7 @@ mod ledger {
     boxoffice_ports::ledger_contract!(super::support::fixture);
 }
 
-mod room {
-    boxoffice_ports::room_contract!(super::support::fixture);
+mod mirror {
     boxoffice_ports::mirror_contract!(super::support::fixture);
 }
 
@@ -31,11 +30,10 @@ mod guards;
 use std::any::Any;
 use std::sync::Arc;
 
-use boxoffice_ports::{Clock, Stores, WaitingRoom};
+use boxoffice_ports::{Clock, Stores};
 
-async fn make_still(clock: Arc<dyn Clock>) -> (Stores, Arc<dyn WaitingRoom>, Box<dyn Any + Send + Sync>) {
+async fn make_still(clock: Arc<dyn Clock>) -> (Stores, Box<dyn Any + Send + Sync>) {
     let place = support::Place::new();
     let store = place.open_with(clock);
-    let room = store.waiting_room(support::ACTIVE_TTL_S).await.expect("rooms");
-    (store.stores(), room, Box::new(place))
+    (store.stores(), Box::new(place))
 }

@@ -214,7 +214,6 @@ fn replies(tables: &Tables, found: &mut Found) {
 mod tests {
     use super::*;
     use crate::clock::SystemClock;
-    use crate::memory::MemoryWaitingRoom;
     use boxoffice_domain::{SeatNumber, UserId};
     use boxoffice_ports::contract::Fixture;
     use boxoffice_ports::contract::build::{fresh, user};
@@ -226,9 +225,8 @@ mod tests {
         const SOLD: SeatNumber = 1;
         let clock = Arc::new(SystemClock::default());
         let store = MemoryStore::new(clock.clone());
-        let room = Arc::new(MemoryWaitingRoom::new(clock.clone(), 60));
         let advance = Arc::new(move |by| clock.advance(by));
-        let shop = Shop::open(Fixture { stores: store.stores(), room, advance, keep: Box::new(()) }).await;
+        let shop = Shop::open(Fixture { stores: store.stores(), advance, keep: Box::new(()) }).await;
         let ann = user();
         shop.buy(ann, &[SOLD]).await;
         shop.hold(ann, &[2]).await;
@@ -270,8 +268,7 @@ mod tests {
     async fn audit_counts_seats_against_the_limit_it_is_told() {
         let clock = Arc::new(SystemClock::default());
         let store = MemoryStore::new(clock.clone());
-        let room = Arc::new(MemoryWaitingRoom::new(clock.clone(), 60));
-        let shop = Shop::open(Fixture { stores: store.stores(), room, advance: Arc::new(|_| {}), keep: Box::new(()) }).await;
+        let shop = Shop::open(Fixture { stores: store.stores(), advance: Arc::new(|_| {}), keep: Box::new(()) }).await;
         shop.hold(user(), &[1, 2, 3]).await;
         assert!(store.audit(3).await.unwrap().breaches.is_empty());
         assert_eq!(store.audit(2).await.unwrap().breaches[0].invariant, "I10");

@@ -15,7 +15,7 @@ async fn furnished() -> (Place, Arc<Shop>) {
     let store = place.open().await;
     let clock = place.clock.clone();
     let advance = Arc::new(move |by| clock.advance(by));
-    let fixture = Fixture { stores: store.stores(), room: store.waiting_room(60), advance, keep: Box::new(()) };
+    let fixture = Fixture { stores: store.stores(), advance, keep: Box::new(()) };
     let shop = Shop::open(fixture).await;
     let ann = user();
     shop.buy(ann, &[1]).await;

@@ -11,7 +11,6 @@ mod logs;
 mod order;
 mod relays;
 mod rest;
-mod room;
 mod room_log;
 mod support;
 mod trouble;

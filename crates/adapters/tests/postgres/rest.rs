@@ -62,12 +62,8 @@ async fn reads_wait_for_no_write() {
     let place = Place::new();
     let store = place.open().await;
     let clock = place.clock.clone();
-    let fixture = boxoffice_ports::contract::Fixture {
-        stores: store.stores(),
-        room: store.waiting_room(60),
-        advance: Arc::new(move |by| clock.advance(by)),
-        keep: Box::new(()),
-    };
+    let fixture =
+        boxoffice_ports::contract::Fixture { stores: store.stores(), advance: Arc::new(move |by| clock.advance(by)), keep: Box::new(()) };
     let shop = Shop::open(fixture).await;
     let ann = user();
     let (payment, reservation) = shop.buy(ann, &[1]).await;

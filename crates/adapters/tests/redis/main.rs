@@ -4,6 +4,5 @@
 
 mod fanout;
 mod locks;
-mod room;
 mod room_log;
 mod topologies;

@@ -4,11 +4,11 @@
 
 use std::sync::{Arc, Mutex};
 
-use boxoffice_domain::{QueueStatus, Rejection, Stock, Timestamp};
+use boxoffice_domain::{Rejection, Timestamp};
+use boxoffice_ports::Clock;
 use boxoffice_ports::contract::Fixture;
-use boxoffice_ports::contract::build::{admission, charge, expire, extend, fresh, hold, pay, release, user};
+use boxoffice_ports::contract::build::{charge, expire, extend, hold, pay, release, user};
 use boxoffice_ports::contract::shop::{Shop, is_done};
-use boxoffice_ports::{Clock, RoomTerms};
 use chrono::{DateTime, TimeDelta};
 
 /// A clock that stands where it was put.
@@ -40,9 +40,9 @@ impl Clock for StillClock {
 
 async fn still() -> (Arc<StillClock>, Fixture) {
     let clock = StillClock::new();
-    let (stores, room, keep) = super::make_still(clock.clone()).await;
+    let (stores, keep) = super::make_still(clock.clone()).await;
     let moved = clock.clone();
-    (clock, Fixture { stores, room, advance: Arc::new(move |by| moved.advance(by)), keep })
+    (clock, Fixture { stores, advance: Arc::new(move |by| moved.advance(by)), keep })
 }
 
 /// The smallest step of time.
@@ -103,22 +103,4 @@ async fn reply_ends_at_its_instant_everywhere() {
     assert_eq!(upkeep.prune_replies(10).await.expect("pruned"), 1, "the other one: this one runs again until another end");
     assert!(ledger.reply(key).await.expect("read").is_some());
     shop.close().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn room_never_goes_back_in_time() {
-    let (clock, fixture) = still().await;
-    let shop = Shop::open(fixture).await;
-    let (room, concert) = (&shop.fixture.room, shop.concert);
-    room.open(RoomTerms { concert, sale_starts_at: None, admission: admission() }).await.expect("a room");
-    let entry = room.join(concert, user(), fresh()).await.expect("joined").place.entry;
-    room.tick(concert, Stock { obtainable: 10, linked: true }).await.expect("a tick");
-    let status = async || room.place(concert, entry).await.expect("read").expect("a place").status;
-    let turn = room.place(concert, entry).await.expect("read").expect("a place").active_until.expect("a turn");
-    clock.set(turn - us());
-    assert_eq!(status().await, QueueStatus::Active);
-    clock.set(turn);
-    assert_eq!(status().await, QueueStatus::Expired);
-    clock.set(turn - us());
-    assert_eq!(status().await, QueueStatus::Expired, "what is over does not come back with the machine's clock");
 }

@@ -133,8 +133,8 @@ async fn columns_refuse_nonsense() {
         "INSERT INTO payments (id, reservation_id, user_id, concert_id, amount, points_spent, points_granted, paid_at, version)
          SELECT randomblob(16), id, user_id, concert_id, 1, 0, 0, 1, 1 FROM reservations",
         "INSERT INTO points_entries SELECT user_id, 1, randomblob(16), 'grant', 5, 0, 5, user_id, 1 FROM accounts",
-        "INSERT INTO queue_entries (concert_id, place, id, user_id, status, joined_at)
-         SELECT concert_id, 1, randomblob(16), user_id, 'waiting', 1 FROM reservations",
+        "INSERT INTO mirrored_rooms (concert_id, last_place, promoted_to, served, expired, left)
+         SELECT concert_id, 1, 1, 0, 0, 0 FROM reservations",
     ] {
         assert!(refusal(conn, fine).is_none(), "{fine}");
     }
@@ -181,12 +181,9 @@ async fn columns_refuse_nonsense() {
         "points_entries SET points = 0, before = balance",
         "outbox SET shard = 16",
         "outbox SET shard = -1",
-        "queue_entries SET place = 0",
-        "queue_entries SET id = x'01'",
-        "queue_entries SET status = 'pre_sale'",
-        "queue_entries SET status = 'active'",
-        "queue_entries SET status = 'done'",
-        "queue_entries SET ended_at = 1",
+        "mirrored_rooms SET concert_id = x'01'",
+        "mirrored_rooms SET last_place = -1",
+        "mirrored_rooms SET promoted_to = -1",
     ] {
         refuses(conn, check, &format!("UPDATE {nonsense}"));
     }

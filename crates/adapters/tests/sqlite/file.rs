@@ -2,18 +2,13 @@
 
 use super::support::Place;
 use boxoffice_adapters::sqlite::{self, SqliteOptions, SqliteStore};
-use boxoffice_domain::room::ENDED_KEPT_S;
-use boxoffice_domain::{Batch, ConcertId, DateId, Decision, Outcome, PerInterval, QueueStatus, Request, ReservationStatus, Stock, UserId};
-use boxoffice_ports::contract::build::{admission, charge, demo_plan, fresh, hold, policy, seats, user};
-use boxoffice_ports::{Clock, Guard, LedgerError, RoomTerms, StoreError, Stores, WaitingRoom};
-use chrono::TimeDelta;
+use boxoffice_domain::{Batch, ConcertId, DateId, Decision, Outcome, Request, ReservationStatus};
+use boxoffice_ports::contract::build::{admission, charge, demo_plan, hold, policy, seats, user};
+use boxoffice_ports::{Clock, Guard, LedgerError, StoreError, Stores};
 use diesel::connection::SimpleConnection;
 use diesel::sql_types::BigInt;
 use diesel::{QueryableByName, RunQueryDsl, sql_query};
 use std::sync::Arc;
-use tokio::task::JoinSet;
-
-const PLENTY: Stock = Stock { obtainable: 1_000, linked: true };
 
 async fn transact(stores: &Stores, requests: Vec<Request>) -> Vec<Decision> {
     let batch = Batch::new(requests, Arc::new(policy()));
@@ -25,10 +20,6 @@ async fn transact(stores: &Stores, requests: Vec<Request>) -> Vec<Decision> {
 async fn on_sale(place: &Place, stores: &Stores) -> (ConcertId, DateId) {
     let imported = stores.catalog.import(vec![demo_plan(place.clock.now())], admission()).await.expect("imported");
     (imported[0].id, imported[0].dates[0].id)
-}
-
-async fn open_room(room: &Arc<dyn WaitingRoom>, concert: ConcertId) {
-    room.open(RoomTerms { concert, sale_starts_at: None, admission: admission() }).await.expect("a room");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -58,120 +49,6 @@ async fn restart_keeps_balances_holds_and_tickets() {
     assert!(matches!(&again[0], Decision::Done(Outcome::Entered { entry }) if entry.balance == 1_000_000));
     assert_eq!(stores.queries.wallet(ann).await.expect("read"), wallet);
     assert_eq!(stores.audit.audit(4).await.expect("audited").breaches, []);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn restart_keeps_queue_places_and_turns() {
-    let place = Place::new();
-    let users: Vec<UserId> = (0..6).map(|_| user()).collect();
-    let slow = boxoffice_domain::Admission { max_active: 2, per_interval: Some(PerInterval { count: 2, seconds: 30 }), ..admission() };
-    let (concert, entries, before) = {
-        let (store, room) = place.serve().await;
-        let (concert, _) = on_sale(&place, &store.stores()).await;
-        open_room(&room, concert).await;
-        let was = room.admission(concert).await.expect("an admission");
-        assert!(room.set_admission(concert, was, slow).await.expect("set"));
-        let mut entries = Vec::new();
-        for user in &users {
-            entries.push(room.join(concert, *user, fresh()).await.expect("joined").place.entry);
-        }
-        assert_eq!(room.tick(concert, PLENTY).await.expect("a tick").promoted, 2);
-        room.finish(concert, users[0], boxoffice_domain::Timestamp::MAX_UTC).await.expect("finished");
-        room.leave(concert, entries[3]).await.expect("left");
-        let mut before = Vec::new();
-        for entry in &entries {
-            before.push(room.place(concert, *entry).await.expect("read").expect("a place"));
-        }
-        (concert, entries, before)
-    };
-    let (_store, room) = place.serve().await;
-    open_room(&room, concert).await;
-    assert_eq!(room.admission(concert).await.expect("read"), slow, "an operator's change is kept");
-    for (entry, before) in entries.iter().zip(&before) {
-        let after = room.place(concert, *entry).await.expect("read").expect("a place");
-        assert_eq!(
-            (after.status, after.arrival, after.ahead, after.active_until),
-            (before.status, before.arrival, before.ahead, before.active_until)
-        );
-    }
-    let counts = room.counts(concert).await.expect("read");
-    assert_eq!((counts.waiting, counts.active, counts.served, counts.left), (3, 1, 1, 1));
-    assert_eq!(room.tick(concert, PLENTY).await.expect("a tick").promoted, 0, "the rate holds over the restart");
-    let entered = room.join(concert, users[5], fresh()).await.expect("joined");
-    assert_eq!((entered.new, entered.place.entry), (false, entries[5]));
-    let newcomer = room.join(concert, user(), fresh()).await.expect("joined");
-    assert_eq!(newcomer.place.arrival, 7, "no place is given twice");
-    place.clock.advance(TimeDelta::seconds(30));
-    assert_eq!(room.tick(concert, PLENTY).await.expect("a tick").promoted, 1, "one of two turns is free");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn restart_after_a_day_counts_who_ended_and_gives_no_place_twice() {
-    let place = Place::new();
-    let (concert, entry) = {
-        let (store, room) = place.serve().await;
-        let (concert, _) = on_sale(&place, &store.stores()).await;
-        open_room(&room, concert).await;
-        let mut last = fresh();
-        for _ in 0..3 {
-            last = room.join(concert, user(), fresh()).await.expect("joined").place.entry;
-            room.leave(concert, last).await.expect("left");
-        }
-        (concert, last)
-    };
-    place.clock.advance(TimeDelta::seconds(ENDED_KEPT_S + 1));
-    let (_store, room) = place.serve().await;
-    open_room(&room, concert).await;
-    assert_eq!(room.counts(concert).await.expect("read").left, 3);
-    assert_eq!(room.place(concert, entry).await.expect("read"), None, "and they are not kept one by one");
-    assert_eq!(room.join(concert, user(), fresh()).await.expect("joined").place.arrival, 4);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn room_whose_write_failed_is_loaded_again() {
-    let place = Place::new();
-    let (store, room) = place.serve().await;
-    let (concert, _) = on_sale(&place, &store.stores()).await;
-    open_room(&room, concert).await;
-    let (ann, bob) = (user(), user());
-    let first = room.join(concert, ann, fresh()).await.expect("joined").place;
-    place
-        .outside()
-        .batch_execute("CREATE TRIGGER broken BEFORE INSERT ON queue_entries BEGIN SELECT RAISE(ABORT, 'broken'); END")
-        .expect("a trigger");
-    let lost = fresh();
-    room.join(concert, bob, lost).await.expect_err("the write fails");
-    assert_eq!(room.place(concert, lost).await.expect("read"), None, "what was not written is not there");
-    let kept = room.place(concert, first.entry).await.expect("read").expect("a place");
-    assert_eq!((kept.arrival, kept.ahead, kept.status), (1, Some(0), QueueStatus::Waiting));
-    place.outside().batch_execute("DROP TRIGGER broken").expect("no trigger");
-    let bobs = room.join(concert, bob, fresh()).await.expect("joined");
-    assert!(bobs.new);
-    assert_eq!((bobs.place.arrival, bobs.place.ahead), (2, Some(1)));
-    assert_eq!(room.counts(concert).await.expect("read").waiting, 2);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn many_joins_at_once_share_commits() {
-    const USERS: u64 = 2_000;
-    let place = Place::new();
-    let (store, room) = place.serve().await;
-    let (concert, _) = on_sale(&place, &store.stores()).await;
-    open_room(&room, concert).await;
-    // While another process holds the file, joins queue up behind it.
-    let mut outside = place.outside();
-    outside.batch_execute("BEGIN IMMEDIATE").expect("the lock");
-    let mut joins = JoinSet::new();
-    for _ in 0..USERS {
-        let room = room.clone();
-        joins.spawn(async move { room.join(concert, user(), fresh()).await.expect("joined").place.arrival });
-    }
-    tokio::task::yield_now().await;
-    outside.batch_execute("COMMIT").expect("released");
-    let mut arrivals = joins.join_all().await;
-    arrivals.sort_unstable();
-    assert_eq!(arrivals, (1..=USERS).collect::<Vec<_>>());
-    assert_eq!(count(&place, "SELECT count(*) AS n FROM queue_entries"), USERS as i64);
 }
 
 #[derive(QueryableByName)]

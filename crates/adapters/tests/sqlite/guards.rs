@@ -1,12 +1,10 @@
 //! What the ledger checks although the write lock should make it so: rows that are not as they were read, writes that
 //! did not happen, a reply that is there already. Triggers play the part of a defect.
 
-use super::edges::StillClock;
-use super::support::{ACTIVE_TTL_S, Place};
-use boxoffice_domain::room::ENDED_KEPT_S;
+use super::support::Place;
 use boxoffice_domain::{Batch, ConcertId, DateId, Decision, Request, Timestamp, UserId};
-use boxoffice_ports::contract::build::{admission, charge, demo_plan, expire, extend, fresh, hold, pay, policy, refund, user};
-use boxoffice_ports::{Clock, Committed, Guard, LedgerError, RoomTerms, Stores};
+use boxoffice_ports::contract::build::{admission, charge, demo_plan, expire, extend, hold, pay, policy, refund, user};
+use boxoffice_ports::{Clock, Committed, Guard, LedgerError, Stores};
 use chrono::TimeDelta;
 use diesel::connection::SimpleConnection;
 use diesel::sql_types::Text;
@@ -146,102 +144,6 @@ async fn live_reply_is_never_written_over() {
     let refused = transact(&stores, vec![request.clone()]).await;
     assert!(matches!(refused, Err(LedgerError::Retryable(_))), "whoever runs it again finds the reply: {refused:?}");
     assert_eq!(contents(&place), before);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn work_that_fails_costs_what_shared_its_transaction_nothing() {
-    let place = Place::new();
-    let (store, room) = place.serve().await;
-    let stores = store.stores();
-    let (concert, _) = on_sale(&place, &stores).await;
-    room.open(RoomTerms { concert, sale_starts_at: None, admission: admission() }).await.expect("a room");
-    let (culprit, ann) = (user(), user());
-    let trigger = format!(
-        "CREATE TRIGGER broken BEFORE INSERT ON queue_entries WHEN new.user_id = x'{}' BEGIN SELECT RAISE(ABORT, 'broken'); END",
-        culprit.0.simple()
-    );
-    let mut outside = place.outside();
-    outside.batch_execute(&trigger).expect("a trigger");
-    // While another process holds the file, all of it queues up.
-    outside.batch_execute("BEGIN IMMEDIATE").expect("the lock");
-    let released = async { outside.batch_execute("COMMIT").expect("released") };
-    let join = |user| room.join(concert, user, fresh());
-    let (charged, broken, joined, other, ()) =
-        tokio::join!(transact(&stores, vec![charge(ann, "c", 5)]), join(culprit), join(ann), join(user()), released);
-    broken.expect_err("its own fault");
-    charged.expect("committed");
-    let (joined, other) = (joined.expect("joined").place, other.expect("joined").place);
-    assert_eq!(stores.queries.wallet(ann).await.expect("read").balance, 5);
-    for place in [joined, other] {
-        let kept = room.place(concert, place.entry).await.expect("read").expect("a place");
-        assert_eq!((kept.arrival, kept.user), (place.arrival, place.user));
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn change_of_a_room_that_was_not_written_is_not_built_upon() {
-    let place = Place::new();
-    let (store, room) = place.serve().await;
-    let (concert, _) = on_sale(&place, &store.stores()).await;
-    room.open(RoomTerms { concert, sale_starts_at: None, admission: admission() }).await.expect("a room");
-    let trigger = "CREATE TRIGGER broken BEFORE INSERT ON queue_entries BEGIN SELECT RAISE(ABORT, 'broken'); END";
-    place.outside().batch_execute(trigger).expect("a trigger");
-    let ann = user();
-    room.join(concert, ann, fresh()).await.expect_err("the write fails");
-    place.outside().batch_execute("DROP TRIGGER broken").expect("no trigger");
-    let entered = room.join(concert, ann, fresh()).await.expect("joined");
-    assert!(entered.new, "the place that was lost is not there to be found");
-    assert_eq!(entered.place.arrival, 1);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn place_is_never_given_to_a_second_entry() {
-    let place = Place::new();
-    let (store, room) = place.serve().await;
-    let (concert, _) = on_sale(&place, &store.stores()).await;
-    room.open(RoomTerms { concert, sale_starts_at: None, admission: admission() }).await.expect("a room");
-    let stray = "INSERT INTO queue_entries (concert_id, place, id, user_id, status, joined_at)
-                 SELECT id, 1, randomblob(16), randomblob(16), 'waiting', 1 FROM concerts";
-    place.outside().batch_execute(stray).expect("a stray entry");
-    let ann = user();
-    room.join(concert, ann, fresh()).await.expect_err("the place is somebody else's");
-    let entered = room.join(concert, ann, fresh()).await.expect("joined");
-    assert_eq!((entered.place.arrival, entered.place.ahead), (2, Some(1)), "the room was loaded again");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn ended_entry_is_counted_once_at_the_instant_it_is_forgotten() {
-    for (late, known) in [(TimeDelta::zero(), false), (TimeDelta::microseconds(-1), true)] {
-        let (place, clock) = (Place::new(), StillClock::new());
-        let terms = |concert| RoomTerms { concert, sale_starts_at: None, admission: admission() };
-        let (concert, entry) = {
-            let store = place.open_with(clock.clone());
-            let (concert, _) = on_sale(&place, &store.stores()).await;
-            let room = store.waiting_room(ACTIVE_TTL_S).await.expect("rooms");
-            room.open(terms(concert)).await.expect("a room");
-            let entry = room.join(concert, user(), fresh()).await.expect("joined").place.entry;
-            room.leave(concert, entry).await.expect("left");
-            (concert, entry)
-        };
-        clock.advance(TimeDelta::seconds(ENDED_KEPT_S) + late);
-        let room = place.open_with(clock.clone()).waiting_room(ACTIVE_TTL_S).await.expect("rooms");
-        room.open(terms(concert)).await.expect("a room");
-        assert_eq!(room.counts(concert).await.expect("read").left, 1);
-        assert_eq!(room.place(concert, entry).await.expect("read").is_some(), known);
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn admission_is_answered_once_it_is_written() {
-    let place = Place::new();
-    let (store, room) = place.serve().await;
-    let (concert, _) = on_sale(&place, &store.stores()).await;
-    room.open(RoomTerms { concert, sale_starts_at: None, admission: admission() }).await.expect("a room");
-    let mut outside = place.outside();
-    outside.batch_execute("BEGIN IMMEDIATE").expect("the lock");
-    let call = tokio::time::timeout(std::time::Duration::from_millis(50), room.set_admission(concert, admission(), admission()));
-    assert!(call.await.is_err(), "it waits for the other process");
-    outside.batch_execute("COMMIT").expect("released");
 }
 
 #[tokio::test(flavor = "multi_thread")]

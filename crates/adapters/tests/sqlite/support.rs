@@ -2,15 +2,13 @@
 
 use boxoffice_adapters::clock::SystemClock;
 use boxoffice_adapters::sqlite::{self, SqliteOptions, SqliteStore};
+use boxoffice_ports::Clock;
 use boxoffice_ports::contract::Fixture;
-use boxoffice_ports::{Clock, WaitingRoom};
 use diesel::connection::SimpleConnection;
 use diesel::{Connection, SqliteConnection};
 use std::path::PathBuf;
 use std::sync::Arc;
 use tempfile::TempDir;
-
-pub(crate) const ACTIVE_TTL_S: u32 = 600;
 
 /// A migrated file and a clock for whoever opens it.
 pub(crate) struct Place {
@@ -37,13 +35,6 @@ impl Place {
         SqliteStore::open(SqliteOptions { path: self.path(), readers: 4 }, clock).expect("a store")
     }
 
-    /// What a server has of it.
-    pub(crate) async fn serve(&self) -> (Arc<SqliteStore>, Arc<dyn WaitingRoom>) {
-        let store = self.open();
-        let room = store.waiting_room(ACTIVE_TTL_S).await.expect("rooms");
-        (store, room)
-    }
-
     /// Another process's connection.
     pub(crate) fn outside(&self) -> SqliteConnection {
         let mut conn = SqliteConnection::establish(self.path().to_str().expect("a path")).expect("a connection");
@@ -54,7 +45,7 @@ impl Place {
 
 pub(crate) async fn fixture() -> Fixture {
     let place = Place::new();
-    let (store, room) = place.serve().await;
+    let store = place.open();
     let clock = place.clock.clone();
-    Fixture { stores: store.stores(), room, advance: Arc::new(move |by| clock.advance(by)), keep: Box::new(place) }
+    Fixture { stores: store.stores(), advance: Arc::new(move |by| clock.advance(by)), keep: Box::new(place) }
 }

@@ -2,6 +2,8 @@
 
 #[cfg(all(feature = "postgres", feature = "redis"))]
 mod instances;
+#[cfg(all(feature = "postgres", feature = "redis", feature = "sqlite"))]
+mod rooms;
 #[cfg(feature = "kafka")]
 mod scratch;
 

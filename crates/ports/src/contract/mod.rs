@@ -1,9 +1,9 @@
 //! The suites every adapter must pass, whatever its technology.
 //!
 //! An adapter's test names a function that makes a fresh [`Fixture`] (or lock) and gets one test for each case:
-//! `boxoffice_ports::ledger_contract!(make_fixture);`, `room_contract!(make_fixture);`,
-//! `mirror_contract!(make_fixture);`, `lock_contract!(make_lock);`, `command_log_contract!(make_broker);`,
-//! `room_log_contract!(make_log);`.
+//! `boxoffice_ports::ledger_contract!(make_fixture);`, `mirror_contract!(make_fixture);`,
+//! `lock_contract!(make_lock);`, `command_log_contract!(make_broker);`, `room_log_contract!(make_log);`; and
+//! `room_contract!(make_rooms);` for the waiting rooms over any log.
 //! Every ledger case ends with a clean audit. [`build`] and [`shop`] are for other tests too.
 
 pub mod build;
@@ -22,13 +22,12 @@ use std::sync::Arc;
 
 use chrono::TimeDelta;
 
-use crate::{Stores, WaitingRoom};
+use crate::Stores;
 
 /// One fresh, empty store with a clock that can be moved.
 pub struct Fixture {
     pub stores: Stores,
-    pub room: Arc<dyn WaitingRoom>,
-    /// Moves the clock of the store and of the room.
+    /// Moves the store's clock.
     pub advance: Arc<dyn Fn(TimeDelta) + Send + Sync>,
     /// Whatever must live as long as the store, such as its temporary folder.
     pub keep: Box<dyn Any + Send + Sync>,

@@ -1,0 +1,1 @@
+//! Draws that wait for a beacon.
