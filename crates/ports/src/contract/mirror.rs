@@ -208,7 +208,7 @@ pub async fn one_of_many_who_set_an_admission_at_once_succeeds(fixture: Fixture)
 async fn drawn(shop: &Shop, count: usize, which: u8) -> DrawRecord {
     let mut keys: Vec<_> = (0..count).map(|_| draw_key(user(), shop.concert)).collect();
     keys.sort_unstable();
-    DrawRecord { closed_at: shop.now().await, keys, seed: [which; 32], beacon: (which % 2 == 0).then(|| format!("beacon {which}")) }
+    DrawRecord { closed_at: shop.now().await, keys, seed: [which; 32], beacon: which.is_multiple_of(2).then(|| format!("beacon {which}")) }
 }
 
 pub async fn draw_is_kept_once_and_for_ever(fixture: Fixture) {
