@@ -23,7 +23,7 @@
 //!
 //! | call | waits for |
 //! | --- | --- |
-//! | `append` | its flight's turn, then one round trip and the broker's flush; with an alarm, nothing |
+//! | `append` | the rest of the append before it in its shard, then one round trip and the broker's flush; with an alarm, nothing |
 //! | `take` | the first delivery; the rest is here already: the broker sends ahead, two batches |
 //! | `acknowledge` | the write to the socket; one `basic.ack` for all that was taken |
 //! | `dead_letter` | as `append` |
@@ -45,7 +45,7 @@
 //! (`rabbitmqctl add_vhost --default-queue-type quorum`, for a cluster that replicates). On one node of 3.10, with two
 //! cores shared with the clients and others, four shards, publisher confirms:
 //!
-//! | 30,000 appends | classic | quorum |
+//! | 30,000 commands, a message each | classic | quorum |
 //! | --- | --- | --- |
 //! | 100 tasks, 1,000 wallets | 7,100/s | 6,700/s |
 //! | 1,000 tasks, 1,000 wallets | 9,400/s | 9,200/s |

@@ -163,7 +163,7 @@ async fn what_was_confirmed_beside_what_came_back_is_there() {
     const CALLERS: i64 = 600;
     let (url, name) = (shared().await.url(), new_name());
     let log = open(&url, &name);
-    let mut client = Client::connect(&url).await;
+    let client = Client::connect(&url).await;
     for round in 0..5 {
         log.append(command(user(), 0)).await.expect("appended");
         let gone = format!("{name}.{}", round % SHARDS);

@@ -90,9 +90,11 @@ async fn reading_writes_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn logs_that_nobody_touches_expire_and_reading_keeps_them() {
     let node = Server::start().expect("Redis starts");
-    let mut replica = Replica::begin(at(&node), fresh()).await;
-    let (parts, concert, week) = (["head", "records", "snapshot"], replica.concert, 7 * 24 * 3_600);
+    let (parts, concert, week) = (["head", "records", "snapshot"], fresh(), 7 * 24 * 3_600);
     let ttl = |part| number(&node.command(&["TTL", &key(concert, part)]).expect("an answer"));
+    assert!(at(&node).begin(concert, b"12345678".to_vec()).await.expect("an answer"));
+    assert!(ttl("head") > week - 60 && ttl("snapshot") > week - 60, "also if nobody ever reads");
+    let mut replica = Replica::begin(at(&node), concert).await;
     replica.append().await;
     assert!(parts.iter().all(|part| (week - 60..=week).contains(&ttl(part))), "a week");
     replica.compact().await;
@@ -121,6 +123,7 @@ async fn a_log_with_a_part_missing_is_absent_and_begins_anew() {
         assert!(matches!(asked, Exchanged::Absent { .. }), "without {part}: {asked:?}");
         let told = replica.history.clone();
         replica.append().await;
+        assert_eq!(replica.absences, 1, "what was left is in nobody's way");
         let mut other = Replica::begin(at(&node), replica.concert).await;
         other.catch_up().await;
         assert_eq!((&other.history[..3], other.history.len()), (&told[..], 4), "without {part}");

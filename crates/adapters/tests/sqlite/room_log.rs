@@ -6,6 +6,8 @@ use boxoffice_ports::contract::room_log::RoomLogFixture;
 use boxoffice_ports::{LogPosition, RoomLog, RoomLogError};
 use chrono::TimeDelta;
 use diesel::connection::SimpleConnection;
+use diesel::sql_types::BigInt;
+use diesel::{QueryableByName, RunQueryDsl, sql_query};
 use std::sync::Arc;
 
 fn fixture_of(place: Place, log: Arc<dyn RoomLog>, other: Arc<dyn RoomLog>) -> RoomLogFixture {
@@ -61,6 +63,29 @@ async fn what_makes_no_sense_is_told_and_stops_no_other() {
     assert!(matches!(read, Err(RoomLogError::Broken(_))), "{read:?}");
     exchange(&log, concert, &mut position, joins(1)).await;
     assert_eq!(position.seq, 2, "whoever had read it goes on");
+}
+
+#[derive(QueryableByName)]
+struct Seq {
+    #[diesel(sql_type = BigInt)]
+    seq: i64,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn compacting_leaves_one_snapshot_and_what_follows_it() {
+    let place = Place::new();
+    let log = place.open().room_log();
+    let (concert, mut position) = begun(&log).await;
+    for _ in 0..5 {
+        exchange(&log, concert, &mut position, joins(1)).await;
+    }
+    assert!(log.compact(concert, LogPosition { seq: 2, ..position }, b"two".to_vec()).await.expect("an answer"));
+    assert!(log.compact(concert, LogPosition { seq: 3, ..position }, b"three".to_vec()).await.expect("an answer"));
+    let left = |table: &str| -> Vec<i64> {
+        let rows: Vec<Seq> = sql_query(format!("SELECT seq FROM {table} ORDER BY seq")).load(&mut place.outside()).expect("rows");
+        rows.into_iter().map(|row| row.seq).collect()
+    };
+    assert_eq!((left("room_snapshots"), left("room_records")), (vec![3], vec![4, 5]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -213,7 +213,7 @@ async fn drawn(shop: &Shop, count: usize, which: u8) -> DrawRecord {
         base: u64::from(which),
         keys,
         seed: [which; 32],
-        beacon: (which % 2 == 0).then(|| format!("beacon {which}")),
+        beacon: which.is_multiple_of(2).then(|| format!("beacon {which}")),
     }
 }
 

@@ -46,6 +46,7 @@ macro_rules! room_log_contract {
             snapshot_stands_for_what_came_before
             compacting_what_is_not_there_does_nothing
             compacting_beside_appends_leaves_no_gap
+            reading_beside_compacting_is_of_one_moment
             logs_are_each_concerts_own
             every_input_comes_back_as_it_was
             big_snapshots_and_records_come_back_whole

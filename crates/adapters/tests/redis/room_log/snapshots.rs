@@ -9,11 +9,17 @@ const LONG_BYTES: usize = 3 << 20;
 async fn pieces_of_a_snapshot_do_not_stay() {
     let node = Server::start().expect("Redis starts");
     let (log, concert) = (at(&node), fresh());
-    let long = vec![7; LONG_BYTES];
-    assert!(log.begin(concert, long.clone()).await.expect("an answer"));
-    assert!(!log.begin(concert, long.clone()).await.expect("an answer"), "there is one");
-    assert!(!log.compact(concert, LogPosition { epoch: 1, seq: 1 }, long).await.expect("an answer"), "not in the log");
-    assert_eq!(number(&node.command(&["DBSIZE"]).expect("an answer")), 2, "head and snapshot");
+    let long = || vec![7; LONG_BYTES];
+    let keys = || number(&node.command(&["DBSIZE"]).expect("an answer"));
+    // At once, so that both bring theirs before either is told.
+    let (one, other) = tokio::join!(log.begin(concert, long()), log.begin(concert, long()));
+    assert_ne!(one.expect("an answer"), other.expect("an answer"), "one of them does");
+    assert_eq!(keys(), 2, "head and snapshot");
+    let mut replica = Replica::begin(Arc::clone(&log), concert).await;
+    replica.append().await;
+    let (one, other) = tokio::join!(log.compact(concert, replica.position, long()), log.compact(concert, replica.position, long()));
+    assert_ne!(one.expect("an answer"), other.expect("an answer"), "one of them does");
+    assert_eq!(keys(), 2, "and no records any more");
 }
 
 /// A snapshot says in each of its bytes how far it goes.

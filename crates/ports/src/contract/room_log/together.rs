@@ -1,6 +1,7 @@
 //! Many at once, over both instances.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use boxoffice_domain::waiting::RoomInput;
@@ -106,4 +107,32 @@ pub async fn compacting_beside_appends_leaves_no_gap(fixture: RoomLogFixture) {
     let (position, snapshot) = beginning(&fixture.log, concert).await;
     assert!(position.seq > 0, "it was compacted");
     assert_eq!(snapshot, position.seq.to_string().into_bytes());
+}
+
+/// Whoever begins gets a snapshot and its own position, however often both change meanwhile.
+pub async fn reading_beside_compacting_is_of_one_moment(fixture: RoomLogFixture) {
+    const COMPACTIONS: usize = 100;
+    let concert = begun(&fixture).await;
+    let done = Arc::new(AtomicBool::new(false));
+    let mut tasks = JoinSet::new();
+    for at in 0..6 {
+        let (log, done) = (Arc::clone(if at % 2 == 0 { &fixture.log } else { &fixture.other }), Arc::clone(&done));
+        tasks.spawn(async move {
+            while !done.load(Ordering::Relaxed) {
+                let (position, snapshot) = beginning(&log, concert).await;
+                let expected = if position.seq == 0 { "begun".to_owned() } else { position.seq.to_string() };
+                assert_eq!(String::from_utf8_lossy(&snapshot), expected);
+            }
+        });
+    }
+    let write = async {
+        let mut one = Reader::begin(&fixture.log, concert).await;
+        for _ in 0..COMPACTIONS {
+            one.append(joins(1)).await;
+            assert!(compact(&fixture.other, concert, one.position, one.position.seq.to_string().as_bytes()).await);
+        }
+    };
+    timeout(LONG, write).await.expect("in time");
+    done.store(true, Ordering::Relaxed);
+    timeout(LONG, tasks.join_all()).await.expect("in time");
 }
