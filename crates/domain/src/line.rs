@@ -109,7 +109,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn line_counts_like_a_plain_list(steps in proptest::collection::vec((0u8..4, any::<prop::sample::Index>()), 0..300)) {
+        fn line_counts_like_a_plain_list(steps in proptest::collection::vec((0u8..5, any::<prop::sample::Index>()), 0..300)) {
             let (mut line, mut list) = (Line::default(), Vec::<bool>::new());
             for (what, index) in steps {
                 match what {
@@ -120,6 +120,15 @@ mod tests {
                     2 => {
                         line.skip_to(list.len() as u64 + 2);
                         list.push(false);
+                    }
+                    3 => {
+                        // A place where nobody waits: one that was given out, or one beyond the last.
+                        let empty: Vec<_> = (0..list.len() + 3).filter(|&at| !list.get(at).copied().unwrap_or(false)).collect();
+                        let at = *index.get(&empty);
+                        list.resize(list.len().max(at + 1), false);
+                        list[at] = true;
+                        line.occupy(at as u64 + 1);
+                        prop_assert_eq!(line.next_place(), list.len() as u64 + 1);
                     }
                     _ => {
                         let waiting: Vec<_> = (0..list.len()).filter(|&at| list[at]).collect();

@@ -187,6 +187,7 @@ fn an_instance_that_was_given_up_is_not_heard_until_it_appears_anew() {
     told.tell(LOST_MS + 2, RoomInput::Report { instance: instance(1), health: None });
     told.connect(1, &[2], LOST_MS + 2);
     assert_eq!(told.room.heard_at(instance(1)), None);
+    assert!(told.room.wants_to_see(entry(2)), "still gone");
     told.appear(1, LOST_MS + 3);
     told.connect(1, &[1, 2], LOST_MS + 3);
     assert_eq!(told.room.heard_at(instance(1)), Some(at(LOST_MS + 3)));

@@ -41,7 +41,9 @@ proptest! {
             }
             if let Some(input) = input(&step, &one, now, &mut next) {
                 let (mut changes, mut others) = (Vec::new(), Vec::new());
-                prop_assert_eq!(one.apply(at(now), &input, &mut changes), other.apply(at(now), &input, &mut others));
+                // Now and then the log begins anew on a machine whose clock is behind.
+                let told_at = at(if begins_anew { now - 3_000 } else { now });
+                prop_assert_eq!(one.apply(told_at, &input, &mut changes), other.apply(told_at, &input, &mut others));
                 prop_assert_eq!(changes, others);
             }
             assert_same(&one, &other, next, now);
@@ -84,9 +86,12 @@ fn a_clock_that_is_set_back_stands_still() {
     assert_eq!(told.tick(1_000, PLENTY), [], "nine seconds earlier by the clock, no time has passed");
     told.leave(3, 2_000);
     told.leave(2, 1_000);
-    assert_eq!(by_log(&told.room).state(), told.room.state());
+    let mut again = by_log(&told.room);
     assert_eq!(told.place(1, 10_000).active_until, Some(at(10_000 + i64::from(TTL_S) * 1_000)));
     told.join(4, 4, 3_000);
     assert_eq!(told.tick(10_999, PLENTY), []);
     assert_eq!(told.tick(11_000, PLENTY), [entry(4)]);
+    // Whoever left is forgotten a day after the time that the room had.
+    again.apply(at(ENDED_KEPT_S * 1_000 + 10_000), &RoomInput::Tick(NOTHING), &mut Vec::new());
+    assert!(again.place(entry(2), at(0)).is_some() && again.place(entry(3), at(0)).is_some());
 }
