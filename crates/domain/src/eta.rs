@@ -15,7 +15,7 @@ impl Eta {
     /// From seconds, which may be beyond what can be told, or not in order.
     pub fn of_seconds(low: f64, mid: f64, high: f64) -> Self {
         /// A range that is narrower lies within the whole seconds around it.
-        const NARROW_S: f64 = 2.0;
+        const NARROW_S: f64 = 1.0;
         let (low, high) = if high - low < NARROW_S { (low.floor(), high.ceil()) } else { (low.round(), high.round()) };
         // The conversion saturates.
         let [low_s, mid_s, high_s] = [low, mid.round(), high].map(|value| value as u32);

@@ -230,9 +230,9 @@ impl Room {
             }
             RoomInput::Report { instance, health } => {
                 self.presence.heard(*instance, now);
-                if let Some(health) = health.filter(|_| self.admission().adaptive) {
-                    let rate = self.rate(now);
-                    self.adaptive.observe(*instance, health, self.terms.p99_target_ms, rate, now);
+                if let Some(health) = health.filter(|_| self.admission().adaptive || self.admission().auto) {
+                    let (rate, active) = (self.rate(now), self.active.len() as u64);
+                    self.adaptive.observe(*instance, health, self.terms.p99_target_ms, rate, active, now);
                 }
             }
             RoomInput::Restore(claim) => return RoomOutput::Place(self.give_back(*claim, now, changes)),
@@ -335,7 +335,7 @@ impl Room {
             open: self.is_open(now),
             waiting: self.lanes.waiting() + self.pre_sale.undrawn(),
             lanes: self.lanes.all().iter().enumerate().map(lane).collect(),
-            max_active: self.max_active(now, self.stock),
+            max_active: self.max_active(self.stock),
             adaptive: self.adaptive.state(now),
         }
     }
@@ -496,13 +496,12 @@ impl Room {
         (*at < now - TimeDelta::seconds(ENDED_KEPT_S)).then_some(*entry)
     }
 
-    fn max_active(&self, now: Timestamp, stock: Stock) -> u32 {
+    fn max_active(&self, stock: Stock) -> u32 {
         let admission = self.admission();
         if !admission.auto {
             return admission.max_active;
         }
-        let bearable = self.adaptive.state(now).rate_per_s;
-        forecast::auto_max_active(stock.obtainable, bearable, &self.turns).min(admission.max_active)
+        forecast::auto_max_active(stock.obtainable, self.adaptive.bearable(), &self.turns).min(admission.max_active)
     }
 
     /// How many may be promoted at `now`: the smallest of what every policy allows. Turns that are over count no more.
@@ -513,7 +512,7 @@ impl Room {
             return 0;
         }
         let active = (self.active.len() - self.overdue(now).count()) as u64;
-        let mut free = u64::from(self.max_active(now, stock)).saturating_sub(active);
+        let mut free = u64::from(self.max_active(stock)).saturating_sub(active);
         if stock.linked {
             free = free.min(stock.obtainable.saturating_sub(active));
         }

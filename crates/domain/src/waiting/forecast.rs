@@ -365,11 +365,13 @@ pub(super) fn chance(ended_before: f64, obtainable: u64, turns: &Turns) -> u16 {
     (likely * 1_000.0).round().clamp(0.0, 1_000.0) as u16
 }
 
-/// How many may be active when that is to be found: enough buyers for the seats there are, no more than the servers
-/// bear, and as many more as do not come.
-pub fn auto_max_active(obtainable: u64, bearable_per_s: Option<f64>, turns: &Turns) -> u32 {
-    let buyers = obtainable as f64 / (turns.seats_per_sale() * turns.conversion.max(0.05));
-    let bearable = bearable_per_s.map_or(f64::INFINITY, |rate| rate * turns.length_s.max(1.0));
-    let come = (1.0 - turns.no_shows).max(0.1);
-    (buyers.min(bearable) / come).ceil().clamp(1.0, f64::from(crate::admission::MAX_ACTIVE_MAX)) as u32
+/// How many may be active when that is to be found: enough buyers for the seats there are and as many more as do not
+/// come, but no more than the servers bear.
+pub(super) fn auto_max_active(obtainable: u64, bearable: f64, turns: &Turns) -> u32 {
+    /// However few buy, and come: the first turns say little.
+    const SHARE_MIN: f64 = 0.05;
+    let buyers = obtainable as f64 / (turns.seats_per_sale() * turns.conversion.max(SHARE_MIN));
+    let come = (1.0 - turns.no_shows).max(SHARE_MIN);
+    // Who does not come costs the servers nothing either; of those who do not buy some did not come.
+    buyers.min(bearable / come).ceil().clamp(1.0, f64::from(crate::admission::MAX_ACTIVE_MAX)) as u32
 }
