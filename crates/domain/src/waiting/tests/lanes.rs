@@ -97,7 +97,9 @@ fn a_lane_that_there_is_not_is_the_general_one() {
 #[test]
 fn a_lane_keeps_its_number_whatever_becomes_of_the_terms() {
     let mut told = Told::new(lanes(&[("fans", 300), ("press", 300)], 1));
-    let open = |told: &mut Told, shares: &[(&str, u16)]| drop(told.tell(0, RoomInput::Open(lanes(shares, 1))));
+    let open = |told: &mut Told, shares: &[(&str, u16)]| {
+        told.tell(0, RoomInput::Open(lanes(shares, 1)));
+    };
     full(&mut told, &[0, 1, 2], 200);
     open(&mut told, &[("press", 900)]);
     assert_eq!((told.room.lane("press"), told.room.lane("fans")), (Lane(2), Lane(0)));

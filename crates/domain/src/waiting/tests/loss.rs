@@ -39,7 +39,9 @@ fn lose(told: &Told, ms: i64) -> Told {
 fn reserved(terms: RoomTerms, people: u128) -> Told {
     let mut told = Told::new(terms);
     told.tell(0, RoomInput::Reserve { to: 1_000 });
-    (1..=people).for_each(|n| drop(told.join(n, n, 0)));
+    (1..=people).for_each(|n| {
+        told.join(n, n, 0);
+    });
     told
 }
 
@@ -280,7 +282,9 @@ fn a_token_from_before_the_draw_is_worth_the_place_that_was_drawn() {
     const PEOPLE: u128 = 20_000;
     let mut told = Told::new(drawn(admission(3, None), START));
     told.tell(0, RoomInput::Reserve { to: PEOPLE as u64 });
-    (1..=PEOPLE).for_each(|n| drop(told.join(n, n, 0)));
+    (1..=PEOPLE).for_each(|n| {
+        told.join(n, n, 0);
+    });
     let tokens = pre_sale_tokens(&told, PEOPLE);
     told.ticked(START, PLENTY);
     told.reveal(Some("a headline"), START);
@@ -306,7 +310,9 @@ fn a_draw_is_found_again_behind_places_that_were_lost_before_it() {
     let told = reserved(drawn(admission(1, None), START), 10);
     let tokens = pre_sale_tokens(&told, 10);
     let mut told = lose(&told, 1);
-    tokens.iter().for_each(|token| drop(told.restore(*token, 1)));
+    tokens.iter().for_each(|token| {
+        told.restore(*token, 1);
+    });
     told.ticked(START, PLENTY);
     told.reveal(None, START);
     let mut again = lose(&told, START);
