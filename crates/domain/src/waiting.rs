@@ -16,6 +16,7 @@
 //! * `state`: the whole room as one value, to begin with.
 
 pub mod adaptive;
+mod departures;
 mod entry;
 pub mod forecast;
 mod input;
@@ -27,6 +28,7 @@ mod state;
 mod turns;
 
 pub use adaptive::{AdaptiveState, Health};
+pub use departures::Departures;
 pub use entry::*;
 pub use input::*;
 pub use lanes::{LANES_MAX, SHARES};
@@ -147,6 +149,7 @@ pub struct Room {
     lost: Option<Lost>,
     /// The latest instant that it was told.
     latest_at: Timestamp,
+    departures: Departures,
     /// By what those on the list were ordered, ascending; empty until somebody has to be found there.
     drawn_ranks: Vec<Hash32>,
 }
@@ -174,6 +177,7 @@ impl Room {
             reserved: None,
             lost: None,
             latest_at: Timestamp::UNIX_EPOCH,
+            departures: Departures::default(),
             drawn_ranks: Vec::new(),
         }
     }
@@ -338,6 +342,20 @@ impl Room {
             max_active: self.max_active(self.stock),
             adaptive: self.adaptive.state(now),
         }
+    }
+
+    pub fn departures(&self) -> &Departures {
+        &self.departures
+    }
+
+    /// Promotions from a lane, ever.
+    pub fn admitted(&self, lane: Lane) -> u64 {
+        self.lanes.get(lane).admitted
+    }
+
+    /// The place in a lane that waits behind `before` others.
+    pub fn place_behind(&self, lane: Lane, before: u64) -> Option<u64> {
+        self.lanes.get(lane).line.nth(before)
     }
 
     /// Whether a tick would change anything now: what needs none should not be written into a log.
@@ -580,6 +598,7 @@ impl Room {
                     self.pre_sale.left(entry);
                 } else {
                     self.lanes.vacate(kept.lane, kept.place);
+                    self.departures.left(kept.lane, kept.place);
                 }
                 self.lanes.get_mut(kept.lane).forecast.left(entry);
             }

@@ -5,6 +5,7 @@
 //! * [`executors`]: one file a mechanism; [`in_flight`] stands before every one of them.
 //! * [`Watched`]: the ledger as everything here uses it, so that each commit is seen by the seat view and the room.
 //! * [`rooms`]: the waiting rooms, each a replica that a log tells everything.
+//! * [`push`]: telling those who wait how they stand.
 //! * [`Shows`] and [`SeatView`]: the catalogue and the seat maps, in memory, for reading.
 //! * [`Siblings`]: the other instances on the same store; `seat_sync` keeps the seat maps fresh with what they commit.
 //! * [`Background`]: promotion, expiry of turns and holds, pruning, and the outbox: its events, in order, to whoever listens.
@@ -17,6 +18,7 @@ pub mod executors;
 mod fares;
 mod hold_returns;
 mod in_flight;
+pub mod push;
 mod relay;
 pub mod rooms;
 mod seat_sync;

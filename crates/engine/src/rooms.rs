@@ -135,6 +135,17 @@ impl Rooms {
         replica.look(&*self.shared.clock, look).ok_or(RoomError::NoRoom)
     }
 
+    /// The same, for whoever compares two looks: they are at the same room only if its number is the same.
+    pub fn watch<R>(
+        &self,
+        concert: ConcertId,
+        watch: impl FnOnce(u64, &boxoffice_domain::waiting::Room, Timestamp) -> R,
+    ) -> Result<R, RoomError> {
+        let hall = self.hall(concert)?;
+        let replica = hall.replica();
+        replica.watch(&*self.shared.clock, watch).ok_or(RoomError::NoRoom)
+    }
+
     fn hall(&self, concert: ConcertId) -> Result<Arc<Hall>, RoomError> {
         let halls = self.halls.read().unwrap_or_else(PoisonError::into_inner);
         halls.get(&concert).map(Arc::clone).ok_or(RoomError::NoRoom)

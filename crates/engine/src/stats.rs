@@ -63,4 +63,11 @@ pub struct Stats {
     pub promoted: Gauge,
     /// Turns that ended because whoever had them was gone.
     pub abandoned: Gauge,
+    /// Connections that are open and listen to how a waiting room moves. Both go down as well.
+    pub sse_streams: Gauge,
+    pub websockets: Gauge,
+    /// Frames handed to listeners.
+    pub frames_sent: Gauge,
+    /// Listeners given up because they did not take their frames.
+    pub slow_listeners: Gauge,
 }

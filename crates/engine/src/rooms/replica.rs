@@ -10,6 +10,8 @@ pub(super) struct Replica {
     /// `None`: nothing was heard yet.
     pub(super) room: Option<Room>,
     pub(super) position: LogPosition,
+    /// How many rooms there have been here, one in the place of the other.
+    generation: u64,
     /// What is added to this machine's time to get the log's.
     skew: TimeDelta,
     /// The latest instant that the log has told.
@@ -25,6 +27,7 @@ impl Replica {
         Self {
             room: None,
             position: LogPosition::default(),
+            generation: 0,
             skew: TimeDelta::zero(),
             latest: Timestamp::UNIX_EPOCH,
             heard_at: Instant::now(),
@@ -48,9 +51,15 @@ impl Replica {
         self.room.as_ref().map(|room| look(room, self.now(clock)))
     }
 
+    /// The same with the room's number among those that have been here.
+    pub(super) fn watch<R>(&self, clock: &dyn Clock, watch: impl FnOnce(u64, &Room, Timestamp) -> R) -> Option<R> {
+        self.look(clock, |room, now| watch(self.generation, room, now))
+    }
+
     /// Begins again with a room that stands for everything up to `position`. Gives the one there was.
     pub(super) fn begin(&mut self, room: Room, position: LogPosition) -> Option<Room> {
         self.position = position;
+        self.generation += 1;
         self.since_snapshot = 0;
         self.room.replace(room)
     }
