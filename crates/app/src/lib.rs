@@ -5,6 +5,7 @@
 //! * [`cli`]: the subcommands. [`config`]: what they are told. [`telemetry`]: what they log.
 //! * [`wiring`]: puts stores, engine and HTTP together; the only place that names concrete adapters.
 //! * [`http`]: the public surface. [`season`]: something to book in a fresh store. [`lab`]: strategies compared.
+//! * [`simulate`]: admission policies tried on a crowd that is not there.
 
 pub mod cli;
 pub mod config;
@@ -12,5 +13,6 @@ pub mod http;
 pub mod lab;
 pub mod max_active;
 pub mod season;
+pub mod simulate;
 pub mod telemetry;
 pub mod wiring;

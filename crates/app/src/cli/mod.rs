@@ -7,6 +7,7 @@ mod audit;
 mod bench;
 mod import;
 mod serve;
+mod simulate;
 
 use crate::config::{Layers, Settings};
 use crate::{config, http, telemetry, wiring};
@@ -47,6 +48,7 @@ enum Task {
     /// Checks the store's invariants in one snapshot; exits with 1 when one is broken; a server may be running
     Audit,
     Bench(bench::Options),
+    Simulate(simulate::Options),
     /// Prints the OpenAPI document
     Openapi,
     /// Prints the effective configuration, secrets hidden
@@ -90,6 +92,9 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         print(&http::openapi().to_pretty_json()?)?;
         return Ok(ExitCode::SUCCESS);
     }
+    if let Task::Simulate(options) = &task {
+        return simulate::run(options, json);
+    }
     let mut settings = config::load(&Layers::of_process(config, set)).context("the configuration is refused")?;
     if matches!(task, Task::Bench(_)) {
         bench::quieten(&mut settings)?;
@@ -102,7 +107,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Task::Audit => audit::run(&settings, json).await,
         Task::Bench(options) => bench::run(&settings, &options, json).await,
         Task::Config => show(&settings, json),
-        Task::Openapi => Ok(ExitCode::SUCCESS),
+        Task::Openapi | Task::Simulate(_) => Ok(ExitCode::SUCCESS),
     }
 }
 

@@ -80,18 +80,18 @@ impl Judge {
         (judged(&self.while_waiting.all, buyers, ran_at), judged(&self.on_joining.all, buyers, ran_at))
     }
 
-    /// Of ten classes of what was told, how often it came true. Who left before is not counted.
+    /// Of ten classes of what was told, how often a seat was found. Who left before, or did not come, is not counted.
     pub(super) fn reliability(&self, buyers: &[Buyer]) -> Vec<Reliability> {
         let mut classes = [(0u64, 0.0, 0u64); TENTHS];
         for answer in &self.while_waiting.all {
             let (Some(chance), fate) = (answer.chance, buyers[answer.buyer as usize].fate) else { continue };
-            if fate == Fate::GaveUp {
+            if matches!(fate, Fate::GaveUp | Fate::NoShow) {
                 continue;
             }
             let (count, told, came) = &mut classes[(usize::from(chance) * TENTHS / 1_001).min(TENTHS - 1)];
             *count += 1;
             *told += f64::from(chance) / 1_000.0;
-            *came += u64::from(fate != Fate::Waiting);
+            *came += u64::from(!matches!(fate, Fate::Waiting | Fate::FoundNothing));
         }
         let class = |(count, told, came): (u64, f64, u64)| Reliability {
             told: round(told / count as f64),

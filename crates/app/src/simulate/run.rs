@@ -16,7 +16,7 @@ use std::collections::BinaryHeap;
 use uuid::Uuid;
 
 /// The longest sale, seconds: what is still going on then is cut off.
-pub const DURATION_S_MAX: u64 = 14 * 24 * 3_600;
+const DURATION_S_MAX: u64 = 14 * 24 * 3_600;
 /// Who found nothing free looks again after this time.
 const LOOKS_AGAIN_MS: u32 = 5_000;
 /// The most moments that are kept: when there are as many, every other one is forgotten.
@@ -30,8 +30,11 @@ pub(super) enum Fate {
     GaveUp,
     InTurn,
     Bought,
-    /// Had a turn and did not buy.
+    /// Had a turn, could have bought and did not.
     Had,
+    /// Had a turn and found no seat free.
+    FoundNothing,
+    NoShow,
 }
 
 #[derive(Clone, Copy)]
@@ -269,7 +272,7 @@ impl<'a> Run<'a> {
                 } else {
                     self.fates.found_nothing += 1;
                     self.shoppers -= 1;
-                    buyer.fate = Fate::Had;
+                    buyer.fate = Fate::FoundNothing;
                     self.inputs.push(RoomInput::Leave { entry: entry(at) });
                 }
             }
@@ -348,7 +351,7 @@ impl<'a> Run<'a> {
                     self.plans.push(Reverse((self.now_ms + u64::from(reaction_ms), at, Plan::Choose { until_ms: 0 })));
                 } else {
                     self.fates.no_shows += 1;
-                    buyer.fate = Fate::Had;
+                    buyer.fate = Fate::NoShow;
                 }
             }
             (Some(QueueStatus::Waiting), _) => {

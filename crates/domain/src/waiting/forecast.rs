@@ -109,9 +109,9 @@ struct Horizon {
 }
 
 impl Default for Horizon {
-    /// Wide, until something was seen.
+    /// As for promotions at random, until something was seen.
     fn default() -> Self {
-        Self { low: -2.0, mid: 0.0, high: 2.0, judged: 0, under_way: 0, next_us: 0 }
+        Self { low: -1.3, mid: 0.0, high: 1.3, judged: 0, under_way: 0, next_us: 0 }
     }
 }
 
