@@ -120,16 +120,20 @@ async fn draining_takes_nobody_new_and_admits_who_waits() {
     let drained = admit(&server, &concert, json!({ "mode": "draining", "max_active": 7, "per_interval": { "count": 3, "seconds": 2 } }))
         .await
         .expect(200);
-    assert_eq!(drained.body, json!({ "mode": "draining", "max_active": 7, "per_interval": { "count": 3, "seconds": 2 } }));
+    let state = json!({ "max_active": 7, "rate_per_s": null, "p99_ms": null, "error_share": null });
+    let per_interval = json!({ "count": 3, "seconds": 2 });
+    let policy = json!({ "mode": "draining", "max_active": 7, "per_interval": per_interval, "adaptive": false, "state": state });
+    assert_eq!(drained.body, policy);
     late.join(&concert).await.expect_problem(409, "queue_closed");
     inside.join(&concert).await.expect(200);
     inside.await_turn().await;
     for (wrong, field) in [
         (json!({ "mode": "open" }), "mode"),
         (json!({ "max_active": 0 }), "max_active"),
-        (json!({ "max_active": "auto" }), "max_active"),
+        (json!({ "max_active": "many" }), "max_active"),
         (json!({ "per_interval": { "count": 0, "seconds": 1 } }), "per_interval.count"),
-        (json!({ "adaptive": true }), "adaptive"),
+        (json!({ "adaptive": 1 }), "adaptive"),
+        (json!({ "state": {} }), "state"),
     ] {
         let refused = admit(&server, &concert, wrong.clone()).await.expect_problem(400, "invalid_request");
         assert_eq!(refused.text("errors/0/field"), field, "{wrong}");
@@ -138,6 +142,13 @@ async fn draining_takes_nobody_new_and_admits_who_waits() {
     let operator = server.operator().await;
     let kept = operator.get(&format!("/admin/concerts/{concert}/admission")).await.expect(200);
     assert_eq!(kept.body, drained.body, "over a restart, and not changed by what was wrong");
+    let found = admit(&server, &concert, json!({ "max_active": "auto", "adaptive": true })).await.expect(200);
+    assert_eq!((found.at("max_active"), found.at("adaptive")), (&json!("auto"), &json!(true)));
+    assert!(found.number("state/max_active") >= 1, "what comes of it is shown: {found:?}");
+    let server = server.restart().await;
+    let operator = server.operator().await;
+    let kept = operator.get(&format!("/admin/concerts/{concert}/admission")).await.expect(200);
+    assert_eq!((kept.at("max_active"), kept.at("adaptive")), (&json!("auto"), &json!(true)), "kept as well");
 }
 
 #[tokio::test(flavor = "multi_thread")]
