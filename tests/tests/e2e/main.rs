@@ -13,4 +13,5 @@ mod isolation;
 mod overload;
 mod problems;
 mod queue;
+mod simulate;
 mod surface;

@@ -258,3 +258,6 @@ impl Limit {
 
 /// The highest rate, per second: as many as may be active at all.
 const RATE_MAX: f64 = crate::admission::MAX_ACTIVE_MAX as f64;
+
+#[cfg(test)]
+mod tests;

@@ -375,3 +375,6 @@ pub(super) fn auto_max_active(obtainable: u64, bearable: f64, turns: &Turns) -> 
     // Who does not come costs the servers nothing either; of those who do not buy some did not come.
     buyers.min(bearable / come).ceil().clamp(1.0, f64::from(crate::admission::MAX_ACTIVE_MAX)) as u32
 }
+
+#[cfg(test)]
+mod tests;
