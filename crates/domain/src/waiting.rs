@@ -344,6 +344,11 @@ impl Room {
         }
     }
 
+    /// Whether nothing can be had, as far as a tick has said.
+    pub fn is_sold_out(&self) -> bool {
+        self.sold_out
+    }
+
     pub fn departures(&self) -> &Departures {
         &self.departures
     }
@@ -679,7 +684,9 @@ impl Room {
     fn chance(&self, lane: Lane, ahead: u64) -> Option<u16> {
         let forecast = &self.lanes.get(lane).forecast;
         // Also of those in their turn now: what they leave comes back while one's own turn lasts.
-        let ended_before = forecast.turns_before(ahead) + self.active.len() as f64;
+        let others = self.lanes.all().iter().enumerate().filter(|(at, _)| *at != usize::from(lane.0));
+        let beside: f64 = others.map(|(_, other)| other.forecast.turns_beside(forecast, ahead)).sum();
+        let ended_before = forecast.turns_before(ahead) + beside + self.active.len() as f64;
         (self.turns.are_measured() || self.sold_out).then(|| forecast::chance(ended_before, self.stock.obtainable, &self.turns))
     }
 }

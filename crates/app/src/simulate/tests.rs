@@ -55,8 +55,10 @@ fn four_ranges_in_five_are_right_in_every_world() {
 #[test]
 fn a_chance_comes_true_as_often_as_it_says() {
     let (mut low, mut high) = ((0.0, 0.0), (0.0, 0.0));
+    let lanes = |seed| if seed % 2 == 0 { vec![LaneShare { name: "fans".to_owned(), share: 0.3 }] } else { Vec::new() };
     for (seed, linked) in [(1, false), (2, false), (3, true), (4, true)] {
-        let world = World { seats: 1_500, stock_linked: linked, conversion: Drift { from: 0.7, to: 0.5 }, ..small(seed) };
+        let world =
+            World { seats: 1_500, stock_linked: linked, conversion: Drift { from: 0.7, to: 0.5 }, lanes: lanes(seed), ..small(seed) };
         for class in run(&world).chance {
             let of = if class.told < 0.5 { &mut low } else { &mut high };
             of.0 += class.came_true * class.answers as f64;

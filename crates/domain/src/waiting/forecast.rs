@@ -217,6 +217,14 @@ impl Forecast {
         }
     }
 
+    /// How many of this lane will have a turn while `ahead` people of another one go.
+    pub(super) fn turns_beside(&self, other: &Self, ahead: u64) -> f64 {
+        match (self.rate(ahead), other.point(ahead)) {
+            (Some(Measured { rate, .. }), Some(point)) => rate * point.seconds,
+            _ => 0.0,
+        }
+    }
+
     /// Behind so many people.
     pub fn estimate(&self, ahead: u64) -> Option<Eta> {
         self.point(ahead).map(|point| self.around(point))
