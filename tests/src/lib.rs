@@ -15,6 +15,12 @@ pub use server::{Server, Setup, concert, seats};
 
 use std::time::Duration;
 
+/// For HTTP; it could speak TLS, so that has to be there.
+pub fn client() -> reqwest::ClientBuilder {
+    boxoffice::install_tls();
+    reqwest::Client::builder()
+}
+
 /// How long a condition is waited for: ten times what any stated bound allows.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 

@@ -65,7 +65,7 @@ impl Process {
             // A pipe that nobody empties would stop it.
             tokio::spawn(async move { while let Ok(Some(_)) = said.next_line().await {} });
         }
-        Ok(Self { child, output, base, http: Client::new() })
+        Ok(Self { child, output, base, http: crate::client().build()? })
     }
 
     /// What it prints next; an error once it has ended.

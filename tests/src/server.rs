@@ -109,7 +109,7 @@ impl Server {
         let layers = Layers { set: own.into_iter().chain(set.iter().cloned()).collect(), ..Layers::default() };
         let settings = config::load(&layers).expect("settings");
         let running = wiring::start(settings, clock.clone()).await.expect("the server starts");
-        Self { base: format!("http://{}", running.address), clock, running, http: Client::new(), folder, set }
+        Self { base: format!("http://{}", running.address), clock, running, http: crate::client().build().expect("a client"), folder, set }
     }
 
     /// Stops it and starts another one on the same store.

@@ -16,3 +16,8 @@ pub mod season;
 pub mod simulate;
 pub mod telemetry;
 pub mod wiring;
+
+/// Before anything may want TLS. There is one provider in the tree: whoever was first has installed the same.
+pub fn install_tls() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}

@@ -8,8 +8,10 @@
 //!
 //! * [`stores`]: the store and its waiting rooms, for servers and for commands beside them. [`redis`]: what is kept in
 //!   Redis, or refused by a build without it. [`brokers`]: the same of Kafka and RabbitMQ. [`engine`]: strategies, and what runs between HTTP and the store.
+//! * [`beacon`]: where a draw's public randomness comes from.
 //! * [`scratch`]: what comparisons need of the services.
 
+mod beacon;
 mod brokers;
 mod engine;
 #[cfg(feature = "redis")]
@@ -25,6 +27,7 @@ use crate::http::{self, App, Bound};
 use crate::season::{self, SeasonError};
 use actix_web::dev::ServerHandle;
 use actix_web::web::Data;
+use boxoffice_engine::push::Hub;
 use boxoffice_engine::{Background, Rooms, SeatView, Stats};
 use boxoffice_ports::{Executor, Source, Stores, Traffic};
 use engine::Engine;
@@ -86,6 +89,7 @@ pub struct Running {
     /// What this server's adapters sent.
     pub traffic: Arc<Traffic>,
     pub executors: Executors,
+    hub: Arc<Hub>,
     background: Background,
     handle: ServerHandle,
     server: JoinHandle<io::Result<()>>,
@@ -114,8 +118,8 @@ pub async fn start(settings: Settings, clock: Arc<SystemClock>) -> Result<Runnin
     let background = Background::start(engine.background_parts(), engine.background_settings(&settings));
     let background = background.await.map_err(StartError::Background)?;
     let executors = Executors { seat: parts.seat.clone(), wallet: parts.wallet.clone(), payment: parts.payment.clone() };
-    let (server, address) = match bind(parts).await {
-        Ok(Bound { server, addresses }) => (server, addresses.first().copied().unwrap_or(settings.http.listen)),
+    let Bound { server, address, hub } = match bind(parts).await {
+        Ok(bound) => bound,
         Err(error) => {
             background.stop().await;
             return Err(error);
@@ -125,7 +129,7 @@ pub async fn start(settings: Settings, clock: Arc<SystemClock>) -> Result<Runnin
     let handle = server.handle();
     let server = tokio::spawn(server);
     let Engine { stores, room, seats, stats, .. } = engine;
-    Ok(Running { address, settings, clock, stores, room, seats, stats, traffic, executors, background, handle, server, _open: open })
+    Ok(Running { address, settings, clock, stores, room, seats, stats, traffic, executors, hub, background, handle, server, _open: open })
 }
 
 async fn bind(parts: http::Parts) -> Result<Bound, StartError> {
@@ -142,6 +146,7 @@ impl Running {
 
     /// Answers what is in flight, then stops everything.
     pub async fn stop(self) {
+        self.hub.close();
         self.handle.stop(true).await;
         if !self.server.is_finished()
             && let Err(error) = self.server.await

@@ -116,6 +116,12 @@ mod tests {
         assert_eq!(admission.stats.promoted.get(), 6);
     }
 
+    /// Nobody is abandoned here, so nothing is asked of it.
+    fn returns() -> Arc<HoldReturns> {
+        let ledger = crate::testing::ScriptedLedger::new(|_| unreachable!("nobody is gone"));
+        HoldReturns::new(ledger, Arc::new(MockQueries::new()), crate::testing::TestIds::new(), crate::testing::policy())
+    }
+
     #[tokio::test]
     async fn a_room_that_fails_keeps_no_other_back() {
         let mut queries = MockQueries::new();

@@ -246,7 +246,7 @@ async fn seats_have_an_etag_and_gzip() {
     assert_ne!(changed.header("etag"), Some(etag.as_str()));
     assert_eq!(changed.text("items/19999/status"), "held");
     // A client that does not undo it itself sees what was sent.
-    let plain = reqwest::Client::builder().no_gzip().build().unwrap();
+    let plain = boxoffice_tests::client().no_gzip().build().unwrap();
     let request = plain
         .get(format!("{}/api/v1{path}", server.base))
         .bearer_auth(&buyer.token)

@@ -6,6 +6,7 @@ mod brokers;
 mod commands;
 mod contention;
 mod crash;
+mod draw;
 mod expiry;
 mod faults;
 mod idempotency;

@@ -1,10 +1,11 @@
 //! The command line. Answers go to standard output, logs and complaints to standard error.
 //!
 //! Exit codes: 0 done; 1 it could not be done, or `audit` found a breach, or `import` a fault,
-//! or `bench` an answer that is not true; 2 a wrong command line.
+//! or `bench` an answer that is not true, or `draw verify` a draw that does not hold; 2 a wrong command line.
 
 mod audit;
 mod bench;
+mod draw;
 mod import;
 mod serve;
 mod simulate;
@@ -48,6 +49,9 @@ enum Task {
     /// Checks the store's invariants in one snapshot; exits with 1 when one is broken; a server may be running
     Audit,
     Bench(bench::Options),
+    /// Looks into the draw of those who came before a sale
+    #[command(subcommand)]
+    Draw(draw::Task),
     Simulate(simulate::Options),
     /// Prints the OpenAPI document
     Openapi,
@@ -95,6 +99,9 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     if let Task::Simulate(options) = &task {
         return simulate::run(options, json);
     }
+    if let Task::Draw(task) = &task {
+        return draw::run(task, json).await;
+    }
     let mut settings = config::load(&Layers::of_process(config, set)).context("the configuration is refused")?;
     if matches!(task, Task::Bench(_)) {
         bench::quieten(&mut settings)?;
@@ -107,7 +114,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Task::Audit => audit::run(&settings, json).await,
         Task::Bench(options) => bench::run(&settings, &options, json).await,
         Task::Config => show(&settings, json),
-        Task::Openapi | Task::Simulate(_) => Ok(ExitCode::SUCCESS),
+        Task::Openapi | Task::Draw(_) | Task::Simulate(_) => Ok(ExitCode::SUCCESS),
     }
 }
 

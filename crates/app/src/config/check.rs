@@ -64,6 +64,8 @@ impl Faults {
         self.range("http.workers", http.workers, 0..=1_024);
         self.range("http.max_body_bytes", http.max_body_bytes, 1_024..=1 << 30);
         self.range("http.requests_per_second_per_user", http.requests_per_second_per_user, 0..=1_000_000);
+        self.range("http.connections_per_user", http.connections_per_user, 0..=1_000_000);
+        self.range("http.connections_per_address", http.connections_per_address, 0..=1_000_000);
         self.range("store.connections", store.connections, 0..=256);
         self.range("strategy.wait_ms", strategy.wait_ms, 1..=60_000);
         self.range("strategy.batch_max", strategy.batch_max, 1..=10_000);
@@ -89,7 +91,15 @@ impl Faults {
         self.range("admission.p99_target_ms", admission.p99_target_ms, 1..=60_000);
         self.lanes(&admission.lanes);
         self.range("presence.grace_s", settings.presence.grace_s, 1..=86_400);
+        self.beacon(&settings.draw.beacon_url);
         self.range("auth.leeway_s", settings.auth.leeway_s, 0..=300);
+    }
+
+    fn beacon(&mut self, url: &str) {
+        let is_web = url.starts_with("http://") || url.starts_with("https://");
+        if !url.is_empty() && !(is_web && url.contains("{unix}")) {
+            self.add("draw.beacon_url", "must be empty, or an http(s) address with {unix} in the place of the sale's start");
+        }
     }
 
     fn lanes(&mut self, lanes: &[LaneSettings]) {

@@ -42,6 +42,7 @@ pub struct Settings {
     pub demo: DemoSettings,
     pub admission: AdmissionSettings,
     pub presence: PresenceSettings,
+    pub draw: DrawSettings,
     pub auth: AuthSettings,
     pub telemetry: TelemetrySettings,
 }
@@ -55,6 +56,9 @@ pub struct HttpSettings {
     pub max_body_bytes: usize,
     /// 0: no limit.
     pub requests_per_second_per_user: u32,
+    /// 0: no limit, like the next one.
+    pub connections_per_user: u32,
+    pub connections_per_address: u32,
 }
 
 impl HttpSettings {
@@ -376,6 +380,13 @@ pub struct LaneSettings {
 #[serde(deny_unknown_fields)]
 pub struct PresenceSettings {
     pub grace_s: u32,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct DrawSettings {
+    /// Empty: no beacon.
+    pub beacon_url: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]

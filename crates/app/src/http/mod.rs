@@ -10,6 +10,8 @@ mod auth;
 mod body;
 mod commands;
 mod concerts;
+mod door;
+mod draw;
 mod edge;
 mod health;
 mod idempotency;
@@ -18,6 +20,7 @@ mod openapi;
 mod params;
 mod payments;
 mod problem;
+mod push;
 mod queue;
 mod queue_token;
 mod rate;
@@ -39,9 +42,9 @@ use std::sync::Arc;
 
 use actix_web::dev::Server;
 use actix_web::web::Data;
-use actix_web::{App as ActixApp, HttpServer};
 use boxoffice_domain::Policy;
-use boxoffice_engine::{Fares, HoldReturns, SeatView, Shows, Stats};
+use boxoffice_engine::push::{Hub, Pace};
+use boxoffice_engine::{Fares, HoldReturns, Rooms, SeatView, Shows, Stats};
 use boxoffice_ports::{Clock, Executor, Ids, Ledger, StoreError, Stores, Traffic, WaitingRoom};
 
 use crate::config::Settings;
@@ -50,6 +53,8 @@ pub use auth::AuthError;
 pub use health::{Health, Probe};
 pub use openapi::openapi;
 pub use routes::configure;
+#[cfg(test)]
+pub(crate) use views::hex;
 
 /// What the wiring brings together.
 pub struct Parts {
@@ -59,6 +64,8 @@ pub struct Parts {
     /// The store's ledger as the engine watches it: what commits through it shows in the seat view at once.
     pub ledger: Arc<dyn Ledger>,
     pub room: Arc<dyn WaitingRoom>,
+    /// The same room, as whoever listens to it sees it.
+    pub rooms: Arc<Rooms>,
     pub returns: Arc<HoldReturns>,
     pub fares: Arc<Fares>,
     /// Hold, extend, release.
@@ -84,7 +91,10 @@ pub struct App {
     pub(crate) auth: auth::Auth,
     pub(crate) signing: signing::SigningKeys,
     pub(crate) rate: rate::RateLimit,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) connections: Arc<push::Connections>,
     pub(crate) seat_pages: seat_pages::SeatPages,
+    pub(crate) draws: draw::Draws,
     pub(crate) metrics: metrics::Metrics,
     pub(crate) openapi_json: actix_web::web::Bytes,
 }
@@ -111,11 +121,13 @@ impl App {
     pub async fn build(parts: Parts) -> Result<Self, SetupError> {
         let auth = auth::Auth::from_settings(&parts.settings, parts.stores.secrets.as_ref()).await?;
         let signing = signing::SigningKeys::from_settings(&parts.settings, parts.stores.secrets.as_ref()).await?;
+        let hub = Hub::start(parts.rooms.clone(), Arc::new(push::QueueFrames), parts.stats.clone(), Pace::default());
+        let connections = push::Connections::new(&parts.settings.http);
         let rate = rate::RateLimit::new(parts.settings.http.requests_per_second_per_user);
         let openapi_json = openapi().to_json().unwrap_or_default().into();
         let metrics = metrics::Metrics::new(parts.stats.clone(), parts.traffic.clone());
         let seat_pages = seat_pages::SeatPages::new();
-        Ok(Self { parts, auth, signing, rate, seat_pages, metrics, openapi_json })
+        Ok(Self { parts, auth, signing, rate, hub, connections, seat_pages, draws: draw::Draws::default(), metrics, openapi_json })
     }
 }
 
@@ -123,21 +135,17 @@ impl App {
 /// handle lets requests finish, and then it returns.
 pub struct Bound {
     pub server: Server,
-    pub addresses: Vec<SocketAddr>,
+    pub address: SocketAddr,
+    /// Whoever listens is told to go by it, before the server is stopped.
+    pub hub: Arc<Hub>,
 }
 
 /// Binds `http.listen`.
 pub fn bind(app: Data<App>) -> io::Result<Bound> {
-    let http = &app.settings.http;
-    let (listen, workers) = (http.listen, http.worker_count());
-    let factory = move || ActixApp::new().wrap_fn(edge::edge).configure(configure(app.clone()));
-    let server = HttpServer::new(factory).workers(workers).shutdown_timeout(SHUTDOWN_S).disable_signals().bind(listen)?;
-    let addresses = server.addrs();
-    Ok(Bound { server: server.run(), addresses })
+    let hub = app.hub.clone();
+    let (server, address) = door::serve(app)?;
+    Ok(Bound { server, address, hub })
 }
-
-/// How long requests in flight may take once the server is told to stop, seconds.
-const SHUTDOWN_S: u64 = 10;
 
 #[cfg(test)]
 mod tests;

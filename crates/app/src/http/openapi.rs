@@ -13,7 +13,7 @@ use utoipa::openapi::{ContentBuilder, PathItem, Ref, RefOr, Required};
 use super::commands::AcceptedView;
 use super::problem::{FieldError, ProblemDocument};
 use super::routes::{self, Entry};
-use super::{admin, commands, concerts, health, payments, queue, reservations, seats, system, wallet};
+use super::{admin, commands, concerts, draw, health, payments, push, queue, reservations, seats, system, wallet};
 
 const BEARER: &str = "bearer";
 
@@ -32,9 +32,14 @@ Money is an integer of minor units. Every error is `application/problem+json`."
         concerts::list,
         concerts::get,
         concerts::dates,
+        draw::get,
+        draw::entries,
         seats::list,
         queue::join,
         queue::get,
+        queue::extend,
+        push::stream,
+        push::socket,
         queue::leave,
         reservations::create,
         reservations::list,
@@ -97,7 +102,10 @@ fn complete(operation: &mut Operation, entry: &Entry) {
         parameters.push(parameter("cursor", ParameterIn::Query, false, Type::String, None, "The `next_cursor` of the page before"));
     }
     if needs.queue_token {
-        parameters.push(parameter("Queue-Token", ParameterIn::Header, true, Type::String, None, "The token of one's place"));
+        parameters.push(parameter("Queue-Token", ParameterIn::Header, needs.bearer, Type::String, None, "The token of one's place"));
+        if !needs.bearer {
+            parameters.push(parameter("token", ParameterIn::Query, false, Type::String, None, "The same, for browsers"));
+        }
     }
     if entry.may_be_accepted() {
         let description = "`respond-async`: 202 at once, under strategies that keep commands in a log; others ignore it";
@@ -270,7 +278,7 @@ mod tests {
     #[test]
     fn what_is_not_served_is_not_told() {
         let document = document().to_string();
-        for absent in ["/queue/stream", "/queue/socket", "/queue/extend", "/draw", "adaptive"] {
+        for absent in ["/queue/stream", "/queue/socket", "/queue/extend", "adaptive"] {
             assert!(!document.contains(absent), "{absent}");
         }
     }

@@ -9,7 +9,7 @@ use actix_web::http::Method;
 use actix_web::web::{self, Data, ServiceConfig};
 
 use super::problem::Problem;
-use super::{App, admin, commands, concerts, health, payments, queue, reservations, seats, system, wallet};
+use super::{App, admin, commands, concerts, draw, health, payments, push, queue, reservations, seats, system, wallet};
 
 /// What a request must bring, beyond its path.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub(super) struct Needs {
 const NOTHING: Needs = Needs { bearer: false, operator: false, queue_token: false, idempotency_key: false, body: false, paged: false };
 const USER: Needs = Needs { bearer: true, ..NOTHING };
 const OPERATOR: Needs = Needs { operator: true, ..USER };
+/// The queue token stands for its user.
+const LISTENER: Needs = Needs { queue_token: true, ..NOTHING };
 const QUEUE: Needs = Needs { queue_token: true, ..USER };
 
 impl Needs {
@@ -101,9 +103,14 @@ pub(super) fn table() -> Vec<Entry> {
         entry(POST, "/api/v1/dev/users", NOTHING.body(), &[403], || web::post().to(system::create_user)),
         entry(GET, "/api/v1/concerts", NOTHING.paged(), &[], || read().to(concerts::list)),
         entry(GET, "/api/v1/concerts/{id}", NOTHING, &[400, 404], || read().to(concerts::get)),
+        entry(GET, "/api/v1/concerts/{id}/draw", NOTHING, &[400, 404], || read().to(draw::get)),
+        entry(GET, "/api/v1/concerts/{id}/draw/entries", NOTHING.paged(), &[404], || read().to(draw::entries)),
         entry(POST, "/api/v1/concerts/{id}/queue", USER.body(), &[404, 409], || web::post().to(queue::join)),
         entry(GET, "/api/v1/concerts/{id}/dates", QUEUE, &[404], || read().to(concerts::dates)),
         entry(GET, "/api/v1/queue", QUEUE, &[], || read().to(queue::get)),
+        entry(GET, "/api/v1/queue/stream", LISTENER, &[400, 429], || web::get().to(push::stream)),
+        entry(GET, "/api/v1/queue/socket", LISTENER, &[400, 429], || web::get().to(push::socket)),
+        entry(POST, "/api/v1/queue/extend", QUEUE.body(), &[422], || web::post().to(queue::extend)),
         entry(DELETE, "/api/v1/queue", QUEUE.body(), &[], || web::delete().to(queue::leave)),
         entry(GET, "/api/v1/dates/{id}/seats", QUEUE, &[404], || read().to(seats::list)),
         entry(POST, "/api/v1/reservations", QUEUE.keyed(), &[404, 409, 422], || web::post().to(reservations::create)),

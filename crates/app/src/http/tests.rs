@@ -1,10 +1,11 @@
 //! The edge over a store in memory: the form of every error, the order of refusals, and what a token opens.
 
+use actix_web::App as ActixApp;
 use actix_web::body::BoxBody;
 use actix_web::dev::{Service, ServiceResponse};
 use actix_web::http::Method;
 use actix_web::test::{TestRequest, init_service, read_body};
-use boxoffice_domain::{Place, QueueStatus};
+use boxoffice_domain::{Lane, Place, QueueStatus};
 use boxoffice_ports::{MockQueries, MockWaitingRoom, RoomError};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -57,7 +58,11 @@ fn request(method: Method, path: &str) -> TestRequest {
 }
 
 fn bearer(app: &App, user: u128, operator: bool) -> (&'static str, String) {
-    let token = app.auth.sign_dev(Uuid::from_u128(user).into(), "Ann", operator, app.clock.now()).unwrap().unwrap();
+    let token = app
+        .auth
+        .sign_dev(&auth::DevUser { user: Uuid::from_u128(user).into(), name: "Ann", operator, lane: None }, app.clock.now())
+        .unwrap()
+        .unwrap();
     ("Authorization", format!("Bearer {token}"))
 }
 
@@ -65,12 +70,15 @@ fn queue_token(app: &App, user: u128, concert: u128, until_s: Option<i64>) -> (&
     let place = Place {
         entry: Uuid::from_u128(99).into(),
         user: Uuid::from_u128(user).into(),
+        lane: Lane(0),
         status: if until_s.is_some() { QueueStatus::Active } else { QueueStatus::Waiting },
         arrival: 1,
         ahead: None,
         active_until: until_s.map(|s| app.clock.now() + chrono::TimeDelta::seconds(s)),
         eta: None,
+        chance: None,
         sale_starts_at: None,
+        draw: None,
     };
     ("Queue-Token", queue_token::sign(&app.signing, &queue_token::QueueToken::of(Uuid::from_u128(concert).into(), &place)))
 }
@@ -212,12 +220,15 @@ fn forgetful(gives_back: Option<QueueStatus>) -> MockWaitingRoom {
         Ok(gives_back.map(|status| Place {
             entry: claim.entry,
             user: claim.user,
+            lane: claim.lane,
             status,
             arrival: claim.place,
             ahead: Some(0),
             active_until: claim.active_until,
             eta: None,
+            chance: None,
             sale_starts_at: None,
+            draw: None,
         }))
     });
     room

@@ -1,5 +1,6 @@
 //! What runs between HTTP and the store: the strategies as they are named, the views, the background.
 
+use super::beacon::HttpBeacon;
 use super::stores::Open;
 use super::{StartError, SystemIds};
 use crate::config::{Settings, StrategyName};
@@ -10,7 +11,7 @@ use boxoffice_engine::{
     BackgroundSettings, Combining, CombiningSettings, Direct, Fares, HoldReturns, Locked, Parts, Queued, QueuedSettings, RoomTeller, Rooms,
     RoomsParts, SeatView, Shows, Siblings, SingleFlight, Stats, Watched,
 };
-use boxoffice_ports::{Clock, Executor, Guard, Ids, InstanceId, Ledger, Lock, Stores, Traffic};
+use boxoffice_ports::{Beacon, Clock, Executor, Guard, Ids, InstanceId, Ledger, Lock, Stores, Traffic};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,7 @@ pub(super) struct Engine<'a> {
     open: &'a Open,
     pub(super) stores: Stores,
     pub(super) room: Arc<Rooms>,
+    beacon: Option<Arc<HttpBeacon>>,
     clock: Arc<dyn Clock>,
     ids: Arc<dyn Ids>,
     instance: InstanceId,
@@ -42,12 +44,13 @@ impl<'a> Engine<'a> {
     pub(super) fn new(open: &'a Open, settings: &Settings, clock: Arc<dyn Clock>, traffic: Arc<Traffic>) -> Self {
         let stores = open.stores.clone();
         let instance = InstanceId(SystemIds.fresh());
+        let beacon = HttpBeacon::of(settings);
         let room = Rooms::new(RoomsParts {
             log: open.room_log.clone(),
             mirror: stores.mirror.clone(),
             secrets: stores.secrets.clone(),
             clock: clock.clone(),
-            beacon: None,
+            beacon: beacon.clone().map(|beacon| beacon as Arc<dyn Beacon>),
             instance,
             settings: settings.rooms(),
         });
@@ -63,6 +66,7 @@ impl<'a> Engine<'a> {
             open,
             stores,
             room,
+            beacon,
             clock,
             ids,
             instance,
@@ -119,6 +123,7 @@ impl<'a> Engine<'a> {
             stores: self.stores.clone(),
             ledger: self.ledger.clone(),
             room: self.room.clone(),
+            rooms: self.room.clone(),
             returns: self.returns.clone(),
             fares: self.fares.clone(),
             seats: self.seats.clone(),
@@ -127,7 +132,14 @@ impl<'a> Engine<'a> {
             ids: self.ids.clone(),
             stats: self.stats.clone(),
             traffic: self.traffic.clone(),
-            probes: self.open.redis.probes(settings).into_iter().chain(self.open.brokers.probes()).collect(),
+            probes: self
+                .open
+                .redis
+                .probes(settings)
+                .into_iter()
+                .chain(self.open.brokers.probes())
+                .chain(self.beacon.clone().map(|beacon| beacon as Arc<dyn http::Probe>))
+                .collect(),
         })
     }
 

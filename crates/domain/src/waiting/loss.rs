@@ -100,6 +100,24 @@ impl Room {
         room
     }
 
+    /// A room that begins again as one instance knew it, whose log was lost: others may have been told of more.
+    ///
+    /// No place is given out that another instance can have given out; whoever got one comes back for it. A rate begins
+    /// anew, because promotions that are not known here count, too.
+    pub fn begin_again(&mut self, now: Timestamp) {
+        let (head, last) = (self.mark(now).promoted_to, self.last_place());
+        if !self.pre_sale.is_to_be_drawn() {
+            self.fill_places_to(self.reserved.unwrap_or(last));
+        }
+        let pause = self.admission().per_interval.map_or(0, |rate| i64::from(rate.seconds).min(PAUSE_MAX_S));
+        self.lost = Some(Lost {
+            to: self.last_place(),
+            head,
+            frozen_until: now + TimeDelta::seconds(FROZEN_S),
+            resume_at: now + TimeDelta::seconds(pause),
+        });
+    }
+
     /// A turn that the mirror knows.
     fn take_up(&mut self, turn: ActivePlace, now: Timestamp) {
         let ActivePlace { entry, user, place, promoted_at, active_until: until } = turn;

@@ -8,7 +8,8 @@
 //! | was compacted, or is new here | is behind | it takes the snapshot |
 //!
 //! Of several that begin a log at once one does; the others take its snapshot. If that one knew less, they tell the log
-//! whom it does not know, by what a token would say.
+//! whom it does not know, by what a token would say, before anything else. The same when a log is found to have lost its
+//! latest records: it goes on under another epoch with what there is.
 
 use std::sync::Arc;
 
@@ -22,8 +23,6 @@ use super::lock;
 
 /// The first byte of a snapshot.
 const VERSION: u8 = 1;
-/// Those whom a log that was begun by another does not know are given back in records of so many.
-const GIVEN_BACK_TOGETHER: usize = 1_000;
 /// Places reserved before they are given out, at first.
 pub(super) const RESERVED_MIN: u64 = 1_000;
 
@@ -42,37 +41,37 @@ async fn decode(snapshot: Vec<u8>) -> Result<Room, Untold> {
     room.map_err(|error| RoomLogError::Broken(error.into()).into())
 }
 
-/// The log begins with this snapshot, or goes on from it.
-pub(super) async fn take_over(hall: &Arc<Hall>, now: Timestamp, position: LogPosition, snapshot: Vec<u8>) -> Result<(), Untold> {
+/// The log begins with this snapshot, or goes on from it. Gives the room that was here before a loss.
+pub(super) async fn take_over(hall: &Arc<Hall>, now: Timestamp, position: LogPosition, snapshot: Vec<u8>) -> Result<Option<Room>, Untold> {
     let room = decode(snapshot).await?;
-    let (last, was) = (room.last_place(), hall.replica().position);
+    let was = hall.replica().position;
     let before = hall.replace(now, position, room);
-    let Some(before) = before.filter(|_| was.epoch != position.epoch) else { return Ok(()) };
-    let unknown = before.claims_beyond(last);
+    Ok(before.filter(|_| was.epoch != position.epoch))
+}
+
+/// Whom the room does not know that was here before, as their tokens would say it.
+pub(super) fn unknown(hall: &Hall, before: &Room) -> Vec<RoomInput> {
+    let replica = hall.replica();
+    let Some(room) = &replica.room else { return Vec::new() };
+    let claims = before.claims_beyond(0).into_iter().filter(|claim| room.entry_of(claim.user) != Some(claim.entry));
+    let unknown: Vec<_> = claims.map(RoomInput::Restore).collect();
     if !unknown.is_empty() {
-        tracing::warn!(concert.id = %hall.concert, entries = unknown.len(), "a waiting room was begun again by another instance that knew less");
-        let hall = hall.clone();
-        hall.shared.runtime.clone().spawn(async move {
-            for some in unknown.chunks(GIVEN_BACK_TOGETHER) {
-                if let Err(error) = hall.tell_all(some.iter().copied().map(RoomInput::Restore).collect()).await {
-                    tracing::warn!(concert.id = %hall.concert, %error, "some places come back by their tokens only");
-                }
-            }
-        });
+        tracing::warn!(concert.id = %hall.concert, entries = unknown.len(), "a waiting room begins again with less than is known here");
     }
-    Ok(())
+    unknown
 }
 
 /// There is no log: begins it.
 pub(super) async fn begin(hall: &Arc<Hall>, now: Timestamp) -> Result<(), Untold> {
     let opening = *hall.opening();
     let opening = opening.ok_or(Untold::NoRoom)?;
-    let own = hall.replica().room.as_ref().map(Room::state);
+    let own = hall.replica().room.clone();
     let is_volatile = hall.shared.log.is_volatile();
     let state = match own {
-        Some(state) => {
+        Some(mut room) => {
             tracing::warn!(concert.id = %hall.concert, "a waiting room was lost and begins again as it is known here");
-            state
+            room.begin_again(now);
+            room.state()
         }
         None => rebuilt(hall, opening, now, is_volatile).await?.state(),
     };

@@ -1,7 +1,7 @@
 //! One room of this instance: its replica, and what waits to be told to its log.
 //!
 //! One exchange is out at a time. Whatever comes meanwhile goes with the next one, up to [`TOGETHER_MAX`] inputs a
-//! record. What waits is bounded by [`WAITING_MAX`]: beyond it the room is unavailable at once. A caller that goes away
+//! record. Whom a log has lost that is known here is told before anything else. What waits is bounded by [`WAITING_MAX`]: beyond it the room is unavailable at once. A caller that goes away
 //! changes nothing: what it told is told.
 
 use std::collections::{HashMap, HashSet};
@@ -85,6 +85,8 @@ pub(super) struct Hall {
     /// One step at a time; and one reservation.
     pub(super) stepping: tokio::sync::Mutex<()>,
     pub(super) reserving: tokio::sync::Mutex<()>,
+    /// And one draw, which may have to wait for its beacon.
+    pub(super) revealing: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Hall {
@@ -99,6 +101,7 @@ impl Hall {
             opening: Mutex::default(),
             stepping: tokio::sync::Mutex::default(),
             reserving: tokio::sync::Mutex::default(),
+            revealing: Arc::default(),
         })
     }
 
@@ -175,17 +178,33 @@ impl Hall {
         Some(wishes)
     }
 
-    /// Everything together, in one exchange unless there is more to be read first.
+    /// Everything together, in one exchange unless there is more to be read or given back first.
     async fn exchange(self: &Arc<Self>, inputs: &[RoomInput]) -> Result<Vec<RoomOutput>, Untold> {
         let mut begins = 0;
+        // What was here before a loss, and whom of it the log has to be told of.
+        let (mut before, mut unknown) = (None::<Room>, Vec::new());
         loop {
             let since = self.replica().position;
-            match self.shared.log.exchange(self.concert, since, inputs.to_vec()).await? {
+            let own = before.is_none() && unknown.is_empty();
+            let told = match &before {
+                Some(_) => Vec::new(),
+                None if own => inputs.to_vec(),
+                None => unknown[unknown.len().saturating_sub(TOGETHER_MAX)..].to_vec(),
+            };
+            let count = told.len();
+            match self.shared.log.exchange(self.concert, since, told).await? {
                 Exchanged::Records { now, records, appended } => {
-                    let more = !appended && (!inputs.is_empty() || records.len() >= RECORDS_READ_MAX);
+                    let more = !appended && (count > 0 || records.len() >= RECORDS_READ_MAX);
                     let outputs = self.apply(now, records, appended);
-                    if !more {
+                    if more {
+                        continue;
+                    }
+                    if own {
                         return Ok(outputs);
+                    }
+                    match before.take() {
+                        Some(before) => unknown.extend(begin::unknown(self, &before)),
+                        None => unknown.truncate(unknown.len() - count),
                     }
                 }
                 Exchanged::Begin { now, position, snapshot } => {
@@ -193,7 +212,8 @@ impl Hall {
                     if begins > BEGINS_MAX {
                         return Err(unavailable("the waiting room's log begins again and again"));
                     }
-                    begin::take_over(self, now, position, snapshot).await?;
+                    let known = begin::take_over(self, now, position, snapshot).await?;
+                    before = before.or(known);
                 }
                 Exchanged::Absent { now } => {
                     begins += 1;

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use boxoffice_domain::waiting::{DrawView, INSTANCE_REPORTS_S, RoomInput, RoomOutput, Stock, Ticked};
-use boxoffice_ports::{DrawRecord, RoomError};
+use boxoffice_domain::waiting::{DrawView, INSTANCE_REPORTS_S, Room, RoomInput, RoomOutput, Stock, Ticked};
+use boxoffice_ports::{DrawRecord, RoomError, StoreError};
 use chrono::TimeDelta;
 
 use super::begin;
@@ -18,8 +18,7 @@ impl Hall {
     pub(super) async fn step(self: &Arc<Self>, stock: Stock) -> Result<Ticked, RoomError> {
         let _turn = self.stepping.lock().await;
         let mut inputs = self.noticed_inputs();
-        let (due, awaits_reveal) = self.due(stock);
-        if due {
+        if self.is_due(stock) {
             inputs.push(RoomInput::Tick(stock));
         }
         let mut ticked = Ticked::default();
@@ -41,8 +40,8 @@ impl Hall {
             }
         }
         self.publish(Vec::new(), false);
-        if awaits_reveal {
-            self.reveal().await?;
+        if self.replica().room.as_ref().is_some_and(Room::awaits_reveal) {
+            self.reveal_soon().await?;
         }
         if self.shared.log.is_volatile() {
             self.reserve_ahead().await?;
@@ -52,9 +51,24 @@ impl Hall {
         Ok(ticked)
     }
 
-    fn due(&self, stock: Stock) -> (bool, bool) {
-        let found = self.replica().look(&*self.shared.clock, |room, now| (room.is_due(now, stock), room.awaits_reveal()));
-        found.unwrap_or((true, false))
+    fn is_due(&self, stock: Stock) -> bool {
+        self.replica().look(&*self.shared.clock, |room, now| room.is_due(now, stock)).unwrap_or(true)
+    }
+
+    /// A beacon may take its time: meanwhile the steps go on, and each asks again once this has ended.
+    async fn reveal_soon(self: &Arc<Self>) -> Result<(), RoomError> {
+        let Ok(turn) = self.revealing.clone().try_lock_owned() else { return Ok(()) };
+        if self.shared.beacon.is_none() {
+            return self.reveal().await;
+        }
+        let hall = self.clone();
+        self.shared.runtime.spawn(async move {
+            let _turn = turn;
+            if let Err(error) = hall.reveal().await {
+                tracing::warn!(concert.id = %hall.concert, error = &error as &dyn std::error::Error, "the draw waits");
+            }
+        });
+        Ok(())
     }
 
     /// Connections, people seen, and that this instance lives.
@@ -112,7 +126,13 @@ impl Hall {
         let seed = begin::seed(self).await.map_err(|error| RoomError::Unavailable(error.into()))?;
         if self.shared.log.is_volatile() {
             let record = DrawRecord { closed_at: self.now(), base, keys, seed, beacon: beacon.clone() };
-            self.shared.mirror.keep_draw(self.concert, record).await.map_err(|error| RoomError::Unavailable(error.into()))?;
+            let (mirror, failed) = (&self.shared.mirror, |error: StoreError| RoomError::Unavailable(error.into()));
+            // What was kept first is what is drawn by, wherever the room is built again.
+            if !mirror.keep_draw(self.concert, record).await.map_err(failed)?
+                && let Some(kept) = mirror.draw(self.concert).await.map_err(failed)?
+            {
+                return self.tell(RoomInput::Reveal { seed: kept.seed, beacon: kept.beacon }).await.map(drop);
+            }
         }
         self.tell(RoomInput::Reveal { seed, beacon }).await.map(drop)
     }

@@ -133,5 +133,16 @@ fn journal_lines_show_every_key() {
 #[test]
 fn admission_shows_an_absent_rate_as_null() {
     let admission = Admission { mode: AdmissionMode::Draining, max_active: 7, per_interval: None, auto: false, adaptive: false };
-    assert_eq!(show(AdmissionView::from(admission)), json!({"mode": "draining", "max_active": 7, "per_interval": null}));
+    let room = RoomSummary {
+        mode: admission.mode,
+        sold_out: false,
+        open: true,
+        waiting: 0,
+        lanes: Vec::new(),
+        max_active: 5,
+        adaptive: AdaptiveState::default(),
+    };
+    let state = json!({"max_active": 5, "rate_per_s": null, "p99_ms": null, "error_share": null});
+    let expected = json!({"mode": "draining", "max_active": 7, "per_interval": null, "adaptive": false, "state": state});
+    assert_eq!(show(AdmissionView::new(admission, &room)), expected);
 }

@@ -1,0 +1,132 @@
+//! The draw of those who come before the sale, for everybody: what anyone needs to recompute every place.
+//!
+//! A list that is drawn never changes and is kept here, so that neither a page nor its hash costs the room anything;
+//! before that it is asked for again after [`FRESH`].
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use actix_web::web::Data;
+use actix_web::{HttpRequest, HttpResponse};
+use boxoffice_domain::ConcertId;
+use boxoffice_domain::draw::{self, Hash32};
+use boxoffice_domain::waiting::DrawView as Draw;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::App;
+use super::answer;
+use super::params::{self, Cursor, Id, Paging, Query};
+use super::problem::Problem;
+use super::views::{List, hex};
+
+/// How old what is shown may be while nothing is drawn.
+const FRESH: Duration = Duration::from_millis(500);
+/// Lists that are kept; beyond, all of them are read anew.
+const KEPT_MAX: usize = 32;
+
+/// Hashes are in lower-case hex.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Draw)]
+pub(crate) struct DrawView<'a> {
+    /// SHA-256 of the seed.
+    commitment: String,
+    /// How the order is made.
+    #[schema(example = "sha256-v1")]
+    algorithm: &'static str,
+    /// People on the list; null before the sale starts and closes it, like all that follows.
+    entries: Option<usize>,
+    /// SHA-256 of all draw keys, ascending, one behind the other.
+    entries_hash: Option<String>,
+    /// Places that were given out before: the first one drawn has the next.
+    base: Option<u64>,
+    /// What was mixed into the seed; null without a beacon.
+    beacon: Option<&'a str>,
+    /// Null until the draw is made.
+    seed: Option<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = DrawEntry)]
+pub(crate) struct DrawEntryView {
+    /// SHA-256 of the ids of user and concert, as 16 bytes each.
+    draw_key: String,
+}
+
+struct Known {
+    draw: Draw,
+    entries_hash: Option<Hash32>,
+    read_at: Instant,
+}
+
+/// The draws that were asked for lately.
+#[derive(Default)]
+pub(crate) struct Draws(Mutex<HashMap<ConcertId, Arc<Known>>>);
+
+impl Draws {
+    async fn of(&self, app: &App, concert: ConcertId) -> Result<Arc<Known>, Problem> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&concert).cloned();
+        if let Some(known) = known.filter(|known| known.draw.seed.is_some() || known.read_at.elapsed() < FRESH) {
+            return Ok(known);
+        }
+        let draw = app.room.draw(concert).await?.ok_or_else(Problem::not_found)?;
+        let entries_hash = draw.keys.as_deref().map(draw::entries_hash);
+        let known = Arc::new(Known { draw, entries_hash, read_at: Instant::now() });
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= KEPT_MAX {
+            all.clear();
+        }
+        all.insert(concert, known.clone());
+        Ok(known)
+    }
+}
+
+/// The draw: the commitment at once, the closed list's hash from the start of the sale on, then the seed.
+#[utoipa::path(get, path = "/api/v1/concerts/{id}/draw", tag = "concerts",
+    responses((status = 200, description = "What it is made by", body = DrawView)))]
+pub(crate) async fn get(id: Id<ConcertId>, app: Data<App>, request: HttpRequest) -> Result<HttpResponse, Problem> {
+    Query::none(&request)?;
+    let known = app.draws.of(&app, id.0).await?;
+    let Draw { commitment, base, keys, beacon, seed } = &known.draw;
+    answer::ok(&DrawView {
+        commitment: hex(commitment),
+        algorithm: draw::ALGORITHM,
+        entries: keys.as_ref().map(Vec::len),
+        entries_hash: known.entries_hash.as_ref().map(hex),
+        base: keys.as_ref().map(|_| *base),
+        beacon: beacon.as_deref(),
+        seed: seed.as_ref().map(hex),
+    })
+}
+
+/// Where a page ended.
+struct DrawKey(Hash32);
+
+impl Cursor for DrawKey {
+    const TAG: u8 = b'k';
+
+    fn write(&self, bytes: &mut Vec<u8>) {
+        bytes.extend(self.0);
+    }
+
+    fn read(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
+    }
+}
+
+/// The closed list, draw keys ascending. Empty before the sale starts.
+#[utoipa::path(get, path = "/api/v1/concerts/{id}/draw/entries", tag = "concerts",
+    responses((status = 200, description = "A page of the list", body = List<DrawEntryView>)))]
+pub(crate) async fn entries(id: Id<ConcertId>, app: Data<App>, request: HttpRequest) -> Result<HttpResponse, Problem> {
+    let paging = Paging::<DrawKey>::of(&request)?;
+    let known = app.draws.of(&app, id.0).await?;
+    let keys = known.draw.keys.as_deref().unwrap_or_default();
+    let rest = &keys[paging.after.map_or(0, |after| keys.partition_point(|key| *key <= after.0))..];
+    let page = &rest[..rest.len().min(paging.limit as usize)];
+    let last = page.last().filter(|_| rest.len() > page.len());
+    answer::ok(&List {
+        items: page.iter().map(|key| DrawEntryView { draw_key: hex(key) }).collect(),
+        next_cursor: last.map(|key| params::encode(&DrawKey(*key))),
+    })
+}
