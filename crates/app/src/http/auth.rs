@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::future::{Ready, ready};
 use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use actix_web::dev::Payload;
 use actix_web::http::header;
@@ -34,6 +34,8 @@ const REMEMBERED_MAX: usize = 4_096;
 const TOKEN_MAX: usize = 8_192;
 /// How long a token of development mode is valid, seconds.
 const DEV_TTL_S: i64 = 30 * 86_400;
+/// The longest name of a lane, characters.
+pub(crate) const LANE_NAME_MAX: usize = 64;
 /// The value of the claim `role` that opens `/admin`.
 const OPERATOR: &str = "operator";
 
@@ -46,13 +48,15 @@ pub enum AuthError {
 }
 
 /// Whoever a token was given to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
     pub(crate) user: UserId,
     pub(crate) operator: bool,
+    /// The lane that their issuer puts them in.
+    pub(crate) lane: Option<Arc<str>>,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Remembered {
     identity: Identity,
     /// Unix seconds, the leeway included.
@@ -66,6 +70,7 @@ struct Claims {
     exp: f64,
     nbf: Option<f64>,
     role: Option<serde_json::Value>,
+    lane: Option<serde_json::Value>,
 }
 
 #[derive(Serialize)]
@@ -76,6 +81,8 @@ struct DevClaims<'a> {
     exp: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     role: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lane: Option<&'a str>,
 }
 
 struct VerifyingKey {
@@ -122,7 +129,7 @@ impl Auth {
     /// The identity of a bearer token at `now`.
     pub(crate) fn verify(&self, token: &str, now: Timestamp) -> Result<Identity, Problem> {
         let shard = &self.remembered[self.hasher.hash_one(token) as usize % SHARDS];
-        let known = shard.read().unwrap_or_else(PoisonError::into_inner).get(token).copied();
+        let known = shard.read().unwrap_or_else(PoisonError::into_inner).get(token).cloned();
         if let Some(known) = known {
             return if now.timestamp() < known.until_s { Ok(known.identity) } else { Err(expired()) };
         }
@@ -134,7 +141,7 @@ impl Auth {
                 shard.clear();
             }
         }
-        shard.insert(token.into(), verified);
+        shard.insert(token.into(), verified.clone());
         Ok(verified.identity)
     }
 
@@ -162,7 +169,8 @@ impl Auth {
             return Err(expired());
         }
         let operator = claims.role.is_some_and(|role| role == OPERATOR);
-        let identity = Identity { user: UserId(claims.sub), operator };
+        let lane = claims.lane.as_ref().and_then(serde_json::Value::as_str).filter(|lane| is_lane(lane)).map(Into::into);
+        let identity = Identity { user: UserId(claims.sub), operator, lane };
         Ok(Remembered { identity, until_s: (claims.exp + self.leeway_s).ceil() as i64 })
     }
 
@@ -172,12 +180,27 @@ impl Auth {
     }
 
     /// A token of development mode; `None` when that is off.
-    pub(crate) fn sign_dev(&self, user: UserId, name: &str, operator: bool, now: Timestamp) -> Option<Result<String, Problem>> {
+    pub(crate) fn sign_dev(&self, dev: &DevUser<'_>, now: Timestamp) -> Option<Result<String, Problem>> {
         let key = self.signing.as_ref()?;
         let iat = now.timestamp();
-        let claims = DevClaims { sub: user.0, name, iat, exp: iat + DEV_TTL_S, role: operator.then_some(OPERATOR) };
+        let DevUser { user, name, operator, lane } = *dev;
+        let claims = DevClaims { sub: user.0, name, iat, exp: iat + DEV_TTL_S, role: operator.then_some(OPERATOR), lane };
         Some(jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, key).map_err(Problem::internal))
     }
+}
+
+/// Whom a token of development mode is for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DevUser<'a> {
+    pub(crate) user: UserId,
+    pub(crate) name: &'a str,
+    pub(crate) operator: bool,
+    pub(crate) lane: Option<&'a str>,
+}
+
+/// Whether it can name a lane; what cannot names none.
+pub(crate) fn is_lane(name: &str) -> bool {
+    (1..=LANE_NAME_MAX).contains(&name.chars().count())
 }
 
 fn expired() -> Problem {
@@ -228,6 +251,9 @@ fn read_jwks(settings: &Settings, algorithm: Algorithm) -> Result<Vec<VerifyingK
 /// Somebody with a valid token and requests to spare.
 pub(crate) struct User(pub(crate) UserId);
 
+/// The same with the lane they are in.
+pub(crate) struct UserInLane(pub(crate) UserId, pub(crate) Option<Arc<str>>);
+
 /// The same with the role `operator`.
 pub(crate) struct Operator(pub(crate) UserId);
 
@@ -255,6 +281,15 @@ impl FromRequest for User {
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         ready(identify(request).map(|identity| Self(identity.user)))
+    }
+}
+
+impl FromRequest for UserInLane {
+    type Error = Problem;
+    type Future = Ready<Result<Self, Problem>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        ready(identify(request).map(|identity| Self(identity.user, identity.lane)))
     }
 }
 
@@ -308,10 +343,13 @@ mod tests {
         let auth = auth(Some("i"), Some("a"));
         let identity = |claims: &Value| auth.verify(&token(Algorithm::HS256, claims), now()).unwrap();
         let user = UserId(Uuid::from_u128(7));
-        assert_eq!(identity(&claims(|_| {})), Identity { user, operator: false });
-        assert_eq!(identity(&claims(|claims| claims["role"] = json!("operator"))), Identity { user, operator: true });
-        assert_eq!(identity(&claims(|claims| claims["role"] = json!(["operator"]))), Identity { user, operator: false });
-        assert_eq!(identity(&claims(|claims| claims["exp"] = json!(1_000_000.5))), Identity { user, operator: false });
+        assert_eq!(identity(&claims(|_| {})), Identity { user, operator: false, lane: None });
+        assert_eq!(identity(&claims(|claims| claims["role"] = json!("operator"))), Identity { user, operator: true, lane: None });
+        assert_eq!(identity(&claims(|claims| claims["role"] = json!(["operator"]))), Identity { user, operator: false, lane: None });
+        assert_eq!(identity(&claims(|claims| claims["exp"] = json!(1_000_000.5))), Identity { user, operator: false, lane: None });
+        for (lane, named) in [(json!("fans"), Some("fans")), (json!(["fans"]), None), (json!("x".repeat(65)), None), (json!(""), None)] {
+            assert_eq!(identity(&claims(|claims| claims["lane"] = lane.clone())).lane.as_deref(), named, "{lane}");
+        }
     }
 
     #[test]
@@ -361,8 +399,9 @@ mod tests {
     fn development_tokens_are_verified_by_the_same_rules() {
         let auth = auth(None, None);
         let user = UserId(Uuid::from_u128(9));
-        let token = auth.sign_dev(user, "Ann", true, now()).unwrap().unwrap();
-        assert_eq!(auth.verify(&token, now()).unwrap(), Identity { user, operator: true });
+        let dev = DevUser { user, name: "Ann", operator: true, lane: Some("fans") };
+        let token = auth.sign_dev(&dev, now()).unwrap().unwrap();
+        assert_eq!(auth.verify(&token, now()).unwrap(), Identity { user, operator: true, lane: Some("fans".into()) });
     }
 
     #[test]

@@ -108,6 +108,7 @@ impl Collector for EngineFigures {
             &*self.0;
         let Stats { lock_waits, lock_wait_us, lock_held_us, accepted_commands, dead_commands, .. } = &*self.0;
         let Stats { logged_commands, unsent_events, unsent_age_ms, .. } = &*self.0;
+        let Stats { sse_streams, websockets, frames_sent, slow_listeners, .. } = &*self.0;
         for (name, help, figure) in [
             ("commands", "Commands decided, replays and refusals included", commands),
             ("batches", "Batches committed", batches),
@@ -122,6 +123,8 @@ impl Collector for EngineFigures {
             ("swept_holds", "Holds whose expiry the sweep has written", swept_holds),
             ("relayed_events", "Events taken out of the outbox", relayed_events),
             ("promoted_entries", "Entries of waiting rooms that were promoted", promoted),
+            ("frames_sent", "Frames handed to those who listen to a waiting room", frames_sent),
+            ("slow_listeners", "Listeners given up because they did not take their frames", slow_listeners),
             ("accepted_commands", "Commands whose callers were told to ask again", accepted_commands),
             ("dead_commands", "Commands from a log that lie with the dead letters", dead_commands),
         ] {
@@ -130,6 +133,8 @@ impl Collector for EngineFigures {
         }
         for (name, help, figure) in [
             ("logged_commands", "Commands of this instance that stand in a log and have no answer yet", logged_commands),
+            ("sse_streams", "Event streams that are open", sse_streams),
+            ("websockets", "WebSockets that are open", websockets),
             ("unsent_events", "Events that wait in the outbox, up to 100,000", unsent_events),
             ("unsent_events_age_milliseconds", "How long the oldest of them has waited", unsent_age_ms),
         ] {

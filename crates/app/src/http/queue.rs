@@ -1,18 +1,19 @@
-//! The waiting room: join, ask, leave.
+//! The waiting room: join, ask, ask for a longer turn, leave.
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
 use boxoffice_domain::ConcertId;
+use boxoffice_domain::waiting::Extended;
 use boxoffice_ports::RoomError;
 
 use super::App;
 use super::answer;
-use super::auth::User;
+use super::auth::{User, UserInLane};
 use super::body::Body;
 use super::params::{Id, Query};
-use super::problem::Problem;
+use super::problem::{Code, Problem};
 use super::queue_token::QueueToken;
 use super::turn;
 use super::views::QueueView;
@@ -21,10 +22,16 @@ use super::views::QueueView;
 #[utoipa::path(post, path = "/api/v1/concerts/{id}/queue", tag = "queue", responses(
     (status = 201, description = "A new place", body = QueueView),
     (status = 200, description = "The place one has", body = QueueView)))]
-pub(crate) async fn join(id: Id<ConcertId>, app: Data<App>, user: User, request: HttpRequest, body: Body) -> Result<HttpResponse, Problem> {
+pub(crate) async fn join(
+    id: Id<ConcertId>,
+    app: Data<App>,
+    user: UserInLane,
+    request: HttpRequest,
+    body: Body,
+) -> Result<HttpResponse, Problem> {
     Query::none(&request)?;
     body.parse_nothing()?;
-    let entered = app.room.join(id.0, user.0, None, app.ids.fresh().into()).await?;
+    let entered = app.room.join(id.0, user.0, user.1.as_deref().map(str::to_owned), app.ids.fresh().into()).await?;
     let view = turn::queue_view(&app, id.0, &entered.place);
     if !entered.new {
         return answer::ok(&view);
@@ -45,6 +52,21 @@ pub(crate) async fn get(app: Data<App>, user: User, request: HttpRequest) -> Res
         Err(error) => return Err(error.into()),
     };
     answer::ok(&turn::queue_view(&app, token.concert, &place))
+}
+
+/// A longer turn, for whoever needs one: a bounded number of times. The token changes with it.
+#[utoipa::path(post, path = "/api/v1/queue/extend", tag = "queue",
+    responses((status = 200, description = "The place with its longer turn", body = QueueView)))]
+pub(crate) async fn extend(app: Data<App>, user: User, request: HttpRequest, body: Body) -> Result<HttpResponse, Problem> {
+    let token = turn::genuine(&app, &request, user.0)?;
+    Query::none(&request)?;
+    body.parse_nothing()?;
+    turn::may_hold(&app, &token).await?;
+    match app.room.extend(token.concert, token.entry).await? {
+        Extended::To(place) => answer::ok(&turn::queue_view(&app, token.concert, &place)),
+        Extended::LimitReached => Err(Problem::new(Code::ExtensionLimitExceeded, "the turn was lengthened as often as may be")),
+        Extended::NotActive => Err(turn::over()),
+    }
 }
 
 /// Leave: one's live holds of the concert are given back, then the place ends.

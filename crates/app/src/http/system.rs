@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::App;
 use super::answer;
+use super::auth::{DevUser, LANE_NAME_MAX, is_lane};
 use super::body::Body;
 use super::params::Query;
 use super::problem::{Code, Problem};
@@ -27,6 +28,9 @@ pub(crate) struct NewUser {
     name: String,
     /// Whether the token opens `/admin`.
     operator: Option<bool>,
+    /// The lane they stand in, where waiting rooms have one of that name.
+    #[schema(max_length = 64)]
+    lane: Option<String>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -41,15 +45,18 @@ pub(crate) struct CreatedUser {
     responses((status = 201, description = "The user and a bearer token", body = CreatedUser)))]
 pub(crate) async fn create_user(app: Data<App>, request: HttpRequest, body: Body) -> Result<HttpResponse, Problem> {
     let user = UserId(app.ids.fresh());
-    let sign = |name: &str, operator| app.auth.sign_dev(user, name, operator, app.clock.now());
+    let sign = |name: &str, operator, lane: Option<&str>| app.auth.sign_dev(&DevUser { user, name, operator, lane }, app.clock.now());
     let off = || Problem::new(Code::DevModeOff, "users come from the issuer of their tokens here");
-    sign("", false).ok_or_else(off)??;
+    sign("", false, None).ok_or_else(off)??;
     Query::none(&request)?;
     let new: NewUser = body.parse()?;
     if new.name.trim().is_empty() || new.name.chars().count() > NAME_MAX {
         return Err(Problem::field("name", format!("must be 1 to {NAME_MAX} characters")));
     }
-    let access_token = sign(&new.name, new.operator.unwrap_or(false)).ok_or_else(off)??;
+    if new.lane.as_deref().is_some_and(|lane| !is_lane(lane)) {
+        return Err(Problem::field("lane", format!("must be 1 to {LANE_NAME_MAX} characters")));
+    }
+    let access_token = sign(&new.name, new.operator.unwrap_or(false), new.lane.as_deref()).ok_or_else(off)??;
     answer::json(StatusCode::CREATED, &CreatedUser { user_id: user.0, access_token })
 }
 

@@ -8,7 +8,7 @@
 //! their place back, by what the token says ([`place`], [`touch`]): whichever of their requests comes first.
 
 use actix_web::HttpRequest;
-use boxoffice_domain::{ConcertId, Place, QueueStatus, UserId, waiting};
+use boxoffice_domain::{ConcertId, Place, QueueStatus, UserId};
 use boxoffice_ports::RoomError;
 
 use super::App;
@@ -17,6 +17,20 @@ use super::queue_token::{self, QueueToken};
 use super::views::QueueView;
 
 const HEADER: &str = "Queue-Token";
+
+/// The token by which somebody listens: in the header, or, because a browser cannot send that, in the query. Whoever
+/// has it may listen.
+pub(crate) fn carried(app: &App, request: &HttpRequest, in_query: Option<&str>) -> Result<QueueToken, Problem> {
+    let invalid = |detail| Problem::new(Code::QueueTokenInvalid, detail);
+    let mut values = request.headers().get_all(HEADER).map(|value| value.to_str().unwrap_or_default()).chain(in_query);
+    let Some(text) = values.next() else {
+        return Err(Problem::new(Code::QueueTokenRequired, "send the token of your place: the header Queue-Token, or ?token="));
+    };
+    if values.next().is_some() {
+        return Err(invalid("send one token"));
+    }
+    queue_token::verify(&app.signing, text.trim()).ok_or_else(|| invalid("the token is not genuine"))
+}
 
 /// The request's token, if it is genuine and this user's.
 pub(crate) fn genuine(app: &App, request: &HttpRequest, user: UserId) -> Result<QueueToken, Problem> {
@@ -76,7 +90,7 @@ async fn known(app: &App, token: &QueueToken, found: Option<Place>) -> Result<Op
     }
 }
 
-fn over() -> Problem {
+pub(crate) fn over() -> Problem {
     Problem::new(Code::QueueTokenExpired, "the turn is over; join again")
 }
 
@@ -93,21 +107,8 @@ fn not_yet(app: &App, token: &QueueToken, place: Option<Place>) -> Problem {
 
 /// A place as it is shown, with its current token.
 pub(crate) fn queue_view(app: &App, concert: ConcertId, place: &Place) -> QueueView {
-    let shows_place = matches!(place.status, QueueStatus::Waiting | QueueStatus::SoldOut | QueueStatus::Active);
-    QueueView {
-        concert_id: concert.0,
-        entry_id: place.entry.0,
-        token: queue_token::sign(&app.signing, &QueueToken::of(concert, place)),
-        status: place.status.into(),
-        place: shows_place.then_some(place.arrival),
-        ahead: place.ahead,
-        eta: place.eta.map(Into::into),
-        chance: place.chance.map(|permille| f64::from(permille) / 1_000.0),
-        poll_after_ms: waiting::poll_after_ms(place, app.clock.now()),
-        active_until: place.active_until,
-        sale_starts_at: place.sale_starts_at,
-        draw: place.draw.map(Into::into),
-    }
+    let token = queue_token::sign(&app.signing, &QueueToken::of(concert, place));
+    QueueView::new(concert, place, token, app.clock.now())
 }
 
 /// How an entry reads that is not known any more.

@@ -8,8 +8,8 @@ use boxoffice_domain::draw::Hash32;
 use boxoffice_domain::money::{Money, Points};
 use boxoffice_domain::waiting::{AdaptiveState, RoomSummary};
 use boxoffice_domain::{
-    Admission, AdmissionMode, ConcertRef, DateRef, Entry, EntryKind, Eta, Payment, PointsEntry, PointsKind, QueueStatus, Reservation,
-    ReservationStatus, SeatAtSale, SeatNumber, Ticket,
+    Admission, AdmissionMode, ConcertId, ConcertRef, DateRef, Entry, EntryKind, Eta, Payment, Place, PointsEntry, PointsKind, QueueStatus,
+    Reservation, ReservationStatus, SeatAtSale, SeatNumber, Ticket, waiting,
 };
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -370,6 +370,72 @@ pub(crate) struct QueueView {
     pub(crate) sale_starts_at: Option<DateTime<Utc>>,
     /// Null: places are in order of arrival.
     pub(crate) draw: Option<DrawBrief>,
+}
+
+/// What a stream begins with, and says again when a number cannot be computed: one's place, without its token.
+#[derive(Clone, Serialize, ToSchema)]
+pub(crate) struct QueueFrame {
+    /// Always `queue`.
+    #[schema(example = "queue")]
+    r#type: &'static str,
+    /// The next frame has the next one; a `queue` frame begins the count anew.
+    seq: u64,
+    /// How many were admitted from one's lane, ever.
+    admitted: u64,
+    concert_id: Uuid,
+    entry_id: Uuid,
+    status: QueueStatusView,
+    place: Option<u64>,
+    ahead: Option<u64>,
+    eta: Option<EtaView>,
+    chance: Option<f64>,
+    poll_after_ms: Option<u32>,
+    active_until: Option<DateTime<Utc>>,
+    sale_starts_at: Option<DateTime<Utc>>,
+    draw: Option<DrawBrief>,
+}
+
+impl QueueFrame {
+    pub(crate) fn new(concert: ConcertId, place: &Place, seq: u64, admitted: u64, now: DateTime<Utc>) -> Self {
+        let shown = QueueView::new(concert, place, String::new(), now);
+        Self {
+            r#type: "queue",
+            seq,
+            admitted,
+            concert_id: shown.concert_id,
+            entry_id: shown.entry_id,
+            status: shown.status,
+            place: shown.place,
+            ahead: shown.ahead,
+            eta: shown.eta,
+            chance: shown.chance,
+            poll_after_ms: shown.poll_after_ms,
+            active_until: shown.active_until,
+            sale_starts_at: shown.sale_starts_at,
+            draw: shown.draw,
+        }
+    }
+}
+
+impl QueueView {
+    /// A place as it is shown at `now`.
+    pub(crate) fn new(concert: ConcertId, place: &Place, token: String, now: DateTime<Utc>) -> Self {
+        let shows_place = matches!(place.status, QueueStatus::Waiting | QueueStatus::SoldOut | QueueStatus::Active);
+        Self {
+            concert_id: concert.0,
+            entry_id: place.entry.0,
+            token,
+            status: place.status.into(),
+            place: shows_place.then_some(place.arrival),
+            ahead: place.ahead,
+            eta: place.eta.map(Into::into),
+            chance: place.chance.map(|permille| f64::from(permille) / 1_000.0),
+            poll_after_ms: waiting::poll_after_ms(place, now),
+            active_until: place.active_until,
+            sale_starts_at: place.sale_starts_at,
+            draw: place.draw.map(Into::into),
+        }
+    }
 }
 
 /// The draw of those who come before the sale: see `/concerts/{id}/draw`. In lower-case hex.

@@ -255,6 +255,8 @@ impl Channel {
         };
         self.unseat(id);
         let spot = self.spot(&place);
+        // What they read now will perhaps never be told to those who read it differently before.
+        let is_as_told = self.told.is_none_or(|told| told.sold_out == look.room.is_sold_out());
         let (mut seq, mut is_settled) = (next, false);
         if let Some(stream) = self.streams(place.lane).of(spot) {
             let departures = look.room.departures();
@@ -265,7 +267,7 @@ impl Channel {
             let counts_twice =
                 departures.since(stream.told).map(|mut all| all.any(|(lane, left)| lane == place.lane && left < place.arrival));
             stream.is_broken |= counts_twice.is_none();
-            is_settled = !stream.is_broken && counts_twice == Some(false);
+            is_settled = !stream.is_broken && counts_twice == Some(false) && is_as_told;
             seq = if is_settled { stream.seq } else { stream::anywhere() };
             stream.members.insert((place.arrival, id));
         } else if spot == Spot::PreSale {

@@ -1,0 +1,115 @@
+//! Streams of frames: server-sent events and WebSockets, by the queue token alone, because a browser can send no other
+//! header with them. A stolen token of somebody who waits shows a place, and nothing else.
+//!
+//! The connection is taken away from the HTTP server ([`super::door`]) and served by one small task ([`session`]).
+//! [`limits`] says how many one user, or one address, may have open here.
+
+mod limits;
+mod session;
+
+use actix_http::ws;
+use actix_web::http::header;
+use actix_web::http::header::HeaderMap;
+use actix_web::web::Data;
+use actix_web::{HttpRequest, HttpResponse, rt};
+use boxoffice_domain::{ConcertId, Place, Timestamp};
+use boxoffice_engine::push::{Form, NotHeard, OwnFrames};
+use boxoffice_ports::RoomError;
+
+pub(super) use limits::Connections;
+use session::Session;
+
+use super::App;
+use super::door::Key;
+use super::edge::request_id;
+use super::params::Query;
+use super::problem::{Code, Problem};
+use super::turn;
+use super::views::QueueFrame;
+
+/// The only version of the protocol that there is (RFC 6455, 4.2.1).
+const WEBSOCKET_VERSION: &str = "13";
+
+/// How one's place moves, as server-sent events: one's own `queue` frame first, then `position` and whatever happens.
+/// Ends with one's turn or entry. With `Last-Event-ID` what was missed, if that is little, else a `queue` frame.
+#[utoipa::path(get, path = "/api/v1/queue/stream", tag = "queue", responses(
+    (status = 200, description = "Events; the first one is", body = QueueFrame, content_type = "text/event-stream")))]
+pub(crate) async fn stream(app: Data<App>, request: HttpRequest) -> Result<HttpResponse, Problem> {
+    open(&app, &request, Form::Sse).await
+}
+
+/// The same as text messages of a WebSocket.
+#[utoipa::path(get, path = "/api/v1/queue/socket", tag = "queue", responses(
+    (status = 101, description = "A WebSocket whose first message is", body = QueueFrame)))]
+pub(crate) async fn socket(app: Data<App>, request: HttpRequest) -> Result<HttpResponse, Problem> {
+    open(&app, &request, Form::WebSocket).await
+}
+
+async fn open(app: &App, request: &HttpRequest, form: Form) -> Result<HttpResponse, Problem> {
+    let query = Query::of(request, &["token"])?;
+    let token = turn::carried(app, request, query.get("token"))?;
+    let head = match form {
+        Form::Sse => events_head(),
+        Form::WebSocket => handshake(request)?,
+    };
+    let counted = app.connections.count(token.user, request.peer_addr().map(|address| address.ip()))?;
+    // A place that the room has lost is given back first, and whoever comes for their turn was seen.
+    match turn::place(app, &token).await {
+        Ok(_) | Err(RoomError::NoRoom) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let resume = request.headers().get("Last-Event-ID").and_then(|id| id.to_str().ok()).and_then(|id| id.trim().parse().ok());
+    let listening = app.hub.listen(token.concert, token.entry, form, resume, &turn::forgotten(&token));
+    let subscription = listening.map_err(|error| match error {
+        NotHeard::Room(error) => error.into(),
+        NotHeard::Full => Problem::new(Code::Overloaded, "no more connections are taken here; ask with GET /queue"),
+    })?;
+    let wire = request.conn_data::<Key>().and_then(Key::take).ok_or_else(|| Problem::internal("no connection to take"))?;
+    rt::spawn(Session::new(wire, subscription, form, counted).run(head));
+    // It is written to nobody, and ends what the HTTP server keeps of the connection.
+    Ok(HttpResponse::Ok().force_close().finish())
+}
+
+/// What comes before the events. The end of the connection is the end of the body.
+fn events_head() -> Vec<u8> {
+    format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncache-control: no-store\r\nx-accel-buffering: no\r\n\
+         connection: close\r\nx-request-id: {}\r\n\r\n",
+        request_id()
+    )
+    .into_bytes()
+}
+
+/// The answer to an opening handshake (RFC 6455, 4.2).
+fn handshake(request: &HttpRequest) -> Result<Vec<u8>, Problem> {
+    let wrong = |detail| Problem::new(Code::InvalidRequest, detail);
+    let headers = request.headers();
+    if !names(headers, header::UPGRADE, "websocket") || !names(headers, header::CONNECTION, "upgrade") {
+        return Err(wrong("ask for a WebSocket: Connection: Upgrade, Upgrade: websocket"));
+    }
+    if !names(headers, header::SEC_WEBSOCKET_VERSION, WEBSOCKET_VERSION) {
+        return Err(wrong("Sec-WebSocket-Version must be 13"));
+    }
+    let key = headers.get(header::SEC_WEBSOCKET_KEY).ok_or_else(|| wrong("Sec-WebSocket-Key is missing"))?;
+    let accept = ws::hash_key(key.as_bytes());
+    let mut head = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-accept: ".to_vec();
+    head.extend(accept);
+    head.extend(format!("\r\nx-request-id: {}\r\n\r\n", request_id()).bytes());
+    Ok(head)
+}
+
+/// Whether one of a header's values is this token, in whatever case.
+fn names(headers: &HeaderMap, name: header::HeaderName, token: &str) -> bool {
+    let values = headers.get_all(name).filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|value| value.trim().eq_ignore_ascii_case(token))
+}
+
+/// Own frames as the public surface has them.
+pub(super) struct QueueFrames;
+
+impl OwnFrames for QueueFrames {
+    fn queue(&self, concert: ConcertId, place: &Place, seq: u64, admitted: u64, now: Timestamp) -> String {
+        // It has no keys but strings, and nothing in it can fail.
+        serde_json::to_string(&QueueFrame::new(concert, place, seq, admitted, now)).unwrap_or_default()
+    }
+}
