@@ -24,7 +24,7 @@ use crate::wiring::{SystemClock, SystemIds};
 /// How long a turn lasts here.
 pub(super) const TURN_S: u32 = 600;
 /// A database with the current schema, copied for each test.
-const TEMPLATE: &str = "boxoffice-rooms";
+const TEMPLATE: &str = "boxoffice_rooms";
 
 fn settings() -> RoomsSettings {
     RoomsSettings {
