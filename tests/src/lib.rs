@@ -3,12 +3,14 @@
 //! Every server listens on a free loopback port and keeps its file in a temporary folder that goes with it. Tests wait
 //! for conditions with a bound ([`eventually`]); the clock is moved, never slept through.
 
+mod listener;
 pub mod mutants;
 mod person;
 mod process;
 mod server;
 pub mod services;
 
+pub use listener::{HANDSHAKE, Kind, Listener, Standing};
 pub use person::{Answer, Person};
 pub use process::Process;
 pub use server::{Server, Setup, concert, seats};

@@ -144,6 +144,11 @@ impl Person {
         self
     }
 
+    /// Where their server is.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
     /// A request to `/api/v1` + `path` with everything this person carries.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let request = self.http.request(method, format!("{}/api/v1{path}", self.base)).bearer_auth(&self.token);

@@ -142,6 +142,11 @@ impl Server {
         self.make(json!({ "name": "somebody" })).await
     }
 
+    /// Somebody whose issuer puts them in a lane.
+    pub async fn person_in(&self, lane: &str) -> Person {
+        self.make(json!({ "name": "somebody", "lane": lane })).await
+    }
+
     pub async fn operator(&self) -> Person {
         self.make(json!({ "name": "an operator", "operator": true })).await
     }

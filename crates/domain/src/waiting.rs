@@ -276,6 +276,11 @@ impl Room {
         self.presence.heard_at(instance)
     }
 
+    /// Whether somebody is known to have a connection to any instance.
+    pub fn is_connected(&self, entry: QueueEntryId) -> bool {
+        self.presence.is_connected(entry)
+    }
+
     /// Whether it matters that somebody came: for a turn that nobody was seen in, and for whoever is gone.
     pub fn wants_to_see(&self, entry: QueueEntryId) -> bool {
         self.entries.get(&entry).and_then(Entry::turn).is_some_and(|turn| !turn.seen) || self.presence.is_gone(entry)

@@ -142,6 +142,10 @@ impl Presence {
         }
     }
 
+    pub(super) fn is_connected(&self, entry: QueueEntryId) -> bool {
+        matches!(self.links.get(&entry), Some(Link::To { .. }))
+    }
+
     pub(super) fn is_gone(&self, entry: QueueEntryId) -> bool {
         matches!(self.links.get(&entry), Some(Link::Gone { .. }))
     }

@@ -1,0 +1,126 @@
+//! Whoever was connected and is gone gives back what they hold; nobody else does.
+
+use boxoffice_domain::{ConcertId, Stock};
+use boxoffice_ports::WaitingRoom as _;
+use boxoffice_tests::{Kind, Person, Process, Server, Setup, eventually, seats};
+
+/// A room's tick tells that its instance lives, so time passes in steps that nobody takes for its death.
+const STEP_S: i64 = 6;
+
+async fn time_passes(servers: &[Server], concert: &str, seconds: i64) {
+    let concert = ConcertId(concert.parse().unwrap());
+    for _ in 0..seconds.div_euclid(STEP_S) + 1 {
+        // They share the clock.
+        servers[0].advance(STEP_S);
+        for server in servers {
+            server.running.room.tick(concert, Stock { obtainable: 50, linked: false }).await.unwrap();
+        }
+    }
+}
+
+async fn is_present(servers: &[Server]) {
+    eventually("a listener", async || servers.iter().any(|server| server.running.stats.websockets.get() > 0).then_some(())).await;
+}
+
+async fn holds(person: &mut Person, concert: &str, date: &str, seat: u32) -> String {
+    person.enter(concert).await;
+    person.hold(&format!("h{seat}"), date, &[seat]).await.expect(201).text("id")
+}
+
+async fn reservation(person: &Person, id: &str) -> String {
+    person.get(&format!("/reservations/{id}")).await.expect(200).text("status")
+}
+
+async fn the_gone_give_back(setup: Setup) {
+    let setup = setup.with("presence.grace_s=30").with("admission.active_ttl_s=36000").with("hold.ttl_s=36000");
+    let servers = setup.start_many(2).await;
+    let (concert, date) = servers[0].one_date(seats(50, 1_000)).await;
+    servers[1].shows(&concert).await;
+    let mut people = Vec::new();
+    for seat in 1..=4 {
+        let mut person = servers[0].person().await;
+        people.push((holds(&mut person, &concert, &date, seat).await, person));
+    }
+    let [(gone_held, gone), (moved_held, moved), (polls_held, polls), (paid_held, paid)] = &mut people[..] else { unreachable!() };
+    paid.charge(10_000).await;
+    let first = (gone.listen(Kind::WebSocket).await, moved.listen(Kind::WebSocket).await, paid.listen(Kind::WebSocket).await);
+    is_present(&servers).await;
+    time_passes(&servers, &concert, 40).await;
+    assert_eq!((gone.status().await.text("status"), moved.status().await.text("status")), ("active".into(), "active".into()));
+    paid.pay("p", paid_held).await.expect(201);
+    drop(first);
+    let elsewhere = moved.clone().at(&servers[1].base).listen(Kind::WebSocket).await;
+    eventually("only the other instance has a listener", async || {
+        (servers[0].running.stats.websockets.get() == 0 && servers[1].running.stats.websockets.get() == 1).then_some(())
+    })
+    .await;
+    time_passes(&servers, &concert, 48).await;
+    eventually("the hold comes back", async || (reservation(gone, gone_held).await == "released").then_some(())).await;
+    assert_eq!(gone.status().await.text("status"), "expired");
+    assert_eq!((reservation(moved, moved_held).await, moved.status().await.text("status")), ("held".into(), "active".into()));
+    assert_eq!((reservation(polls, polls_held).await, polls.status().await.text("status")), ("held".into(), "active".into()));
+    assert_eq!(reservation(paid, paid_held).await, "confirmed", "a payment in time is not undone");
+    let abandoned: u64 = servers.iter().map(|server| server.running.stats.abandoned.get()).sum();
+    assert_eq!(abandoned, 1, "once, over both instances");
+    let mut next = servers[1].person().await;
+    next.enter(&concert).await;
+    next.hold("again", &date, &[1]).await.expect(201);
+    drop(elsewhere);
+    servers[0].audit().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_gone_give_back_on_postgres() {
+    the_gone_give_back(Setup::default().on_postgres().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_gone_give_back_on_redis() {
+    the_gone_give_back(Setup::default().on_postgres().await.with("queue.backend=redis")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_minutes_away_keep_a_place() {
+    let server = Setup::default().with("admission.max_active=1").with("admission.active_ttl_s=36000").start().await;
+    let (concert, _) = server.one_date(seats(50, 1_000)).await;
+    let (mut first, mut waits) = (server.person().await, server.person().await);
+    first.enter(&concert).await;
+    waits.join(&concert).await.expect(201);
+    let listener = waits.listen(Kind::WebSocket).await;
+    let servers = [server];
+    time_passes(&servers, &concert, 12).await;
+    drop(listener);
+    eventually("gone", async || (servers[0].running.stats.websockets.get() == 0).then_some(())).await;
+    time_passes(&servers, &concert, 600).await;
+    let stands = waits.status().await;
+    assert_eq!((stands.text("status"), stands.number("place"), stands.number("ahead")), ("waiting".into(), 2, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_of_an_instance_that_was_killed_are_gone() {
+    let setup =
+        Setup::default().on_postgres().await.with("presence.grace_s=1").with("admission.active_ttl_s=36000").with("hold.ttl_s=36000");
+    let settings: Vec<_> = setup.settings().to_vec();
+    let servers = setup.start_many(1).await;
+    let (concert, date) = servers[0].one_date(seats(50, 1_000)).await;
+    let mut person = servers[0].person().await;
+    let held = holds(&mut person, &concert, &date, 1).await;
+    let settings: Vec<_> = settings.iter().map(String::as_str).collect();
+    let process = Process::start(&servers[0].database(), &settings).await.unwrap();
+    let _listener = eventually("the other instance knows the entry", async || {
+        let listener = person.clone().at(&process.base).try_listen(Kind::WebSocket, &[]).await.ok()?;
+        Some(listener)
+    })
+    .await;
+    let room = ConcertId(concert.parse().unwrap());
+    // From then on it is missed.
+    let entry = boxoffice_domain::QueueEntryId(person.status().await.text("entry_id").parse().unwrap());
+    eventually("the room knows of the connection", async || {
+        servers[0].running.room.look(room, |room, _| room.is_connected(entry)).unwrap().then_some(())
+    })
+    .await;
+    process.kill().await.unwrap();
+    servers[0].advance(boxoffice_domain::waiting::INSTANCE_LOST_S + 5);
+    eventually("the hold comes back", async || (reservation(&person, &held).await == "released").then_some(())).await;
+    assert_eq!(person.status().await.text("status"), "expired");
+}
