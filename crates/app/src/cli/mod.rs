@@ -100,7 +100,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         return simulate::run(options, json);
     }
     if let Task::Draw(task) = &task {
-        return draw::run(task, json).await;
+        return Box::pin(draw::run(task, json)).await;
     }
     let mut settings = config::load(&Layers::of_process(config, set)).context("the configuration is refused")?;
     if matches!(task, Task::Bench(_)) {
@@ -108,7 +108,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     }
     telemetry::init(&settings.telemetry)?;
     match task {
-        Task::Serve => serve::run(settings).await,
+        Task::Serve => Box::pin(serve::run(settings)).await,
         Task::Migrate => migrate(&settings, json).await,
         Task::Import { file } => import::run(&settings, &file, json).await,
         Task::Audit => audit::run(&settings, json).await,

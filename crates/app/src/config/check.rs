@@ -96,8 +96,8 @@ impl Faults {
     }
 
     fn beacon(&mut self, url: &str) {
-        let is_web = url.starts_with("http://") || url.starts_with("https://");
-        if !url.is_empty() && !(is_web && url.contains("{unix}")) {
+        let is_template = (url.starts_with("http://") || url.starts_with("https://")) && url.contains("{unix}");
+        if !(url.is_empty() || is_template) {
             self.add("draw.beacon_url", "must be empty, or an http(s) address with {unix} in the place of the sale's start");
         }
     }
@@ -336,6 +336,8 @@ mod tests {
                 "strategy.seat=redlock;strategy.lease_ms=1999;redis.redlock_nodes=[\"redis://a\",\"redis://b\",\"redis://c\"]",
                 "strategy.lease_ms",
             ),
+            ("draw.beacon_url=http://beacon/now", "draw.beacon_url"),
+            ("draw.beacon_url=ftp://beacon/{unix}", "draw.beacon_url"),
             ("strategy.lease_ms=199", "strategy.lease_ms"),
             ("strategy.lease_ms=120001", "strategy.lease_ms"),
             ("strategy.wait_ms=0", "strategy.wait_ms"),
