@@ -51,7 +51,7 @@ pub(crate) async fn get(app: Data<App>, user: User, request: HttpRequest) -> Res
         Ok(None) | Err(RoomError::NoRoom) => turn::forgotten(&token),
         Err(error) => return Err(error.into()),
     };
-    answer::ok(&turn::queue_view(&app, token.concert, &place))
+    answer::ok(&turn::queue_view_to(&app, &request, &token, &place))
 }
 
 /// A longer turn, for whoever needs one: a bounded number of times. The token changes with it.

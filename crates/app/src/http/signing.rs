@@ -81,6 +81,11 @@ impl SigningKeys {
         text
     }
 
+    /// Whether a text that was verified is as it would be signed now.
+    pub(crate) fn is_current(&self, text: &str) -> bool {
+        self.keys.first().is_some_and(|key| text.strip_prefix(&*key.kid).is_some_and(|rest| rest.starts_with('.')))
+    }
+
     /// What was signed; `None` for what none of the keys has, and for what is not `N` bytes.
     pub(crate) fn verify<const N: usize>(&self, text: &str) -> Option<[u8; N]> {
         let (kid, encoded) = text.split_once('.')?;
@@ -130,6 +135,7 @@ mod tests {
         let new = SigningKeys::of(&[("new", 2)]);
         assert_eq!(both.verify(&old.sign(PAYLOAD)), Some(*PAYLOAD), "the old key still verifies");
         assert_eq!(new.verify(&both.sign(PAYLOAD)), Some(*PAYLOAD), "the first key signs");
+        assert!(both.is_current(&both.sign(PAYLOAD)) && !both.is_current(&old.sign(PAYLOAD)), "an old key's is replaced");
         assert_eq!(new.verify::<9>(&old.sign(PAYLOAD)), None, "a key that is gone verifies nothing");
         assert_eq!(SigningKeys::of(&[("old", 9)]).verify::<9>(&old.sign(PAYLOAD)), None, "the name of a key is not the key");
     }

@@ -111,6 +111,18 @@ pub(crate) fn queue_view(app: &App, concert: ConcertId, place: &Place) -> QueueV
     QueueView::new(concert, place, token, app.clock.now())
 }
 
+/// The same to whoever has just shown `token`: while nothing that it says has changed, and the key it was signed with
+/// is the one in use, it is the current one.
+pub(crate) fn queue_view_to(app: &App, request: &HttpRequest, token: &QueueToken, place: &Place) -> QueueView {
+    let current = QueueToken::of(token.concert, place);
+    let shown = request.headers().get(HEADER).and_then(|text| text.to_str().ok()).map(str::trim);
+    let text = match shown.filter(|text| current == *token && app.signing.is_current(text)) {
+        Some(text) => text.to_owned(),
+        None => queue_token::sign(&app.signing, &current),
+    };
+    QueueView::new(token.concert, place, text, app.clock.now())
+}
+
 /// How an entry reads that is not known any more.
 pub(crate) fn forgotten(token: &QueueToken) -> Place {
     Place {
