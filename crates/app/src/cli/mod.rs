@@ -112,7 +112,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Task::Migrate => migrate(&settings, json).await,
         Task::Import { file } => import::run(&settings, &file, json).await,
         Task::Audit => audit::run(&settings, json).await,
-        Task::Bench(options) => bench::run(&settings, &options, json).await,
+        Task::Bench(options) => Box::pin(bench::run(&settings, &options, json)).await,
         Task::Config => show(&settings, json),
         Task::Openapi | Task::Draw(_) | Task::Simulate(_) => Ok(ExitCode::SUCCESS),
     }
