@@ -21,7 +21,8 @@ pub(crate) fn json(status: StatusCode, view: &impl Serialize) -> Result<HttpResp
 }
 
 fn json_with(response: &mut HttpResponseBuilder, view: &impl Serialize) -> Result<HttpResponse, Problem> {
-    let mut body = Vec::with_capacity(256);
+    // Most answers fit.
+    let mut body = Vec::with_capacity(768);
     serde_json::to_writer(&mut body, view).map_err(Problem::internal)?;
     Ok(response.insert_header(ContentType::json()).body(body))
 }
