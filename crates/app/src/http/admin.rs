@@ -256,7 +256,11 @@ mod tests {
         let rate = Some(PerInterval { count: 1, seconds: 1 });
         assert_eq!(merged(r#"{"per_interval": {"count": 1, "seconds": 1}}"#), Some(Admission { per_interval: rate, ..before }));
         assert_eq!(merged(r#"{"max_active": 0}"#), None);
-        for refused in [r#"{"adaptive": true}"#, r#"{"max_active": "auto"}"#, r#"{"mode": "off"}"#, r#"{"per_interval": {"count": 1}}"#] {
+        assert_eq!(merged(r#"{"adaptive": true}"#), Some(Admission { adaptive: true, ..before }));
+        let auto = Admission { max_active: boxoffice_domain::admission::MAX_ACTIVE_MAX, auto: true, ..before };
+        assert_eq!(merged(r#"{"max_active": "auto"}"#), Some(auto));
+        let refused = [r#"{"adaptive": 1}"#, r#"{"max_active": "many"}"#, r#"{"mode": "off"}"#, r#"{"per_interval": {"count": 1}}"#];
+        for refused in refused {
             assert!(serde_json::from_str::<AdmissionPatch>(refused).is_err(), "{refused}");
         }
     }

@@ -291,7 +291,7 @@ mod tests {
             ("/time_zone", json!("Asia/Soul"), "time_zone"),
             ("/time_zone", json!(""), "time_zone"),
             ("/sale_starts_at", json!("tomorrow"), "sale_starts_at"),
-            ("/admission/max_active", json!("auto"), "admission.max_active"),
+            ("/admission/max_active", json!("many"), "admission.max_active"),
             ("/admission/max_active", json!(0), "admission.max_active"),
             ("/admission/per_interval/seconds", json!(0), "admission.per_interval.seconds"),
             ("/dates", json!({}), "dates"),

@@ -86,7 +86,7 @@ fn queue_token(app: &App, user: u128, concert: u128, until_s: Option<i64>) -> (&
 #[actix_web::test]
 async fn unknown_paths_and_methods_are_problems_before_anybody_is_asked_who_they_are() {
     let app = app().await;
-    for path in ["/nope", "/api/v1", "/api/v1/wallet/", "/api/v1/payments/7", "/api/v1/queue/stream", "/api/docs/nope"] {
+    for path in ["/nope", "/api/v1", "/api/v1/wallet/", "/api/v1/payments/7", "/api/v1/queue/streams", "/api/docs/nope"] {
         assert_eq!(send(&app, request(Method::GET, path)).await.problem(), (404, "not_found"), "{path}");
     }
     let wrong = send(&app, request(Method::PUT, "/api/v1/reservations")).await;
@@ -176,7 +176,7 @@ async fn readiness_names_what_is_down() {
     };
     let room_down = |parts: &mut Parts| {
         let mut room = MockWaitingRoom::new();
-        room.expect_counts().returning(|_| Err(RoomError::Unavailable("connection refused".into())));
+        room.expect_ping().returning(|| Err(RoomError::Unavailable("connection refused".into())));
         parts.room = Arc::new(room);
     };
     for (what, app, expected) in [

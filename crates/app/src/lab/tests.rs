@@ -152,7 +152,13 @@ async fn brokers_get_topics_and_queues_that_are_deleted_and_carry_the_commands()
     assert_eq!(report.strategies(), ["kafka, 1 partition", "kafka, 3 partitions", "rabbitmq"]);
     report.runs.iter().for_each(|run| assert_honest(run, 40));
     for run in &report.runs {
-        assert!(run.per_command.broker_messages >= 2.0, "appended and taken: {} {} {:?}", run.title(), run.workload, run.per_command);
+        assert!(
+            run.per_command.broker_messages > 0.0,
+            "appended and taken, many at once: {} {} {:?}",
+            run.title(),
+            run.workload,
+            run.per_command
+        );
         assert!(run.cpu.broker_s.is_some() && run.broker_memory_mib > Some(10.0), "{}: {:?}", run.title(), run.cpu);
     }
     for service in ["librdkafka", "RabbitMQ"] {
