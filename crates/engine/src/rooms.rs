@@ -114,6 +114,11 @@ impl Rooms {
         self.shared.news.subscribe()
     }
 
+    /// As which its rooms know this instance.
+    pub fn instance(&self) -> InstanceId {
+        self.shared.instance
+    }
+
     /// Somebody opened a connection to this instance. Each has to be told of as often as it was.
     pub fn connected(&self, concert: ConcertId, entry: QueueEntryId) {
         if let Ok(hall) = self.hall(concert) {

@@ -1,10 +1,10 @@
 //! Whoever was connected and is gone gives back what they hold; nobody else does.
 
-use boxoffice_domain::{ConcertId, Stock};
-use boxoffice_ports::WaitingRoom as _;
+use boxoffice_domain::ConcertId;
+use boxoffice_domain::waiting::INSTANCE_REPORTS_S;
 use boxoffice_tests::{Kind, Person, Process, Server, Setup, eventually, seats};
 
-/// A room's tick tells that its instance lives, so time passes in steps that nobody takes for its death.
+/// Instances say often enough that they live; so time passes in steps that nobody takes for their death.
 const STEP_S: i64 = 6;
 
 async fn time_passes(servers: &[Server], concert: &str, seconds: i64) {
@@ -12,8 +12,15 @@ async fn time_passes(servers: &[Server], concert: &str, seconds: i64) {
     for _ in 0..seconds.div_euclid(STEP_S) + 1 {
         // They share the clock.
         servers[0].advance(STEP_S);
-        for server in servers {
-            server.running.room.tick(concert, Stock { obtainable: 50, linked: false }).await.unwrap();
+        for server in servers.iter().filter(|server| server.running.stats.websockets.get() > 0) {
+            let room = &server.running.room;
+            let soon = chrono::TimeDelta::seconds(INSTANCE_REPORTS_S);
+            eventually("it says that it lives", async || {
+                room.look(concert, |room_now, now| room_now.heard_at(room.instance()).is_some_and(|at| now - at < soon))
+                    .unwrap()
+                    .then_some(())
+            })
+            .await;
         }
     }
 }
