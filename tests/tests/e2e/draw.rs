@@ -124,7 +124,8 @@ async fn anybody_can_recompute_every_place_over_two_instances_and_after_a_restar
     let one_less = |published: &mut Value| drop(published["entries"].as_array_mut().unwrap().pop());
     let other_seed = |published: &mut Value| published["draw"]["seed"] = json!("00".repeat(32));
     let other_key = |published: &mut Value| published["entries"][0]["draw_key"] = json!("00".repeat(32));
-    let tampers: [(&str, fn(&mut Value)); 3] = [("entries:", one_less), ("commitment:", other_seed), ("entries_hash:", other_key)];
+    type Tamper = fn(&mut Value);
+    let tampers: [(&str, Tamper); 3] = [("entries:", one_less), ("commitment:", other_seed), ("entries_hash:", other_key)];
     for (named, tamper) in tampers {
         tampered(&file, &published, tamper);
         let refused = verify(&["--file", name]).await;

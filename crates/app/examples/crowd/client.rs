@@ -172,7 +172,7 @@ async fn join(task: &Arc<Task>) -> Result<Vec<Waiter>> {
             let mut connection = Connection::open(&address, Some(task.source)).await?;
             let mut waiters = Vec::new();
             for _ in (at..task.waiters).step_by(AT_ONCE) {
-                let bearer = bearer(Uuid::now_v7(), false)?;
+                let bearer = bearer(Uuid::new_v8(rand::random()), false)?;
                 let concert = &task.concert;
                 let request = format!("POST /api/v1/concerts/{concert}/queue HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {bearer}\r\nContent-Length: 0\r\n\r\n");
                 let answer = connection.send(request.as_bytes()).await?;

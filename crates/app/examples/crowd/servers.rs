@@ -54,9 +54,9 @@ impl Servers {
             servers.children.push(child);
             servers.addresses.push(address);
         }
-        let operator = bearer(Uuid::now_v7(), true)?;
+        let operator = bearer(Uuid::new_v8(rand::random()), true)?;
         let document = json!({
-            "key": Uuid::now_v7().to_string(), "name": "Crowd", "venue": "Hall",
+            "key": Uuid::new_v8(rand::random()).to_string(), "name": "Crowd", "venue": "Hall",
             "admission": { "max_active": 1_000_000, "per_interval": { "count": rate, "seconds": 1 } },
             "dates": [{
                 "key": "d", "starts_at": "2100-01-02T00:00:00Z", "booking_opens_at": "2000-01-01T00:00:00Z", "booking_closes_at": "2100-01-01T00:00:00Z",
