@@ -361,9 +361,8 @@ fn modes_are_told_to_whoever_waits() {
     let client = world.listens(2, None);
     world.passes(10);
     world.reads();
-    let mut version = 0;
-    for (mode, event) in [(AdmissionMode::Paused, "paused"), (AdmissionMode::Draining, "draining"), (AdmissionMode::Running, "running")] {
-        version += 1;
+    let modes = [(AdmissionMode::Paused, "paused"), (AdmissionMode::Draining, "draining"), (AdmissionMode::Running, "running")];
+    for (version, (mode, event)) in (1..).zip(modes) {
         let admission = Admission { mode, ..world.room.admission() };
         world.told(&RoomInput::Admit { admission, version });
         world.passes(10);
