@@ -37,6 +37,7 @@ struct Client {
     admitted: u64,
     status: String,
     own_frames: u32,
+    frames: u32,
     ended: Option<End>,
 }
 
@@ -61,6 +62,7 @@ impl Client {
             assert_eq!(seq, self.seq + 1, "a gap before {json} of {self:?}");
         }
         self.seq = seq;
+        self.frames += 1;
         match event {
             "queue" => {
                 self.own_frames += 1;
@@ -238,7 +240,7 @@ fn after_every_frame_a_client_knows_what_polling_says() {
                 }
                 72..74 if people > 0 => {
                     // Somebody whom a room lost comes back to where they were.
-                    let place = world.room.last_place() + 1 + random.random_range(0..3);
+                    let place = random.random_range(1..=world.room.last_place() + 3);
                     people += 1;
                     let user = UserId(uuid::Uuid::from_u128(people));
                     let claim = PlaceClaim { entry: entry(people), user, lane: GENERAL, place, active_until: None };
@@ -279,6 +281,31 @@ fn those_who_wait_cost_no_frame_of_their_own() {
     // The twenty nearest were so from the beginning; of the others those that came nearer got another one.
     let again = world.clients.values().filter(|(_, client)| client.own_frames > 1).count();
     assert!((1..=4).contains(&again), "{again}");
+}
+
+#[test]
+fn whoever_comes_nearer_is_told_as_often_as_those_who_were_near() {
+    let mut world = World::new(terms(1));
+    for number in 1..=30 {
+        world.join(number, GENERAL);
+    }
+    let client = world.listens(30, None);
+    let told_in_ten_seconds = |world: &mut World| {
+        let before = world.clients[&client].1.frames;
+        for _ in 0..40 {
+            world.passes(250);
+            world.reads();
+        }
+        world.clients[&client].1.frames - before
+    };
+    let far = told_in_ten_seconds(&mut world);
+    assert!((2..=4).contains(&far), "{far}: every five seconds, and once of its own");
+    for leaver in 1..=15 {
+        world.told(&RoomInput::Leave { entry: entry(leaver) });
+    }
+    world.agrees();
+    let near = told_in_ten_seconds(&mut world);
+    assert!((9..=11).contains(&near), "{near}: every second");
 }
 
 #[test]
