@@ -88,7 +88,7 @@ async fn paths_methods_sizes_and_types_are_problems_too() {
         Answer::to(http.get(format!("{base}{path}")).bearer_auth(&buyer.token)).await.expect_problem(404, "not_found");
     }
     for (absent, method) in [
-        ("/queue/stream", Method::GET),
+        ("/queue/streams", Method::GET),
         ("/queue/socket", Method::GET),
         ("/queue/extend", Method::POST),
         (&format!("/concerts/{NOBODY}/draw"), Method::GET),
