@@ -89,8 +89,8 @@ async fn paths_methods_sizes_and_types_are_problems_too() {
     }
     for (absent, method) in [
         ("/queue/streams", Method::GET),
-        ("/queue/socket", Method::GET),
-        ("/queue/extend", Method::POST),
+        ("/queue/sockets", Method::GET),
+        ("/queue/extends", Method::POST),
         (&format!("/concerts/{NOBODY}/draw"), Method::GET),
         (&format!("/commands/{NOBODY}"), Method::GET),
     ] {
