@@ -74,7 +74,7 @@ const WALLS: &[Wall] = &[
         name: "engine",
         internal: &["boxoffice-domain", "boxoffice-ports"],
         internal_tests: &[],
-        external: Some(&["async-trait", "chrono", "futures-util", "rand", "thiserror", "tokio", "tracing", "uuid"]),
+        external: Some(&["async-trait", "chrono", "futures-util", "postcard", "rand", "thiserror", "tokio", "tracing", "uuid"]),
         optional: &[],
         never: OUTSIDE_ENGINE,
     },

@@ -10,7 +10,7 @@
 //! * [`redlock`], [`quorum`]: the lock on several, and which of them vote.
 //! * [`lease`]: held, renewed, lost, given back. [`queue`]: the line inside this process. [`releases`]: who hears of a
 //!   release.
-//! * [`room_log`]: what the waiting rooms were told. [`waiting_room`]: the rooms, by scripts.
+//! * [`room_log`]: what the waiting rooms were told.
 //!   [`fanout`]: which seats changed, told at once.
 
 mod address;
