@@ -186,6 +186,7 @@ impl Room {
     /// `changes`.
     pub fn apply(&mut self, now: Timestamp, input: &RoomInput, changes: &mut Vec<RoomChange>) -> RoomOutput {
         let now = now.max(self.latest_at);
+        self.presence.after_silence(now - self.latest_at);
         self.latest_at = now;
         let ran = self.lanes.passed_at().is_some_and(|at| self.moves(at));
         self.lanes.pass(now, ran);
@@ -252,6 +253,11 @@ impl Room {
 
     pub fn admission(&self) -> Admission {
         self.own.map_or(self.terms.admission, |(admission, _)| admission)
+    }
+
+    /// Since when nothing was told although somebody may be connected: whoever lives says so.
+    pub fn silent_since(&self) -> Option<Timestamp> {
+        self.presence.is_anybody_there().then_some(self.latest_at)
     }
 
     /// The version of what an operator set.

@@ -14,6 +14,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// How long an instance may be silent, seconds.
 pub const INSTANCE_LOST_S: i64 = 15;
+/// As long as anybody is connected, some instance tells the room something more often than this, seconds. A longer
+/// silence is nobody's: the clock was stepped, or the log was away.
+const SILENCE_MAX_S: i64 = 10;
 /// How often an instance says that it lives, at least, seconds.
 pub const INSTANCE_REPORTS_S: i64 = 5;
 
@@ -148,6 +151,18 @@ impl Presence {
 
     pub(super) fn is_gone(&self, entry: QueueEntryId) -> bool {
         matches!(self.links.get(&entry), Some(Link::Gone { .. }))
+    }
+
+    /// Nothing was told for so long: a silence of all does not make one of them lost.
+    pub(super) fn after_silence(&mut self, gap: TimeDelta) {
+        if gap > TimeDelta::seconds(SILENCE_MAX_S) {
+            self.alive.values_mut().for_each(|at| *at += gap);
+        }
+    }
+
+    /// Whether any instance has connections, or may have.
+    pub(super) fn is_anybody_there(&self) -> bool {
+        !self.alive.is_empty()
     }
 
     /// Whether an instance has been silent for too long.

@@ -74,9 +74,12 @@ impl Hall {
     /// Connections, people seen, and that this instance lives.
     fn noticed_inputs(&self) -> Vec<RoomInput> {
         let (instance, mut inputs) = (self.shared.instance, Vec::new());
-        let heard = self.replica().look(&*self.shared.clock, |room, now| (room.heard_at(instance), room.admission().adaptive, now));
+        let heard = self.replica().look(&*self.shared.clock, |room, now| {
+            let silence = room.silent_since().map(|since| now - since);
+            (room.heard_at(instance), room.admission().adaptive, silence, now)
+        });
         let mut noticed = self.noticed();
-        let Some((heard_at, adaptive, now)) = heard else { return inputs };
+        let Some((heard_at, adaptive, silence, now)) = heard else { return inputs };
         if heard_at.is_none() && (noticed.has_connections() || adaptive) {
             inputs.push(RoomInput::Appear { instance });
             noticed.tell_all_again();
@@ -94,10 +97,11 @@ impl Hall {
             inputs.push(RoomInput::Seen { entries: seen });
         }
         drop(noticed);
-        let silent_for = heard_at.map_or(TimeDelta::MAX, |at| now - at);
+        let (silent_for, most) = (heard_at.map_or(TimeDelta::MAX, |at| now - at), TimeDelta::seconds(INSTANCE_REPORTS_S));
         if adaptive && silent_for >= TimeDelta::seconds(1) {
             inputs.push(RoomInput::Report { instance, health: *lock(&self.shared.health) });
-        } else if is_there && silent_for >= TimeDelta::seconds(INSTANCE_REPORTS_S) && inputs.is_empty() {
+        } else if inputs.is_empty() && (is_there && silent_for >= most || silence.is_some_and(|silence| silence >= most)) {
+            // Also by whoever has no connections: a silence of all would not tell who has died.
             inputs.push(RoomInput::Report { instance, health: None });
         }
         inputs

@@ -165,6 +165,7 @@ fn of_several_instances_the_last_to_be_heard_of_counts() {
         told.connect(2, &[1], 0);
         told.tell(6_000, RoomInput::Report { instance: instance(late), health: None });
         told.tell(2_000, RoomInput::Report { instance: instance(early), health: None });
+        assert_eq!(run(&mut told, 7_000, 5_000 + GRACE_MS, &[]), []);
         assert!(told.ticked(5_999 + GRACE_MS, PLENTY).abandoned.is_empty());
         assert_eq!(told.ticked(6_000 + GRACE_MS, PLENTY).abandoned, [user(1)]);
     }
@@ -182,6 +183,7 @@ fn a_turn_that_began_on_an_instance_that_had_died_has_the_whole_grace() {
 #[test]
 fn an_instance_that_was_given_up_is_not_heard_until_it_appears_anew() {
     let mut told = connected();
+    assert_eq!(run(&mut told, 1_000, LOST_MS, &[]), []);
     told.ticked(LOST_MS + 1, PLENTY);
     // What it says before it knows would stand for all its connections.
     told.tell(LOST_MS + 2, RoomInput::Report { instance: instance(1), health: None });
@@ -193,6 +195,20 @@ fn an_instance_that_was_given_up_is_not_heard_until_it_appears_anew() {
     assert_eq!(told.room.heard_at(instance(1)), Some(at(LOST_MS + 3)));
     assert_eq!(run(&mut told, LOST_MS + 4, 3 * GRACE_MS, &[1]), []);
     assert_eq!((told.status(1, 3 * GRACE_MS).0, told.status(2, 3 * GRACE_MS).0), (QueueStatus::Active, QueueStatus::Waiting));
+}
+
+/// The store's clock goes forward by a minute, or its log was away for one: nobody could be heard of.
+#[test]
+fn a_silence_of_all_makes_nobody_lost() {
+    let mut told = connected();
+    assert_eq!(run(&mut told, 1_000, 4_000, &[1]), []);
+    let step = LOST_MS + GRACE_MS + 5_000;
+    assert!(told.ticked(4_000 + step, PLENTY).abandoned.is_empty());
+    assert_eq!(told.room.heard_at(instance(1)), Some(at(4_000 + step)));
+    // Whoever died meanwhile is missed all the same.
+    assert_eq!(run(&mut told, 5_000 + step, 3_000 + step + GRACE_MS, &[]), []);
+    assert_eq!(told.room.heard_at(instance(1)), None);
+    assert_eq!(told.ticked(4_000 + step + GRACE_MS, PLENTY).abandoned, [user(1)]);
 }
 
 /// The store's clock goes back by a minute: nobody is gone for longer because of it, and nobody for ever.
