@@ -255,6 +255,16 @@ impl Room {
         self.own.map_or(self.terms.admission, |(admission, _)| admission)
     }
 
+    /// Entries that have ended and are still known.
+    pub fn ended(&self) -> impl Iterator<Item = QueueEntryId> + '_ {
+        self.ended.iter().map(|(_, entry)| *entry)
+    }
+
+    /// Whether an entry is known and has not ended.
+    pub fn is_there(&self, entry: QueueEntryId) -> bool {
+        self.entries.get(&entry).is_some_and(|kept| !matches!(kept.stage, Stage::Ended { .. }))
+    }
+
     /// Since when nothing was told although somebody may be connected: whoever lives says so.
     pub fn silent_since(&self) -> Option<Timestamp> {
         self.presence.is_anybody_there().then_some(self.latest_at)

@@ -1,6 +1,6 @@
 //! A PostgreSQL cluster.
 
-use crate::process::{Guarded, folder, free_port, run, wait_until};
+use crate::process::{Guarded, folder, free_port, run, wait_while_running};
 use anyhow::{Context, Result, bail};
 use std::collections::HashSet;
 use std::env;
@@ -8,9 +8,14 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 /// Where another installation is, when it is not Debian's and not on the path.
 const BIN_VARIABLE: &str = "BOXOFFICE_POSTGRES_BIN";
+
+/// How often, and after what pause, a cluster that was killed is started again.
+const RESTARTS_MAX: u32 = 50;
+const RESTART_AFTER: Duration = Duration::from_millis(200);
 
 /// What suits a test: nothing survives a crash of the machine, everything one of the server.
 const QUICK: &[&str] = &["fsync=off", "full_page_writes=off", "shared_buffers=128MB"];
@@ -79,10 +84,20 @@ impl Postgres {
         for setting in own.iter().chain(self.settings) {
             command.extend(["-c".to_owned(), (*setting).to_owned()]);
         }
-        self.server = Some(Guarded::start(&self.folder, &command)?);
         let status = data.join("postmaster.pid");
         let is_ready = || std::fs::read_to_string(&status).is_ok_and(|text| text.lines().any(|line| line.trim() == "ready"));
-        wait_until("PostgreSQL", &self.folder, is_ready)
+        // What was killed may not be gone yet, and then a new one refuses to start.
+        for tries_left in (0..RESTARTS_MAX).rev() {
+            let server = Guarded::start(&self.folder, &command)?;
+            match wait_while_running("PostgreSQL", &[(&server, &self.folder)], is_ready) {
+                Err(_) if tries_left > 0 && !server.is_running() => std::thread::sleep(RESTART_AFTER),
+                started => {
+                    self.server = Some(server);
+                    return started;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// `kill -9`, of the server and of what it runs.

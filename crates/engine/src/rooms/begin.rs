@@ -49,12 +49,14 @@ pub(super) async fn take_over(hall: &Arc<Hall>, now: Timestamp, position: LogPos
     Ok(before.filter(|_| was.epoch != position.epoch))
 }
 
-/// Whom the room does not know that was here before, as their tokens would say it.
+/// What the room does not know that was known here before: who had ended, for a slot would wait for nobody, and who was
+/// there, as their tokens would say it.
 pub(super) fn unknown(hall: &Hall, before: &Room) -> Vec<RoomInput> {
     let replica = hall.replica();
     let Some(room) = &replica.room else { return Vec::new() };
     let claims = before.claims_beyond(0).into_iter().filter(|claim| room.entry_of(claim.user) != Some(claim.entry));
-    let unknown: Vec<_> = claims.map(RoomInput::Restore).collect();
+    let ended = before.ended().filter(|entry| room.is_there(*entry)).map(|entry| RoomInput::Leave { entry });
+    let unknown: Vec<_> = ended.chain(claims.map(RoomInput::Restore)).collect();
     if !unknown.is_empty() {
         tracing::warn!(concert.id = %hall.concert, entries = unknown.len(), "a waiting room begins again with less than is known here");
     }
