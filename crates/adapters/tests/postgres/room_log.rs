@@ -1,6 +1,6 @@
 //! The logs of waiting rooms in the database: the contract over two instances, locks, the clock, plans made early.
 
-use super::logs::{begun, exchange, figures, joins};
+use super::logs::{begun, exchange, joins};
 use super::support::Place;
 use boxoffice_adapters::postgres::{PostgresOptions, PostgresStore};
 use boxoffice_ports::contract::room_log::RoomLogFixture;
@@ -150,11 +150,4 @@ async fn plans_made_on_small_tables_go_by_index_later() {
     let scans = session.query(scans, &[]).await.expect("counted");
     let scans: Vec<(String, i64)> = scans.iter().map(|row| (row.get(0), row.get(1))).collect();
     assert_eq!(scans, ["room_logs", "room_records", "room_snapshots"].map(|table| (table.to_owned(), 0)));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "measures"]
-async fn appends_a_second() {
-    let place = Place::new();
-    figures("PostgreSQL", &place.open().await.room_log()).await;
 }

@@ -5,7 +5,6 @@ use boxoffice_domain::waiting::{Lane, RoomInput};
 use boxoffice_ports::contract::build::{fresh, user};
 use boxoffice_ports::{Exchanged, LogPosition, RoomLog, RoomRecord};
 use std::sync::Arc;
-use std::time::Instant;
 
 pub(crate) fn joins(count: usize) -> Vec<RoomInput> {
     (0..count).map(|_| RoomInput::Join { user: user(), entry: fresh(), lane: Lane(0) }).collect()
@@ -35,18 +34,5 @@ pub(crate) async fn exchange(
             records
         }
         other => panic!("records were expected, and not {other:?}"),
-    }
-}
-
-/// Prints how many records a second one instance appends, each after the answer to the one before.
-pub(crate) async fn figures(name: &str, log: &Arc<dyn RoomLog>) {
-    let (concert, mut position) = begun(log).await;
-    for (count, inputs) in [(2_000, 1), (300, 1_000)] {
-        let records: Vec<_> = (0..count).map(|_| joins(inputs)).collect();
-        let began = Instant::now();
-        for inputs in records {
-            exchange(log, concert, &mut position, inputs).await;
-        }
-        println!("{name}: {:.0} records/s of {inputs} joins", f64::from(count) / began.elapsed().as_secs_f64());
     }
 }

@@ -1,6 +1,6 @@
 //! The logs of waiting rooms in a file: the contract, by one server's two handles and by two processes' writers; restarts.
 
-use super::logs::{begun, exchange, figures, joins};
+use super::logs::{begun, exchange, joins};
 use super::support::Place;
 use boxoffice_ports::contract::room_log::RoomLogFixture;
 use boxoffice_ports::{LogPosition, RoomLog, RoomLogError};
@@ -86,11 +86,4 @@ async fn compacting_leaves_one_snapshot_and_what_follows_it() {
         rows.into_iter().map(|row| row.seq).collect()
     };
     assert_eq!((left("room_snapshots"), left("room_records")), (vec![3], vec![4, 5]));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "measures"]
-async fn appends_a_second() {
-    let place = Place::new();
-    figures("SQLite", &place.open().room_log()).await;
 }

@@ -50,9 +50,3 @@ async fn measure(joins: usize) {
 async fn twenty_thousand_joins_are_weighed() {
     measure(20_000).await;
 }
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "measures: a minute"]
-async fn a_million_joins_are_weighed() {
-    measure(1_000_000).await;
-}
