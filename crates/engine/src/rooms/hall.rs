@@ -189,7 +189,8 @@ impl Hall {
             let told = match &before {
                 Some(_) => Vec::new(),
                 None if own => inputs.to_vec(),
-                None => unknown[unknown.len().saturating_sub(TOGETHER_MAX)..].to_vec(),
+                // In their order: whose earlier stay is ended first is given back the later one.
+                None => unknown[..unknown.len().min(TOGETHER_MAX)].to_vec(),
             };
             let count = told.len();
             match self.shared.log.exchange(self.concert, since, told).await? {
@@ -204,7 +205,7 @@ impl Hall {
                     }
                     match before.take() {
                         Some(before) => unknown.extend(begin::unknown(self, &before)),
-                        None => unknown.truncate(unknown.len() - count),
+                        None => drop(unknown.drain(..count)),
                     }
                 }
                 Exchanged::Begin { now, position, snapshot } => {
