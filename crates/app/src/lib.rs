@@ -12,6 +12,7 @@ pub mod config;
 pub mod http;
 pub mod lab;
 pub mod max_active;
+mod page;
 pub mod season;
 pub mod simulate;
 pub mod telemetry;

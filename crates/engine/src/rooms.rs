@@ -20,8 +20,6 @@ mod hall;
 mod mirror;
 mod replica;
 mod step;
-#[cfg(test)]
-mod tests;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};

@@ -1,47 +1,31 @@
-//! The report as one page of HTML that needs nothing else: no script, no font, no picture from anywhere.
+//! The report as one page of HTML.
 //!
 //! Bars are boxes whose width is a share of the widest, so that they follow the width of the page, down to a telephone's.
 
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{Markup, html};
 
 use super::report::{Report, Run, Via, WorkloadNote};
 use super::table::{self, COST, SPEED, latency, thousands};
 use super::workload;
+use crate::page::page;
 
-const STYLE: &str = include_str!("page.css");
 /// The least of a bar that is still seen, percent of the widest.
 const SHARE_MIN: f64 = 0.4;
 
 /// The whole page.
 pub fn html(report: &Report) -> String {
     let title = format!("boxoffice: {} strategies compared", report.strategies().len());
-    html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                title { (title) }
-                style { (PreEscaped(STYLE)) }
-            }
-            body {
-                header {
-                    h1 { (title) }
-                    dl { @for (name, value) in table::head(report) { dt { (name) } dd { (value) } } }
-                    (verdict(report))
-                    (skipped(report))
-                }
-                main {
-                    @for workload in &report.workloads { @if !report.runs.is_empty() { (section(report, workload)) } }
-                    (overloads(report))
-                    @if !report.runs.is_empty() { (closing(report)) }
-                }
-                footer { @for note in table::NOTES { p { (note) } } }
-            }
-        }
-    }
-    .into_string()
+    let header = html! {
+        (verdict(report))
+        (skipped(report))
+    };
+    let main = html! {
+        @for workload in &report.workloads { @if !report.runs.is_empty() { (section(report, workload)) } }
+        (overloads(report))
+        @if !report.runs.is_empty() { (closing(report)) }
+    };
+    let footer = html! { @for note in table::NOTES { p { (note) } } };
+    page(&title, &table::head(report), header, main, footer)
 }
 
 fn verdict(report: &Report) -> Markup {

@@ -109,7 +109,8 @@ async fn sqlite_is_a_file_of_its_own() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn postgres_gets_a_database_that_is_dropped_and_strategies_what_they_need() {
     use boxoffice_services::{Postgres, Redis};
-    let (postgres, redis) = (Postgres::shared(), Redis::shared());
+    // A cluster of its own: its databases are counted.
+    let (postgres, redis) = (Postgres::start().unwrap(), Redis::shared());
     let configured = postgres.database().unwrap();
     let (store, urls) = (format!("store.postgres_url={configured}"), format!("redis.urls=[{:?}]", redis.url()));
     let base = settings(&[&store, &urls, "strategy.wait_ms=30000"]);

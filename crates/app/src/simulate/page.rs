@@ -1,13 +1,11 @@
-//! The report as one page of HTML that needs nothing else, in the look of the strategy lab's.
+//! The report as one page of HTML, in the look of the strategy lab's.
 
 use super::report::{Calibration, Moment, Report};
 use super::text::{CURVES, Curve, count, duration, figures, percent};
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use crate::page::page;
+use maud::{Markup, html};
 use std::fmt::Write as _;
 
-const STYLE: &str = include_str!("../lab/page.css");
-const CHART_STYLE: &str = ".chart { width: 100%; height: 12rem; background: var(--soft); border-radius: 2px; } .chart path { fill: none; stroke: var(--bar); \
-                           stroke-width: 2; vector-effect: non-scaling-stroke; } .chart path.meant { stroke: var(--dim); stroke-dasharray: 4 4; stroke-width: 1; }";
 /// The drawing's own units; it is stretched to the page.
 const WIDTH: f64 = 1_000.0;
 const HEIGHT: f64 = 200.0;
@@ -16,50 +14,32 @@ const HEIGHT: f64 = 200.0;
 pub fn html(report: &Report) -> String {
     let world = &report.world;
     let title = format!("boxoffice: {} buyers, {} seats", count(u64::from(world.buyers)), count(u64::from(world.seats)));
-    html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                title { (title) }
-                style { (PreEscaped(STYLE)) (PreEscaped(CHART_STYLE)) }
-            }
-            body {
-                header {
-                    h1 { (title) }
-                    dl { @for (name, value) in conditions(report) { dt { (name) } dd { (value) } } }
+    let main = html! {
+        section {
+            h2 { "Over time" }
+            p { (duration(report.timeline.last().map_or(0.0, |moment| moment.at_s))) " from the start of the sale." }
+            div.ways { @for (name, of) in CURVES { (chart(name, &report.timeline, of)) } }
+        }
+        section {
+            h2 { "Figures" }
+            div.ways {
+                @for (title, lines) in figures(report) {
+                    figure { figcaption { (title) } dl { @for (name, value) in lines { dt { (name) } dd { (value) } } } }
                 }
-                main {
-                    section {
-                        h2 { "Over time" }
-                        p { (duration(report.timeline.last().map_or(0.0, |moment| moment.at_s))) " from the start of the sale." }
-                        div.ways { @for (name, of) in CURVES { (chart(name, &report.timeline, of)) } }
-                    }
-                    section {
-                        h2 { "Figures" }
-                        div.ways {
-                            @for (title, lines) in figures(report) {
-                                figure { figcaption { (title) } dl { @for (name, value) in lines { dt { (name) } dd { (value) } } } }
-                            }
-                        }
-                    }
-                    section {
-                        h2 { "What was told" }
-                        p { "Ranges hold the truth four times in five, if they are right; a chance comes true as often as it says." }
-                        div.ways {
-                            figure { figcaption { "Chance of a seat: how often it came true, by what was told" } (reliability(report)) }
-                            (horizons("Ranges told while waiting", &report.eta_while_waiting))
-                            (horizons("Ranges told on joining", &report.eta_on_joining))
-                        }
-                    }
-                }
-                footer { p { "Simulated with seed " (world.seed) ": the same seed gives the same page." } }
             }
         }
-    }
-    .into_string()
+        section {
+            h2 { "What was told" }
+            p { "Ranges hold the truth four times in five, if they are right; a chance comes true as often as it says." }
+            div.ways {
+                figure { figcaption { "Chance of a seat: how often it came true, by what was told" } (reliability(report)) }
+                (horizons("Ranges told while waiting", &report.eta_while_waiting))
+                (horizons("Ranges told on joining", &report.eta_on_joining))
+            }
+        }
+    };
+    let footer = html! { p { "Simulated with seed " (world.seed) ": the same seed gives the same page." } };
+    page(&title, &conditions(report), html! {}, main, footer)
 }
 
 fn conditions(report: &Report) -> Vec<(&'static str, String)> {

@@ -137,7 +137,9 @@ impl Channel {
         self.by_entry.entry(listener.entry()).or_default().push(id);
         let is_resumed = resume.is_some_and(|seq| self.resume(id, seq, &place));
         if !is_resumed {
-            self.tell_own(id, teller, look);
+            // What was told to those who waited when nobody was let in any more.
+            let event = Some(mode_event(look.room.summary(look.now).mode)).filter(|event| *event != "running");
+            self.tell_own_and(event, id, teller, look);
         }
         self.members.contains_key(&id)
     }
@@ -246,6 +248,11 @@ impl Channel {
 
     /// Their own frame, by which they are told from now on what is told to those around them.
     pub(super) fn tell_own(&mut self, id: u64, teller: &Teller<'_>, look: Look<'_>) {
+        self.tell_own_and(None, id, teller, look);
+    }
+
+    /// And what else whoever waits has to know, which is counted apart from what others are told.
+    fn tell_own_and(&mut self, event: Option<&str>, id: u64, teller: &Teller<'_>, look: Look<'_>) {
         self.attend(look);
         let Some(member) = self.members.get(&id) else { return };
         let (entry, next) = (member.listener.entry(), member.seq + 1);
@@ -267,7 +274,7 @@ impl Channel {
             let counts_twice =
                 departures.since(stream.told).map(|mut all| all.any(|(lane, left)| lane == place.lane && left < place.arrival));
             stream.is_broken |= counts_twice.is_none();
-            is_settled = !stream.is_broken && counts_twice == Some(false) && is_as_told;
+            is_settled = !stream.is_broken && counts_twice == Some(false) && is_as_told && event.is_none();
             seq = if is_settled { stream.seq } else { stream::anywhere() };
             stream.members.insert((place.arrival, id));
         } else if spot == Spot::PreSale {
@@ -277,6 +284,10 @@ impl Channel {
         (member.lane, member.place, member.spot, member.seq, member.is_settled) = (place.lane, place.arrival, spot, seq, is_settled);
         let json = teller.frames.queue(self.concert, &place, seq, look.room.admitted(place.lane), look.now);
         teller.hand(&member.listener, "queue", seq, &json);
+        if let Some(event) = event.filter(|_| spot != Spot::Active) {
+            member.seq += 1;
+            teller.hand(&member.listener, event, member.seq, &frame::plain(event, member.seq));
+        }
         if place.status.is_ended() {
             self.release(id);
         }
@@ -367,11 +378,7 @@ impl Channel {
         let Some(told) = &mut self.told else { return Vec::new() };
         let mut events = Vec::new();
         if std::mem::replace(&mut told.mode, summary.mode) != summary.mode {
-            events.push(match summary.mode {
-                AdmissionMode::Running => "running",
-                AdmissionMode::Paused => "paused",
-                AdmissionMode::Draining => "draining",
-            });
+            events.push(mode_event(summary.mode));
         }
         if std::mem::replace(&mut told.sold_out, summary.sold_out) != summary.sold_out {
             events.push(if summary.sold_out { "sold_out" } else { "available" });
@@ -414,6 +421,14 @@ impl Channel {
         let told_before = all.saturating_sub(self.pre_sale.len());
         let now = if share >= 1.0 { all } else { ((all as f64 * share) as usize).saturating_sub(told_before).max(1) };
         self.pre_sale.iter().copied().take(now).collect()
+    }
+}
+
+fn mode_event(mode: AdmissionMode) -> &'static str {
+    match mode {
+        AdmissionMode::Running => "running",
+        AdmissionMode::Paused => "paused",
+        AdmissionMode::Draining => "draining",
     }
 }
 

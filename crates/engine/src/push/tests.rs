@@ -36,6 +36,8 @@ struct Client {
     ahead: Option<u64>,
     admitted: u64,
     status: String,
+    /// The last mode told; empty for running.
+    mode: String,
     own_frames: u32,
     frames: u32,
     ended: Option<End>,
@@ -83,7 +85,8 @@ impl Client {
             "expired" => (self.status, self.ahead) = ("Expired".to_owned(), None),
             "sold_out" => self.status = if self.status == "Waiting" { "SoldOut".to_owned() } else { self.status.clone() },
             "available" => self.status = if self.status == "SoldOut" { "Waiting".to_owned() } else { self.status.clone() },
-            _ => {}
+            "running" => self.mode.clear(),
+            mode => mode.clone_into(&mut self.mode),
         }
     }
 }
@@ -187,6 +190,10 @@ impl World {
             let place = self.room.place(listener.entry(), self.now).unwrap();
             assert_eq!(client.status, format!("{:?}", place.status), "{client:?}");
             assert_eq!(client.ahead, place.ahead, "{client:?} at {place:?}");
+            if matches!(place.status, QueueStatus::Waiting | QueueStatus::SoldOut) {
+                let mode = self.room.admission().mode;
+                assert_eq!(client.mode.is_empty(), mode == AdmissionMode::Running, "{client:?} while {mode:?}");
+            }
         }
     }
 }
@@ -245,6 +252,11 @@ fn after_every_frame_a_client_knows_what_polling_says() {
                     let user = UserId(uuid::Uuid::from_u128(people));
                     let claim = PlaceClaim { entry: entry(people), user, lane: GENERAL, place, active_until: None };
                     world.told(&RoomInput::Restore(claim));
+                }
+                75 => {
+                    let mode = if random.random_bool(0.7) { AdmissionMode::Running } else { AdmissionMode::Paused };
+                    let admission = Admission { mode, ..world.room.admission() };
+                    world.told(&RoomInput::Admit { admission, version: step });
                 }
                 74 => {
                     // Another replica in the place of this one.
@@ -402,4 +414,35 @@ fn modes_are_told_to_whoever_waits() {
         assert!(said.iter().any(|frame| frame.starts_with(&format!("event: {event}\n"))), "{event}: {said:?}");
     }
     assert_eq!(world.room.place(entry(2), world.now).unwrap().status, QueueStatus::Waiting);
+}
+
+#[test]
+fn a_pause_is_told_to_whoever_begins_to_listen_in_it() {
+    let mut world = World::new(terms(1));
+    for number in 1..=3 {
+        world.join(number, GENERAL);
+    }
+    world.told(&RoomInput::Tick(STOCK));
+    world.listens(3, None);
+    let admission = Admission { mode: AdmissionMode::Paused, ..world.room.admission() };
+    world.told(&RoomInput::Admit { admission, version: 1 });
+    world.passes(10);
+    world.reads();
+    let events = |world: &mut World, client: u64| {
+        let listener = world.clients[&client].0.clone();
+        let mut events = Vec::new();
+        while let Some(Next::Frame(frame)) = waiting(&listener) {
+            let client = &mut world.clients.get_mut(&client).unwrap().1;
+            client.hears(&frame);
+            events.push(String::from_utf8(frame.to_vec()).unwrap().lines().next().unwrap().replace("event: ", ""));
+        }
+        events
+    };
+    let (waits, has_a_turn) = (world.listens(2, None), world.listens(1, None));
+    assert_eq!(events(&mut world, waits), ["queue", "paused"]);
+    assert_eq!(events(&mut world, has_a_turn), ["queue"]);
+    world.passes(1_500);
+    world.passes(1_500);
+    assert_eq!(events(&mut world, waits), ["queue", "position"], "one more own frame, then what all are told");
+    world.agrees();
 }

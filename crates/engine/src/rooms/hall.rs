@@ -1,8 +1,8 @@
 //! One room of this instance: its replica, and what waits to be told to its log.
 //!
 //! One exchange is out at a time. Whatever comes meanwhile goes with the next one, up to [`TOGETHER_MAX`] inputs a
-//! record. Whom a log has lost that is known here is told before anything else. What waits is bounded by [`WAITING_MAX`]: beyond it the room is unavailable at once. A caller that goes away
-//! changes nothing: what it told is told.
+//! record. Whom a log has lost that is known here is told before anything else. What waits is bounded by [`WAITING_MAX`]:
+//! beyond it the room is unavailable at once. A caller that goes away changes nothing: what it told is told.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -146,14 +146,17 @@ impl Hall {
     }
 
     fn wish(self: &Arc<Self>, inputs: usize, wish: Wish) -> Result<(), Untold> {
-        let mut waiting = lock(&self.waiting);
-        if waiting.wishes.len() >= WAITING_MAX || waiting.inputs + inputs > WAITING_MAX {
-            return Err(unavailable("too many wait for this room"));
-        }
-        waiting.inputs += inputs;
-        waiting.wishes.push(wish);
-        if !waiting.busy {
-            waiting.busy = true;
+        let is_busy = {
+            let mut waiting = lock(&self.waiting);
+            if waiting.wishes.len() >= WAITING_MAX || waiting.inputs + inputs > WAITING_MAX {
+                return Err(unavailable("too many wait for this room"));
+            }
+            waiting.inputs += inputs;
+            waiting.wishes.push(wish);
+            std::mem::replace(&mut waiting.busy, true)
+        };
+        if !is_busy {
+            // Not under the lock: a runtime that shuts down drops it here and now.
             self.shared.runtime.spawn(AtTheLog { hall: self.clone(), done: false }.run());
         }
         Ok(())

@@ -147,3 +147,22 @@ async fn a_join_that_was_not_written_is_not_there() {
     arrivals.dedup();
     assert_eq!(arrivals.len(), USERS, "a place each");
 }
+
+/// What asks while a server ends must not keep it from ending.
+#[test]
+fn a_room_whose_runtime_has_ended_is_unavailable() {
+    let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (ending, lives) = (runtime(), runtime());
+    let (room, concert) = ending.block_on(async {
+        let clock = Arc::new(SystemClock::default());
+        let store = MemoryStore::new(clock.clone());
+        let room = instance(store.room_log(), &store.stores(), clock.clone());
+        let concert = opened(&room, &store.stores(), &clock).await;
+        (room, concert)
+    });
+    ending.shutdown_background();
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || tell.send(lives.block_on(room.admission(concert))));
+    let answer = told.recv_timeout(Duration::from_secs(20)).expect("an answer");
+    assert!(matches!(answer, Err(RoomError::Unavailable(_))), "{answer:?}");
+}
