@@ -41,9 +41,8 @@ pub(crate) struct Crowd {
 
 impl Crowd {
     /// Everybody has joined.
-    pub(crate) async fn join(servers: &Servers, waiters: usize, per_client: usize, via: Via) -> Result<Self> {
+    pub(crate) async fn join(servers: &Servers, waiters: usize, processes: usize, via: Via) -> Result<Self> {
         let mut crowd = Self { clients: Vec::new() };
-        let processes = waiters.div_ceil(per_client).max(1);
         for at in 0..processes {
             let share = waiters / processes + usize::from(at < waiters % processes);
             let task = Task {
@@ -297,8 +296,9 @@ async fn poll_in_turn(task: &Task, waiters: &[Waiter], nth: usize, every_s: u64,
     let address = &task.addresses[nth % task.addresses.len()];
     let requests: Vec<String> = waiters
         .iter()
-        .map(|Waiter { bearer, token, .. }| {
-            format!("GET /api/v1/queue HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {bearer}\r\nQueue-Token: {token}\r\n\r\n")
+        .map(|Waiter { bearer, token, .. }| match task.via {
+            Via::Empty10 => "GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(),
+            _ => format!("GET /api/v1/queue HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {bearer}\r\nQueue-Token: {token}\r\n\r\n"),
         })
         .collect();
     let mut connection = Connection::open(address, Some(task.source)).await?;

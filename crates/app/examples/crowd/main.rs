@@ -4,9 +4,9 @@
 //! boxoffice-services cargo run --release --example crowd -- --waiters 10000,100000
 //! ```
 //!
-//! Starts `--instances` server processes on the services' PostgreSQL and Redis, joins the waiters to one concert that
-//! lets some in every second, connects them from client processes of their own (a process may open so many files, an
-//! address has so many ports), and measures for `--seconds`: the servers' CPU, their memory for each socket, bytes and
+//! Starts server processes on the services' PostgreSQL and Redis, joins the waiters to one concert that lets some in every
+//! second, connects them from client processes of their own (a process may open so many files, an address has so many
+//! ports; those who poll share their connections), and measures for `--seconds`: the servers' CPU, their memory for each socket, bytes and
 //! requests, and what the servers asked of their stores. Clients speak plain HTTP and only count, so that they leave the
 //! machine to the servers; they share it all the same.
 
@@ -32,6 +32,8 @@ pub(crate) enum Via {
     Poll1,
     /// Every ten seconds.
     Poll10,
+    /// As often, and there is nothing to say: what asking costs alone.
+    Empty10,
 }
 
 impl Via {
@@ -41,6 +43,7 @@ impl Via {
             Self::Stream => "SSE",
             Self::Poll1 => "polls every 1 s",
             Self::Poll10 => "polls every 10 s",
+            Self::Empty10 => "an empty answer every 10 s",
         }
     }
 
@@ -49,7 +52,7 @@ impl Via {
         match self {
             Self::Socket | Self::Stream => None,
             Self::Poll1 => Some(1),
-            Self::Poll10 => Some(10),
+            Self::Poll10 | Self::Empty10 => Some(10),
         }
     }
 }
@@ -61,12 +64,12 @@ struct Options {
     waiters: Vec<usize>,
     #[arg(long, value_delimiter = ',', value_enum, default_value = "socket,stream,poll1,poll10")]
     via: Vec<Via>,
-    /// Server processes.
-    #[arg(long, default_value_t = 6)]
-    instances: usize,
-    /// Waiters of one client process, at most.
+    /// Server processes. Default: as many as the connections need files, two at least; one for polls.
+    #[arg(long)]
+    instances: Option<usize>,
+    /// Connections of one process, at most.
     #[arg(long, default_value_t = 17_000)]
-    per_client: usize,
+    per_process: usize,
     #[arg(long, default_value_t = 30)]
     seconds: u64,
     /// Let in every second.
@@ -117,6 +120,7 @@ async fn measure_all(options: &Options) -> Result<()> {
     table.set_header([
         "waiters",
         "told by",
+        "servers",
         "CPU, cores",
         "KiB/socket",
         "bytes/s each",
@@ -137,8 +141,13 @@ async fn measure_all(options: &Options) -> Result<()> {
 }
 
 async fn measure(options: &Options, waiters: usize, via: Via) -> Result<Vec<String>> {
-    let servers = Servers::start(options.instances, &options.queue, options.rate).await?;
-    let crowd = client::Crowd::join(&servers, waiters, options.per_client, via).await?;
+    let (processes, least) = match via.every_s() {
+        None => (waiters.div_ceil(options.per_process).max(1), 2),
+        Some(_) => (1, 1),
+    };
+    let instances = options.instances.unwrap_or(processes.max(least));
+    let servers = Servers::start(instances, &options.queue, options.rate).await?;
+    let crowd = client::Crowd::join(&servers, waiters, processes, via).await?;
     let alone = servers.usage()?;
     let mut crowd = crowd.connect().await?;
     // What connecting left behind is not what waiting costs.
@@ -159,6 +168,7 @@ async fn measure(options: &Options, waiters: usize, via: Via) -> Result<Vec<Stri
     Ok(vec![
         waiters.to_string(),
         via.shown().to_owned(),
+        instances.to_string(),
         format!("{:.2}", (after.cpu_s - cpu_s) / took),
         if via.every_s().is_some() { "-".to_owned() } else { format!("{per_socket:.1}") },
         format!("{:.1}", counted.bytes as f64 / took / waiters as f64),

@@ -130,6 +130,8 @@ async fn spawn(queue: &str) -> Result<(Child, String)> {
     let queue = format!("queue.backend={queue}");
     let set = [
         "http.listen=127.0.0.1:0",
+        // The others, the stores and the clients are on the same cores.
+        "http.workers=1",
         "http.requests_per_second_per_user=0",
         "store.backend=postgres",
         &queue,

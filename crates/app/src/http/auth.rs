@@ -3,14 +3,12 @@
 //! The algorithm is fixed by the configuration, never taken from the token. In development mode the server signs its
 //! own tokens with a secret kept in the store, so they survive a restart. The user is always the token's `sub`.
 //!
-//! *Bounds.* [`REMEMBERED_MAX`] tokens are remembered a shard; a shard that is full forgets those that expired, and
-//! everything when there are none. Time is the `Clock`'s.
+//! *Bounds.* [`REMEMBERED_MAX`] tokens are remembered, by what they hash to: some 150 bytes each, however long they are.
+//! Time is the `Clock`'s.
 
-use std::collections::HashMap;
 use std::future::{Ready, ready};
-use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use actix_web::dev::Payload;
 use actix_web::http::header;
@@ -20,16 +18,17 @@ use boxoffice_domain::{Timestamp, UserId};
 use boxoffice_ports::{Secrets, StoreError};
 use jsonwebtoken::jwk::{JwkSet, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use quick_cache::sync::Cache;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::App;
 use super::problem::{Code, Problem};
 use crate::config::{AuthMode, JwtAlgorithm, Settings};
 
-const SHARDS: usize = 16;
-/// Remembered tokens a shard.
-const REMEMBERED_MAX: usize = 4_096;
+/// More than one instance's share of a crowd: to check a signature again with each poll costs more than the poll.
+const REMEMBERED_MAX: usize = 1 << 18;
 /// The longest bearer token, bytes.
 const TOKEN_MAX: usize = 8_192;
 /// How long a token of development mode is valid, seconds.
@@ -97,8 +96,8 @@ pub(crate) struct Auth {
     leeway_s: f64,
     /// Development mode's.
     signing: Option<EncodingKey>,
-    hasher: RandomState,
-    remembered: Vec<RwLock<HashMap<Box<str>, Remembered>>>,
+    /// By SHA-256, so that nobody finds another token that is taken for one.
+    remembered: Cache<[u8; 32], Remembered>,
 }
 
 impl Auth {
@@ -122,26 +121,17 @@ impl Auth {
     }
 
     fn new(keys: Vec<VerifyingKey>, validation: Validation, leeway_s: u64, signing: Option<EncodingKey>) -> Self {
-        let remembered = (0..SHARDS).map(|_| RwLock::default()).collect();
-        Self { keys, validation, leeway_s: leeway_s as f64, signing, hasher: RandomState::new(), remembered }
+        Self { keys, validation, leeway_s: leeway_s as f64, signing, remembered: Cache::new(REMEMBERED_MAX) }
     }
 
     /// The identity of a bearer token at `now`.
     pub(crate) fn verify(&self, token: &str, now: Timestamp) -> Result<Identity, Problem> {
-        let shard = &self.remembered[self.hasher.hash_one(token) as usize % SHARDS];
-        let known = shard.read().unwrap_or_else(PoisonError::into_inner).get(token).cloned();
-        if let Some(known) = known {
+        let name = Sha256::digest(token).into();
+        if let Some(known) = self.remembered.get(&name) {
             return if now.timestamp() < known.until_s { Ok(known.identity) } else { Err(expired()) };
         }
         let verified = self.check(token, now)?;
-        let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
-        if shard.len() >= REMEMBERED_MAX {
-            shard.retain(|_, one| now.timestamp() < one.until_s);
-            if shard.len() >= REMEMBERED_MAX {
-                shard.clear();
-            }
-        }
-        shard.insert(token.into(), verified.clone());
+        self.remembered.insert(name, verified.clone());
         Ok(verified.identity)
     }
 

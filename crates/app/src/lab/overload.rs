@@ -1,10 +1,11 @@
 //! Ten times more than can be answered: what is let in must still be answered in time, and refusing the rest must cost
 //! nearly nothing.
 //!
-//! First the peak: callers who wait for each answer, by [`PEAK_CALLERS`] at once, and the highest rate of effects counts.
+//! First the peak: callers who wait for each answer, by [`PEAK_CALLERS`] at once, each for as long as a command waits at
+//! least, and the highest rate of effects counts.
 //! Then commands are offered at ten times that rate whether or not any are answered, to one instance after the other, by a
-//! thread of its own: what is busy with answering must not slow the offers down. A command that is turned away is offered
-//! again, as whoever needs it would; whoever is told that a command was accepted asks for its outcome until there is one.
+//! thread of its own: what is busy with answering must not slow the offers down, so that thread only asks whether there is
+//! room, and leaves the rest to a task. A command that is turned away is offered again, as whoever needs it would; whoever is told that a command was accepted asks for its outcome until there is one.
 //! Everything happens in this process, which is why offering itself takes a part of the processor: the offered rate that is
 //! reported is what was really offered.
 //!
@@ -12,15 +13,13 @@
 //! rate shows it. After the last offer an answer may take as long as a command waits, and a grace; then it counts as
 //! failed.
 
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use boxoffice_domain::{Command, IdempotencyKey, Request, UserId};
-use boxoffice_ports::{ExecuteError, Executor, Ledger, Receipt};
+use boxoffice_ports::{ExecuteError, Executor, Ledger};
 use tokio::runtime::Handle;
 
 use super::LabError;
@@ -52,6 +51,7 @@ const OFFERS_MAX: u32 = 20_000_000;
 /// Measures one strategy. `time` is that of each of the runs that look for the peak.
 pub(super) async fn overload(site: &Site, entrant: Entrant, time: Duration) -> Result<Overload, LabError> {
     let (mut peak_per_s, mut peak_callers) = (0.0, 0);
+    let time = time.max(site.settings().strategy.wait());
     for callers in PEAK_CALLERS {
         let per_s = peak(site, callers, time).await?;
         if per_s > peak_per_s {
@@ -104,11 +104,19 @@ struct Offers {
     tally: Mutex<Tally>,
 }
 
+impl Offers {
+    fn tally(&self) -> MutexGuard<'_, Tally> {
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// An instance, and the command that it is offered next.
 struct Door {
     executor: Arc<dyn Executor>,
     ledger: Arc<dyn Ledger>,
     next: Option<Prepared>,
+    /// What it turned away although there seemed to be room.
+    back: (mpsc::Sender<Prepared>, mpsc::Receiver<Prepared>),
 }
 
 struct Prepared {
@@ -117,8 +125,6 @@ struct Prepared {
     request: Request,
 }
 
-type Offer = Pin<Box<dyn Future<Output = Result<Receipt, ExecuteError>> + Send>>;
-
 async fn flood(site: &Site, users: Arc<[UserId]>, per_s: f64) -> Flood {
     let wait = site.settings().strategy.wait();
     let started = Instant::now();
@@ -126,7 +132,12 @@ async fn flood(site: &Site, users: Arc<[UserId]>, per_s: f64) -> Flood {
     let over = until + wait + GRACE;
     let (waiting, in_time, tally) = (AtomicUsize::new(0), AtomicU32::new(0), Mutex::default());
     let offers = Arc::new(Offers { users, per_s, until, over, waiting, in_time, tally });
-    let door = |running: &Running| Door { executor: running.executors.wallet.clone(), ledger: running.stores.ledger.clone(), next: None };
+    let door = |running: &Running| Door {
+        executor: running.executors.wallet.clone(),
+        ledger: running.stores.ledger.clone(),
+        next: None,
+        back: mpsc::channel(),
+    };
     let (mut doors, offering, runtime) = (site.instances().iter().map(door).collect::<Vec<_>>(), offers.clone(), Handle::current());
     // One that fails has offered what the tally says.
     let offered = tokio::task::spawn_blocking(move || offer_all(&offering, &mut doors, &runtime)).await;
@@ -137,7 +148,7 @@ async fn flood(site: &Site, users: Arc<[UserId]>, per_s: f64) -> Flood {
     while offers.waiting.load(Ordering::Acquire) > 0 && Instant::now() < offers.over + GRACE {
         tokio::time::sleep(EVERY).await;
     }
-    let tally = std::mem::take(&mut *offers.tally.lock().unwrap_or_else(PoisonError::into_inner));
+    let tally = std::mem::take(&mut *offers.tally());
     Flood { tally, took, in_time: offers.in_time.load(Ordering::Relaxed) }
 }
 
@@ -163,62 +174,52 @@ fn offer_all(offers: &Arc<Offers>, doors: &mut [Door], runtime: &Handle) {
             due += pause;
             let door = &mut doors[offered as usize % doors.len()];
             offered += 1;
-            match offer(offers, door, &mut accepted, runtime) {
-                Offered::TurnedAway => turned_away += 1,
-                Offered::Accepted => {}
-            }
+            turned_away += u32::from(!offer(offers, door, &mut accepted, runtime));
         }
     }
-    let mut tally = offers.tally.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut tally = offers.tally();
     tally.sent += turned_away;
     tally.turned_away += turned_away;
 }
 
-enum Offered {
-    /// It is offered again.
-    TurnedAway,
-    Accepted,
-}
-
-/// One command, as a server hands it over: what is turned away costs no task, and is not even begun.
-fn offer(offers: &Arc<Offers>, door: &mut Door, accepted: &mut u32, runtime: &Handle) -> Offered {
-    let prepared = door.next.take().unwrap_or_else(|| prepare(offers, accepted));
+/// One command, as a server hands it over: what is turned away at once costs no task. Whether it was taken.
+fn offer(offers: &Arc<Offers>, door: &mut Door, accepted: &mut u32, runtime: &Handle) -> bool {
+    let next = door.next.take().or_else(|| door.back.1.try_recv().ok());
+    let prepared = next.unwrap_or_else(|| prepare(offers, accepted));
     if door.executor.turns_away(&prepared.request) {
         door.next = Some(prepared);
-        return Offered::TurnedAway;
+        return false;
     }
-    let Prepared { at, request } = prepared;
-    let (executor, again, sent) = (door.executor.clone(), request.clone(), Instant::now());
-    let mut answer: Offer = Box::pin(async move { executor.execute(request).await });
-    // Whoever waits is polled again, by a task that can be woken.
-    let first = match answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(Err(ExecuteError::Overloaded)) => {
-            door.next = Some(Prepared { at, request: again });
-            return Offered::TurnedAway;
-        }
-        Poll::Ready(receipt) => Some(receipt),
-        Poll::Pending => None,
-    };
     offers.waiting.fetch_add(1, Ordering::Relaxed);
-    let key = IdempotencyKey { user: offers.users[at as usize], command: again.command_id };
-    let (offers, ledger) = (offers.clone(), door.ledger.clone());
+    let (offers, executor, ledger) = (offers.clone(), door.executor.clone(), door.ledger.clone());
+    let (back, sent) = (door.back.0.clone(), Instant::now());
     runtime.spawn(async move {
+        let key = IdempotencyKey { user: offers.users[prepared.at as usize], command: prepared.request.command_id };
         let told = async {
-            let receipt = match first {
-                Some(receipt) => receipt,
-                None => answer.await,
-            };
-            outcome(receipt, ledger.as_ref(), key).await
+            match executor.execute(prepared.request.clone()).await {
+                Err(ExecuteError::Overloaded) => None,
+                receipt => Some(outcome(receipt, ledger.as_ref(), key).await),
+            }
         };
         let told = tokio::time::timeout_at(offers.over.into(), told).await;
-        let told = told.unwrap_or_else(|_| Answered::Failed("no answer before the run's end".to_owned()));
-        if Instant::now() < offers.until && matches!(told, Answered::Applied(_)) {
-            offers.in_time.fetch_add(1, Ordering::Relaxed);
+        match told.unwrap_or_else(|_| Some(Answered::Failed("no answer before the run's end".to_owned()))) {
+            Some(told) => {
+                if Instant::now() < offers.until && matches!(told, Answered::Applied(_)) {
+                    offers.in_time.fetch_add(1, Ordering::Relaxed);
+                }
+                offers.tally().add(prepared.at, OVERLOAD.steps[0], told, sent.elapsed());
+            }
+            None => {
+                let mut tally = offers.tally();
+                tally.sent += 1;
+                tally.turned_away += 1;
+                // After the last offer nobody takes it.
+                let _ = back.send(prepared);
+            }
         }
-        offers.tally.lock().unwrap_or_else(PoisonError::into_inner).add(at, OVERLOAD.steps[0], told, sent.elapsed());
         offers.waiting.fetch_sub(1, Ordering::Release);
     });
-    Offered::Accepted
+    true
 }
 
 fn prepare(offers: &Offers, accepted: &mut u32) -> Prepared {
