@@ -3,7 +3,8 @@
 //!
 //! *Round trips.* A poll, a push or a rank costs none. A join, a payment, a leaving are one exchange with the log,
 //! shared with everything that came while the last one was out ([`hall`]): ten thousand joins at once are a few
-//! appends. [`WaitingRoom::touch`] is one exchange that appends nothing. Each tick is one, or two when something is due.
+//! appends. [`WaitingRoom::touch`] is one exchange that appends nothing. Each tick is one, or two when something is due; that
+//! of an empty room is none, but for one every two seconds.
 //!
 //! *Truth (I4).* What a replica decides depends on the log alone, so all of them promote the same people. A replica may
 //! be behind, by a tick at most; whoever starts a hold is judged after an exchange. Who is behind cannot admit too many:

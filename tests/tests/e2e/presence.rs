@@ -3,6 +3,7 @@
 use boxoffice_domain::ConcertId;
 use boxoffice_domain::waiting::INSTANCE_REPORTS_S;
 use boxoffice_tests::{Kind, Person, Process, Server, Setup, eventually, seats};
+use tokio::io::AsyncWriteExt as _;
 
 /// Instances say often enough that they live; so time passes in steps that nobody takes for their death.
 const STEP_S: i64 = 6;
@@ -130,4 +131,34 @@ async fn connections_of_an_instance_that_was_killed_are_gone() {
     servers[0].advance(boxoffice_domain::waiting::INSTANCE_LOST_S + 5);
     eventually("the hold comes back", async || (reservation(&person, &held).await == "released").then_some(())).await;
     assert_eq!(person.status().await.text("status"), "expired");
+}
+
+/// The network was cut, or the machine sleeps: the connection is never closed, and nothing is answered.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_does_not_answer_heartbeats_is_gone() {
+    let setup = Setup::default().with("presence.grace_s=30").with("admission.active_ttl_s=36000").with("hold.ttl_s=36000");
+    let servers = [setup.start().await];
+    let (concert, date) = servers[0].one_date(seats(50, 1_000)).await;
+    let (mut cut, mut there) = (servers[0].person().await, servers[0].person().await);
+    let (cut_held, there_held) = (holds(&mut cut, &concert, &date, 1).await, holds(&mut there, &concert, &date, 2).await);
+    let _answers = there.listen(Kind::WebSocket).await;
+    let (address, token) = (servers[0].base.trim_start_matches("http://"), cut.queue_token.clone().unwrap());
+    let mut wire = tokio::net::TcpStream::connect(address).await.unwrap();
+    let request = format!(
+        "GET /api/v1/queue/socket?token={token} HTTP/1.1\r\nhost: {address}\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+         sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    );
+    wire.write_all(request.as_bytes()).await.unwrap();
+    eventually("both are there", async || (servers[0].running.stats.websockets.get() == 2).then_some(())).await;
+    // Three heartbeats, of up to thirty seconds.
+    for _ in 0..120 {
+        if servers[0].running.stats.websockets.get() < 2 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    }
+    assert_eq!(servers[0].running.stats.websockets.get(), 1, "the other one answers");
+    time_passes(&servers, &concert, 48).await;
+    eventually("the hold comes back", async || (reservation(&cut, &cut_held).await == "released").then_some(())).await;
+    assert_eq!(reservation(&there, &there_held).await, "held");
 }

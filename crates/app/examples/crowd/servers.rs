@@ -4,6 +4,8 @@ use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
 use boxoffice::cli;
+use boxoffice::config::{self, Layers};
+use boxoffice::wiring::ScratchDatabase;
 use jsonwebtoken::{EncodingKey, Header, encode};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -28,6 +30,7 @@ pub(crate) struct Servers {
     pub(crate) addresses: Vec<String>,
     pub(crate) concert: String,
     children: Vec<Child>,
+    database: ScratchDatabase,
 }
 
 /// Of all servers together.
@@ -48,9 +51,13 @@ pub(crate) fn bearer(user: Uuid, operator: bool) -> Result<String> {
 
 impl Servers {
     pub(crate) async fn start(instances: usize, queue: &str, rate: u32) -> Result<Self> {
-        let mut servers = Self { addresses: Vec::new(), concert: String::new(), children: Vec::new() };
+        // The rooms of those before are nobody's business here.
+        let mut settings = config::load(&Layers::of_process(None, Vec::new()))?;
+        let database = ScratchDatabase::create(&mut settings).await?;
+        let url = format!("store.postgres_url={}", settings.store.postgres_url.expose());
+        let mut servers = Self { addresses: Vec::new(), concert: String::new(), children: Vec::new(), database };
         for _ in 0..instances {
-            let (child, address) = spawn(queue).await?;
+            let (child, address) = spawn(queue, &url).await?;
             servers.children.push(child);
             servers.addresses.push(address);
         }
@@ -120,11 +127,12 @@ impl Servers {
         for child in &mut self.children {
             child.kill().await?;
         }
+        self.database.remove().await;
         Ok(())
     }
 }
 
-async fn spawn(queue: &str) -> Result<(Child, String)> {
+async fn spawn(queue: &str, database: &str) -> Result<(Child, String)> {
     let mut command = Command::new(std::env::current_exe()?);
     let secret = format!("auth.hs256_secret={SECRET}");
     let queue = format!("queue.backend={queue}");
@@ -134,6 +142,7 @@ async fn spawn(queue: &str) -> Result<(Child, String)> {
         "http.workers=1",
         "http.requests_per_second_per_user=0",
         "store.backend=postgres",
+        database,
         &queue,
         "auth.mode=jwt",
         "auth.algorithm=HS256",

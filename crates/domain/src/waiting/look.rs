@@ -89,6 +89,11 @@ impl Room {
         })
     }
 
+    /// Whether nobody waits, has a turn, or is to be drawn.
+    pub fn is_empty(&self) -> bool {
+        self.active.is_empty() && self.lanes.waiting() + self.pre_sale.undrawn() == 0
+    }
+
     pub fn counts(&self, now: Timestamp) -> RoomCounts {
         let over = self.overdue(now).count() as u64;
         let (right, judged) = self

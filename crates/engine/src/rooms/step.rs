@@ -1,6 +1,7 @@
 //! One step of a room: what this instance has noticed, what is due, what the mirror has to know.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use boxoffice_domain::waiting::{DrawView, INSTANCE_REPORTS_S, Room, RoomInput, RoomOutput, Stock, Ticked};
 use boxoffice_ports::{DrawRecord, RoomError, StoreError};
@@ -13,6 +14,8 @@ use super::lock;
 /// A log is put together when it has grown by so many inputs, and by more than [`COMPACT_FACTOR`] for each entry.
 const COMPACT_MIN: usize = 100_000;
 const COMPACT_FACTOR: usize = 4;
+/// How long the log of an empty room is not asked.
+const REST: Duration = Duration::from_secs(2);
 
 impl Hall {
     pub(super) async fn step(self: &Arc<Self>, stock: Stock) -> Result<Ticked, RoomError> {
@@ -23,7 +26,9 @@ impl Hall {
         }
         let mut ticked = Ticked::default();
         if inputs.is_empty() {
-            self.catch_up().await?;
+            if !self.rests() {
+                self.catch_up().await?;
+            }
         } else {
             match self.tell_all(inputs.clone()).await {
                 Ok(outputs) => {
@@ -49,6 +54,13 @@ impl Hall {
         }
         self.compact().await?;
         Ok(ticked)
+    }
+
+    /// Nobody is in the room: what others tell it is soon enough heard of when somebody comes, or after a while. Most
+    /// concerts' rooms are empty most of the time, and each instance has them all.
+    fn rests(&self) -> bool {
+        let replica = self.replica();
+        replica.room.as_ref().is_some_and(Room::is_empty) && replica.heard_at.elapsed() < REST
     }
 
     fn is_due(&self, stock: Stock) -> bool {

@@ -96,12 +96,14 @@ impl Session {
                 }
                 () = sleep_until(beat_at) => {
                     beat_at = Instant::now() + HEARTBEAT.mul_f64(0.8 + 0.4 * rand::random::<f64>());
-                    let beat = match self.form {
+                    let beat: &[u8] = match self.form {
                         Form::Sse => COMMENT,
                         Form::WebSocket if self.unanswered >= UNANSWERED_MAX => return,
-                        Form::WebSocket => &PING,
+                        Form::WebSocket => {
+                            self.unanswered += 1;
+                            &PING
+                        }
                     };
-                    self.unanswered += 1;
                     if write(&self.wire, beat).await.is_err() {
                         return;
                     }

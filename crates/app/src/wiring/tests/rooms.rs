@@ -2,6 +2,7 @@
 
 mod beacon;
 mod loss;
+mod rest;
 mod restart;
 
 use std::any::Any;
