@@ -90,7 +90,11 @@ impl Postgres {
         for tries_left in (0..RESTARTS_MAX).rev() {
             let server = Guarded::start(&self.folder, &command)?;
             match wait_while_running("PostgreSQL", &[(&server, &self.folder)], is_ready) {
-                Err(_) if tries_left > 0 && !server.is_running() => std::thread::sleep(RESTART_AFTER),
+                Err(_) if tries_left > 0 && !server.is_running() => {
+                    // Dropped, it would take the folder along.
+                    server.kill()?;
+                    std::thread::sleep(RESTART_AFTER);
+                }
                 started => {
                     self.server = Some(server);
                     return started;

@@ -33,3 +33,19 @@ fn redis_forgets_over_a_kill_and_hangs_when_told_to() {
     node.restart().expect("it starts again");
     assert_eq!(node.command(&["EXISTS", "a"]).expect("answered"), ":0");
 }
+
+/// What was killed may hold on for a moment to what the next one needs.
+#[test]
+fn postgres_starts_again_once_it_can() {
+    let mut postgres = Postgres::start().unwrap();
+    postgres.sql("CREATE TABLE kept AS SELECT 7 AS value").unwrap();
+    postgres.kill().unwrap();
+    let taken = std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, postgres.port())).unwrap();
+    let later = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_secs(2));
+        drop(taken);
+    });
+    postgres.restart().unwrap();
+    later.join().unwrap();
+    assert_eq!(postgres.sql("SELECT value FROM kept").unwrap().trim(), "7");
+}

@@ -55,6 +55,10 @@ async fn ones_own_frame_comes_first_and_then_what_everybody_gets() {
     }
     let mut events = line[3].listen(Kind::Sse).await;
     let mut socket = line[3].listen(Kind::WebSocket).await;
+    for listener in [&mut events, &mut socket] {
+        listener.until("paused").await;
+        listener.until("position").await;
+    }
     line[1].delete("/queue").await.expect(204);
     for listener in [&mut events, &mut socket] {
         let told = loop {
