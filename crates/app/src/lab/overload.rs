@@ -13,10 +13,8 @@
 //! rate shows it. After the last offer an answer may take as long as a command waits, and a grace; then it counts as
 //! failed.
 
-use std::future::poll_fn;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
-use std::task::Poll;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -46,8 +44,6 @@ const EVERY: Duration = Duration::from_millis(1);
 const LATE_MAX: Duration = Duration::from_millis(20);
 /// Offers between two looks at the time, at most.
 const OFFERS_AT_ONCE: u32 = 256;
-/// Commands handed to an instance that it has not looked at yet: until it has, it does not know that it is full.
-const HANDED_MAX: u32 = 64;
 const WAITING_MAX: usize = 100_000;
 /// The most offers of one run.
 const OFFERS_MAX: u32 = 20_000_000;
@@ -119,7 +115,6 @@ struct Door {
     executor: Arc<dyn Executor>,
     ledger: Arc<dyn Ledger>,
     next: Option<Prepared>,
-    handed: Arc<AtomicU32>,
     /// What it turned away although there seemed to be room.
     back: (mpsc::Sender<Prepared>, mpsc::Receiver<Prepared>),
 }
@@ -141,7 +136,6 @@ async fn flood(site: &Site, users: Arc<[UserId]>, per_s: f64) -> Flood {
         executor: running.executors.wallet.clone(),
         ledger: running.stores.ledger.clone(),
         next: None,
-        handed: Arc::default(),
         back: mpsc::channel(),
     };
     let (mut doors, offering, runtime) = (site.instances().iter().map(door).collect::<Vec<_>>(), offers.clone(), Handle::current());
@@ -177,17 +171,10 @@ fn offer_all(offers: &Arc<Offers>, doors: &mut [Door], runtime: &Handle) {
             if due > now {
                 break;
             }
-            let door = &mut doors[offered as usize % doors.len()];
-            match offer(offers, door, &mut accepted, runtime) {
-                Offered::Handed => {}
-                Offered::TurnedAway => turned_away += 1,
-                Offered::Later => {
-                    thread::sleep(EVERY);
-                    break;
-                }
-            }
             due += pause;
+            let door = &mut doors[offered as usize % doors.len()];
             offered += 1;
+            turned_away += u32::from(!offer(offers, door, &mut accepted, runtime));
         }
     }
     let mut tally = offers.tally();
@@ -195,41 +182,21 @@ fn offer_all(offers: &Arc<Offers>, doors: &mut [Door], runtime: &Handle) {
     tally.turned_away += turned_away;
 }
 
-enum Offered {
-    Handed,
-    TurnedAway,
-    /// The instance has not looked at those before yet.
-    Later,
-}
-
-/// One command, as a server hands it over: what is turned away at once costs no task.
-fn offer(offers: &Arc<Offers>, door: &mut Door, accepted: &mut u32, runtime: &Handle) -> Offered {
+/// One command, as a server hands it over: what is turned away at once costs no task. Whether it was taken.
+fn offer(offers: &Arc<Offers>, door: &mut Door, accepted: &mut u32, runtime: &Handle) -> bool {
     let next = door.next.take().or_else(|| door.back.1.try_recv().ok());
     let prepared = next.unwrap_or_else(|| prepare(offers, accepted));
     if door.executor.turns_away(&prepared.request) {
         door.next = Some(prepared);
-        return Offered::TurnedAway;
-    }
-    if door.handed.load(Ordering::Acquire) >= HANDED_MAX {
-        door.next = Some(prepared);
-        return Offered::Later;
+        return false;
     }
     offers.waiting.fetch_add(1, Ordering::Relaxed);
-    door.handed.fetch_add(1, Ordering::AcqRel);
-    let handed = door.handed.clone();
     let (offers, executor, ledger) = (offers.clone(), door.executor.clone(), door.ledger.clone());
     let (back, sent) = (door.back.0.clone(), Instant::now());
     runtime.spawn(async move {
         let key = IdempotencyKey { user: offers.users[prepared.at as usize], command: prepared.request.command_id };
         let told = async {
-            let mut answer = executor.execute(prepared.request.clone());
-            let first = poll_fn(|context| Poll::Ready(answer.as_mut().poll(context))).await;
-            handed.fetch_sub(1, Ordering::AcqRel);
-            let receipt = match first {
-                Poll::Ready(receipt) => receipt,
-                Poll::Pending => answer.await,
-            };
-            match receipt {
+            match executor.execute(prepared.request.clone()).await {
                 Err(ExecuteError::Overloaded) => None,
                 receipt => Some(outcome(receipt, ledger.as_ref(), key).await),
             }
@@ -252,7 +219,7 @@ fn offer(offers: &Arc<Offers>, door: &mut Door, accepted: &mut u32, runtime: &Ha
         }
         offers.waiting.fetch_sub(1, Ordering::Release);
     });
-    Offered::Handed
+    true
 }
 
 fn prepare(offers: &Offers, accepted: &mut u32) -> Prepared {
