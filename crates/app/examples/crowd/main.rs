@@ -6,9 +6,9 @@
 //!
 //! Starts server processes on the services' PostgreSQL and Redis, joins the waiters to one concert that lets some in every
 //! second, connects them from client processes of their own (a process may open so many files, an address has so many
-//! ports; those who poll share their connections), and measures for `--seconds`: the servers' CPU, their memory for each socket, bytes and
-//! requests, and what the servers asked of their stores. Clients speak plain HTTP and only count, so that they leave the
-//! machine to the servers; they share it all the same.
+//! ports; those who poll share their connections), and measures for `--seconds`: the servers' CPU, their memory for each
+//! socket, bytes and requests, and what the servers asked of their stores. Clients speak plain HTTP and only count, so that
+//! they leave the machine to the servers; they share it all the same.
 
 mod client;
 mod servers;

@@ -5,7 +5,8 @@
 //! least, and the highest rate of effects counts.
 //! Then commands are offered at ten times that rate whether or not any are answered, to one instance after the other, by a
 //! thread of its own: what is busy with answering must not slow the offers down, so that thread only asks whether there is
-//! room, and leaves the rest to a task. A command that is turned away is offered again, as whoever needs it would; whoever is told that a command was accepted asks for its outcome until there is one.
+//! room, and leaves the rest to a task. A command that is turned away is offered again, as whoever needs it would; whoever
+//! is told that a command was accepted asks for its outcome until there is one.
 //! Everything happens in this process, which is why offering itself takes a part of the processor: the offered rate that is
 //! reported is what was really offered.
 //!
