@@ -153,7 +153,7 @@ impl Room {
         self.overdue(now).next().is_some()
             || self.sold_out != (stock.obtainable == 0)
             || self.stock != stock
-            || self.presence.misses(now)
+            || self.presence.misses(now, now - self.latest_at)
             || self.presence.gone_since(grace(self.terms.grace_s), true).next().is_some()
             || self.presence.gone_since(grace(self.terms.waiting_grace_s), false).next().is_some()
             || self.is_list_to_close(now)

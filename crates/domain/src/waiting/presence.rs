@@ -155,9 +155,7 @@ impl Presence {
 
     /// Nothing was told for so long: a silence of all does not make one of them lost.
     pub(super) fn after_silence(&mut self, gap: TimeDelta) {
-        if gap > TimeDelta::seconds(SILENCE_MAX_S) {
-            self.alive.values_mut().for_each(|at| *at += gap);
-        }
+        self.alive.values_mut().for_each(|at| *at += silence(gap));
     }
 
     /// Whether any instance has connections, or may have.
@@ -165,9 +163,9 @@ impl Presence {
         !self.alive.is_empty()
     }
 
-    /// Whether an instance has been silent for too long.
-    pub(super) fn misses(&self, now: Timestamp) -> bool {
-        self.alive.values().any(|at| is_lost(*at, now))
+    /// Whether an instance has been silent for too long, when nobody told anything for `gap`.
+    pub(super) fn misses(&self, now: Timestamp, gap: TimeDelta) -> bool {
+        self.alive.values().any(|at| is_lost(*at + silence(gap), now))
     }
 
     /// Instances that are silent for too long are gone, and with them their connections, since they were heard of last.
@@ -204,6 +202,11 @@ impl Presence {
         }
         presence
     }
+}
+
+/// What of a time in which nobody told anything says nothing of those who might have.
+fn silence(gap: TimeDelta) -> TimeDelta {
+    if gap > TimeDelta::seconds(SILENCE_MAX_S) { gap } else { TimeDelta::zero() }
 }
 
 fn is_lost(heard_at: Timestamp, now: Timestamp) -> bool {

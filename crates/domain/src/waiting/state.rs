@@ -29,7 +29,7 @@ pub struct RoomState {
     last_place: u64,
     pub(super) lanes: Lanes,
     pace: Pace,
-    presence: PresenceState,
+    pub(super) presence: PresenceState,
     adaptive: Adaptive,
     pub(super) turns: Turns,
     ends: Ends,

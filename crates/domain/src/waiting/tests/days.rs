@@ -97,9 +97,12 @@ impl Watched {
     }
 }
 
-/// A room without what passes by itself: the time, and what is measured of it.
-fn substance(room: &Room) -> RoomState {
+/// What is at `now` of a room without what passes by itself: the time, a silence of all, and what is measured of them.
+fn substance(room: &Room, now: Timestamp) -> RoomState {
     let mut state = room.state();
+    let mut presence = Presence::from_state(state.presence);
+    presence.after_silence(now.max(state.latest_at) - state.latest_at);
+    state.presence = presence.state();
     state.latest_at = Timestamp::UNIX_EPOCH;
     for at in 0..state.lanes.all().len() {
         state.lanes.get_mut(Lane(at as u8)).forecast = Forecast::default();
@@ -126,7 +129,7 @@ proptest! {
                     _ => None,
                 };
                 let last = room.last_place();
-                let is_due = |stock| (room.is_due(at(now), stock), substance(&room));
+                let is_due = |stock| (room.is_due(at(now), stock), substance(&room, at(now)));
                 let before = if let RoomInput::Tick(told) = &input { stock = *told; Some(is_due(*told)) } else { None };
                 let output = room.apply(at(now), &input, &mut changes);
                 if let RoomOutput::Entered(entered) = &output {
@@ -140,7 +143,7 @@ proptest! {
                     }
                 }
                 if let Some((due, before)) = before {
-                    let changed = !changes.is_empty() || substance(&room) != before;
+                    let changed = !changes.is_empty() || substance(&room, at(now)) != before;
                     prop_assert_eq!(due, changed, "due, and changed");
                     prop_assert!(due || output == RoomOutput::Ticked(Ticked::default()));
                 }
@@ -182,6 +185,8 @@ fn a_tick_is_due_for_each_reason_alone() {
     let mut told = quiet();
     told.appear(1, 1);
     let lost = 1 + INSTANCE_LOST_S * 1_000;
+    assert!(!told.room.is_due(at(lost + 1), PLENTY), "a silence of all is nobody's");
+    told.tell(lost - 5_000, RoomInput::Report { instance: instance(2), health: None });
     assert!(!told.room.is_due(at(lost), PLENTY) && told.room.is_due(at(lost + 1), PLENTY), "an instance is silent");
     let mut told = quiet();
     told.appear(1, 1);
