@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
+use boxoffice_services::SetClock;
 use reqwest::Client;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader, Lines};
 use tokio::process::{Child, Command};
@@ -38,16 +39,22 @@ impl Process {
 
     /// Starts it on `database` and a free port, and reads the address that it prints.
     pub async fn start(database: &Path, set: &[&str]) -> Result<Self> {
-        Self::start_and(database, set, false).await
+        Self::start_and(database, set, Vec::new(), false).await
+    }
+
+    /// The same on a machine whose clock is `clock`.
+    pub async fn start_by(clock: &SetClock, database: &Path, set: &[&str]) -> Result<Self> {
+        Self::start_and(database, set, clock.environment(), false).await
     }
 
     /// The same with events alone on its standard output: it prints the address on the other one.
     pub async fn start_telling_events(database: &Path) -> Result<Self> {
-        Self::start_and(database, &["events.sink=log"], true).await
+        Self::start_and(database, &["events.sink=log"], Vec::new(), true).await
     }
 
-    async fn start_and(database: &Path, set: &[&str], tells_events: bool) -> Result<Self> {
+    async fn start_and(database: &Path, set: &[&str], environment: Vec<(&str, PathBuf)>, tells_events: bool) -> Result<Self> {
         let mut command = Command::new(Self::binary()?);
+        command.envs(environment);
         command.args(["serve", "--set", "http.listen=127.0.0.1:0", "--set", &format!("store.sqlite_path={}", database.display())]);
         command.args(["--set", "demo.season=false", "--set", "admission.tick_ms=20"]);
         command.args(set.iter().flat_map(|set| ["--set", set]));

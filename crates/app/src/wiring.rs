@@ -28,7 +28,7 @@ use crate::season::{self, SeasonError};
 use actix_web::dev::ServerHandle;
 use actix_web::web::Data;
 use boxoffice_engine::push::Hub;
-use boxoffice_engine::{Background, Rooms, SeatView, Stats};
+use boxoffice_engine::{Background, Rooms, SeatView, Stats, StoreTime};
 use boxoffice_ports::{Executor, Source, Stores, Traffic};
 use engine::Engine;
 use std::io;
@@ -113,7 +113,8 @@ pub async fn start(settings: Settings, clock: Arc<SystemClock>) -> Result<Runnin
     if settings.demo_season() {
         load_season(&settings, &open.stores).await?;
     }
-    let engine = Engine::new(&open, &settings, clock.clone(), traffic.clone());
+    let time = StoreTime::start(open.stores.queries.clone(), clock.clone()).await.map_err(|error| StartError::Background(error.into()))?;
+    let engine = Engine::new(&open, &settings, time, traffic.clone());
     let parts = engine.http_parts(&settings).await?;
     let background = Background::start(engine.background_parts(), engine.background_settings(&settings));
     let background = background.await.map_err(StartError::Background)?;
@@ -215,7 +216,8 @@ pub(crate) async fn parts_in_memory() -> http::Parts {
     settings.store.backend = StoreBackend::Memory;
     let (clock, traffic) = (Arc::new(SystemClock::default()), Arc::default());
     let open = stores::open(&settings, clock.clone(), &traffic).await.expect("memory is there");
-    Engine::new(&open, &settings, clock, traffic).http_parts(&Arc::new(settings)).await.expect("it needs no service")
+    let time = StoreTime::start(open.stores.queries.clone(), clock).await.expect("memory answers");
+    Engine::new(&open, &settings, time, traffic).http_parts(&Arc::new(settings)).await.expect("it needs no service")
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use boxoffice_domain::Policy;
-use boxoffice_ports::{Clock, EventSink, Ids, InstanceId, Ledger, Source, Stores, WaitingRoom};
+use boxoffice_ports::{EventSink, Ids, InstanceId, Ledger, Source, Stores, WaitingRoom};
 use rand::Rng;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -19,7 +19,7 @@ use crate::admission_loop::AdmissionLoop;
 use crate::relay::Relay;
 use crate::seat_sync::SeatSync;
 use crate::sweep::Sweep;
-use crate::{Fares, HoldReturns, RoomTeller, SeatView, Shows, Siblings, Stats, shows};
+use crate::{Fares, HoldReturns, RoomTeller, SeatView, Shows, Siblings, Stats, StoreTime, shows, store_time};
 
 const GAUGE_EVERY: Duration = Duration::from_secs(5);
 /// How often the waiting rooms are told how this instance fares.
@@ -47,7 +47,7 @@ pub struct Parts {
     pub teller: Arc<RoomTeller>,
     pub returns: Arc<HoldReturns>,
     pub fares: Arc<Fares>,
-    pub clock: Arc<dyn Clock>,
+    pub time: Arc<StoreTime>,
     pub ids: Arc<dyn Ids>,
     pub policy: Arc<Policy>,
     pub stats: Arc<Stats>,
@@ -62,12 +62,19 @@ pub struct Background {
 impl Background {
     /// Reads the catalogue and opens the rooms, so that requests find them, then starts the tasks.
     pub async fn start(parts: Parts, settings: BackgroundSettings) -> Result<Self, Source> {
-        let Parts { instance, sink, stores, ledger, room, shows, seats, siblings, teller, returns, fares, clock, ids, policy, stats } =
+        let Parts { instance, sink, stores, ledger, room, shows, seats, siblings, teller, returns, fares, time, ids, policy, stats } =
             parts;
         let sync = SeatSync::new(stores.queries, seats.clone(), siblings);
         let told = room.clone();
-        let admission =
-            Arc::new(AdmissionLoop { room, shows, seats, clock, stats: stats.clone(), returns, stock_linked: settings.stock_linked });
+        let admission = Arc::new(AdmissionLoop {
+            room,
+            shows,
+            seats,
+            clock: time.clone(),
+            stats: stats.clone(),
+            returns,
+            stock_linked: settings.stock_linked,
+        });
         let sweep = Arc::new(Sweep { ledger, upkeep: stores.upkeep, ids, policy, stats: stats.clone() });
         let relay = Relay::new(stores.outbox, teller, sink, instance, stats);
         // The first mark comes before anything is loaded.
@@ -80,6 +87,7 @@ impl Background {
             tasks.spawn(sync.clone().read_again(stopped.clone()));
             tasks.spawn(sync.listen(stopped.clone()));
         }
+        tasks.spawn(every("time", store_time::REFRESH, stopped.clone(), async move || time.refresh().await));
         let refresh = admission.clone();
         tasks.spawn(every("catalogue", shows::REFRESH, stopped.clone(), async move || refresh.refresh().await));
         tasks.spawn(every("admission", settings.tick, stopped.clone(), async move || admission.tick().await));

@@ -7,6 +7,7 @@
 //! * [`rooms`]: the waiting rooms, each a replica that a log tells everything.
 //! * [`push`]: telling those who wait how they stand.
 //! * [`Shows`] and [`SeatView`]: the catalogue and the seat maps, in memory, for reading.
+//! * [`StoreTime`]: what time it is there, wherever a clock is asked here.
 //! * [`Siblings`]: the other instances on the same store; `seat_sync` keeps the seat maps fresh with what they commit.
 //! * [`Background`]: promotion, expiry of turns and holds, pruning, and the outbox: its events, in order, to whoever listens.
 //!
@@ -26,6 +27,7 @@ mod seat_view;
 mod shows;
 mod siblings;
 mod stats;
+mod store_time;
 mod sweep;
 #[cfg(test)]
 mod testing;
@@ -41,4 +43,5 @@ pub use seat_view::{SeatCounts, SeatInfo, SeatSnapshot, SeatStatus, SeatView};
 pub use shows::Shows;
 pub use siblings::Siblings;
 pub use stats::{Gauge, Stats};
+pub use store_time::StoreTime;
 pub use watched::{RoomTeller, Watched};

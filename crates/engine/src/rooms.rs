@@ -167,7 +167,7 @@ impl Rooms {
     fn fresh<R>(&self, concert: ConcertId, look: impl FnOnce(&boxoffice_domain::waiting::Room, Timestamp) -> R) -> Result<R, RoomError> {
         let hall = self.hall(concert)?;
         let replica = hall.replica();
-        if replica.heard_at.elapsed() > STALE_MAX {
+        if replica.heard.elapsed() > STALE_MAX {
             return Err(RoomError::Unavailable("the waiting room's log has not been heard of".into()));
         }
         replica.look(&*self.shared.clock, look).ok_or(RoomError::NoRoom)

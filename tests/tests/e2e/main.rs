@@ -11,6 +11,7 @@ mod expiry;
 mod faults;
 mod idempotency;
 mod isolation;
+mod onsale;
 mod overload;
 mod presence;
 mod problems;

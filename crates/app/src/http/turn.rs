@@ -49,24 +49,22 @@ pub(crate) fn for_concert(token: &QueueToken, concert: ConcertId) -> Result<(), 
     if token.concert == concert { Ok(()) } else { Err(Problem::new(Code::QueueTokenInvalid, "the token is another concert's")) }
 }
 
-/// Whether the turn is running, by the token alone.
+/// Whether the turn is running: by the token alone, or, where that says that it is over, by the room, whose clock
+/// counts.
 pub(crate) async fn is_running(app: &App, token: &QueueToken) -> Result<(), Problem> {
     match token.until {
         Some(until) if app.clock.now() < until => Ok(()),
-        Some(_) => Err(over()),
-        None => {
-            let place = place(app, token).await?;
-            Err(not_yet(app, token, place))
-        }
+        _ => in_turn(app, token, place(app, token).await?),
     }
 }
 
-/// Whether a hold may be started: by the token, and where the truth is.
+/// Whether a hold may be started, where the truth is.
 pub(crate) async fn may_hold(app: &App, token: &QueueToken) -> Result<(), Problem> {
-    if token.until.is_some_and(|until| until <= app.clock.now()) {
-        return Err(over());
-    }
-    match touch(app, token).await? {
+    in_turn(app, token, touch(app, token).await?)
+}
+
+fn in_turn(app: &App, token: &QueueToken, place: Option<Place>) -> Result<(), Problem> {
+    match place {
         Some(place) if place.status == QueueStatus::Active && token.until.is_some() => Ok(()),
         place => Err(not_yet(app, token, place)),
     }

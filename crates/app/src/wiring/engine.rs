@@ -9,9 +9,9 @@ use boxoffice_adapters::memory::MemoryLock;
 use boxoffice_domain::Policy;
 use boxoffice_engine::{
     BackgroundSettings, Combining, CombiningSettings, Direct, Fares, HoldReturns, Locked, Parts, Queued, QueuedSettings, RoomTeller, Rooms,
-    RoomsParts, SeatView, Shows, Siblings, SingleFlight, Stats, Watched,
+    RoomsParts, SeatView, Shows, Siblings, SingleFlight, Stats, StoreTime, Watched,
 };
-use boxoffice_ports::{Beacon, Clock, Executor, Guard, Ids, InstanceId, Ledger, Lock, Stores, Traffic};
+use boxoffice_ports::{Beacon, Executor, Guard, Ids, InstanceId, Ledger, Lock, Stores, Traffic};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ pub(super) struct Engine<'a> {
     pub(super) stores: Stores,
     pub(super) room: Arc<Rooms>,
     beacon: Option<Arc<HttpBeacon>>,
-    clock: Arc<dyn Clock>,
+    clock: Arc<StoreTime>,
     ids: Arc<dyn Ids>,
     instance: InstanceId,
     policy: Arc<Policy>,
@@ -41,7 +41,7 @@ pub(super) struct Engine<'a> {
 }
 
 impl<'a> Engine<'a> {
-    pub(super) fn new(open: &'a Open, settings: &Settings, clock: Arc<dyn Clock>, traffic: Arc<Traffic>) -> Self {
+    pub(super) fn new(open: &'a Open, settings: &Settings, clock: Arc<StoreTime>, traffic: Arc<Traffic>) -> Self {
         let stores = open.stores.clone();
         let instance = InstanceId(SystemIds.fresh());
         let beacon = HttpBeacon::of(settings);
@@ -97,7 +97,7 @@ impl<'a> Engine<'a> {
             teller: self.teller.clone(),
             returns: self.returns.clone(),
             fares: self.fares.clone(),
-            clock: self.clock.clone(),
+            time: self.clock.clone(),
             ids: self.ids.clone(),
             policy: self.policy.clone(),
             stats: self.stats.clone(),

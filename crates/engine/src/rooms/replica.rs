@@ -3,8 +3,8 @@
 use boxoffice_domain::Timestamp;
 use boxoffice_domain::waiting::{Room, RoomChange, RoomOutput};
 use boxoffice_ports::{Clock, LogPosition, RoomRecord};
-use chrono::TimeDelta;
-use tokio::time::Instant;
+
+use crate::store_time::HeardTime;
 
 pub(super) struct Replica {
     /// `None`: nothing was heard yet.
@@ -12,12 +12,10 @@ pub(super) struct Replica {
     pub(super) position: LogPosition,
     /// How many rooms there have been here, one in the place of the other.
     generation: u64,
-    /// What is added to this machine's time to get the log's.
-    skew: TimeDelta,
+    /// The log's time.
+    pub(super) heard: HeardTime,
     /// The latest instant that the log has told.
     latest: Timestamp,
-    /// When the log was heard last.
-    pub(super) heard_at: Instant,
     /// Inputs applied since the snapshot that the log begins with, as far as is known.
     pub(super) since_snapshot: usize,
 }
@@ -28,9 +26,8 @@ impl Replica {
             room: None,
             position: LogPosition::default(),
             generation: 0,
-            skew: TimeDelta::zero(),
+            heard: HeardTime::unheard(),
             latest: Timestamp::UNIX_EPOCH,
-            heard_at: Instant::now(),
             since_snapshot: 0,
         }
     }
@@ -38,13 +35,12 @@ impl Replica {
     /// The log said what time it is.
     pub(super) fn heard(&mut self, now: Timestamp, clock: &dyn Clock) {
         self.latest = self.latest.max(now);
-        self.skew = now - clock.now();
-        self.heard_at = Instant::now();
+        self.heard = HeardTime::new(now, clock);
     }
 
     /// The room's time: it never runs backwards.
     pub(super) fn now(&self, clock: &dyn Clock) -> Timestamp {
-        (clock.now() + self.skew).max(self.latest)
+        self.heard.now(clock).max(self.latest)
     }
 
     pub(super) fn look<R>(&self, clock: &dyn Clock, look: impl FnOnce(&Room, Timestamp) -> R) -> Option<R> {

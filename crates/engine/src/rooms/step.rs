@@ -60,7 +60,7 @@ impl Hall {
     /// concerts' rooms are empty most of the time, and each instance has them all.
     fn rests(&self) -> bool {
         let replica = self.replica();
-        replica.room.as_ref().is_some_and(Room::is_empty) && replica.heard_at.elapsed() < REST
+        replica.room.as_ref().is_some_and(Room::is_empty) && replica.heard.elapsed() < REST
     }
 
     fn is_due(&self, stock: Stock) -> bool {

@@ -1,0 +1,143 @@
+//! What time it is in the store, on this instance.
+//!
+//! Truth about an expiry comes from the store's clock, in the deciding transaction. What is shown, signed or refused
+//! before the store is asked goes by the same clock, as far as it can be known here: the time that was heard last, and
+//! what has passed since by a clock that nobody can set. A machine whose clock is wrong, or is set while people buy,
+//! therefore ends nobody's turn and shows no seat as free that is not.
+//!
+//! *Cost.* One statement every [`REFRESH`].
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use boxoffice_domain::Timestamp;
+use boxoffice_ports::{Clock, Queries, Source, StoreError};
+use chrono::TimeDelta;
+use tokio::time::Instant;
+
+/// How often the store is asked.
+pub(crate) const REFRESH: Duration = Duration::from_secs(5);
+/// An answer that took longer says too little about now.
+const SLOW: Duration = Duration::from_millis(500);
+
+/// Another clock's time, between the times it is heard.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HeardTime {
+    now: Timestamp,
+    at: Instant,
+    /// How far tests had moved the clocks by then.
+    offset: TimeDelta,
+}
+
+impl HeardTime {
+    /// It is `now` there.
+    pub(crate) fn new(now: Timestamp, clock: &dyn Clock) -> Self {
+        Self { now, at: Instant::now(), offset: clock.offset() }
+    }
+
+    /// An answer that took so long said what time it was about half way.
+    fn answered(said: Timestamp, took: Duration, clock: &dyn Clock) -> Self {
+        Self::new(said + TimeDelta::from_std(took / 2).unwrap_or_default(), clock)
+    }
+
+    /// Nothing was heard from now on: it is long ago there.
+    pub(crate) fn unheard() -> Self {
+        Self { now: Timestamp::UNIX_EPOCH, at: Instant::now(), offset: TimeDelta::zero() }
+    }
+
+    pub(crate) fn now(&self, clock: &dyn Clock) -> Timestamp {
+        self.now + TimeDelta::from_std(self.elapsed()).unwrap_or_default() + (clock.offset() - self.offset)
+    }
+
+    /// Since it was heard.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.at.elapsed()
+    }
+}
+
+/// See the module's opening.
+pub struct StoreTime {
+    queries: Arc<dyn Queries>,
+    /// Only for how far tests move it.
+    clock: Arc<dyn Clock>,
+    heard: RwLock<HeardTime>,
+}
+
+impl StoreTime {
+    pub async fn start(queries: Arc<dyn Queries>, clock: Arc<dyn Clock>) -> Result<Arc<Self>, StoreError> {
+        let (said, took) = ask(&*queries).await?;
+        let heard = RwLock::new(HeardTime::answered(said, took, &*clock));
+        Ok(Arc::new(Self { queries, clock, heard }))
+    }
+
+    pub(crate) async fn refresh(&self) -> Result<(), Source> {
+        let (said, took) = ask(&*self.queries).await?;
+        self.hear(said, took);
+        Ok(())
+    }
+
+    fn hear(&self, said: Timestamp, took: Duration) {
+        if took <= SLOW {
+            *self.heard.write().unwrap_or_else(PoisonError::into_inner) = HeardTime::answered(said, took, &*self.clock);
+        }
+    }
+}
+
+/// What the store said, and how long that took.
+async fn ask(queries: &dyn Queries) -> Result<(Timestamp, Duration), StoreError> {
+    let asked = Instant::now();
+    Ok((queries.now().await?, asked.elapsed()))
+}
+
+impl Clock for StoreTime {
+    fn now(&self) -> Timestamp {
+        self.heard.read().unwrap_or_else(PoisonError::into_inner).now(&*self.clock)
+    }
+
+    fn offset(&self) -> TimeDelta {
+        self.clock.offset()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::at;
+    use boxoffice_ports::{MockClock, MockQueries};
+    use std::sync::Mutex;
+    use tokio::time::advance;
+
+    /// The time of a store that says 1,000 at first, on a machine whose own time is nonsense.
+    async fn started(offset: &Arc<Mutex<TimeDelta>>) -> Arc<StoreTime> {
+        let (mut clock, offset, mut queries) = (MockClock::new(), offset.clone(), MockQueries::new());
+        clock.expect_offset().returning(move || *offset.lock().unwrap());
+        clock.expect_now().returning(|| at(-1_000_000));
+        queries.expect_now().times(1).returning(|| Ok(at(1_000)));
+        queries.expect_now().returning(|| Ok(at(2_000)));
+        StoreTime::start(Arc::new(queries), Arc::new(clock)).await.unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_the_stores_time_and_passes_by_itself() {
+        let offset = Arc::default();
+        let time = started(&offset).await;
+        assert_eq!(time.now(), at(1_000));
+        advance(Duration::from_secs(7)).await;
+        assert_eq!(time.now(), at(1_007));
+        *offset.lock().unwrap() = TimeDelta::seconds(60);
+        assert_eq!(time.now(), at(1_067), "tests move it");
+        time.refresh().await.unwrap();
+        assert_eq!(time.now(), at(2_000), "what the store says has its own offset");
+        advance(Duration::from_secs(1)).await;
+        assert_eq!(time.now(), at(2_001));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn half_of_the_way_has_passed_and_what_took_long_says_nothing() {
+        let time = started(&Arc::default()).await;
+        time.hear(at(3_000), SLOW + Duration::from_millis(1));
+        assert_eq!(time.now(), at(1_000));
+        time.hear(at(500), SLOW);
+        assert_eq!(time.now(), at(500) + TimeDelta::milliseconds(250), "the store's clock was set back");
+    }
+}
