@@ -8,7 +8,7 @@
 //! their place back, by what the token says ([`place`], [`touch`]): whichever of their requests comes first.
 
 use actix_web::HttpRequest;
-use boxoffice_domain::{ConcertId, Place, QueueStatus, UserId};
+use boxoffice_domain::{ConcertId, Place, QueueStatus, Timestamp, UserId};
 use boxoffice_ports::RoomError;
 
 use super::App;
@@ -49,25 +49,32 @@ pub(crate) fn for_concert(token: &QueueToken, concert: ConcertId) -> Result<(), 
     if token.concert == concert { Ok(()) } else { Err(Problem::new(Code::QueueTokenInvalid, "the token is another concert's")) }
 }
 
-/// Whether the turn is running: by the token alone, or, where that says that it is over, by the room, whose clock
-/// counts.
+/// Whether the turn is running, by the token alone.
 pub(crate) async fn is_running(app: &App, token: &QueueToken) -> Result<(), Problem> {
     match token.until {
-        Some(until) if app.clock.now() < until => Ok(()),
-        _ => in_turn(app, token, place(app, token).await?),
+        Some(until) if room_time(app, token) < until => Ok(()),
+        Some(_) => Err(over()),
+        None => {
+            let place = place(app, token).await?;
+            Err(not_yet(app, token, place))
+        }
     }
 }
 
-/// Whether a hold may be started, where the truth is.
+/// Whether a hold may be started: by the token, and where the truth is.
 pub(crate) async fn may_hold(app: &App, token: &QueueToken) -> Result<(), Problem> {
-    in_turn(app, token, touch(app, token).await?)
-}
-
-fn in_turn(app: &App, token: &QueueToken, place: Option<Place>) -> Result<(), Problem> {
-    match place {
+    if token.until.is_some_and(|until| until <= room_time(app, token)) {
+        return Err(over());
+    }
+    match touch(app, token).await? {
         Some(place) if place.status == QueueStatus::Active && token.until.is_some() => Ok(()),
         place => Err(not_yet(app, token, place)),
     }
+}
+
+/// A turn ends by the clock of the room that gave it, where there is one.
+fn room_time(app: &App, token: &QueueToken) -> Timestamp {
+    app.rooms.look(token.concert, |_, now| now).unwrap_or_else(|_| app.clock.now())
 }
 
 /// The place of a genuine token's entry as a poll shows it; `None` for one that is over and forgotten.
