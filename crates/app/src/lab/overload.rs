@@ -7,8 +7,10 @@
 //! thread of its own: what is busy with answering must not slow the offers down, so that thread only asks whether there is
 //! room, and leaves the rest to a task. A command that is turned away is offered again, as whoever needs it would; whoever
 //! is told that a command was accepted asks for its outcome until there is one.
-//! Everything happens in this process, which is why offering itself takes a part of the processor: the offered rate that is
-//! reported is what was really offered.
+//!
+//! Everything happens in this process, so offering takes a part of the processor that an overloaded server has for itself:
+//! its clients are elsewhere. What that costs is measured apart: the peak once more while as many offers are made to
+//! nobody, who turns all of them away. What a strategy keeps of *that* is its own doing.
 //!
 //! *Bounds.* At most [`WAITING_MAX`] commands wait for an outcome; while so many do nothing is offered, and the offered
 //! rate shows it. After the last offer an answer may take as long as a command waits, and a grace; then it counts as
@@ -19,8 +21,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use boxoffice_domain::{Command, IdempotencyKey, Request, UserId};
-use boxoffice_ports::{ExecuteError, Executor, Ledger};
+use boxoffice_ports::{ExecuteError, Executor, Ledger, Receipt};
 use tokio::runtime::Handle;
 
 use super::LabError;
@@ -54,11 +57,12 @@ pub(super) async fn overload(site: &Site, entrant: Entrant, time: Duration) -> R
     let (mut peak_per_s, mut peak_callers) = (0.0, 0);
     let time = time.max(site.settings().strategy.wait());
     for callers in PEAK_CALLERS {
-        let per_s = peak(site, callers, time).await?;
+        let per_s = peak(site, callers, time, None).await?;
         if per_s > peak_per_s {
             (peak_per_s, peak_callers) = (per_s, callers);
         }
     }
+    let peak_beside_per_s = peak(site, peak_callers, time, Some(peak_per_s * TIMES)).await?;
     site.quiet().await?;
     let (stores, seats_max) = (site.stores()?, site.settings().hold.max_seats_per_user);
     let people = site.people(&OVERLOAD, OVERLOAD.user_count(COMMANDS_MAX), Via::Process).await?;
@@ -72,16 +76,32 @@ pub(super) async fn overload(site: &Site, entrant: Entrant, time: Duration) -> R
     let after = stores.audit.audit(seats_max).await?;
     let found = effects::look(stores, &OVERLOAD, &people, &flood.tally).await?;
     let effects = effects::compare(&OVERLOAD, &found, None, [&before, &after], &flood.tally);
-    Ok(record(entrant, (peak_per_s, peak_callers), site.settings().strategy.wait_ms, flood, effects))
+    let peaks = Peaks { peak_per_s, peak_callers, peak_beside_per_s };
+    Ok(record(entrant, peaks, site.settings().strategy.wait_ms, flood, effects))
 }
 
-/// Effects a second that so many callers bring about.
-async fn peak(site: &Site, callers: u32, time: Duration) -> Result<f64, LabError> {
+struct Peaks {
+    peak_per_s: f64,
+    peak_callers: u32,
+    /// While offers were made to nobody.
+    peak_beside_per_s: f64,
+}
+
+/// Effects a second that so many callers bring about, while so many offers a second are made to nobody, if any.
+async fn peak(site: &Site, callers: u32, time: Duration, beside_per_s: Option<f64>) -> Result<f64, LabError> {
     let people = site.people(&OVERLOAD, OVERLOAD.user_count(COMMANDS_MAX), Via::Process).await?;
+    let users = people.iter().map(|person| person.user).collect();
     let date = boxoffice_domain::DateId(Default::default());
     let task = Task { workload: OVERLOAD, jobs: COMMANDS_MAX, people, date, name: format!("peak-{callers}") };
     let limits = Limits { time, grace: site.settings().strategy.wait() + GRACE };
+    let beside = beside_per_s.map(|per_s| {
+        let closed = site.instances().iter().map(|running| Door::new(Arc::new(Closed), running)).collect();
+        offering(&Arc::new(Offers::new(users, per_s, time, time)), closed)
+    });
     let (tally, _) = drive(Arc::new(task), site.callers(Via::Process, callers), site.instances().len() as u32, limits).await;
+    if let Some(beside) = beside {
+        beside.await;
+    }
     site.decided().await;
     Ok(tally.applied.len() as f64 / tally.took.as_secs_f64().max(f64::MIN_POSITIVE))
 }
@@ -106,6 +126,13 @@ struct Offers {
 }
 
 impl Offers {
+    /// For `time` from now on; no answer is waited for after `patience`.
+    fn new(users: Arc<[UserId]>, per_s: f64, time: Duration, patience: Duration) -> Self {
+        let now = Instant::now();
+        let (waiting, in_time, tally) = (AtomicUsize::new(0), AtomicU32::new(0), Mutex::default());
+        Self { users, per_s, until: now + time, over: now + patience, waiting, in_time, tally }
+    }
+
     fn tally(&self) -> MutexGuard<'_, Tally> {
         self.tally.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -120,6 +147,26 @@ struct Door {
     back: (mpsc::Sender<Prepared>, mpsc::Receiver<Prepared>),
 }
 
+impl Door {
+    fn new(executor: Arc<dyn Executor>, of: &Running) -> Self {
+        Self { executor, ledger: of.stores.ledger.clone(), next: None, back: mpsc::channel() }
+    }
+}
+
+/// Turns everybody away.
+struct Closed;
+
+#[async_trait]
+impl Executor for Closed {
+    async fn execute(&self, _: Request) -> Result<Receipt, ExecuteError> {
+        Err(ExecuteError::Overloaded)
+    }
+
+    fn turns_away(&self, _: &Request) -> bool {
+        true
+    }
+}
+
 struct Prepared {
     /// The place among the people.
     at: u32,
@@ -129,28 +176,26 @@ struct Prepared {
 async fn flood(site: &Site, users: Arc<[UserId]>, per_s: f64) -> Flood {
     let wait = site.settings().strategy.wait();
     let started = Instant::now();
-    let until = started + wait * WAITS;
-    let over = until + wait + GRACE;
-    let (waiting, in_time, tally) = (AtomicUsize::new(0), AtomicU32::new(0), Mutex::default());
-    let offers = Arc::new(Offers { users, per_s, until, over, waiting, in_time, tally });
-    let door = |running: &Running| Door {
-        executor: running.executors.wallet.clone(),
-        ledger: running.stores.ledger.clone(),
-        next: None,
-        back: mpsc::channel(),
-    };
-    let (mut doors, offering, runtime) = (site.instances().iter().map(door).collect::<Vec<_>>(), offers.clone(), Handle::current());
-    // One that fails has offered what the tally says.
-    let offered = tokio::task::spawn_blocking(move || offer_all(&offering, &mut doors, &runtime)).await;
-    if let Err(error) = offered {
-        tracing::error!(%error, "the offers ended before their time");
-    }
+    let offers = Arc::new(Offers::new(users, per_s, wait * WAITS, wait * (WAITS + 1) + GRACE));
+    offering(&offers, site.instances().iter().map(|running| Door::new(running.executors.wallet.clone(), running)).collect()).await;
     let took = started.elapsed();
     while offers.waiting.load(Ordering::Acquire) > 0 && Instant::now() < offers.over + GRACE {
         tokio::time::sleep(EVERY).await;
     }
     let tally = std::mem::take(&mut *offers.tally());
     Flood { tally, took, in_time: offers.in_time.load(Ordering::Relaxed) }
+}
+
+/// Begins to offer, in a thread of its own; ends with it.
+fn offering(offers: &Arc<Offers>, mut doors: Vec<Door>) -> impl Future<Output = ()> + use<> {
+    let (offers, runtime) = (offers.clone(), Handle::current());
+    let thread = tokio::task::spawn_blocking(move || offer_all(&offers, &mut doors, &runtime));
+    async {
+        // One that fails has offered what the tally says.
+        if let Err(error) = thread.await {
+            tracing::error!(%error, "the offers ended before their time");
+        }
+    }
 }
 
 /// Offers whatever is due, whether or not anything is answered.
@@ -185,12 +230,11 @@ fn offer_all(offers: &Arc<Offers>, doors: &mut [Door], runtime: &Handle) {
 
 /// One command, as a server hands it over: what is turned away at once costs no task. Whether it was taken.
 fn offer(offers: &Arc<Offers>, door: &mut Door, accepted: &mut u32, runtime: &Handle) -> bool {
-    let next = door.next.take().or_else(|| door.back.1.try_recv().ok());
-    let prepared = next.unwrap_or_else(|| prepare(offers, accepted));
-    if door.executor.turns_away(&prepared.request) {
-        door.next = Some(prepared);
+    let next = door.next.get_or_insert_with(|| door.back.1.try_recv().unwrap_or_else(|_| prepare(offers, accepted)));
+    if door.executor.turns_away(&next.request) {
         return false;
     }
+    let Some(prepared) = door.next.take() else { return false };
     offers.waiting.fetch_add(1, Ordering::Relaxed);
     let (offers, executor, ledger) = (offers.clone(), door.executor.clone(), door.ledger.clone());
     let (back, sent) = (door.back.0.clone(), Instant::now());
@@ -231,8 +275,13 @@ fn prepare(offers: &Offers, accepted: &mut u32) -> Prepared {
     Prepared { at, request: keyed(&SystemIds, user, &format!("overload-{number}"), Command::ChargeWallet { user, amount }) }
 }
 
-fn record(entrant: Entrant, (peak_per_s, peak_callers): (f64, u32), wait_ms: u64, flood: Flood, effects: Effects) -> Overload {
+fn share(part: f64, of: f64) -> f64 {
+    if of > 0.0 { part / of } else { 0.0 }
+}
+
+fn record(entrant: Entrant, peaks: Peaks, wait_ms: u64, flood: Flood, effects: Effects) -> Overload {
     let Flood { tally, took, in_time } = flood;
+    let Peaks { peak_per_s, peak_callers, peak_beside_per_s } = peaks;
     let rate = |count: u32| f64::from(count) / took.as_secs_f64().max(f64::MIN_POSITIVE);
     let answered_per_s = rate(in_time);
     Overload {
@@ -240,11 +289,13 @@ fn record(entrant: Entrant, (peak_per_s, peak_callers): (f64, u32), wait_ms: u64
         partitions: entrant.partitions,
         peak_per_s,
         peak_callers,
+        peak_beside_per_s,
         seconds: took.as_secs_f64(),
         offered: tally.sent,
         offered_per_s: rate(tally.sent),
         answered_per_s,
-        share_of_peak: if peak_per_s > 0.0 { answered_per_s / peak_per_s } else { 0.0 },
+        share_of_peak: share(answered_per_s, peak_per_s),
+        share_of_peak_beside: share(answered_per_s, peak_beside_per_s),
         answered: tally.applied.len() as u32,
         turned_away: tally.turned_away + tally.busy,
         failed: tally.failed.len() as u32,

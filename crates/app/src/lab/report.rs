@@ -177,12 +177,16 @@ pub struct Overload {
     /// The highest rate of effects that callers brought about who wait for their answers, and how many of them did.
     pub peak_per_s: f64,
     pub peak_callers: u32,
+    /// The same while as many offers as later were made to nobody: what offering takes of the machine is not the
+    /// strategy's doing.
+    pub peak_beside_per_s: f64,
     pub seconds: f64,
     pub offered: u32,
     pub offered_per_s: f64,
     /// Answered while offers were made, a second.
     pub answered_per_s: f64,
     pub share_of_peak: f64,
+    pub share_of_peak_beside: f64,
     pub answered: u32,
     pub turned_away: u32,
     pub failed: u32,
@@ -212,14 +216,14 @@ impl Overload {
     /// offer as much as was meant shows nothing.
     pub fn holds(&self) -> bool {
         self.times() > TIMES_MIN
-            && self.share_of_peak > SHARE_MIN
+            && self.share_of_peak_beside > SHARE_MIN
             && self.latency.is_some_and(|latency| latency.p99_ms < self.wait_ms as f64)
     }
 }
 
 /// How many times the peak must be offered.
 pub const TIMES_MIN: f64 = 9.5;
-/// The share of its peak that a strategy must keep.
+/// The share that a strategy must keep of its peak beside offers to nobody.
 pub const SHARE_MIN: f64 = 0.9;
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -349,11 +353,13 @@ pub(super) fn sample_overload() -> Overload {
         partitions: Some(8),
         peak_per_s: 10_000.0,
         peak_callers: 1_000,
+        peak_beside_per_s: 9_800.0,
         seconds: 6.0,
         offered: 600_000,
         offered_per_s: 100_000.0,
         answered_per_s: 9_500.0,
         share_of_peak: 0.95,
+        share_of_peak_beside: 0.97,
         answered: 57_000,
         turned_away: 543_000,
         failed: 0,
@@ -476,10 +482,12 @@ mod tests {
             "offered",
             "offered_per_s",
             "partitions",
+            "peak_beside_per_s",
             "peak_callers",
             "peak_per_s",
             "seconds",
             "share_of_peak",
+            "share_of_peak_beside",
             "strategy",
             "turned_away",
             "wait_ms",
@@ -534,7 +542,7 @@ mod tests {
     fn a_strategy_holds_under_overload_when_those_let_in_are_in_time_and_nearly_all_of_the_peak_is_left() {
         assert!(sample_overload().holds());
         let late = Overload { latency: Latencies::of(&[3_100_000]), ..sample_overload() };
-        let slow = Overload { share_of_peak: 0.89, ..sample_overload() };
+        let slow = Overload { share_of_peak_beside: 0.89, ..sample_overload() };
         let less = Overload { offered_per_s: 90_000.0, ..sample_overload() };
         let none = Overload { latency: None, ..sample_overload() };
         assert!(![late, slow, less, none].iter().any(Overload::holds));

@@ -122,12 +122,14 @@ const fn overload(head: &'static str, figure: fn(&Overload) -> String) -> Overlo
 }
 
 /// Ten times more than can be answered.
-pub(super) const OVERLOAD: [OverloadColumn; 11] = [
+pub(super) const OVERLOAD: [OverloadColumn; 13] = [
     overload("peak/s", |one| thousands(one.peak_per_s)),
     overload("callers", |one| thousands(f64::from(one.peak_callers))),
+    overload("beside/s", |one| thousands(one.peak_beside_per_s)),
     overload("offered/s", |one| thousands(one.offered_per_s)),
     overload("answered/s", |one| thousands(one.answered_per_s)),
     overload("of the peak", |one| format!("{:.0} %", one.share_of_peak * 100.0)),
+    overload("of beside", |one| format!("{:.0} %", one.share_of_peak_beside * 100.0)),
     overload("p50 ms", |one| latency(one.latency.map(|latency| latency.p50_ms))),
     overload("p99 ms", |one| latency(one.latency.map(|latency| latency.p99_ms))),
     overload("wait_ms", |one| thousands(one.wait_ms as f64)),
@@ -160,11 +162,12 @@ pub(super) fn overload_verdict(one: &Overload) -> String {
     let p99 = latency(one.latency.map(|latency| latency.p99_ms));
     let judged = if one.holds() { "holds" } else { "DOES NOT HOLD" };
     format!(
-        "{}: at {:.1} times capacity the accepted ones' p99 is {p99} ms (to stay under wait_ms, {}) and throughput {:.0} % of the peak (to stay above {:.0} %): {judged}",
+        "{}: at {:.1} times capacity the accepted ones' p99 is {p99} ms (to stay under wait_ms, {}) and throughput {:.0} % of the peak, {:.0} % of the peak beside as many offers to nobody (to stay above {:.0} %): {judged}",
         one.title(),
         one.times(),
         thousands(one.wait_ms as f64),
         one.share_of_peak * 100.0,
+        one.share_of_peak_beside * 100.0,
         SHARE_MIN * 100.0,
     )
 }
@@ -359,7 +362,13 @@ mod tests {
     #[test]
     fn an_overload_is_a_row_and_a_sentence() {
         use super::super::report::sample_overload;
-        let late = Overload { share_of_peak: 0.5, first_failure: Some("no answer".to_owned()), failed: 3, ..sample_overload() };
+        let late = Overload {
+            share_of_peak: 0.5,
+            share_of_peak_beside: 0.5,
+            first_failure: Some("no answer".to_owned()),
+            failed: 3,
+            ..sample_overload()
+        };
         let report = Report { overloads: vec![sample_overload(), late], ..sample(Vec::new()) };
         let text = text(&report);
         for part in [
@@ -368,8 +377,8 @@ mod tests {
             "95 %",
             "2,90",
             "543,000",
-            "throughput 95 % of the peak (to stay above 90 %): holds",
-            "50 % of the peak (to stay above 90 %): DOES NOT HOLD",
+            "throughput 95 % of the peak, 97 % of the peak beside as many offers to nobody (to stay above 90 %): holds",
+            "50 % of the peak, 50 % of the peak beside as many offers to nobody (to stay above 90 %): DOES NOT HOLD",
             "3 failed (kafka, 8 partitions, overload); the first: no answer",
         ] {
             assert!(text.contains(part), "{part} in\n{text}");

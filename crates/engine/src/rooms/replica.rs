@@ -14,7 +14,7 @@ pub(super) struct Replica {
     generation: u64,
     /// The log's time.
     pub(super) heard: HeardTime,
-    /// The latest instant that the log has told.
+    /// The latest instant that the log has told, or that it was here when it told another.
     latest: Timestamp,
     /// Inputs applied since the snapshot that the log begins with, as far as is known.
     pub(super) since_snapshot: usize,
@@ -34,7 +34,7 @@ impl Replica {
 
     /// The log said what time it is.
     pub(super) fn heard(&mut self, now: Timestamp, clock: &dyn Clock) {
-        self.latest = self.latest.max(now);
+        self.latest = self.now(clock).max(now);
         self.heard = HeardTime::new(now, clock);
     }
 
