@@ -5,8 +5,9 @@
 //! least, and the highest rate of effects counts.
 //! Then commands are offered at ten times that rate whether or not any are answered, to one instance after the other, by a
 //! thread of its own: what is busy with answering must not slow the offers down, so that thread only asks whether there is
-//! room, and leaves the rest to a task. A command that is turned away is offered again, as whoever needs it would; whoever
-//! is told that a command was accepted asks for its outcome until there is one.
+//! room. Where there is, a task of the instance (`carry`) hands over so many commands, as one of its connections would: a
+//! thread outside that wakes it for each command would cost more than the command. A command that is turned away is offered
+//! again, as whoever needs it would; whoever is told that a command was accepted asks for its outcome until there is one.
 //!
 //! Everything happens in this process, so offering takes a part of the processor that an overloaded server has for itself:
 //! its clients are elsewhere. What that costs is measured apart: the peak once more while as many offers are made to
@@ -24,7 +25,6 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use boxoffice_domain::{Command, IdempotencyKey, Request, UserId};
 use boxoffice_ports::{ExecuteError, Executor, Ledger, Receipt};
-use tokio::runtime::Handle;
 
 use super::LabError;
 use super::caller::{Answered, keyed, outcome};
@@ -46,6 +46,10 @@ const WAITS: u32 = 3;
 const EVERY: Duration = Duration::from_millis(1);
 /// What has not been offered for so long is not offered any more.
 const LATE_MAX: Duration = Duration::from_millis(20);
+/// Commands that are asked with.
+const ASKED: u32 = 64;
+/// Commands that are handed over one after the other, at most.
+const CARRIED_AT_ONCE: u32 = 64;
 /// Offers between two looks at the time, at most.
 const OFFERS_AT_ONCE: u32 = 256;
 const WAITING_MAX: usize = 100_000;
@@ -120,6 +124,7 @@ struct Offers {
     until: Instant,
     /// From then on no answer is waited for.
     over: Instant,
+    prepared: AtomicU32,
     waiting: AtomicUsize,
     in_time: AtomicU32,
     tally: Mutex<Tally>,
@@ -129,8 +134,15 @@ impl Offers {
     /// For `time` from now on; no answer is waited for after `patience`.
     fn new(users: Arc<[UserId]>, per_s: f64, time: Duration, patience: Duration) -> Self {
         let now = Instant::now();
-        let (waiting, in_time, tally) = (AtomicUsize::new(0), AtomicU32::new(0), Mutex::default());
-        Self { users, per_s, until: now + time, over: now + patience, waiting, in_time, tally }
+        let (until, over) = (now + time, now + patience);
+        let (prepared, waiting, in_time, tally) = (AtomicU32::new(0), AtomicUsize::new(0), AtomicU32::new(0), Mutex::default());
+        Self { users, per_s, until, over, prepared, waiting, in_time, tally }
+    }
+
+    fn turned_away(&self, count: u32) {
+        let mut tally = self.tally();
+        tally.sent += count;
+        tally.turned_away += count;
     }
 
     fn tally(&self) -> MutexGuard<'_, Tally> {
@@ -138,18 +150,17 @@ impl Offers {
     }
 }
 
-/// An instance, and the command that it is offered next.
+/// An instance.
 struct Door {
     executor: Arc<dyn Executor>,
     ledger: Arc<dyn Ledger>,
-    next: Option<Prepared>,
-    /// What it turned away although there seemed to be room.
-    back: (mpsc::Sender<Prepared>, mpsc::Receiver<Prepared>),
+    /// Commands to hand over, for which there seemed to be room.
+    owed: AtomicU32,
 }
 
 impl Door {
-    fn new(executor: Arc<dyn Executor>, of: &Running) -> Self {
-        Self { executor, ledger: of.stores.ledger.clone(), next: None, back: mpsc::channel() }
+    fn new(executor: Arc<dyn Executor>, of: &Running) -> Arc<Self> {
+        Arc::new(Self { executor, ledger: of.stores.ledger.clone(), owed: AtomicU32::new(0) })
     }
 }
 
@@ -187,9 +198,12 @@ async fn flood(site: &Site, users: Arc<[UserId]>, per_s: f64) -> Flood {
 }
 
 /// Begins to offer, in a thread of its own; ends with it.
-fn offering(offers: &Arc<Offers>, mut doors: Vec<Door>) -> impl Future<Output = ()> + use<> {
-    let (offers, runtime) = (offers.clone(), Handle::current());
-    let thread = tokio::task::spawn_blocking(move || offer_all(&offers, &mut doors, &runtime));
+fn offering(offers: &Arc<Offers>, doors: Vec<Arc<Door>>) -> impl Future<Output = ()> + use<> {
+    for door in &doors {
+        tokio::spawn(carry(offers.clone(), door.clone()));
+    }
+    let offers = offers.clone();
+    let thread = tokio::task::spawn_blocking(move || offer_all(&offers, &doors));
     async {
         // One that fails has offered what the tally says.
         if let Err(error) = thread.await {
@@ -199,8 +213,10 @@ fn offering(offers: &Arc<Offers>, mut doors: Vec<Door>) -> impl Future<Output = 
 }
 
 /// Offers whatever is due, whether or not anything is answered.
-fn offer_all(offers: &Arc<Offers>, doors: &mut [Door], runtime: &Handle) {
-    let (mut offered, mut accepted, mut turned_away) = (0, 0, 0);
+fn offer_all(offers: &Arc<Offers>, doors: &[Arc<Door>]) {
+    // What is asked for is never handed over itself; several, because they go different ways.
+    let asked: Vec<_> = (0..ASKED).map(|_| prepare(offers)).collect();
+    let (mut offered, mut turned_away) = (0, 0);
     let pause = Duration::from_secs_f64(1.0 / offers.per_s.max(1.0));
     let mut due = Instant::now();
     while !doors.is_empty() && offered < OFFERS_MAX {
@@ -218,58 +234,76 @@ fn offer_all(offers: &Arc<Offers>, doors: &mut [Door], runtime: &Handle) {
                 break;
             }
             due += pause;
-            let door = &mut doors[offered as usize % doors.len()];
+            let door = &doors[offered as usize % doors.len()];
+            let request = &asked[offered as usize / doors.len() % asked.len()].request;
             offered += 1;
-            turned_away += u32::from(!offer(offers, door, &mut accepted, runtime));
-        }
-    }
-    let mut tally = offers.tally();
-    tally.sent += turned_away;
-    tally.turned_away += turned_away;
-}
-
-/// One command, as a server hands it over: what is turned away at once costs no task. Whether it was taken.
-fn offer(offers: &Arc<Offers>, door: &mut Door, accepted: &mut u32, runtime: &Handle) -> bool {
-    let next = door.next.get_or_insert_with(|| door.back.1.try_recv().unwrap_or_else(|_| prepare(offers, accepted)));
-    if door.executor.turns_away(&next.request) {
-        return false;
-    }
-    let Some(prepared) = door.next.take() else { return false };
-    offers.waiting.fetch_add(1, Ordering::Relaxed);
-    let (offers, executor, ledger) = (offers.clone(), door.executor.clone(), door.ledger.clone());
-    let (back, sent) = (door.back.0.clone(), Instant::now());
-    runtime.spawn(async move {
-        let key = IdempotencyKey { user: offers.users[prepared.at as usize], command: prepared.request.command_id };
-        let told = async {
-            match executor.execute(prepared.request.clone()).await {
-                Err(ExecuteError::Overloaded) => None,
-                receipt => Some(outcome(receipt, ledger.as_ref(), key).await),
-            }
-        };
-        let told = tokio::time::timeout_at(offers.over.into(), told).await;
-        match told.unwrap_or_else(|_| Some(Answered::Failed("no answer before the run's end".to_owned()))) {
-            Some(told) => {
-                if Instant::now() < offers.until && matches!(told, Answered::Applied(_)) {
-                    offers.in_time.fetch_add(1, Ordering::Relaxed);
-                }
-                offers.tally().add(prepared.at, OVERLOAD.steps[0], told, sent.elapsed());
-            }
-            None => {
-                let mut tally = offers.tally();
-                tally.sent += 1;
-                tally.turned_away += 1;
-                // After the last offer nobody takes it.
-                let _ = back.send(prepared);
+            if door.executor.turns_away(request) {
+                turned_away += 1;
+            } else {
+                door.owed.fetch_add(1, Ordering::Relaxed);
             }
         }
-        offers.waiting.fetch_sub(1, Ordering::Release);
-    });
-    true
+    }
+    offers.turned_away(turned_away);
 }
 
-fn prepare(offers: &Offers, accepted: &mut u32) -> Prepared {
-    let number = *accepted;
-    *accepted += 1;
+/// Hands over what is owed while offers are made.
+async fn carry(offers: Arc<Offers>, door: Arc<Door>) {
+    let (back, returned) = mpsc::channel();
+    let mut next = None;
+    while Instant::now() < offers.until {
+        let (owed, mut turned_away) = (door.owed.swap(0, Ordering::Relaxed), 0);
+        if owed == 0 {
+            tokio::time::sleep(EVERY).await;
+        }
+        for carried in 1..=owed {
+            let prepared = next.take().or_else(|| returned.try_recv().ok()).unwrap_or_else(|| prepare(&offers));
+            if door.executor.turns_away(&prepared.request) {
+                next = Some(prepared);
+                turned_away += 1;
+                continue;
+            }
+            offers.waiting.fetch_add(1, Ordering::Relaxed);
+            tokio::spawn(answered(offers.clone(), door.clone(), prepared, back.clone()));
+            if carried % CARRIED_AT_ONCE == 0 {
+                // They count once they have been handed over.
+                tokio::task::yield_now().await;
+            }
+        }
+        offers.turned_away(turned_away);
+    }
+    offers.turned_away(door.owed.swap(0, Ordering::Relaxed));
+}
+
+/// One command, to its outcome; what is turned away comes back.
+async fn answered(offers: Arc<Offers>, door: Arc<Door>, prepared: Prepared, back: mpsc::Sender<Prepared>) {
+    let sent = Instant::now();
+    let key = IdempotencyKey { user: offers.users[prepared.at as usize], command: prepared.request.command_id };
+    let told = async {
+        match door.executor.execute(prepared.request.clone()).await {
+            Err(ExecuteError::Overloaded) => None,
+            receipt => Some(outcome(receipt, door.ledger.as_ref(), key).await),
+        }
+    };
+    let told = tokio::time::timeout_at(offers.over.into(), told).await;
+    match told.unwrap_or_else(|_| Some(Answered::Failed("no answer before the run's end".to_owned()))) {
+        Some(told) => {
+            if Instant::now() < offers.until && matches!(told, Answered::Applied(_)) {
+                offers.in_time.fetch_add(1, Ordering::Relaxed);
+            }
+            offers.tally().add(prepared.at, OVERLOAD.steps[0], told, sent.elapsed());
+        }
+        None => {
+            offers.turned_away(1);
+            // After the last offer nobody takes it.
+            let _ = back.send(prepared);
+        }
+    }
+    offers.waiting.fetch_sub(1, Ordering::Release);
+}
+
+fn prepare(offers: &Offers) -> Prepared {
+    let number = offers.prepared.fetch_add(1, Ordering::Relaxed);
     let (at, amount) = (OVERLOAD.user_of(number), OVERLOADING);
     let user = offers.users[at as usize];
     Prepared { at, request: keyed(&SystemIds, user, &format!("overload-{number}"), Command::ChargeWallet { user, amount }) }

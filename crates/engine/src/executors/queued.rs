@@ -43,7 +43,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, sleep, timeout, timeout_at};
 
-use self::consumer::{Consumer, GROUPS_MAX, PAUSE, tell_others};
+use self::consumer::{BATCHES_MAX, Consumer, GROUPS_MAX, PAUSE, tell_others, tell_own};
 use self::outstanding::{Full, Outstanding, Told, may_retry};
 use self::pace::PaceSettings;
 use super::stored::stored;
@@ -102,6 +102,8 @@ impl Queued {
         tasks.spawn(hear(answers, outstanding.clone()));
         tasks.spawn(look(outstanding.clone(), ledger.clone()));
         tasks.spawn(tell_others(log.clone(), waiting));
+        let (own, told) = mpsc::channel(BATCHES_MAX);
+        tasks.spawn(tell_own(outstanding.clone(), told));
         for reader in readers {
             let consumer = Consumer {
                 reader,
@@ -110,7 +112,7 @@ impl Queued {
                 clock: clock.clone(),
                 stats: stats.clone(),
                 instance,
-                outstanding: outstanding.clone(),
+                own: own.clone(),
                 others: others.clone(),
                 batch_max,
                 retention,

@@ -8,8 +8,12 @@
 //! might apply it twice), what has no key to keep a reply under, and what the ledger refuses even alone. Whoever waits for
 //! such a command is told the reason, once the dead letter is safe.
 //!
-//! *Bounds.* `batch_max` commands a batch; [`GROUPS_MAX`] groups of answers wait to be sent to other instances, and what
-//! does not fit is not sent: those who wait look into the ledger.
+//! *Answers* are given by tasks of their own, in the order of the commits: a thousand callers that wake up would otherwise
+//! stand between this reader and its next batch, and the store would have nothing to do meanwhile.
+//!
+//! *Bounds.* `batch_max` commands a batch; [`BATCHES_MAX`] batches wait for their callers here to be told, and then their
+//! readers wait, too; [`GROUPS_MAX`] groups of answers wait to be sent to other instances, and what does not fit is not
+//! sent: those who wait look into the ledger.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,6 +29,8 @@ use super::super::attempt::{answer_all, jittered};
 use super::outstanding::{Outstanding, Told};
 use crate::Stats;
 
+/// Batches whose callers in this instance have not been told yet.
+pub(super) const BATCHES_MAX: usize = 4;
 /// Groups of answers that wait to be sent to other instances.
 pub(super) const GROUPS_MAX: usize = 1_024;
 /// How long one group may take. Longer, and it is given up.
@@ -44,7 +50,7 @@ pub(super) struct Consumer {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) stats: Arc<Stats>,
     pub(super) instance: InstanceId,
-    pub(super) outstanding: Arc<Outstanding>,
+    pub(super) own: mpsc::Sender<Vec<Answer>>,
     pub(super) others: mpsc::Sender<Group>,
     pub(super) batch_max: usize,
     pub(super) retention: Duration,
@@ -95,7 +101,7 @@ impl Consumer {
                     Err(_) => again.push(command),
                 }
             }
-            self.tell(answers);
+            self.tell(answers).await;
             for (command, reason) in refused {
                 self.bury(command, reason).await;
             }
@@ -134,17 +140,18 @@ impl Consumer {
             pause.pass().await;
         }
         self.stats.dead_commands.add(1);
-        self.tell(vec![answer(reply_to, id, Err(reason))]);
+        self.tell(vec![answer(reply_to, id, Err(reason))]).await;
     }
 
-    /// Own callers are told at once, other instances in the background.
-    fn tell(&self, answers: Vec<Addressed>) {
+    /// Own callers are told in any case, other instances if there is room.
+    async fn tell(&mut self, answers: Vec<Addressed>) {
         let mut groups = BTreeMap::<_, Vec<_>>::new();
         for (instance, answer) in answers {
             groups.entry(instance).or_default().push(answer);
         }
         if let Some(own) = groups.remove(&self.instance) {
-            self.outstanding.answered(own);
+            // Nobody is left to be told once the executor has ended.
+            let _ = self.own.send(own).await;
         }
         for group in groups {
             // Full: those who wait look into the ledger.
@@ -158,6 +165,13 @@ type Addressed = (InstanceId, Answer);
 
 fn answer(to: InstanceId, command: CommandId, reply: Told) -> Addressed {
     (to, Answer { command, reply })
+}
+
+/// Tells the callers of this instance, batch after batch.
+pub(super) async fn tell_own(outstanding: Arc<Outstanding>, mut waiting: mpsc::Receiver<Vec<Answer>>) {
+    while let Some(answers) = waiting.recv().await {
+        outstanding.answered(answers);
+    }
 }
 
 /// Sends the groups in order.
