@@ -10,8 +10,9 @@
 //! again, as whoever needs it would; whoever is told that a command was accepted asks for its outcome until there is one.
 //!
 //! Everything happens in this process, so offering takes a part of the processor that an overloaded server has for itself:
-//! its clients are elsewhere. What that costs is measured apart: the peak once more while as many offers are made to
-//! nobody, who turns all of them away. What a strategy keeps of *that* is its own doing.
+//! its clients are elsewhere; and a store that holds more is slower. Both are measured apart: the peak twice more, before
+//! and after, while as many offers are made to nobody, who turns all of them away. What a strategy keeps of the mean of
+//! these is its own doing.
 //!
 //! *Bounds.* At most [`WAITING_MAX`] commands wait for an outcome; while so many do nothing is offered, and the offered
 //! rate shows it. After the last offer an answer may take as long as a command waits, and a grace; then it counts as
@@ -66,7 +67,8 @@ pub(super) async fn overload(site: &Site, entrant: Entrant, time: Duration) -> R
             (peak_per_s, peak_callers) = (per_s, callers);
         }
     }
-    let peak_beside_per_s = peak(site, peak_callers, time, Some(peak_per_s * TIMES)).await?;
+    let beside = async || peak(site, peak_callers, time, Some(peak_per_s * TIMES)).await;
+    let beside_before_per_s = beside().await?;
     site.quiet().await?;
     let (stores, seats_max) = (site.stores()?, site.settings().hold.max_seats_per_user);
     let people = site.people(&OVERLOAD, OVERLOAD.user_count(COMMANDS_MAX), Via::Process).await?;
@@ -80,14 +82,15 @@ pub(super) async fn overload(site: &Site, entrant: Entrant, time: Duration) -> R
     let after = stores.audit.audit(seats_max).await?;
     let found = effects::look(stores, &OVERLOAD, &people, &flood.tally).await?;
     let effects = effects::compare(&OVERLOAD, &found, None, [&before, &after], &flood.tally);
-    let peaks = Peaks { peak_per_s, peak_callers, peak_beside_per_s };
+    let beside_after_per_s = beside().await?;
+    let peaks = Peaks { peak_per_s, peak_callers, peak_beside_per_s: f64::midpoint(beside_before_per_s, beside_after_per_s) };
     Ok(record(entrant, peaks, site.settings().strategy.wait_ms, flood, effects))
 }
 
 struct Peaks {
     peak_per_s: f64,
     peak_callers: u32,
-    /// While offers were made to nobody.
+    /// While offers were made to nobody: the mean of before and after.
     peak_beside_per_s: f64,
 }
 

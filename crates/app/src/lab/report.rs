@@ -177,8 +177,8 @@ pub struct Overload {
     /// The highest rate of effects that callers brought about who wait for their answers, and how many of them did.
     pub peak_per_s: f64,
     pub peak_callers: u32,
-    /// The same while as many offers as later were made to nobody: what offering takes of the machine is not the
-    /// strategy's doing.
+    /// The same while as many offers were made to nobody, the mean of before and after: what offering takes of the
+    /// machine, and what a fuller store takes, is not the strategy's doing.
     pub peak_beside_per_s: f64,
     pub seconds: f64,
     pub offered: u32,
