@@ -10,6 +10,7 @@
 
 pub(crate) mod convoy;
 pub(crate) mod sequence;
+pub(crate) mod taken;
 
 use boxoffice_domain::{CommandId, Event, Reply, Request, Timestamp};
 use boxoffice_ports::{Answer, InstanceId, LoggedCommand, OutboxRow};

@@ -54,9 +54,10 @@ pub trait CommandReader: Send {
     /// connects again by itself, with pauses; what was taken and not acknowledged may then come again. What cannot be
     /// parsed has been put with the dead letters. Cancel-safe.
     async fn take(&mut self, max: usize) -> Vec<LoggedCommand>;
-    /// Everything that was taken is decided and need not come again. Failing to say so, or no longer being the one
-    /// who may, is harmless: whoever reads it next finds the replies.
-    async fn acknowledge(&mut self) -> Result<(), Source>;
+    /// The first `count` commands that were taken and not acknowledged are decided and need not come again; all of them
+    /// if there are fewer. Failing to say so, or no longer being the one who may, is harmless: whoever reads them next
+    /// finds the replies.
+    async fn acknowledge(&mut self, count: usize) -> Result<(), Source>;
     /// Puts a command with the dead letters, with the reason; durable when this returns.
     async fn dead_letter(&mut self, command: LoggedCommand, reason: String) -> Result<(), Source>;
 }

@@ -1,9 +1,8 @@
 //! How far a reader has taken each of its partitions, and what of that it may still commit.
 //!
 //! A broker takes a commit from any member of the group, even for a partition that has gone to another one. So what was
-//! taken from a partition is forgotten here the moment it is revoked, before its next reader begins: both happen while
-//! messages are asked for, never between taking and acknowledging. Whoever does not ask for too long is expelled, and
-//! then the broker refuses.
+//! taken from a partition is forgotten here the moment it is revoked, before its next reader begins: the consumer learns
+//! of it while messages are asked for. Whoever does not ask for too long is expelled, and then the broker refuses.
 //!
 //! What was acknowledged is committed in the background ([`Committer`]), one commit after the other and each with all that
 //! came meanwhile. What failed is tried again, for as long as its partition stays.
@@ -22,6 +21,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::time::Instant;
 
 use super::connect::{Failure, told};
+use crate::wire::taken::Taken;
 
 /// Longer than a commit takes that waits for another coordinator and fails.
 const COMMIT_MAX: Duration = Duration::from_secs(20);
@@ -35,10 +35,11 @@ pub(super) struct Positions {
     state: Mutex<State>,
 }
 
-/// By partition, the offset after the last message.
+/// Partitions, and the offset after a message.
 #[derive(Default)]
 struct State {
-    taken: HashMap<i32, i64>,
+    taken: Taken<(i32, i64)>,
+    /// Of the last message of each.
     acknowledged: HashMap<i32, i64>,
     /// Something that was taken is another's by now.
     lost: bool,
@@ -57,15 +58,24 @@ impl Positions {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn took(&self, partition: i32, offset: i64) {
-        self.state().taken.insert(partition, offset + 1);
+    pub(super) fn gave(&self, commands: usize) {
+        self.state().taken.gave(commands);
     }
 
-    /// Says once that something was lost.
-    pub(super) fn acknowledge(&self) -> Acknowledged {
-        let mut state = self.state();
-        let taken = std::mem::take(&mut state.taken);
-        state.acknowledged.extend(taken);
+    /// A message is over.
+    pub(super) fn over(&self, partition: i32, offset: i64) {
+        self.state().taken.over((partition, offset + 1));
+    }
+
+    /// Commands that were given out and not acknowledged.
+    pub(super) fn outstanding(&self) -> usize {
+        self.state().taken.outstanding()
+    }
+
+    /// Of the first so many commands. Says once that something was lost.
+    pub(super) fn acknowledge(&self, commands: usize) -> Acknowledged {
+        let state = &mut *self.state();
+        state.acknowledged.extend(state.taken.acknowledge(commands));
         Acknowledged { any: !state.acknowledged.is_empty(), lost: std::mem::take(&mut state.lost) }
     }
 
@@ -90,7 +100,7 @@ impl Positions {
     fn revoked(&self, partitions: impl Iterator<Item = i32>) {
         let mut state = self.state();
         for partition in partitions {
-            state.lost |= state.taken.remove(&partition).is_some();
+            state.lost |= state.taken.forget(|(of, _)| *of == partition);
             state.acknowledged.remove(&partition);
         }
     }
@@ -193,38 +203,57 @@ mod tests {
         next
     }
 
+    fn took(positions: &Positions, partition: i32, offset: i64) {
+        positions.gave(1);
+        positions.over(partition, offset);
+    }
+
     #[test]
     fn what_was_revoked_is_not_committed_and_said_to_be_lost_once() {
         let positions = Positions::default();
         for (partition, offset) in [(1, 7), (1, 8), (2, 3)] {
-            positions.took(partition, offset);
+            took(&positions, partition, offset);
         }
         positions.revoked([1, 5].into_iter());
-        assert!(positions.acknowledge().lost);
+        assert_eq!(positions.outstanding(), 3);
+        assert!(positions.acknowledge(3).lost);
         assert_eq!(begun(&positions), [(2, 4)]);
-        assert!(!positions.acknowledge().lost);
+        assert!(!positions.acknowledge(0).lost);
         positions.revoked([2, 5].into_iter());
-        let Acknowledged { any, lost } = positions.acknowledge();
+        let Acknowledged { any, lost } = positions.acknowledge(0);
         assert!(!any && !lost, "what was acknowledged before is no loss, and another's to commit");
         assert!(begun(&positions).is_empty());
     }
 
     #[test]
+    fn what_was_taken_ahead_is_not_committed_with_what_was_acknowledged() {
+        let positions = Positions::default();
+        for (partition, offset) in [(1, 7), (2, 3), (1, 8)] {
+            took(&positions, partition, offset);
+        }
+        assert!(positions.acknowledge(2).any);
+        assert_eq!(begun(&positions), [(1, 8), (2, 4)]);
+        positions.revoked([1].into_iter());
+        assert!(positions.acknowledge(1).lost, "the one ahead");
+        assert_eq!(begun(&positions), [(2, 4)]);
+    }
+
+    #[test]
     fn what_was_acknowledged_is_committed_until_the_broker_has_it() {
         let positions = Positions::default();
-        positions.took(1, 7);
-        positions.took(2, 3);
+        took(&positions, 1, 7);
+        took(&positions, 2, 3);
         assert!(begun(&positions).is_empty(), "nothing is acknowledged");
-        assert!(positions.acknowledge().any);
+        assert!(positions.acknowledge(2).any);
         assert_eq!(begun(&positions), [(1, 8), (2, 4)]);
         positions.end(&HashMap::new());
         assert_eq!(begun(&positions), [(1, 8), (2, 4)], "it failed");
-        positions.took(1, 8);
-        positions.acknowledge();
+        took(&positions, 1, 8);
+        positions.acknowledge(1);
         positions.end(&HashMap::from([(1, 8), (2, 4)]));
         assert_eq!(begun(&positions), [(1, 9)]);
         positions.end(&HashMap::from([(1, 9)]));
-        assert!(!positions.acknowledge().any);
+        assert!(!positions.acknowledge(0).any);
     }
 
     #[test]

@@ -15,6 +15,7 @@
 //! *What cannot be read* goes to the dead letters before anything behind it in its partition is acknowledged. While that
 //! fails it is tried again, and what is behind it waits. After a crash in between it lies there twice.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,8 +52,11 @@ pub(super) struct KafkaReader {
     group: String,
     /// `None` when it has come to an end, until something is to be taken.
     consumer: Option<Member>,
-    /// The messages of which something was taken and not yet acknowledged: it may become a dead letter, as it came.
-    taken: Vec<Texts>,
+    /// How many commands of consumers that have come to an end are not acknowledged: they come again.
+    stale: usize,
+    /// The messages of which something was taken and not yet acknowledged, each with how many commands: one may become a
+    /// dead letter, as it came.
+    taken: VecDeque<(usize, Texts)>,
     /// The message of which something is left to take. No other one is asked for meanwhile.
     opened: Option<Opened>,
     /// What cannot be read and is not yet with the dead letters. Nothing behind it is taken meanwhile.
@@ -83,7 +87,7 @@ impl KafkaReader {
     /// Joins the group, in the background.
     pub(super) fn join(shared: Arc<Shared>, group: String) -> Result<Self, Failure> {
         let consumer = Some(join(&shared, &group)?);
-        Ok(Self { shared, group, consumer, taken: Vec::new(), opened: None, unreadable: None })
+        Ok(Self { shared, group, consumer, stale: 0, taken: VecDeque::new(), opened: None, unreadable: None })
     }
 
     /// Sees to it that there is a consumer and that what could not be read is with the dead letters.
@@ -140,8 +144,10 @@ impl KafkaReader {
                 }
             }
         }
-        if batch.len() > before {
-            self.taken.push(start);
+        let given = batch.len() - before;
+        if given > 0 {
+            self.taken.push_back((given, start));
+            consumer.context().gave(given);
         }
         self.close_if_over(consumer);
     }
@@ -151,13 +157,13 @@ impl KafkaReader {
         if self.unreadable.is_none()
             && let Some(opened) = self.opened.take_if(|opened| opened.texts.is_over())
         {
-            consumer.context().took(opened.partition, opened.offset);
+            consumer.context().over(opened.partition, opened.offset);
         }
     }
 
     /// A command that was taken, as it came.
     fn as_it_came(&self, command: &LoggedCommand) -> Option<Vec<u8>> {
-        self.taken.iter().find_map(|texts| {
+        self.taken.iter().find_map(|(_, texts)| {
             let mut texts = texts.clone();
             while let Some(text) = texts.next() {
                 if wire::parse_command(text).is_ok_and(|found| found == *command) {
@@ -168,15 +174,32 @@ impl KafkaReader {
         })
     }
 
+    /// The messages of which the first so many commands were the last.
+    fn forget(&mut self, mut commands: usize) {
+        while let Some((left, _)) = self.taken.front_mut() {
+            if *left > commands {
+                *left -= commands;
+                return;
+            }
+            commands -= *left;
+            self.taken.pop_front();
+        }
+    }
+
     /// The partitions are given back and another member takes over, or this one anew.
     fn leave(&mut self) {
         self.taken.clear();
         self.opened = None;
         self.unreadable = None;
         if let Some(Member { consumer, committer }) = self.consumer.take() {
+            self.stale += consumer.context().outstanding();
             close_after(|| committer.finish(), consumer);
         }
     }
+}
+
+fn lost(any: bool) -> Result<(), Source> {
+    if any { Err(Failure::Lost.into()) } else { Ok(()) }
 }
 
 fn join(shared: &Shared, group: &str) -> Result<Member, Failure> {
@@ -237,14 +260,16 @@ impl CommandReader for KafkaReader {
         }
     }
 
-    async fn acknowledge(&mut self) -> Result<(), Source> {
-        self.taken.clear();
-        let Some(Member { consumer, committer }) = &self.consumer else { return Ok(()) };
-        let acknowledged = consumer.context().acknowledge();
+    async fn acknowledge(&mut self, count: usize) -> Result<(), Source> {
+        let stale = self.stale.min(count);
+        self.stale -= stale;
+        let Some(Member { consumer, committer }) = &self.consumer else { return lost(stale > 0) };
+        let acknowledged = consumer.context().acknowledge(count - stale);
         if acknowledged.any {
             committer.commit();
         }
-        if acknowledged.lost { Err(Failure::Lost.into()) } else { Ok(()) }
+        self.forget(count - stale);
+        lost(stale > 0 || acknowledged.lost)
     }
 
     async fn dead_letter(&mut self, command: LoggedCommand, reason: String) -> Result<(), Source> {

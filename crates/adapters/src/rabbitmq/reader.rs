@@ -32,6 +32,7 @@ use super::log::Desk;
 use super::topology::declare_shard;
 use crate::wire;
 use crate::wire::sequence::Texts;
+use crate::wire::taken::Taken;
 
 /// How many batches the broker sends ahead: while one is decided the next one is on its way.
 const BATCHES_AHEAD: u16 = 2;
@@ -45,8 +46,8 @@ pub(super) struct RabbitReader {
     shard: u32,
     open: Option<Open>,
     opening: JoinSet<Open>,
-    /// Something was taken over a channel that has ended since, and not acknowledged.
-    stale: bool,
+    /// How many commands that came over channels that have ended are not acknowledged: they come again.
+    stale: usize,
 }
 
 /// A subscription, and what came of it.
@@ -54,12 +55,11 @@ struct Open {
     channel: Channel,
     consumer: Consumer,
     arrived: VecDeque<Arrived>,
-    /// A command of the first that arrived is on its way to the dead letters.
-    burying: JoinSet<Result<(), Failure>>,
-    /// The last delivery that was taken whole and not acknowledged.
-    last: Option<u64>,
-    /// Something of the first that arrived was taken and not acknowledged.
-    begun: bool,
+    /// What cannot be read is on its way to the dead letters, or its message is being acknowledged. Nothing behind it is
+    /// taken meanwhile.
+    settling: JoinSet<Result<(), Failure>>,
+    /// The tags of those that were taken whole and not acknowledged.
+    taken: Taken<u64>,
 }
 
 /// A delivery of which something is left to take.
@@ -71,7 +71,7 @@ struct Arrived {
 
 impl RabbitReader {
     pub(super) fn new(desk: Arc<Desk>, shard: u32) -> Self {
-        Self { desk, shard, open: None, opening: JoinSet::new(), stale: false }
+        Self { desk, shard, open: None, opening: JoinSet::new(), stale: 0 }
     }
 
     async fn opened(&mut self) {
@@ -85,7 +85,7 @@ impl RabbitReader {
 
     fn lost(&mut self, why: &Failure) {
         tracing::debug!(shard = self.shard, error = %why, "a shard's reader has to subscribe again");
-        self.stale |= self.open.take().is_some_and(|open| open.last.is_some() || open.begun);
+        self.stale += self.open.take().map_or(0, |open| open.taken.outstanding());
     }
 }
 
@@ -94,7 +94,7 @@ async fn open(desk: Arc<Desk>, shard: u32) -> Open {
     loop {
         match subscribe(&desk, shard).await {
             Ok((channel, consumer)) => {
-                return Open { channel, consumer, arrived: VecDeque::new(), burying: JoinSet::new(), last: None, begun: false };
+                return Open { channel, consumer, arrived: VecDeque::new(), settling: JoinSet::new(), taken: Taken::default() };
             }
             Err(failure) => {
                 tracing::debug!(shard, error = %failure, "a shard cannot be read");
@@ -137,15 +137,16 @@ impl CommandReader for RabbitReader {
         }
     }
 
-    async fn acknowledge(&mut self) -> Result<(), Source> {
+    async fn acknowledge(&mut self, count: usize) -> Result<(), Source> {
+        let stale = self.stale.min(count);
+        self.stale -= stale;
         if let Some(open) = &mut self.open
-            && let Err(failure) = open.acknowledge().await
+            && let Err(failure) = open.acknowledge(count - stale).await
         {
             self.lost(&failure);
-            self.stale = false;
             return Err(failure.into());
         }
-        if std::mem::take(&mut self.stale) { Err(Failure::Stale.into()) } else { Ok(()) }
+        if stale > 0 { Err(Failure::Stale.into()) } else { Ok(()) }
     }
 
     async fn dead_letter(&mut self, command: LoggedCommand, reason: String) -> Result<(), Source> {
@@ -158,13 +159,10 @@ impl Open {
     /// One command at least, and all that are here up to `max`. An error is the end of the subscription.
     async fn take(&mut self, max: usize, desk: &Arc<Desk>) -> Result<Vec<LoggedCommand>, Failure> {
         loop {
-            if let Some(buried) = self.burying.join_next().await {
-                buried.unwrap_or(Err(Failure::Unconfirmed))?;
-                if let Some(arrived) = self.arrived.pop_front_if(|arrived| arrived.texts.is_over())
-                    && std::mem::take(&mut self.begun)
-                {
-                    self.last = Some(arrived.tag);
-                }
+            if let Some(settled) = self.settling.join_next().await {
+                settled.unwrap_or(Err(Failure::Unconfirmed))?;
+                self.close_buried();
+                continue;
             }
             if self.arrived.is_empty() {
                 let next = self.consumer.next().await;
@@ -194,10 +192,9 @@ impl Open {
             match wire::parse_command(text) {
                 Ok(command) => {
                     commands.push(command);
-                    self.begun = true;
+                    self.taken.gave(1);
                     if arrived.texts.is_over() {
-                        self.begun = false;
-                        self.last = Some(arrived.tag);
+                        self.taken.over(arrived.tag);
                         self.arrived.pop_front();
                     }
                 }
@@ -207,9 +204,7 @@ impl Open {
                 }
                 Err(unreadable) => {
                     let letter = (arrived.id.clone(), text.to_vec(), unreadable.to_string());
-                    // It alone: what came before may not be decided yet.
-                    let alone = (arrived.texts.is_over() && !self.begun).then(|| (self.channel.clone(), arrived.tag));
-                    self.burying.spawn(bury(desk.clone(), letter, alone));
+                    self.settling.spawn(bury(desk.clone(), letter));
                     break;
                 }
             }
@@ -217,25 +212,38 @@ impl Open {
         commands
     }
 
-    async fn acknowledge(&mut self) -> Result<(), Failure> {
-        self.begun = false;
-        let Some(last) = self.last else { return Ok(()) };
-        let written = timeout(ACK_MAX, self.channel.basic_ack(last, BasicAckOptions { multiple: true }));
-        written.await.map_err(|_| Failure::Silent(ACK_MAX))??;
-        self.last = None;
-        Ok(())
+    /// After a text that cannot be read: was it the last of its message, then that is acknowledged with the commands
+    /// before it, and at once if nobody decides any.
+    fn close_buried(&mut self) {
+        if let Some(arrived) = self.arrived.pop_front_if(|arrived| arrived.texts.is_over()) {
+            self.taken.over(arrived.tag);
+        }
+        if self.taken.outstanding() == 0
+            && let Some(tag) = self.taken.acknowledge(0).last()
+        {
+            self.settling.spawn(acknowledge(self.channel.clone(), tag));
+        }
+    }
+
+    async fn acknowledge(&mut self, count: usize) -> Result<(), Failure> {
+        match self.taken.acknowledge(count).last() {
+            Some(tag) => acknowledge(self.channel.clone(), tag).await,
+            None => Ok(()),
+        }
     }
 }
 
-/// Goes on until the letter is with the dead ones, and then takes its message out of its queue, if there is nothing else
-/// in it.
-async fn bury(desk: Arc<Desk>, (id, body, reason): (ShortString, Vec<u8>, String), alone: Option<(Channel, u64)>) -> Result<(), Failure> {
+/// Everything up to this delivery.
+async fn acknowledge(channel: Channel, tag: u64) -> Result<(), Failure> {
+    let written = timeout(ACK_MAX, channel.basic_ack(tag, BasicAckOptions { multiple: true }));
+    Ok(written.await.map_err(|_| Failure::Silent(ACK_MAX))??)
+}
+
+/// Goes on until the letter is with the dead ones.
+async fn bury(desk: Arc<Desk>, (id, body, reason): (ShortString, Vec<u8>, String)) -> Result<(), Failure> {
     while let Err(failure) = desk.bury(id.as_str(), body.clone(), &reason).await {
         tracing::warn!(error = %failure, "an unreadable command could not be put with the dead letters");
         sleep(jittered(RETRY_PAUSE)).await;
-    }
-    if let Some((channel, tag)) = alone {
-        timeout(ACK_MAX, channel.basic_ack(tag, BasicAckOptions { multiple: false })).await.map_err(|_| Failure::Silent(ACK_MAX))??;
     }
     Ok(())
 }

@@ -68,10 +68,10 @@ async fn each_command_of_a_message_is_taken_by_itself_and_the_message_once_all_a
     put(&brokers, &site.topic, "anything", &message).await;
     let mut taking = reader(&log).await;
     assert_eq!(timeout(LONG, taking.take(1)).await.expect("in time"), wanted[..1]);
-    taking.acknowledge().await.expect("acknowledged");
+    taking.acknowledge(usize::MAX).await.expect("acknowledged");
     assert_eq!(timeout(LONG, taking.take(1)).await.expect("in time"), wanted[1..2]);
     taking.dead_letter(wanted[1].clone(), "no such column".to_owned()).await.expect("kept");
-    taking.acknowledge().await.expect("acknowledged");
+    taking.acknowledge(usize::MAX).await.expect("acknowledged");
     let letters = lying(&brokers, &format!("{}.dead", site.topic), 2).await;
     let letters: BTreeSet<_> = letters.into_iter().map(|letter| letter.bytes).collect();
     assert_eq!(letters, BTreeSet::from([b"unreadable".to_vec(), second.bytes.clone()]), "as they came");
@@ -84,7 +84,7 @@ async fn each_command_of_a_message_is_taken_by_itself_and_the_message_once_all_a
         taken.extend(timeout(LONG, again.take(10)).await.expect("in time"));
     }
     assert_eq!(taken, wanted);
-    again.acknowledge().await.expect("acknowledged");
+    again.acknowledge(usize::MAX).await.expect("acknowledged");
     until("all of it is committed", async || site.committed().await.values().sum::<i64>() == 1).await;
 }
 
@@ -164,7 +164,7 @@ impl Work {
                     loop {
                         let batch: Vec<_> = reader.take(100).await.iter().map(id).collect();
                         taken.lock().expect("no panic").extend(batch);
-                        if let Err(error) = reader.acknowledge().await {
+                        if let Err(error) = reader.acknowledge(usize::MAX).await {
                             println!("not acknowledged: {error}");
                         }
                         let _alive = &log;
@@ -239,7 +239,7 @@ async fn without_a_broker_everything_fails_in_its_time_and_comes_back_with_it() 
     let refused = timeout(LONG, log.append(command(user(), 1))).await.expect("within its bound");
     assert!(matches!(refused, Err(LogError::Unavailable(_))), "{refused:?}");
     timeout(LONG, log.ping()).await.expect("within its bound").expect_err("it is away");
-    timeout(LONG, reader.acknowledge()).await.expect("it waits for nobody").expect("nothing was lost");
+    timeout(LONG, reader.acknowledge(usize::MAX)).await.expect("it waits for nobody").expect("nothing was lost");
     timeout(LONG, site.open()).await.expect("within its bound").map(drop).expect_err("nothing to connect to");
     assert!(timeout(POLL, reader.take(10)).await.is_err(), "nothing to take");
     log.answer(own, vec![Answer { command: fresh(), reply: Err("lost".to_owned()) }]).await.expect("nobody waits for answers");
@@ -259,7 +259,7 @@ async fn without_a_broker_everything_fails_in_its_time_and_comes_back_with_it() 
     assert!(taken.iter().all(|command| first.contains(command) || *command == last), "what was refused is not there");
     until("what was taken is committed", async || {
         // Commits that fail are tried again with the next one.
-        reader.acknowledge().await.is_ok() && site.committed().await.values().sum::<i64>() == 2
+        reader.acknowledge(usize::MAX).await.is_ok() && site.committed().await.values().sum::<i64>() == 2
     })
     .await;
     until("answers are heard", async || {

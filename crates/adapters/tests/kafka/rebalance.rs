@@ -47,7 +47,7 @@ async fn a_reader_that_lost_a_partition_commits_nothing_of_it() {
         }
     };
     timeout(LONG, moving).await.expect("a partition moves");
-    let refused = timeout(LONG, loser.acknowledge()).await.expect("in time").expect_err("not all of it is its own");
+    let refused = timeout(LONG, loser.acknowledge(usize::MAX)).await.expect("in time").expect_err("not all of it is its own");
     assert!(refused.to_string().contains("somebody else"), "{refused}");
     let lying = lying(&site.brokers, &site.topic, COMMANDS).await;
     let held = |partition: i32| lying.iter().filter(|message| message.partition == partition).count() as i64;
@@ -56,14 +56,14 @@ async fn a_reader_that_lost_a_partition_commits_nothing_of_it() {
     let kept = 1 - lost;
     until("something is committed", async || !site.committed().await.is_empty()).await;
     assert_eq!(site.committed().await, BTreeMap::from([(kept, held(kept))]), "what it kept, and not what it lost");
-    loser.acknowledge().await.expect("it was said once");
+    loser.acknowledge(usize::MAX).await.expect("it was said once");
     // The new owner goes on, and commits what is its own.
     let mut taken = moved;
     while taken.len() < held(lost) as usize {
         taken.extend(timeout(LONG, winner.take(1_000)).await.expect("the rest of it").iter().map(id));
     }
     assert!(taken.is_subset(&all));
-    winner.acknowledge().await.expect("it is the owner");
+    winner.acknowledge(usize::MAX).await.expect("it is the owner");
     let all = BTreeMap::from([(kept, held(kept)), (lost, held(lost))]);
     until("all is committed", async || site.committed().await == all).await;
 }
@@ -82,7 +82,7 @@ async fn decide(site: Site, decided: Arc<Mutex<Vec<LoggedCommand>>>, mut stop: w
             _ = stop.wait_for(|stop| *stop) => return,
         };
         decided.lock().expect("no panic").extend(batch);
-        if let Err(error) = reader.acknowledge().await {
+        if let Err(error) = reader.acknowledge(usize::MAX).await {
             println!("not acknowledged: {error}");
         }
     }

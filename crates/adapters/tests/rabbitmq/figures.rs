@@ -37,7 +37,7 @@ async fn thirty_thousand_commands() {
             tasks.spawn(async move {
                 loop {
                     let batch = reader.take(500).await;
-                    reader.acknowledge().await.expect("acknowledged");
+                    reader.acknowledge(usize::MAX).await.expect("acknowledged");
                     let _ = tell.send(batch.len());
                 }
             });

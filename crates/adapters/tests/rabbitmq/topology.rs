@@ -42,7 +42,7 @@ async fn shards_deleted_under_us_are_declared_again() {
     let mut reader = reader_of(&reading, Key::Account(of)).await;
     writing.append(command(of, 1)).await.expect("appended");
     assert_eq!(take(&mut reader, 1).await.iter().map(at).collect::<Vec<_>>(), [1]);
-    reader.acknowledge().await.expect("acknowledged");
+    reader.acknowledge(usize::MAX).await.expect("acknowledged");
     let client = Client::connect(&url).await;
     client.delete(&queue_of(&name, Key::Account(of))).await;
     // Whichever comes first, the reader or the next append, declares it.
@@ -105,7 +105,7 @@ async fn each_command_of_a_message_is_taken_by_itself_and_the_message_once_all_a
     client.put(&queue, &message).await;
     for nth in 1..=2 {
         assert_eq!(take(&mut reader, 1).await.iter().map(at).collect::<Vec<_>>(), [nth]);
-        reader.acknowledge().await.expect("acknowledged");
+        reader.acknowledge(usize::MAX).await.expect("acknowledged");
     }
     let letters = client.look(&format!("{name}.dead"), 1).await;
     assert_eq!(letters.iter().map(|(bytes, _)| bytes.as_slice()).collect::<Vec<_>>(), [b"unreadable"]);
@@ -114,11 +114,11 @@ async fn each_command_of_a_message_is_taken_by_itself_and_the_message_once_all_a
     let log = open(&url, &name);
     let mut reader = reader_of(&log, Key::Account(of)).await;
     assert_eq!(take(&mut reader, 3).await.iter().map(at).collect::<Vec<_>>(), [1, 2, 3], "the third was not taken");
-    reader.acknowledge().await.expect("acknowledged");
+    reader.acknowledge(usize::MAX).await.expect("acknowledged");
     let last = command(of, 4);
     log.append(last.clone()).await.expect("appended");
     assert_eq!(take(&mut reader, 1).await, [last]);
-    reader.acknowledge().await.expect("acknowledged");
+    reader.acknowledge(usize::MAX).await.expect("acknowledged");
     let letters = client.look(&format!("{name}.dead"), 3).await;
     assert_eq!(letters.len(), 3, "the first unreadable one came twice with its message");
     drop((reader, log));
@@ -190,7 +190,7 @@ async fn what_was_confirmed_beside_what_came_back_is_there() {
                 loop {
                     let ids = reader.take(100).await.into_iter().map(|command| command.request.command_id);
                     found.lock().expect("no panic").extend(ids);
-                    reader.acknowledge().await.expect("acknowledged");
+                    reader.acknowledge(usize::MAX).await.expect("acknowledged");
                 }
             });
         }

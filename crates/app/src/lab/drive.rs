@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use boxoffice_domain::{DateId, ReservationId};
 use hdrhistogram::Histogram;
 use serde::Serialize;
+use tokio::runtime::Handle;
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -134,19 +135,21 @@ impl Latencies {
     }
 }
 
-/// Lets `callers` do `task`; gives them back in their order, with their connections open. Caller `c` belongs to instance `c % instances`.
-pub(super) async fn drive(task: Arc<Task>, callers: Vec<Caller>, instances: u32, limits: Limits) -> (Tally, Vec<Caller>) {
+/// Lets `callers` do `task`, as tasks `on` their threads; gives them back in their order, with their connections open.
+/// Caller `c` belongs to instance `c % instances`.
+pub(super) async fn drive(task: Arc<Task>, callers: Vec<Caller>, instances: u32, limits: Limits, on: &Handle) -> (Tally, Vec<Caller>) {
     let lanes = instances.clamp(1, (callers.len() as u32).max(1));
     let taken: Arc<Vec<AtomicU32>> = Arc::new((0..lanes).map(|_| AtomicU32::new(0)).collect());
     let start = Arc::new(Barrier::new(callers.len() + 1));
     let mut running = JoinSet::new();
     for (at, mut caller) in callers.into_iter().enumerate() {
         let (task, taken, start) = (task.clone(), taken.clone(), start.clone());
-        running.spawn(async move {
+        let calling = async move {
             start.wait().await;
             let tally = jobs_of(&task, at as u32 % lanes, &taken, &mut caller, limits).await;
             (at, tally, caller)
-        });
+        };
+        running.spawn_on(calling, on);
     }
     let started = Instant::now();
     start.wait().await;

@@ -7,8 +7,8 @@
 //! # Layout
 //!
 //! * [`workload`]: what is asked. [`caller`], [`client`]: one command to its answer, in process or over HTTP.
-//! * [`entrant`]: who takes part. [`site`]: store, servers, people. [`drive`]: many callers at once. [`run`]: one measurement.
-//!   [`overload`]: another one, of ten times more than can be answered.
+//! * [`entrant`]: who takes part. [`site`]: store, servers, people. [`drive`]: many callers at once, on threads of their
+//!   own ([`outside`]). [`run`]: one measurement. [`overload`]: another one, of ten times more than can be answered.
 //! * [`effects`]: what is in the store. [`figures`]: what the operating system counts.
 //! * [`report`]: the result as data. [`table`], [`page`]: the same for people. [`judgements`]: what no run shows.
 
@@ -19,6 +19,7 @@ mod effects;
 mod entrant;
 mod figures;
 pub mod judgements;
+mod outside;
 mod overload;
 pub mod page;
 pub mod report;
@@ -64,6 +65,8 @@ pub enum LabError {
     Nothing(String),
     #[error("a temporary folder cannot be made: {0}")]
     Folder(#[source] std::io::Error),
+    #[error("threads for the callers cannot be started: {0}")]
+    Threads(#[source] std::io::Error),
     #[error("the server does not answer: {0}")]
     Connection(#[source] std::io::Error),
     #[error("a token cannot be signed: {0}")]

@@ -5,8 +5,8 @@
 //! least, and the highest rate of effects counts.
 //! Then commands are offered at ten times that rate whether or not any are answered, to one instance after the other, by a
 //! thread of its own: what is busy with answering must not slow the offers down, so that thread only asks whether there is
-//! room. Where there is, a task of the instance (`carry`) hands over so many commands, as one of its connections would: a
-//! thread outside that wakes it for each command would cost more than the command. A command that is turned away is offered
+//! room. Where there is, a task among the callers' (`carry`) hands over so many commands, as one connection of the instance
+//! would: waking it for each command would cost more than the command. A command that is turned away is offered
 //! again, as whoever needs it would; whoever is told that a command was accepted asks for its outcome until there is one.
 //!
 //! Everything happens in this process, so offering takes a part of the processor that an overloaded server has for itself:
@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use boxoffice_domain::{Command, IdempotencyKey, Request, UserId};
 use boxoffice_ports::{ExecuteError, Executor, Ledger, Receipt};
+use tokio::runtime::Handle;
 
 use super::LabError;
 use super::caller::{Answered, keyed, outcome};
@@ -103,9 +104,10 @@ async fn peak(site: &Site, callers: u32, time: Duration, beside_per_s: Option<f6
     let limits = Limits { time, grace: site.settings().strategy.wait() + GRACE };
     let beside = beside_per_s.map(|per_s| {
         let closed = site.instances().iter().map(|running| Door::new(Arc::new(Closed), running)).collect();
-        offering(&Arc::new(Offers::new(users, per_s, time, time)), closed)
+        offering(&Arc::new(Offers::new(users, per_s, time, time)), closed, site.outside())
     });
-    let (tally, _) = drive(Arc::new(task), site.callers(Via::Process, callers), site.instances().len() as u32, limits).await;
+    let instances = site.instances().len() as u32;
+    let (tally, _) = drive(Arc::new(task), site.callers(Via::Process, callers), instances, limits, site.outside()).await;
     if let Some(beside) = beside {
         beside.await;
     }
@@ -191,7 +193,8 @@ async fn flood(site: &Site, users: Arc<[UserId]>, per_s: f64) -> Flood {
     let wait = site.settings().strategy.wait();
     let started = Instant::now();
     let offers = Arc::new(Offers::new(users, per_s, wait * WAITS, wait * (WAITS + 1) + GRACE));
-    offering(&offers, site.instances().iter().map(|running| Door::new(running.executors.wallet.clone(), running)).collect()).await;
+    let doors = site.instances().iter().map(|running| Door::new(running.executors.wallet.clone(), running)).collect();
+    offering(&offers, doors, site.outside()).await;
     let took = started.elapsed();
     while offers.waiting.load(Ordering::Acquire) > 0 && Instant::now() < offers.over + GRACE {
         tokio::time::sleep(EVERY).await;
@@ -200,10 +203,10 @@ async fn flood(site: &Site, users: Arc<[UserId]>, per_s: f64) -> Flood {
     Flood { tally, took, in_time: offers.in_time.load(Ordering::Relaxed) }
 }
 
-/// Begins to offer, in a thread of its own; ends with it.
-fn offering(offers: &Arc<Offers>, doors: Vec<Arc<Door>>) -> impl Future<Output = ()> + use<> {
+/// Begins to offer, in a thread of its own; ends with it. What is handed over is carried `on` the callers' threads.
+fn offering(offers: &Arc<Offers>, doors: Vec<Arc<Door>>, on: &Handle) -> impl Future<Output = ()> + use<> {
     for door in &doors {
-        tokio::spawn(carry(offers.clone(), door.clone()));
+        on.spawn(carry(offers.clone(), door.clone()));
     }
     let offers = offers.clone();
     let thread = tokio::task::spawn_blocking(move || offer_all(&offers, &doors));

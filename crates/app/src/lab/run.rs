@@ -160,7 +160,7 @@ pub(super) async fn run(
 
     let warm_up = task(site, workload, size.warm_up(workload), via, format!("{name}-warm-up")).await?;
     let warm_up_limits = Limits { time: WARM_UP_MAX, ..limits };
-    (_, callers) = drive(Arc::new(warm_up), callers, instances, warm_up_limits).await;
+    (_, callers) = drive(Arc::new(warm_up), callers, instances, warm_up_limits, site.outside()).await;
     let task = Arc::new(task(site, workload, workload.jobs(size.commands), via, name).await?);
     site.quiet().await?;
     let seats_max = site.settings().hold.max_seats_per_user;
@@ -169,7 +169,7 @@ pub(super) async fn run(
     let peak_is_fresh = figures::reset_own_peak();
     let probe = Probe::start(site.instances());
     let (cpu, counters) = (CpuNow::read(ports, entrant), Counters::read(site.instances()));
-    let (tally, callers) = drive(task.clone(), callers, instances, limits).await;
+    let (tally, callers) = drive(task.clone(), callers, instances, limits, site.outside()).await;
     let counters = Counters::read(site.instances()).since(counters);
     let cpu = CpuNow::read(ports, entrant).since(&cpu);
     let memory_peak_mib = figures::own_peak_mib().filter(|_| peak_is_fresh);

@@ -24,12 +24,14 @@ use chrono::TimeDelta;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::{Value, json};
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::LabError;
 use super::caller::{Caller, Person, keyed};
 use super::client::{Connection, request};
 use super::entrant::Entrant;
+use super::outside::Outside;
 use super::report::Via;
 use super::workload::{FUNDS, PRICE, Workload};
 use crate::config::{AuthMode, JwtAlgorithm, QueueBackend, Secret, Settings, StoreBackend, StrategyName, Switch};
@@ -73,6 +75,7 @@ pub(super) struct Site {
     dates: Vec<(DateId, u32)>,
     bearer_key: EncodingKey,
     ids: Arc<dyn Ids>,
+    outside: Outside,
     scratch: Scratch,
     log: Option<wiring::ScratchLog>,
 }
@@ -128,6 +131,7 @@ impl Site {
     pub(super) async fn open(base: &Settings, entrant: Entrant, instances: u32, dates: &[u32]) -> Result<Self, LabError> {
         let mut settings = settings_for(base, entrant)?;
         let log = wiring::ScratchLog::name(&mut settings, entrant.strategy);
+        let outside = Outside::start(settings.http.worker_count()).map_err(LabError::Threads)?;
         let scratch = match settings.store.backend {
             StoreBackend::Memory => Scratch::Memory,
             StoreBackend::Sqlite => {
@@ -140,7 +144,7 @@ impl Site {
         let bearer_key = EncodingKey::from_secret(settings.auth.hs256_secret.expose().as_bytes());
         let concert = ConcertId(Default::default());
         let ids = Arc::new(SystemIds);
-        let mut site = Self { instances: Vec::new(), settings, concert, dates: Vec::new(), bearer_key, ids, scratch, log };
+        let mut site = Self { instances: Vec::new(), settings, concert, dates: Vec::new(), bearer_key, ids, outside, scratch, log };
         match site.build(instances, dates).await {
             Ok(()) => Ok(site),
             Err(error) => {
@@ -257,6 +261,11 @@ impl Site {
 
     pub(super) fn stores(&self) -> Result<&Stores, LabError> {
         self.instances.first().map(|running| &running.stores).ok_or(LabError::Seeding("there is no server"))
+    }
+
+    /// Where callers run.
+    pub(super) fn outside(&self) -> &Handle {
+        self.outside.handle()
     }
 
     fn addresses(&self) -> Vec<SocketAddr> {

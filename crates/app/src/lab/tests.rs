@@ -411,7 +411,7 @@ async fn a_run_ends_whatever_does_not_answer() {
     let date = boxoffice_domain::DateId(Default::default());
     let task = Task { workload, jobs: 10, people: vec![person], date, name: "hangs".to_owned() };
     let limits = Limits { time: Duration::from_millis(50), grace: Duration::from_millis(50) };
-    let (tally, callers) = drive(Arc::new(task), callers, 1, limits).await;
+    let (tally, callers) = drive(Arc::new(task), callers, 1, limits, &tokio::runtime::Handle::current()).await;
     assert!(callers.len() == 3 && tally.applied.is_empty() && tally.latencies().is_none());
     assert!(tally.failed.len() >= 3 && tally.failed.len() as u32 == tally.sent, "{} of {}", tally.failed.len(), tally.sent);
 }

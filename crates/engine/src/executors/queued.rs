@@ -6,8 +6,9 @@
 //!
 //! *Order.* Within a shard that of the log. Across shards the ledger's lock order rules.
 //!
-//! *Round trips.* One append a command; one take, one ledger call and one acknowledgement a batch; one message an
-//! instance that waits for answers of the batch.
+//! *Round trips.* One append for all commands that queued up for a shard during the one before; one ledger call and one
+//! acknowledgement a batch, during which the next batch is taken; one message an instance that waits for answers of the
+//! batch.
 //!
 //! *Waiting.* A caller waits for `wait`, appending included, and never decides about the command by going away: what
 //! stands in the log is decided. When its time is over the ledger is asked once; without a reply there it is told
@@ -43,7 +44,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, sleep, timeout, timeout_at};
 
-use self::consumer::{BATCHES_MAX, Consumer, GROUPS_MAX, PAUSE, tell_others, tell_own};
+use self::consumer::{BATCHES_MAX, Consumer, Decider, GROUPS_MAX, PAUSE, tell_others, tell_own};
 use self::outstanding::{Full, Outstanding, Told, may_retry};
 use self::pace::PaceSettings;
 use super::stored::stored;
@@ -104,20 +105,10 @@ impl Queued {
         tasks.spawn(tell_others(log.clone(), waiting));
         let (own, told) = mpsc::channel(BATCHES_MAX);
         tasks.spawn(tell_own(outstanding.clone(), told));
+        let decider =
+            Decider { ledger: ledger.clone(), policy, clock: clock.clone(), stats: stats.clone(), instance, own, others, retention };
         for reader in readers {
-            let consumer = Consumer {
-                reader,
-                ledger: ledger.clone(),
-                policy: policy.clone(),
-                clock: clock.clone(),
-                stats: stats.clone(),
-                instance,
-                own: own.clone(),
-                others: others.clone(),
-                batch_max,
-                retention,
-            };
-            tasks.spawn(consumer.run());
+            tasks.spawn(Consumer { reader, decider: decider.clone(), batch_max }.run());
         }
         Ok(Arc::new(Self { log, ledger, clock, instance, wait, stats, outstanding, _tasks: tasks }))
     }

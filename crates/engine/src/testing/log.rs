@@ -136,7 +136,7 @@ impl CommandLog for Log {
 
     async fn readers(&self) -> Result<Vec<Box<dyn CommandReader>>, Source> {
         let id = self.0.readers.fetch_add(1, Ordering::SeqCst);
-        Ok(vec![Box::new(Reader { log: self.0.clone(), changed: self.0.changed.subscribe(), id })])
+        Ok(vec![Box::new(Reader { log: self.0.clone(), changed: self.0.changed.subscribe(), id, given: VecDeque::new() })])
     }
 
     async fn answer(&self, instance: InstanceId, answers: Vec<Answer>) -> Result<(), Source> {
@@ -173,6 +173,8 @@ struct Reader {
     log: Arc<MemoryLog>,
     changed: watch::Receiver<()>,
     id: u64,
+    /// What it took and did not acknowledge.
+    given: VecDeque<LoggedCommand>,
 }
 
 #[async_trait]
@@ -183,21 +185,30 @@ impl CommandReader for Reader {
             let taken = self.log.take(self.id, max);
             if !taken.is_empty() {
                 self.log.note(format!("take {}", taken.len()));
+                self.given.extend(taken.iter().cloned());
                 return taken;
             }
             self.changed.changed().await.unwrap();
         }
     }
 
-    async fn acknowledge(&mut self) -> Result<(), Source> {
+    async fn acknowledge(&mut self, count: usize) -> Result<(), Source> {
         if self.log.acknowledging_hangs.load(Ordering::SeqCst) {
             std::future::pending::<()>().await;
         }
-        self.log.note("acknowledge");
+        self.log.note(format!("acknowledge {count}"));
         if self.log.acknowledging_fails.load(Ordering::SeqCst) {
             return Err("no longer the one who may".into());
         }
-        self.log.of(self.id, |shard| drop(shard.left.drain(..std::mem::take(&mut shard.taken))));
+        for _ in 0..count {
+            let oldest = self.given.pop_front().expect("no more than was taken");
+            self.log.of(self.id, |shard| {
+                if shard.left.front().is_some_and(|command| *command == oldest) {
+                    shard.left.pop_front();
+                    shard.taken -= 1;
+                }
+            });
+        }
         Ok(())
     }
 

@@ -46,6 +46,7 @@ macro_rules! command_log_contract {
             what_was_acknowledged_does_not_come_again
             what_was_not_acknowledged_comes_again
             acknowledging_covers_what_was_taken_and_nothing_else
+            acknowledging_begins_with_what_was_taken_first
             no_more_is_taken_than_asked_for
             what_was_appended_at_once_may_be_taken_in_parts
             whoever_stops_taking_misses_nothing
@@ -134,15 +135,36 @@ pub async fn acknowledging_covers_what_was_taken_and_nothing_else(broker: Box<dy
     append(&log, &wanted).await;
     let mut readers = readers(&log).await;
     for reader in &mut readers {
-        timeout(LONG, reader.acknowledge()).await.expect("in time").expect("nothing to acknowledge is no error");
+        timeout(LONG, reader.acknowledge(usize::MAX)).await.expect("in time").expect("nothing to acknowledge is no error");
     }
     let (at, first) = take_first(&mut readers, 7).await;
-    timeout(LONG, readers[at].acknowledge()).await.expect("in time").expect("acknowledged");
+    timeout(LONG, readers[at].acknowledge(usize::MAX)).await.expect("in time").expect("acknowledged");
     let (_, second) = take_first(&mut readers, 7).await;
     assert_eq!([first.clone(), second.clone()].concat(), wanted[..first.len() + second.len()]);
     drop(readers);
     let taken = drain(&broker.instance().await, &wanted[first.len()..]).await;
     assert_eq!(firsts(&taken), wanted[first.len()..]);
+}
+
+pub async fn acknowledging_begins_with_what_was_taken_first(broker: Box<dyn LogBroker>) {
+    let wanted = commands(user(), 30);
+    let log = broker.instance().await;
+    append(&log, &wanted).await;
+    let mut readers = readers(&log).await;
+    let (at, mut taken) = take_first(&mut readers, 10).await;
+    while taken.len() < 25 {
+        taken.extend(timeout(LONG, readers[at].take(25 - taken.len())).await.expect("more arrive"));
+    }
+    assert_eq!(taken, wanted[..25]);
+    for decided in [6, 4] {
+        timeout(LONG, readers[at].acknowledge(decided)).await.expect("in time").expect("acknowledged");
+    }
+    drop(readers);
+    let again = drain(&broker.instance().await, &wanted[10..]).await;
+    // A message may hold several commands, and comes again whole.
+    let again = firsts(&again);
+    assert!(again.ends_with(&wanted[10..]), "{} came again", again.len());
+    assert!(again.len() <= wanted.len());
 }
 
 pub async fn no_more_is_taken_than_asked_for(broker: Box<dyn LogBroker>) {
@@ -153,7 +175,7 @@ pub async fn no_more_is_taken_than_asked_for(broker: Box<dyn LogBroker>) {
     for max in [1, 4, 2].into_iter().cycle() {
         let (at, batch) = take_first(&mut readers, max).await;
         assert!((1..=max).contains(&batch.len()), "{} of {max} were taken", batch.len());
-        timeout(LONG, readers[at].acknowledge()).await.expect("in time").expect("acknowledged");
+        timeout(LONG, readers[at].acknowledge(usize::MAX)).await.expect("in time").expect("acknowledged");
         all.extend(batch);
         if ids(&all).len() == wanted.len() {
             break;
@@ -176,7 +198,7 @@ pub async fn what_was_appended_at_once_may_be_taken_in_parts(broker: Box<dyn Log
     for max in [1, 4, 2] {
         let (at, batch) = take_first(&mut own, max).await;
         assert!((1..=max).contains(&batch.len()), "{} of {max} were taken", batch.len());
-        timeout(LONG, own[at].acknowledge()).await.expect("in time").expect("acknowledged");
+        timeout(LONG, own[at].acknowledge(usize::MAX)).await.expect("in time").expect("acknowledged");
         taken.extend(batch);
     }
     assert_eq!(firsts(&taken), taken, "nothing twice while nobody else reads");
@@ -204,7 +226,7 @@ pub async fn whoever_stops_taking_misses_nothing(broker: Box<dyn LogBroker>) {
                 let patience = Duration::from_micros(at as u64 * 100 + taken.len() as u64 % 7 * 300);
                 if let Ok(batch) = timeout(patience, reader.take(5)).await {
                     taken.extend(batch);
-                    if let Err(error) = reader.acknowledge().await {
+                    if let Err(error) = reader.acknowledge(usize::MAX).await {
                         println!("not acknowledged: {error}");
                     }
                 }
@@ -283,7 +305,7 @@ pub async fn dead_letters_are_kept_with_their_reason_and_block_nobody(broker: Bo
             let letter = readers[at].dead_letter(command.clone(), "no such column".to_owned());
             timeout(LONG, letter).await.expect("in time").expect("kept");
         }
-        timeout(LONG, readers[at].acknowledge()).await.expect("in time").expect("acknowledged");
+        timeout(LONG, readers[at].acknowledge(usize::MAX)).await.expect("in time").expect("acknowledged");
         taken.extend(batch);
     }
     drop(readers);

@@ -1,5 +1,11 @@
 //! One reader of the log: takes what has arrived, decides it in one commit, answers, acknowledges.
 //!
+//! *Ahead.* While one batch is decided the next one is taken and parsed, so that the store does not wait for the broker,
+//! nor the shard for one processor while there are others. Batches are decided one after the other all the same, in the
+//! order of the log. It may lose its shard with a batch in hand and one ahead, and another reader decide them at the same
+//! time: each of the two goes through the shard in order, so whoever is first with a command has seen all before it
+//! decided.
+//!
 //! Nothing is acknowledged before each command taken has a reply in the ledger or lies with the dead letters. So a crash
 //! or a reader that loses its shard makes commands come again, and replies keep each to one effect. A store that is away
 //! is waited for, with pauses and without an end: the log keeps what comes meanwhile.
@@ -11,11 +17,12 @@
 //! *Answers* are given by tasks of their own, in the order of the commits: a thousand callers that wake up would otherwise
 //! stand between this reader and its next batch, and the store would have nothing to do meanwhile.
 //!
-//! *Bounds.* `batch_max` commands a batch; [`BATCHES_MAX`] batches wait for their callers here to be told, and then their
+//! *Bounds.* `batch_max` commands a batch, and as many ahead; [`BATCHES_MAX`] batches wait for their callers here to be told, and then their
 //! readers wait, too; [`GROUPS_MAX`] groups of answers wait to be sent to other instances, and what does not fit is not
 //! sent: those who wait look into the ledger.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,6 +52,13 @@ pub(super) type Group = (InstanceId, Vec<Answer>);
 
 pub(super) struct Consumer {
     pub(super) reader: Box<dyn CommandReader>,
+    pub(super) decider: Decider,
+    pub(super) batch_max: usize,
+}
+
+/// What batches are decided with, and who is told. Clones tell the same.
+#[derive(Clone)]
+pub(super) struct Decider {
     pub(super) ledger: Arc<dyn Ledger>,
     pub(super) policy: Arc<Policy>,
     pub(super) clock: Arc<dyn Clock>,
@@ -52,9 +66,11 @@ pub(super) struct Consumer {
     pub(super) instance: InstanceId,
     pub(super) own: mpsc::Sender<Vec<Answer>>,
     pub(super) others: mpsc::Sender<Group>,
-    pub(super) batch_max: usize,
     pub(super) retention: Duration,
 }
+
+/// Commands that cannot be decided, each with the reason.
+type Unfit = Vec<(LoggedCommand, String)>;
 
 /// Doubling pauses.
 struct Pause(Duration);
@@ -68,61 +84,84 @@ impl Pause {
 
 impl Consumer {
     /// Never ends by itself.
-    pub(super) async fn run(mut self) {
+    pub(super) async fn run(self) {
+        let Self { mut reader, decider, batch_max } = self;
+        let mut ahead = take(&mut reader, batch_max).await;
         loop {
-            let taken = self.reader.take(self.batch_max).await;
-            if taken.is_empty() {
-                // Not what a reader promises; asking again at once would take all of a processor.
-                sleep(PAUSE).await;
-                continue;
+            let batch = std::mem::take(&mut ahead);
+            let count = batch.len();
+            let unfit = {
+                let mut deciding = pin!(decider.decide(batch));
+                loop {
+                    tokio::select! {
+                        biased;
+                        unfit = &mut deciding => break unfit,
+                        more = take(&mut reader, batch_max - ahead.len()), if ahead.len() < batch_max => ahead.extend(more),
+                    }
+                }
+            };
+            for (command, reason) in unfit {
+                decider.bury(&mut reader, command, reason).await;
             }
-            self.decide(taken).await;
-            if let Err(error) = self.reader.acknowledge().await {
+            if let Err(error) = reader.acknowledge(count).await {
                 tracing::warn!(error, "commands were not acknowledged; they come again, and their replies are found");
+            }
+            if ahead.is_empty() {
+                ahead = take(&mut reader, batch_max).await;
             }
         }
     }
+}
 
-    async fn decide(&mut self, taken: Vec<LoggedCommand>) {
-        let (mut left, unfit) = self.sort(taken);
-        for (command, reason) in unfit {
-            self.bury(command, reason.to_owned()).await;
+/// One command at least. Cancel-safe.
+async fn take(reader: &mut Box<dyn CommandReader>, max: usize) -> Vec<LoggedCommand> {
+    loop {
+        let taken = reader.take(max).await;
+        if !taken.is_empty() {
+            return taken;
         }
+        // Not what a reader promises; asking again at once would take all of a processor.
+        sleep(PAUSE).await;
+    }
+}
+
+impl Decider {
+    /// What is left cannot be decided, and nobody who waits for it has been told.
+    async fn decide(&self, taken: Vec<LoggedCommand>) -> Unfit {
+        let (mut left, mut unfit) = self.sort(taken);
         let mut pause = Pause(PAUSE);
         while !left.is_empty() {
             let requests: Arc<[Request]> = left.iter().map(|command| command.request.clone()).collect();
             let deadline = Instant::now() + STORE_PATIENCE;
             let replies = answer_all(&self.ledger, requests, &self.policy, &self.stats, deadline).await;
-            let (mut answers, mut again, mut refused) = (Vec::with_capacity(left.len()), Vec::new(), Vec::new());
+            let (mut answers, mut again) = (Vec::with_capacity(left.len()), Vec::new());
             for (command, reply) in left.into_iter().zip(replies) {
                 match reply {
                     Ok(reply) => answers.push(answer(command.reply_to, command.request.command_id, Ok(reply))),
-                    Err(ExecuteError::Internal(why)) => refused.push((command, why.to_string())),
+                    Err(ExecuteError::Internal(why)) => unfit.push((command, why.to_string())),
                     Err(_) => again.push(command),
                 }
             }
             self.tell(answers).await;
-            for (command, reason) in refused {
-                self.bury(command, reason).await;
-            }
             left = again;
             if !left.is_empty() {
                 tracing::warn!(commands = left.len(), "the store is away; commands of the log wait for it");
                 pause.pass().await;
             }
         }
+        unfit
     }
 
     /// What may be decided, and what may not, with the reason.
-    fn sort(&self, taken: Vec<LoggedCommand>) -> (Vec<LoggedCommand>, Vec<(LoggedCommand, &'static str)>) {
+    fn sort(&self, taken: Vec<LoggedCommand>) -> (Vec<LoggedCommand>, Unfit) {
         let now = self.clock.now();
         let retention = TimeDelta::from_std(self.retention).unwrap_or(TimeDelta::MAX);
         let (mut fit, mut unfit) = (Vec::with_capacity(taken.len()), Vec::new());
         for command in taken {
             if now - command.accepted_at > retention {
-                unfit.push((command, "it is older than its reply would be kept for: it may have been decided before"));
+                unfit.push((command, "it is older than its reply would be kept for: it may have been decided before".to_owned()));
             } else if command.request.idempotency().is_none() {
-                unfit.push((command, "it has no idempotency key: it may have been decided before"));
+                unfit.push((command, "it has no idempotency key: it may have been decided before".to_owned()));
             } else {
                 fit.push(command);
             }
@@ -131,11 +170,11 @@ impl Consumer {
     }
 
     /// Puts a command with the dead letters, however long that takes, then tells whoever waits for it.
-    async fn bury(&mut self, command: LoggedCommand, reason: String) {
+    async fn bury(&self, reader: &mut Box<dyn CommandReader>, command: LoggedCommand, reason: String) {
         let (reply_to, id) = (command.reply_to, command.request.command_id);
         tracing::error!(command.id = %id, reason, "a command of the log cannot be decided");
         let mut pause = Pause(PAUSE);
-        while let Err(error) = self.reader.dead_letter(command.clone(), reason.clone()).await {
+        while let Err(error) = reader.dead_letter(command.clone(), reason.clone()).await {
             tracing::warn!(error, command.id = %id, "a dead letter was not taken; it is tried again");
             pause.pass().await;
         }
@@ -144,7 +183,7 @@ impl Consumer {
     }
 
     /// Own callers are told in any case, other instances if there is room.
-    async fn tell(&mut self, answers: Vec<Addressed>) {
+    async fn tell(&self, answers: Vec<Addressed>) {
         let mut groups = BTreeMap::<_, Vec<_>>::new();
         for (instance, answer) in answers {
             groups.entry(instance).or_default().push(answer);

@@ -88,7 +88,7 @@ impl Taking {
                     let ids = ids(&batch);
                     taken.lock().expect("no panic").all.extend(batch);
                     if acknowledge {
-                        match reader.acknowledge().await {
+                        match reader.acknowledge(usize::MAX).await {
                             Ok(()) => taken.lock().expect("no panic").acknowledged.extend(ids),
                             // Somebody else reads it again.
                             Err(error) => println!("not acknowledged: {error}"),

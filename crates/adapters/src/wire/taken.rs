@@ -1,0 +1,96 @@
+//! What a reader of a log has given out and not acknowledged, and where in the log each of its messages ends.
+//!
+//! Commands are acknowledged by how many, the log knows messages, and a message may hold several commands. So a message
+//! counts as decided once all commands are that were given out up to its end.
+
+use std::collections::VecDeque;
+
+/// `E`: where a message ends, as the log says it.
+#[derive(Debug)]
+pub(crate) struct Taken<E> {
+    /// Since the beginning, in commands.
+    given: u64,
+    acknowledged: u64,
+    /// Each with what had been given out by then.
+    ends: VecDeque<(u64, E)>,
+}
+
+impl<E> Default for Taken<E> {
+    fn default() -> Self {
+        Self { given: 0, acknowledged: 0, ends: VecDeque::new() }
+    }
+}
+
+impl<E> Taken<E> {
+    pub(crate) fn gave(&mut self, commands: usize) {
+        self.given += commands as u64;
+    }
+
+    /// A message is over; its last command was given out, or it had none.
+    pub(crate) fn over(&mut self, end: E) {
+        self.ends.push_back((self.given, end));
+    }
+
+    /// How many commands wait for being acknowledged.
+    pub(crate) fn outstanding(&self) -> usize {
+        // It was a number of commands in memory.
+        (self.given - self.acknowledged) as usize
+    }
+
+    /// The first so many are decided: the messages of which nothing is left, in order.
+    pub(crate) fn acknowledge(&mut self, commands: usize) -> impl Iterator<Item = E> {
+        self.acknowledged = self.given.min(self.acknowledged.saturating_add(commands as u64));
+        let decided = self.ends.partition_point(|(given, _)| *given <= self.acknowledged);
+        self.ends.drain(..decided).map(|(_, end)| end)
+    }
+
+    /// Forgets where some messages end, whose commands still count; whether there were any.
+    pub(crate) fn forget(&mut self, of: impl Fn(&E) -> bool) -> bool {
+        let before = self.ends.len();
+        self.ends.retain(|(_, end)| !of(end));
+        self.ends.len() < before
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_decided_with_its_last_command() {
+        let mut taken = Taken::default();
+        taken.gave(3);
+        taken.over('a');
+        taken.gave(2);
+        assert_eq!(taken.acknowledge(2).count(), 0);
+        assert_eq!(taken.acknowledge(1).collect::<Vec<_>>(), ['a']);
+        assert_eq!((taken.acknowledge(1).count(), taken.outstanding()), (0, 1), "it is not over");
+        taken.over('b');
+        assert_eq!(taken.acknowledge(1).collect::<Vec<_>>(), ['b']);
+        assert_eq!((taken.acknowledge(usize::MAX).count(), taken.outstanding()), (0, 0));
+    }
+
+    #[test]
+    fn a_message_without_commands_is_decided_with_those_before_it() {
+        let mut taken = Taken::default();
+        taken.over('a');
+        taken.gave(1);
+        taken.over('b');
+        taken.over('c');
+        assert_eq!(taken.acknowledge(0).collect::<Vec<_>>(), ['a']);
+        assert_eq!(taken.acknowledge(usize::MAX).collect::<Vec<_>>(), ['b', 'c']);
+    }
+
+    #[test]
+    fn what_is_forgotten_still_counts() {
+        let mut taken = Taken::default();
+        for end in ['a', 'b', 'c'] {
+            taken.gave(1);
+            taken.over(end);
+        }
+        assert!(taken.forget(|end| *end == 'b'));
+        assert!(!taken.forget(|end| *end == 'b'));
+        assert_eq!(taken.acknowledge(2).collect::<Vec<_>>(), ['a']);
+        assert_eq!(taken.acknowledge(1).collect::<Vec<_>>(), ['c']);
+    }
+}
