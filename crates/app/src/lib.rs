@@ -18,6 +18,11 @@ pub mod simulate;
 pub mod telemetry;
 pub mod wiring;
 
+/// A server makes and drops thousands of small things a second on every thread: the system's allocator has them wait for
+/// one another, and looks for room again and again. Here, so that whatever runs a server (examples and tests, too) has it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Before anything may want TLS. There is one provider in the tree: whoever was first has installed the same.
 pub fn install_tls() {
     let _ = rustls::crypto::ring::default_provider().install_default();
