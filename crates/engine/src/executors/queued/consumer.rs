@@ -17,9 +17,9 @@
 //! *Answers* are given by tasks of their own, in the order of the commits: a thousand callers that wake up would otherwise
 //! stand between this reader and its next batch, and the store would have nothing to do meanwhile.
 //!
-//! *Bounds.* `batch_max` commands a batch, and as many ahead; [`BATCHES_MAX`] batches wait for their callers here to be told, and then their
-//! readers wait, too; [`GROUPS_MAX`] groups of answers wait to be sent to other instances, and what does not fit is not
-//! sent: those who wait look into the ledger.
+//! *Bounds.* `batch_max` commands a batch, and as many ahead; [`BATCHES_MAX`] batches wait for their callers here to be
+//! told, and then their readers wait, too; [`GROUPS_MAX`] groups of answers wait to be sent to other instances, and what
+//! does not fit is not sent: those who wait look into the ledger.
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -86,8 +86,11 @@ impl Consumer {
     /// Never ends by itself.
     pub(super) async fn run(self) {
         let Self { mut reader, decider, batch_max } = self;
-        let mut ahead = take(&mut reader, batch_max).await;
+        let mut ahead = Vec::new();
         loop {
+            if ahead.is_empty() {
+                ahead = take(&mut reader, batch_max).await;
+            }
             let batch = std::mem::take(&mut ahead);
             let count = batch.len();
             let unfit = {
@@ -105,9 +108,6 @@ impl Consumer {
             }
             if let Err(error) = reader.acknowledge(count).await {
                 tracing::warn!(error, "commands were not acknowledged; they come again, and their replies are found");
-            }
-            if ahead.is_empty() {
-                ahead = take(&mut reader, batch_max).await;
             }
         }
     }
