@@ -15,7 +15,6 @@
 //! *What cannot be read* goes to the dead letters before anything behind it in its partition is acknowledged. While that
 //! fails it is tried again, and what is behind it waits. After a crash in between it lies there twice.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +32,7 @@ use super::positions::{Committer, Positions};
 use super::produce::Delivery;
 use crate::wire;
 use crate::wire::sequence::Texts;
+use crate::wire::taken::Taken;
 
 /// A member that is silent for so long is dead, and its partitions go to others. Brokers allow no less by default.
 const DEAD_AFTER: Duration = Duration::from_secs(6);
@@ -54,9 +54,8 @@ pub(super) struct KafkaReader {
     consumer: Option<Member>,
     /// How many commands of consumers that have come to an end are not acknowledged: they come again.
     stale: usize,
-    /// The messages of which something was taken and not yet acknowledged, each with how many commands: one may become a
-    /// dead letter, as it came.
-    taken: VecDeque<(usize, Texts)>,
+    /// Each message from where something was taken that is not yet acknowledged: it may become a dead letter, as it came.
+    taken: Taken<Texts>,
     /// The message of which something is left to take. No other one is asked for meanwhile.
     opened: Option<Opened>,
     /// What cannot be read and is not yet with the dead letters. Nothing behind it is taken meanwhile.
@@ -87,7 +86,7 @@ impl KafkaReader {
     /// Joins the group, in the background.
     pub(super) fn join(shared: Arc<Shared>, group: String) -> Result<Self, Failure> {
         let consumer = Some(join(&shared, &group)?);
-        Ok(Self { shared, group, consumer, stale: 0, taken: VecDeque::new(), opened: None, unreadable: None })
+        Ok(Self { shared, group, consumer, stale: 0, taken: Taken::default(), opened: None, unreadable: None })
     }
 
     /// Sees to it that there is a consumer and that what could not be read is with the dead letters.
@@ -146,7 +145,8 @@ impl KafkaReader {
         }
         let given = batch.len() - before;
         if given > 0 {
-            self.taken.push_back((given, start));
+            self.taken.gave(given);
+            self.taken.over(start);
             consumer.context().gave(given);
         }
         self.close_if_over(consumer);
@@ -163,7 +163,7 @@ impl KafkaReader {
 
     /// A command that was taken, as it came.
     fn as_it_came(&self, command: &LoggedCommand) -> Option<Vec<u8>> {
-        self.taken.iter().find_map(|(_, texts)| {
+        self.taken.left().find_map(|texts| {
             let mut texts = texts.clone();
             while let Some(text) = texts.next() {
                 if wire::parse_command(text).is_ok_and(|found| found == *command) {
@@ -174,21 +174,9 @@ impl KafkaReader {
         })
     }
 
-    /// The messages of which the first so many commands were the last.
-    fn forget(&mut self, mut commands: usize) {
-        while let Some((left, _)) = self.taken.front_mut() {
-            if *left > commands {
-                *left -= commands;
-                return;
-            }
-            commands -= *left;
-            self.taken.pop_front();
-        }
-    }
-
     /// The partitions are given back and another member takes over, or this one anew.
     fn leave(&mut self) {
-        self.taken.clear();
+        self.taken = Taken::default();
         self.opened = None;
         self.unreadable = None;
         if let Some(Member { consumer, committer }) = self.consumer.take() {
@@ -268,7 +256,7 @@ impl CommandReader for KafkaReader {
         if acknowledged.any {
             committer.commit();
         }
-        self.forget(count - stale);
+        self.taken.acknowledge(count - stale).for_each(drop);
         lost(stale > 0 || acknowledged.lost)
     }
 

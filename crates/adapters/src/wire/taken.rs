@@ -44,6 +44,11 @@ impl<E> Taken<E> {
         self.ends.drain(..decided).map(|(_, end)| end)
     }
 
+    /// Those of which something is left, in order.
+    pub(crate) fn left(&self) -> impl Iterator<Item = &E> {
+        self.ends.iter().map(|(_, end)| end)
+    }
+
     /// Forgets where some messages end, whose commands still count; whether there were any.
     pub(crate) fn forget(&mut self, of: impl Fn(&E) -> bool) -> bool {
         let before = self.ends.len();
@@ -66,6 +71,7 @@ mod tests {
         assert_eq!(taken.acknowledge(1).collect::<Vec<_>>(), ['a']);
         assert_eq!((taken.acknowledge(1).count(), taken.outstanding()), (0, 1), "it is not over");
         taken.over('b');
+        assert_eq!(taken.left().collect::<Vec<_>>(), [&'b']);
         assert_eq!(taken.acknowledge(1).collect::<Vec<_>>(), ['b']);
         assert_eq!((taken.acknowledge(usize::MAX).count(), taken.outstanding()), (0, 0));
     }

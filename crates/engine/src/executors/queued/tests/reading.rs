@@ -3,6 +3,7 @@
 use super::*;
 use crate::testing::at;
 use boxoffice_domain::Batch;
+use boxoffice_ports::Committed;
 use std::collections::HashSet;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicU32;
@@ -77,21 +78,25 @@ async fn the_next_batch_is_taken_while_one_is_decided_and_acknowledged_after_its
 #[tokio::test(start_paused = true)]
 async fn a_crash_with_a_batch_ahead_loses_nothing_and_applies_nothing_twice() {
     let log = MemoryLog::new(1);
-    let (ledger, applied) = applying();
+    let (answers, applied) = applying();
+    let ledger = ScriptedLedger::gated(answers);
     let (crashing, _) = start(&log, &ledger).await;
+    // From then on the shard is its own.
+    ledger.let_through(1);
     crashing.execute(charge(1, 0)).await.unwrap();
-    until(|| log.left() == 0).await;
-    log.acknowledging_hangs.store(true, Ordering::SeqCst);
     let (asking, stats) = start_with(&log, ledger.clone(), 2, SETTINGS).await;
-    let sent = send_all(&asking, &log, (1..4).map(|n| charge(1, n))).await;
-    until(|| applied.lock().unwrap().len() > 1).await;
-    log.acknowledging_hangs.store(false, Ordering::SeqCst);
+    let mut sent = send_all(&asking, &log, [charge(1, 1)]).await;
+    until(|| ledger.begun.load(Ordering::SeqCst) == 2).await;
+    sent.extend(send_all(&asking, &log, [charge(1, 2), charge(1, 3)]).await);
+    until(|| log.taken() == 3).await;
     drop(crashing);
-    until(|| log.left() == 0).await;
+    ledger.let_through(10);
     for caller in sent {
         assert!(matches!(caller.await.unwrap(), Ok(Receipt::Done(_))));
     }
-    assert_eq!(*applied.lock().unwrap(), [0, 1, 2, 3]);
+    until(|| log.left() == 0).await;
+    assert_eq!(*applied.lock().unwrap(), [0, 1, 2, 3], "each once, and in order");
+    assert_eq!(ledger.batches(), [vec![0], vec![1], vec![1, 2, 3]], "what was being decided comes again");
     assert_eq!(stats.logged_commands.get(), 0);
 }
 
@@ -128,12 +133,12 @@ async fn other_instances_are_told_once_a_batch() {
     assert_eq!(ledger.batches().len(), 2, "all by the one that reads");
 }
 
-/// Applies each command once, and says how often it did.
-fn applying() -> (Arc<ScriptedLedger>, Arc<Mutex<Vec<u128>>>) {
+/// A ledger's answers: each command is applied once, as is noted.
+fn applying() -> (impl Fn(&Batch) -> Result<Committed, LedgerError>, Arc<Mutex<Vec<u128>>>) {
     let applied = Arc::<Mutex<Vec<u128>>>::default();
     let replies = Mutex::new(HashSet::new());
     let effects = applied.clone();
-    let ledger = ScriptedLedger::new(move |batch: &Batch| {
+    let answers = move |batch: &Batch| {
         let mut committed = committed(batch);
         for (reply, request) in committed.replies.iter_mut().zip(batch.requests.iter()) {
             reply.replayed = !replies.lock().unwrap().insert(number(request));
@@ -142,14 +147,15 @@ fn applying() -> (Arc<ScriptedLedger>, Arc<Mutex<Vec<u128>>>) {
             }
         }
         Ok(committed)
-    });
-    (ledger, applied)
+    };
+    (answers, applied)
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_crash_between_commit_and_acknowledgement_has_one_effect() {
     let log = MemoryLog::new(1);
-    let (ledger, applied) = applying();
+    let (answers, applied) = applying();
+    let ledger = ScriptedLedger::new(answers);
     let (crashing, _) = start(&log, &ledger).await;
     // From then on the shard is its own.
     crashing.execute(charge(1, 4)).await.unwrap();
@@ -171,7 +177,8 @@ async fn a_crash_between_commit_and_acknowledgement_has_one_effect() {
 #[tokio::test(start_paused = true)]
 async fn a_command_twice_in_a_batch_is_answered_twice_and_applied_once() {
     let log = MemoryLog::new(1);
-    let (ledger, applied) = applying();
+    let (answers, applied) = applying();
+    let ledger = ScriptedLedger::new(answers);
     for _ in 0..2 {
         log.put(LoggedCommand { request: charge(1, 5), reply_to: instance(9), accepted_at: at(0) });
     }
