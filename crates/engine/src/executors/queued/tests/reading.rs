@@ -133,9 +133,12 @@ async fn other_instances_are_told_once_a_batch() {
     assert_eq!(ledger.batches().len(), 2, "all by the one that reads");
 }
 
+/// The commands that were applied, in order.
+type Applied = Arc<Mutex<Vec<u128>>>;
+
 /// A ledger's answers: each command is applied once, as is noted.
-fn applying() -> (impl Fn(&Batch) -> Result<Committed, LedgerError>, Arc<Mutex<Vec<u128>>>) {
-    let applied = Arc::<Mutex<Vec<u128>>>::default();
+fn applying() -> (impl Fn(&Batch) -> Result<Committed, LedgerError>, Applied) {
+    let applied = Applied::default();
     let replies = Mutex::new(HashSet::new());
     let effects = applied.clone();
     let answers = move |batch: &Batch| {
