@@ -28,7 +28,7 @@ use crate::season::{self, SeasonError};
 use actix_web::dev::ServerHandle;
 use actix_web::web::Data;
 use boxoffice_engine::push::Hub;
-use boxoffice_engine::{Background, Rooms, SeatView, Stats, StoreTime};
+use boxoffice_engine::{Background, Rooms, SeatView, Stats, StoreTime, Supervisor};
 use boxoffice_ports::{Executor, Source, Stores, Traffic};
 use engine::Engine;
 use std::io;
@@ -89,6 +89,8 @@ pub struct Running {
     /// What this server's adapters sent.
     pub traffic: Arc<Traffic>,
     pub executors: Executors,
+    /// Every task of this server that lives as long as it does.
+    pub tasks: Arc<Supervisor>,
     hub: Arc<Hub>,
     background: Background,
     handle: ServerHandle,
@@ -108,13 +110,13 @@ pub struct Executors {
 pub async fn start(settings: Settings, clock: Arc<SystemClock>) -> Result<Running, StartError> {
     settings.check()?;
     let settings = Arc::new(settings);
-    let traffic: Arc<Traffic> = Arc::default();
+    let (traffic, tasks): (Arc<Traffic>, _) = (Arc::default(), Supervisor::new());
     let open = stores::open(&settings, clock.clone(), &traffic).await?;
     if settings.demo_season() {
         load_season(&settings, &open.stores).await?;
     }
     let time = StoreTime::start(open.stores.queries.clone(), clock.clone()).await.map_err(|error| StartError::Background(error.into()))?;
-    let engine = Engine::new(&open, &settings, time, traffic.clone());
+    let engine = Engine::new(&open, &settings, time, traffic.clone(), tasks.clone());
     let parts = engine.http_parts(&settings).await?;
     let background = Background::start(engine.background_parts(), engine.background_settings(&settings));
     let background = background.await.map_err(StartError::Background)?;
@@ -130,7 +132,23 @@ pub async fn start(settings: Settings, clock: Arc<SystemClock>) -> Result<Runnin
     let handle = server.handle();
     let server = tokio::spawn(server);
     let Engine { stores, room, seats, stats, .. } = engine;
-    Ok(Running { address, settings, clock, stores, room, seats, stats, traffic, executors, hub, background, handle, server, _open: open })
+    Ok(Running {
+        address,
+        settings,
+        clock,
+        stores,
+        room,
+        seats,
+        stats,
+        traffic,
+        executors,
+        tasks,
+        hub,
+        background,
+        handle,
+        server,
+        _open: open,
+    })
 }
 
 async fn bind(parts: http::Parts) -> Result<Bound, StartError> {
@@ -154,6 +172,7 @@ impl Running {
         {
             tracing::error!(%error, "the server did not end as it should");
         }
+        self.tasks.close();
         self.background.stop().await;
     }
 }
@@ -217,7 +236,7 @@ pub(crate) async fn parts_in_memory() -> http::Parts {
     let (clock, traffic) = (Arc::new(SystemClock::default()), Arc::default());
     let open = stores::open(&settings, clock.clone(), &traffic).await.expect("memory is there");
     let time = StoreTime::start(open.stores.queries.clone(), clock).await.expect("memory answers");
-    Engine::new(&open, &settings, time, traffic).http_parts(&Arc::new(settings)).await.expect("it needs no service")
+    Engine::new(&open, &settings, time, traffic, Supervisor::new()).http_parts(&Arc::new(settings)).await.expect("it needs no service")
 }
 
 #[cfg(test)]

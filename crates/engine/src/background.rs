@@ -1,18 +1,18 @@
 //! The work nobody asked for: promotion, expiry of turns and holds, the catalogue, the outbox, pruning.
 //!
-//! Each piece runs in its own task at its own interval; a round that fails is logged and tried again at the next, a
-//! round that takes longer than its interval delays the next one instead of piling up. All stop together, each after
-//! the round it is in. Every instance runs all of it; a piece that another instance is at, or has just done, finds
+//! Each piece runs in its own task at its own interval, kept by the supervisor; a round that fails is logged and tried
+//! again at the next, a round that takes longer than its interval delays the next one instead of piling up. All stop
+//! together, each after the round it is in. Every instance runs all of it; a piece that another instance is at, or has just done, finds
 //! nothing to do; the outbox alone is shared out (`relay`).
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use boxoffice_domain::Policy;
-use boxoffice_ports::{EventSink, Ids, InstanceId, Ledger, Source, Stores, WaitingRoom};
+use boxoffice_ports::WhenFailing::{Impaired, NotReady};
+use boxoffice_ports::{EventSink, Ids, InstanceId, Kept, Ledger, Source, Stores, Tasks, WaitingRoom, WhenFailing};
 use rand::Rng;
-use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::admission_loop::AdmissionLoop;
@@ -51,18 +51,21 @@ pub struct Parts {
     pub ids: Arc<dyn Ids>,
     pub policy: Arc<Policy>,
     pub stats: Arc<Stats>,
+    pub tasks: Arc<dyn Tasks>,
 }
 
 /// The running tasks.
 pub struct Background {
     stop: watch::Sender<bool>,
-    tasks: JoinSet<()>,
+    /// Closed when all of them have ended.
+    ended: mpsc::Receiver<()>,
+    _kept: Vec<Kept>,
 }
 
 impl Background {
     /// Reads the catalogue and opens the rooms, so that requests find them, then starts the tasks.
     pub async fn start(parts: Parts, settings: BackgroundSettings) -> Result<Self, Source> {
-        let Parts { instance, sink, stores, ledger, room, shows, seats, siblings, teller, returns, fares, time, ids, policy, stats } =
+        let Parts { instance, sink, stores, ledger, room, shows, seats, siblings, teller, returns, fares, time, ids, policy, stats, tasks } =
             parts;
         let sync = SeatSync::new(stores.queries, seats.clone(), siblings);
         let told = room.clone();
@@ -82,40 +85,99 @@ impl Background {
         admission.refresh().await?;
 
         let (stop, stopped) = watch::channel(false);
-        let mut tasks = JoinSet::new();
+        let (alive, ended) = mpsc::channel(1);
+        let mut pieces = Pieces { tasks: tasks.clone(), stopped, alive, kept: Vec::new() };
         if shared {
-            tasks.spawn(sync.clone().read_again(stopped.clone()));
-            tasks.spawn(sync.listen(stopped.clone()));
+            let listening = sync.clone();
+            pieces.keep("seats.read", NotReady, move |stopped| sync.clone().read_again(stopped));
+            pieces.keep("seats.listen", NotReady, move |stopped| listening.clone().listen(stopped));
         }
-        tasks.spawn(every("time", store_time::REFRESH, stopped.clone(), async move || time.refresh().await));
-        let refresh = admission.clone();
-        tasks.spawn(every("catalogue", shows::REFRESH, stopped.clone(), async move || refresh.refresh().await));
-        tasks.spawn(every("admission", settings.tick, stopped.clone(), async move || admission.tick().await));
-        let holds = sweep.clone();
-        tasks.spawn(every("sweep", settings.sweep, stopped.clone(), async move || holds.holds().await));
-        tasks.spawn(every("prune", PRUNE_EVERY, stopped.clone(), async move || sweep.replies().await));
-        tasks.spawn(every("fares", FARES_EVERY, stopped.clone(), async move || {
+        let (refresh, holds, relaying) = (admission.clone(), sweep.clone(), relay.clone());
+        pieces.every("time", Impaired, store_time::REFRESH, move || {
+            let time = time.clone();
+            async move { time.refresh().await }
+        });
+        pieces.every("catalogue", Impaired, shows::REFRESH, move || {
+            let refresh = refresh.clone();
+            async move { refresh.refresh().await }
+        });
+        pieces.every("admission", NotReady, settings.tick, move || {
+            let admission = admission.clone();
+            async move { admission.tick().await }
+        });
+        pieces.every("sweep", NotReady, settings.sweep, move || {
+            let holds = holds.clone();
+            async move { holds.holds().await }
+        });
+        pieces.every("prune", Impaired, PRUNE_EVERY, move || {
+            let sweep = sweep.clone();
+            async move { sweep.replies().await }
+        });
+        pieces.every("fares", Impaired, FARES_EVERY, move || {
             told.fares(fares.take());
-            Ok(())
-        }));
-        tasks.spawn(relay.clone().run(stopped.clone()));
-        tasks.spawn(every("gauge", GAUGE_EVERY, stopped, async move || relay.gauge().await));
-        Ok(Self { stop, tasks })
+            async { Ok(()) }
+        });
+        pieces.keep("relay", NotReady, move |stopped| relaying.clone().run(tasks.clone(), stopped));
+        pieces.every("gauge", Impaired, GAUGE_EVERY, move || {
+            let relay = relay.clone();
+            async move { relay.gauge().await }
+        });
+        Ok(Self { stop, ended, _kept: pieces.kept })
     }
 
     /// Stops everything, each after the round it is in.
     pub async fn stop(mut self) {
-        // Nobody listens any more when all tasks have ended.
+        // No task listens any more when all have ended.
         let _ = self.stop.send(true);
-        while self.tasks.join_next().await.is_some() {}
+        // Nothing is ever sent: this is the end of the last task.
+        self.ended.recv().await;
+    }
+}
+
+/// Puts the pieces into the supervisor's hands.
+struct Pieces {
+    tasks: Arc<dyn Tasks>,
+    stopped: watch::Receiver<bool>,
+    /// One clone for whatever starts a piece, dropped with it.
+    alive: mpsc::Sender<()>,
+    kept: Vec<Kept>,
+}
+
+impl Pieces {
+    /// A piece that runs until it is told to stop.
+    fn keep<R>(&mut self, name: &'static str, when_failing: WhenFailing, mut run: impl FnMut(watch::Receiver<bool>) -> R + Send + 'static)
+    where
+        R: Future<Output = ()> + Send + 'static,
+    {
+        let (stopped, alive) = (self.stopped.clone(), self.alive.clone());
+        self.kept.push(self.tasks.keep(name, when_failing, move || {
+            let (run, _alive) = (run(stopped.clone()), &alive);
+            async move {
+                run.await;
+                Ok(())
+            }
+        }));
+    }
+
+    /// A piece that is done in rounds.
+    fn every<R>(
+        &mut self,
+        name: &'static str,
+        when_failing: WhenFailing,
+        interval: Duration,
+        round: impl Fn() -> R + Send + Sync + Clone + 'static,
+    ) where
+        R: Future<Output = Result<(), Source>> + Send + 'static,
+    {
+        self.keep(name, when_failing, move |stopped| every(name, interval, stopped, round.clone()));
     }
 }
 
 /// Rounds `interval` apart, the first after a part of one that differs between instances, so that those that start
 /// together do not do the same work at the same moment.
-async fn every<F>(what: &'static str, interval: Duration, mut stopped: watch::Receiver<bool>, round: F)
+async fn every<R>(what: &'static str, interval: Duration, mut stopped: watch::Receiver<bool>, round: impl Fn() -> R)
 where
-    F: AsyncFn() -> Result<(), Source>,
+    R: Future<Output = Result<(), Source>>,
 {
     let first = Instant::now() + interval.mul_f64(rand::rng().random_range(0.0..1.0));
     let mut timer = tokio::time::interval_at(first, interval);
@@ -123,7 +185,8 @@ where
     loop {
         tokio::select! {
             _ = timer.tick() => {}
-            _ = stopped.changed() => return,
+            // Also when nobody is left who could say so.
+            _ = stopped.wait_for(|stop| *stop) => return,
         }
         if let Err(error) = round().await {
             tracing::warn!(error, task = what, "a round of background work failed");
@@ -142,9 +205,9 @@ mod tests {
         let rounds = Arc::new(AtomicU32::new(0));
         let (stop, stopped) = watch::channel(false);
         let counted = rounds.clone();
-        let task = tokio::spawn(every("test", Duration::from_millis(10), stopped, async move || {
+        let task = tokio::spawn(every("test", Duration::from_millis(10), stopped, move || {
             counted.fetch_add(1, Ordering::SeqCst);
-            Err("it fails".into())
+            async { Err("it fails".into()) }
         }));
         while rounds.load(Ordering::SeqCst) < 5 {
             tokio::time::advance(Duration::from_millis(10)).await;

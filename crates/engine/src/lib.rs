@@ -9,6 +9,7 @@
 //! * [`Shows`] and [`SeatView`]: the catalogue and the seat maps, in memory, for reading.
 //! * [`StoreTime`]: what time it is there, wherever a clock is asked here.
 //! * [`Siblings`]: the other instances on the same store; `seat_sync` keeps the seat maps fresh with what they commit.
+//! * [`Supervisor`]: every long-lived task of an instance belongs to it, so that none ends in silence.
 //! * [`Background`]: promotion, expiry of turns and holds, pruning, and the outbox: its events, in order, to whoever listens.
 //!
 //! Nothing here knows a web framework, a database or a broker.
@@ -29,6 +30,7 @@ mod siblings;
 mod stats;
 mod store_time;
 mod sweep;
+mod tasks;
 #[cfg(test)]
 mod testing;
 mod watched;
@@ -44,4 +46,5 @@ pub use shows::Shows;
 pub use siblings::Siblings;
 pub use stats::{Gauge, Stats};
 pub use store_time::StoreTime;
+pub use tasks::{FailingTask, Supervisor, TaskFigures};
 pub use watched::{RoomTeller, Watched};

@@ -20,10 +20,9 @@ use std::time::Duration;
 
 use boxoffice_domain::Event;
 use boxoffice_domain::event::OUTBOX_SHARDS;
-use boxoffice_ports::{EventSink, InstanceId, Outbox, OutboxRow, Source};
+use boxoffice_ports::{EventSink, InstanceId, Outbox, OutboxRow, Source, Tasks, WhenFailing};
 use rand::Rng;
-use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::{RoomTeller, Stats};
@@ -77,22 +76,29 @@ impl Relay {
         Arc::new(Self { outbox, teller, sink, instance, stats, claim: Mutex::default(), steps: Semaphore::new(STEPS_AT_ONCE) })
     }
 
-    /// Relays until `stopped`, each shard after the step it is in, then gives the claim back.
-    pub(crate) async fn run(self: Arc<Self>, mut stopped: watch::Receiver<bool>) {
-        let mut tasks = JoinSet::new();
-        tasks.spawn(self.clone().keep_claim(stopped.clone()));
-        for shard in 0..OUTBOX_SHARDS {
-            tasks.spawn(self.clone().relay(shard, stopped.clone()));
-        }
+    /// Relays until `stopped`, each shard after the step it is in, then gives the claim back. Each shard is a task of
+    /// its own: one that fails is started again and keeps no other one back.
+    pub(crate) async fn run(self: Arc<Self>, tasks: Arc<dyn Tasks>, mut stopped: watch::Receiver<bool>) {
+        // What starts a task again has a clone of the one end: the other one is closed once all have ended.
+        let (alive, mut ended) = mpsc::channel::<()>(1);
+        let (relay, stop, lives) = (self.clone(), stopped.clone(), alive.clone());
+        let mut kept = vec![tasks.keep("relay.claim", WhenFailing::NotReady, move || {
+            let _lives = &lives;
+            relay.clone().keep_claim(stop.clone())
+        })];
+        kept.extend((0..OUTBOX_SHARDS).map(|shard| {
+            let (relay, stop, lives) = (self.clone(), stopped.clone(), alive.clone());
+            tasks.keep(format!("relay.{shard}"), WhenFailing::NotReady, move || {
+                let _lives = &lives;
+                relay.clone().relay(shard, stop.clone())
+            })
+        }));
+        drop(alive);
         // Also when nobody is left who could say so.
         let _ = stopped.wait_for(|stop| *stop).await;
         // Those who wait for their turn need not have it.
         self.steps.close();
-        while let Some(ended) = tasks.join_next().await {
-            if let Err(error) = ended {
-                tracing::error!(%error, "a part of the relay has ended; its shards are left to other instances");
-            }
-        }
+        ended.recv().await;
         match timeout(RELEASE_MAX, self.outbox.release(self.instance)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "the outbox was not given back; its lease ends by itself"),
@@ -100,7 +106,7 @@ impl Relay {
         }
     }
 
-    async fn keep_claim(self: Arc<Self>, mut stopped: watch::Receiver<bool>) {
+    async fn keep_claim(self: Arc<Self>, mut stopped: watch::Receiver<bool>) -> Result<(), Source> {
         loop {
             let pause = match self.renew().await {
                 Ok(()) => LEASE / 3,
@@ -110,7 +116,7 @@ impl Relay {
                 }
             };
             if rest(pause, &mut stopped).await.is_err() {
-                return;
+                return Ok(());
             }
         }
     }
@@ -135,7 +141,7 @@ impl Relay {
         claim.get(&shard).copied().filter(|until| Instant::now() < *until)
     }
 
-    async fn relay(self: Arc<Self>, shard: u32, mut stopped: watch::Receiver<bool>) {
+    async fn relay(self: Arc<Self>, shard: u32, mut stopped: watch::Receiver<bool>) -> Result<(), Source> {
         let (mut told, mut failures) = (ToldOf::new(), 0);
         // Those that start together do not ask at the same moment.
         let mut pause = EVERY.mul_f64(rand::rng().random_range(0.0..1.0));
@@ -152,6 +158,7 @@ impl Relay {
                 }
             };
         }
+        Ok(())
     }
 
     /// Sends the oldest rows of `shard`, if it is ours. Whether there may be more.

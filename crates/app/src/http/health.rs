@@ -1,7 +1,9 @@
-//! Whether the process runs, and whether it can serve: the store, the waiting room, and what the locks stand on.
+//! Whether the process runs, and whether it can serve: the store, the waiting room, what the locks stand on, and the
+//! tasks of the instance, each of which is named while it fails again and again.
 //!
 //! All checks run at once and each is given [`CHECK_MAX`], so whatever is down is named within it.
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +12,8 @@ use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use actix_web::web::Data;
 use boxoffice_domain::UserId;
-use boxoffice_ports::Source;
+use boxoffice_engine::FailingTask;
+use boxoffice_ports::{Source, WhenFailing};
 use futures_util::future::{BoxFuture, join_all};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -88,9 +91,10 @@ pub(crate) struct Strategies {
 
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Check {
-    /// `store`, `queue`; `redis` and `redlock` where a strategy keeps its locks there.
-    #[schema(example = "store")]
-    name: &'static str,
+    /// `store`, `queue`; `redis` and `redlock` where a strategy keeps its locks there; `task.` and the name of each task
+    /// that fails again and again.
+    #[schema(example = "store", value_type = String)]
+    name: Cow<'static, str>,
     ok: bool,
     /// What is wrong, or needs to be seen to; null when nothing is.
     detail: Option<String>,
@@ -108,7 +112,7 @@ pub(crate) async fn ready(app: Data<App>) -> Result<HttpResponse, Problem> {
     let queue = check("queue", async { app.room.ping().await.map_or_else(|error| Health::Failed(error.into()), |()| Health::Good) });
     let others = join_all(app.probes.iter().map(|probe: &Arc<dyn Probe>| check(probe.name(), probe.check())));
     let (store, queue, others) = tokio::join!(store, queue, others);
-    let checks: Vec<_> = [store, queue].into_iter().chain(others).collect();
+    let checks: Vec<_> = [store, queue].into_iter().chain(others).chain(app.tasks.failing().into_iter().map(failing)).collect();
     let status = if checks.iter().all(|check| check.ok) { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let (settings, strategy) = (&app.settings, &app.settings.strategy);
     let view = Ready {
@@ -131,7 +135,12 @@ async fn check(name: &'static str, probe: impl Future<Output = Health>) -> Check
             (false, Some("it does not work; the log says why".to_owned()))
         }
     };
-    Check { name, ok, detail }
+    Check { name: name.into(), ok, detail }
+}
+
+fn failing(FailingTask { name, when_failing, failures }: FailingTask) -> Check {
+    let detail = format!("it has failed {failures} times and is started again; the log says why");
+    Check { name: format!("task.{name}").into(), ok: when_failing == WhenFailing::Impaired, detail: Some(detail) }
 }
 
 #[cfg(test)]

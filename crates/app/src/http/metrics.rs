@@ -7,7 +7,7 @@ use std::time::Duration;
 use actix_web::http::{Method, StatusCode};
 use boxoffice_domain::ConcertId;
 use boxoffice_domain::waiting::RoomCounts;
-use boxoffice_engine::Stats;
+use boxoffice_engine::{Stats, Supervisor};
 use boxoffice_ports::Traffic;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
@@ -52,7 +52,7 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    pub(crate) fn new(stats: Arc<Stats>, traffic: Arc<Traffic>) -> Self {
+    pub(crate) fn new(stats: Arc<Stats>, traffic: Arc<Traffic>, tasks: Arc<Supervisor>) -> Self {
         let mut registry = Registry::with_prefix("boxoffice");
         let requests = Family::default();
         let latency = Family::new_with_constructor((|| Histogram::new(BUCKETS_S)) as fn() -> Histogram);
@@ -61,6 +61,7 @@ impl Metrics {
         registry.register("http_request_seconds", "From the first byte read to the answer handed over", latency.clone());
         registry.register("queue_entries", "Entries of the waiting rooms by state", room.clone());
         registry.register_collector(Box::new(EngineFigures(stats, traffic)));
+        registry.register_collector(Box::new(TasksFigures(tasks)));
         Self { registry, requests, latency, room }
     }
 
@@ -154,12 +155,33 @@ impl Collector for EngineFigures {
     }
 }
 
+#[derive(Debug)]
+struct TasksFigures(Arc<Supervisor>);
+
+impl Collector for TasksFigures {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+        let figures = self.0.figures();
+        let mut up =
+            encoder.encode_descriptor("task_up", "Whether a task of the instance runs and does not fail", None, MetricType::Gauge)?;
+        for task in &figures {
+            ConstGauge::new(i64::from(task.up)).encode(up.encode_family(&[("task", task.name.as_str())])?)?;
+        }
+        let help = "How often a task of the instance was started again after it had failed";
+        let mut restarts = encoder.encode_descriptor("task_restarts", help, None, MetricType::Counter)?;
+        for task in &figures {
+            ConstCounter::new(task.restarts).encode(restarts.encode_family(&[("task", task.name.as_str())])?)?;
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use boxoffice_ports::{Tasks, WhenFailing};
 
-    #[test]
-    fn figures_show_requests_and_the_engine() {
+    #[tokio::test]
+    async fn figures_show_requests_and_the_engine() {
         let stats = Arc::<Stats>::default();
         stats.commands.add(7);
         let traffic = Arc::<Traffic>::default();
@@ -168,10 +190,13 @@ mod tests {
         stats.lock_wait_us.add(8);
         stats.unsent_events.set(9);
         stats.unsent_events.set(2);
-        let metrics = Metrics::new(stats, traffic);
+        let tasks = Supervisor::new();
+        let kept = (&*tasks as &dyn Tasks).keep("relay.3", WhenFailing::NotReady, || async { Ok(()) });
+        let metrics = Metrics::new(stats, traffic, tasks);
         metrics.request(&Method::POST, "/a/{id}", StatusCode::CREATED, Duration::from_millis(1));
         metrics.room(ConcertId(uuid::Uuid::nil()), &RoomCounts { waiting: 3, ..RoomCounts::default() });
         let text = metrics.encode().unwrap();
+        drop(kept);
         for line in [
             "boxoffice_http_requests_total{method=\"POST\",route=\"/a/{id}\",status=\"201\"} 1",
             "boxoffice_http_request_seconds_count{method=\"POST\",route=\"/a/{id}\"} 1",
@@ -179,6 +204,8 @@ mod tests {
             "boxoffice_redis_commands_total 5",
             "boxoffice_broker_messages_total 6",
             "boxoffice_unsent_events 2",
+            "boxoffice_task_up{task=\"relay.3\"} 1",
+            "boxoffice_task_restarts_total{task=\"relay.3\"} 0",
             "boxoffice_lock_wait_microseconds_total 8",
             "boxoffice_queue_entries{concert=\"00000000-0000-0000-0000-000000000000\",state=\"waiting\"} 3",
         ] {

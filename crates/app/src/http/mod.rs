@@ -44,7 +44,7 @@ use actix_web::dev::Server;
 use actix_web::web::Data;
 use boxoffice_domain::Policy;
 use boxoffice_engine::push::{Hub, Pace};
-use boxoffice_engine::{Fares, HoldReturns, Rooms, SeatView, Shows, Stats};
+use boxoffice_engine::{Fares, HoldReturns, Rooms, SeatView, Shows, Stats, Supervisor};
 use boxoffice_ports::{Clock, Executor, Ids, Ledger, StoreError, Stores, Traffic, WaitingRoom};
 
 use crate::config::Settings;
@@ -81,6 +81,8 @@ pub struct Parts {
     /// What the engine counts, and what the adapters send, for `/metrics`.
     pub stats: Arc<Stats>,
     pub traffic: Arc<Traffic>,
+    /// What the instance lives by: readiness and `/metrics` ask how its tasks are.
+    pub tasks: Arc<Supervisor>,
     /// What readiness looks at besides store and queue.
     pub probes: Vec<Arc<dyn Probe>>,
 }
@@ -125,7 +127,7 @@ impl App {
         let connections = push::Connections::new(&parts.settings.http);
         let rate = rate::RateLimit::new(parts.settings.http.requests_per_second_per_user);
         let openapi_json = openapi().to_json().unwrap_or_default().into();
-        let metrics = metrics::Metrics::new(parts.stats.clone(), parts.traffic.clone());
+        let metrics = metrics::Metrics::new(parts.stats.clone(), parts.traffic.clone(), parts.tasks.clone());
         let seat_pages = seat_pages::SeatPages::new();
         Ok(Self { parts, auth, signing, rate, hub, connections, seat_pages, draws: draw::Draws::default(), metrics, openapi_json })
     }

@@ -6,7 +6,7 @@ use actix_web::dev::{Service, ServiceResponse};
 use actix_web::http::Method;
 use actix_web::test::{TestRequest, init_service, read_body};
 use boxoffice_domain::{Lane, Place, QueueStatus};
-use boxoffice_ports::{MockQueries, MockWaitingRoom, RoomError};
+use boxoffice_ports::{MockQueries, MockWaitingRoom, RoomError, Tasks, WhenFailing};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -303,5 +303,27 @@ async fn readiness_names_what_the_locks_stand_on() {
         let check = &ready.body["checks"][2];
         assert_eq!((ready.status, &check["name"], check["ok"] == true), (status, &json!("redlock"), ok), "{}", ready.body);
         assert_eq!(check["detail"].as_str().map(|detail| detail.contains("redis://b")), (down > 0).then_some(true), "{check}");
+    }
+}
+
+#[actix_web::test]
+async fn readiness_names_a_task_that_fails_again_and_again() {
+    for (when_failing, status, ok) in [(WhenFailing::Impaired, 200, true), (WhenFailing::NotReady, 503, false)] {
+        let app = app().await;
+        let tasks: Arc<dyn Tasks> = app.tasks.clone();
+        assert_eq!(send(&app, request(Method::GET, "/health/ready")).await.status, 200);
+        let _kept = tasks.keep("relay.3", when_failing, || async { panic!("a defect") });
+        let named = async {
+            loop {
+                let ready = send(&app, request(Method::GET, "/health/ready")).await;
+                if let Some(check) =
+                    ready.body["checks"].as_array().and_then(|all| all.iter().find(|check| check["name"] == "task.relay.3"))
+                {
+                    return (ready.status, check["ok"] == true);
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        };
+        assert_eq!(tokio::time::timeout(std::time::Duration::from_secs(5), named).await.unwrap(), (status, ok));
     }
 }

@@ -9,7 +9,7 @@ use boxoffice_adapters::memory::MemoryLock;
 use boxoffice_domain::Policy;
 use boxoffice_engine::{
     BackgroundSettings, Combining, CombiningSettings, Direct, Fares, HoldReturns, Locked, Parts, Queued, QueuedSettings, RoomTeller, Rooms,
-    RoomsParts, SeatView, Shows, Siblings, SingleFlight, Stats, StoreTime, Watched,
+    RoomsParts, SeatView, Shows, Siblings, SingleFlight, Stats, StoreTime, Supervisor, Watched,
 };
 use boxoffice_ports::{Beacon, Executor, Guard, Ids, InstanceId, Ledger, Lock, Stores, Traffic};
 use std::collections::HashMap;
@@ -27,6 +27,7 @@ pub(super) struct Engine<'a> {
     instance: InstanceId,
     policy: Arc<Policy>,
     pub(super) stats: Arc<Stats>,
+    pub(super) tasks: Arc<Supervisor>,
     traffic: Arc<Traffic>,
     pub(super) seats: Arc<SeatView>,
     siblings: Arc<Siblings>,
@@ -41,7 +42,7 @@ pub(super) struct Engine<'a> {
 }
 
 impl<'a> Engine<'a> {
-    pub(super) fn new(open: &'a Open, settings: &Settings, clock: Arc<StoreTime>, traffic: Arc<Traffic>) -> Self {
+    pub(super) fn new(open: &'a Open, settings: &Settings, clock: Arc<StoreTime>, traffic: Arc<Traffic>, tasks: Arc<Supervisor>) -> Self {
         let stores = open.stores.clone();
         let instance = InstanceId(SystemIds.fresh());
         let beacon = HttpBeacon::of(settings);
@@ -72,6 +73,7 @@ impl<'a> Engine<'a> {
             instance,
             policy,
             stats,
+            tasks,
             traffic,
             seats,
             siblings,
@@ -101,6 +103,7 @@ impl<'a> Engine<'a> {
             ids: self.ids.clone(),
             policy: self.policy.clone(),
             stats: self.stats.clone(),
+            tasks: self.tasks.clone(),
         }
     }
 
@@ -131,6 +134,7 @@ impl<'a> Engine<'a> {
             clock: self.clock.clone(),
             ids: self.ids.clone(),
             stats: self.stats.clone(),
+            tasks: self.tasks.clone(),
             traffic: self.traffic.clone(),
             probes: self
                 .open

@@ -2,6 +2,7 @@ mod fakes;
 
 use self::fakes::{Fails, FakeOutbox, FakeSink};
 use super::*;
+use crate::Supervisor;
 use crate::testing::{CONCERT, eventually, id};
 use boxoffice_ports::{MockQueries, MockWaitingRoom, RoomError};
 use std::collections::VecDeque;
@@ -27,7 +28,7 @@ struct Run {
 
 fn run(relay: &Arc<Relay>) -> Run {
     let (stop, stopped) = watch::channel(false);
-    Run { stop, task: tokio::spawn(relay.clone().run(stopped)) }
+    Run { stop, task: tokio::spawn(relay.clone().run(Supervisor::new(), stopped)) }
 }
 
 impl Run {

@@ -1,0 +1,230 @@
+//! The supervisor of an instance: every long-lived task belongs to it, so that none ends in silence.
+//!
+//! A task is a name and a way to begin. A run that returns has ended, since its owner is gone or the server stops. A
+//! run that panics or returns an error has failed: that is logged with the name and counted, and another run begins
+//! after a pause, [`PAUSE`] at first and twice as long each time up to [`PAUSE_MAX`]. What a task must not lose (the
+//! receiving end of its queue) belongs to whatever makes the runs, not to one run: what has queued up is served by the
+//! next one. What a run has in hand is dropped with it, and the callers that wait for it see that at once.
+//!
+//! *Readiness.* One failure is mended by the next run and shows in the counter alone. A task that fails again before
+//! it has run for [`STEADY`] is failing, until it has. `/health/ready` names failing tasks; whether it is 503 then, each
+//! task says when it is started ([`WhenFailing`]).
+//!
+//! *Locks.* One mutex over the table of tasks, one in each entry; neither is held across an await.
+
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use boxoffice_ports::{Kept, Source, TaskStart, Tasks, WhenFailing};
+use futures_util::FutureExt;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep};
+
+/// The pause after the first failure; it doubles.
+const PAUSE: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// A run of this length was a good one: the failures before it are forgotten.
+const STEADY: Duration = Duration::from_secs(60);
+/// So many failures, none of them after a good run, make a task a failing one.
+const FAILURES_MAX: u32 = 2;
+
+/// See the module's opening.
+#[derive(Debug)]
+pub struct Supervisor {
+    table: Arc<Mutex<Table>>,
+    /// Nothing is started again from then on.
+    closing: watch::Sender<bool>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    next: u64,
+    tasks: BTreeMap<u64, Arc<Task>>,
+    /// By name, also of tasks that have ended.
+    restarts: BTreeMap<String, u64>,
+}
+
+#[derive(Debug)]
+struct Task {
+    name: String,
+    when_failing: WhenFailing,
+    state: Mutex<State>,
+    struck: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    runs: bool,
+    /// When the last run began.
+    since: Instant,
+    /// Since the last good run.
+    failures: u32,
+}
+
+/// How the tasks of one name are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskFigures {
+    pub name: String,
+    /// All of them run, and none is failing.
+    pub up: bool,
+    pub restarts: u64,
+}
+
+/// A task that fails again and again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailingTask {
+    pub name: String,
+    pub when_failing: WhenFailing,
+    pub failures: u32,
+}
+
+impl Supervisor {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self { table: Arc::default(), closing: watch::Sender::new(false) })
+    }
+
+    /// The tasks that fail again and again.
+    pub fn failing(&self) -> Vec<FailingTask> {
+        let tasks = self.tasks();
+        let failing = tasks.iter().filter_map(|task| {
+            let failures = task.failures();
+            (failures > 0).then(|| FailingTask { name: task.name.clone(), when_failing: task.when_failing, failures })
+        });
+        failing.collect()
+    }
+
+    /// By name.
+    pub fn figures(&self) -> Vec<TaskFigures> {
+        let mut up = BTreeMap::new();
+        for task in self.tasks() {
+            *up.entry(task.name.clone()).or_insert(true) &= task.is_up();
+        }
+        let table = lock(&self.table);
+        let restarts = |name: &String| table.restarts.get(name).copied().unwrap_or_default();
+        up.into_iter().map(|(name, up)| TaskFigures { restarts: restarts(&name), name, up }).collect()
+    }
+
+    /// Makes the tasks of this name panic where they wait, as a defect would: for drills. How many there are.
+    pub fn strike(&self, name: &str) -> usize {
+        let struck = self.tasks().into_iter().filter(|task| task.name == name);
+        struck.inspect(|task| task.struck.notify_one()).count()
+    }
+
+    /// The server stops: what fails from now on ends.
+    pub fn close(&self) {
+        self.closing.send_replace(true);
+    }
+
+    fn tasks(&self) -> Vec<Arc<Task>> {
+        lock(&self.table).tasks.values().cloned().collect()
+    }
+}
+
+impl Tasks for Supervisor {
+    fn start(&self, name: String, when_failing: WhenFailing, start: TaskStart) -> Kept {
+        let state = State { runs: true, since: Instant::now(), failures: 0 };
+        let task = Arc::new(Task { name, when_failing, state: Mutex::new(state), struck: Notify::new() });
+        let entry = {
+            let mut table = lock(&self.table);
+            table.next += 1;
+            let id = table.next;
+            table.tasks.insert(id, task.clone());
+            Entry { id, table: Arc::downgrade(&self.table) }
+        };
+        let running = tokio::spawn(supervise(task, start, entry, self.closing.subscribe())).abort_handle();
+        Kept::new(move || running.abort())
+    }
+}
+
+/// A task's place in the table, given up when the task ends in whatever way.
+struct Entry {
+    id: u64,
+    table: Weak<Mutex<Table>>,
+}
+
+impl Entry {
+    fn restarted(&self, name: &str) {
+        if let Some(table) = self.table.upgrade() {
+            *lock(&table).restarts.entry(name.to_owned()).or_default() += 1;
+        }
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        if let Some(table) = self.table.upgrade() {
+            lock(&table).tasks.remove(&self.id);
+        }
+    }
+}
+
+async fn supervise(task: Arc<Task>, mut start: TaskStart, entry: Entry, mut closing: watch::Receiver<bool>) {
+    loop {
+        let run = AssertUnwindSafe(async {
+            tokio::select! {
+                biased;
+                () = task.struck.notified() => panic!("the task was struck"),
+                ended = start() => ended,
+            }
+        });
+        let error: Source = match run.catch_unwind().await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error,
+            Err(panic) => format!("it panicked: {}", message(&*panic)).into(),
+        };
+        let (failures, pause) = task.failed();
+        tracing::error!(error, task = task.name, failures, "a task has failed and is started again");
+        tokio::select! {
+            () = sleep(pause) => {}
+            // Also when the supervisor is gone: nobody would see the next failure.
+            _ = closing.wait_for(|closing| *closing) => return,
+        }
+        entry.restarted(&task.name);
+        task.began();
+    }
+}
+
+fn message(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("it does not say why")
+}
+
+impl Task {
+    fn began(&self) {
+        let mut state = lock(&self.state);
+        (state.runs, state.since) = (true, Instant::now());
+    }
+
+    /// How often it has failed since its last good run, and how long to wait.
+    fn failed(&self) -> (u32, Duration) {
+        let mut state = lock(&self.state);
+        if state.since.elapsed() >= STEADY {
+            state.failures = 0;
+        }
+        let pause = PAUSE.saturating_mul(2_u32.saturating_pow(state.failures)).min(PAUSE_MAX);
+        state.failures = state.failures.saturating_add(1);
+        state.runs = false;
+        (state.failures, pause)
+    }
+
+    /// How often it has failed, if it is failing.
+    fn failures(&self) -> u32 {
+        let state = lock(&self.state);
+        let is_steady = state.runs && state.since.elapsed() >= STEADY;
+        if state.failures < FAILURES_MAX || is_steady { 0 } else { state.failures }
+    }
+
+    fn is_up(&self) -> bool {
+        lock(&self.state).runs && self.failures() == 0
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Always whole: nothing that could panic runs under these.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;
