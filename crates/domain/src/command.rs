@@ -155,6 +155,26 @@ impl Command {
         keys
     }
 
+    /// The rows it names, sorted: the roots of a batch of it alone. A transaction that keeps one of them, or a row that
+    /// hangs on one, keeps it from being decided.
+    pub fn rows(&self) -> Vec<Key> {
+        let mut rows = match self {
+            Self::ChargeWallet { user, .. } | Self::UseWallet { user, .. } => vec![Key::Account(*user)],
+            Self::HoldSeats { user, date, choices, .. } => {
+                let seats = choices.iter().flatten().map(|&number| Key::Seat(SeatKey { date: *date, number }));
+                seats.chain([Key::Account(*user)]).collect()
+            }
+            Self::ExtendHold { user, reservation } | Self::Pay { user, reservation, .. } => {
+                vec![Key::Reservation(*reservation), Key::Account(*user)]
+            }
+            Self::ReleaseHold { reservation } | Self::ExpireHold { reservation } => vec![Key::Reservation(*reservation)],
+            Self::Refund { user, payment } => vec![Key::Payment(*payment), Key::Account(*user)],
+        };
+        rows.sort_unstable();
+        rows.dedup();
+        rows
+    }
+
     /// The key that chooses a lane: the first it contends for, or the account when it names none.
     pub fn lane_key(&self) -> Key {
         match self {
@@ -226,6 +246,31 @@ mod tests {
 
     fn id<T: From<Uuid>>(n: u128) -> T {
         Uuid::from_u128(n).into()
+    }
+
+    #[test]
+    fn rows_are_the_roots_of_a_batch_of_it_alone() {
+        let (user, date, reservation, payment): (UserId, DateId, ReservationId, PaymentId) = (id(1), id(2), id(3), id(4));
+        let hold = |best| Command::HoldSeats { user, date, count: 2, choices: vec![vec![9, 3], vec![3, 4]], best, last: false };
+        for command in [
+            Command::ChargeWallet { user, amount: 1 },
+            Command::UseWallet { user, amount: 1, memo: None },
+            hold(false),
+            hold(true),
+            Command::ExtendHold { user, reservation },
+            Command::ReleaseHold { reservation },
+            Command::ExpireHold { reservation },
+            Command::Pay { user, reservation, points: 0 },
+            Command::Refund { user, payment },
+        ] {
+            let fresh = FreshIds { subject: Uuid::nil(), entry: Uuid::nil(), points: [Uuid::nil(); 2] };
+            let rows = command.rows();
+            let request = Request { command_id: id(5), actor: Actor::User(user), fingerprint: None, fresh, command };
+            let Roots { payments, reservations, seats, accounts, .. } = Roots::of(&[request]);
+            let payments = payments.into_iter().map(Key::Payment);
+            let roots = payments.chain(reservations.into_iter().map(Key::Reservation)).chain(seats.into_iter().map(Key::Seat));
+            assert_eq!(rows, roots.chain(accounts.into_iter().map(Key::Account)).collect::<Vec<_>>());
+        }
     }
 
     #[test]

@@ -6,10 +6,11 @@
 //! told by a task behind a bounded queue; what does not fit is told by the relay, which tells everything again from
 //! the outbox. A crash between commit and telling wastes a slot until its turn ends; it never admits too many.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use boxoffice_domain::{Batch, ConcertId, Decision, IdempotencyKey, Outcome, Reply, Timestamp, UserId};
+use boxoffice_domain::{Batch, ConcertId, Decision, IdempotencyKey, Key, Outcome, Reply, Request, Timestamp, UserId};
 use boxoffice_ports::{Committed, Guard, Ledger, LedgerError, Queries, RoomError, Source, StoredAnswer, WaitingRoom};
 use tokio::sync::mpsc;
 
@@ -78,6 +79,10 @@ impl Ledger for Watched {
             }
         }
         Ok(committed)
+    }
+
+    async fn held(&self, requests: Arc<[Request]>) -> Result<BTreeSet<Key>, LedgerError> {
+        self.inner.held(requests).await
     }
 
     async fn reply(&self, key: IdempotencyKey) -> Result<Option<StoredAnswer>, LedgerError> {

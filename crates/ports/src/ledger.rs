@@ -1,5 +1,7 @@
 use async_trait::async_trait;
-use boxoffice_domain::{Batch, IdempotencyKey, Reply, SeatChange};
+use boxoffice_domain::{Batch, IdempotencyKey, Key, Reply, Request, SeatChange};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use crate::Source;
 
@@ -29,8 +31,9 @@ pub enum LedgerError {
     /// Serialisation failure, deadlock, lost connection (even after COMMIT): run it again, replies de-duplicate.
     #[error("the transaction may be run again: {0}")]
     Retryable(#[source] Source),
-    /// A row stayed locked for too long. Nothing was written.
-    #[error("a lock was not to be had in time")]
+    /// A row stayed locked for too long. Nothing was written. [`Ledger::held`] says which, and what does not need it can
+    /// be decided.
+    #[error("timed out waiting for a row lock")]
     LockTimeout,
     /// Data or a constraint that this batch cannot get past. Nothing was written; a smaller batch may.
     #[error("the batch was refused by the store: {0}")]
@@ -48,6 +51,13 @@ pub trait Ledger: Send + Sync {
     /// batch are durable when this returns `Ok`, or none is. Once polled it runs to its end, even when its future is
     /// dropped.
     async fn transact(&self, batch: Batch, guard: Guard) -> Result<Committed, LedgerError>;
+
+    /// The rows of `requests` ([`Command::rows`](boxoffice_domain::Command::rows)) that another transaction keeps locked
+    /// at this moment, or on which such a row hangs. Waits for none of them, and locks nothing beyond this call. Where
+    /// no other transaction can keep a row there is none. Dropping the future gives it up.
+    async fn held(&self, _requests: Arc<[Request]>) -> Result<BTreeSet<Key>, LedgerError> {
+        Ok(BTreeSet::new())
+    }
 
     /// The live reply stored under `key`, marked as replayed.
     async fn reply(&self, key: IdempotencyKey) -> Result<Option<StoredAnswer>, LedgerError>;

@@ -7,6 +7,8 @@ use crate::StoreError;
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait Upkeep: Send + Sync {
+    /// Fails unless the store answers and could be written to now, on every path that serves. Changes nothing.
+    async fn check(&self) -> Result<(), StoreError>;
     /// Reservations that are held and whose time is over, the longest over first, `limit` at most.
     async fn due_holds(&self, limit: u32) -> Result<Vec<ReservationId>, StoreError>;
     /// Deletes replies that are past their time, `limit` at most; says how many.

@@ -210,6 +210,53 @@ async fn redis_that_is_away_refuses_and_comes_back() {
     stop(servers).await;
 }
 
+/// As after a fail-over to a node that takes no writes yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_without_writes_is_not_ready_and_serves_again_with_them() {
+    let url = boxoffice_tests::services::database().await;
+    let name = url.rsplit('/').next().expect("a name").to_owned();
+    let sql = async |statement: String| {
+        let said = tokio::task::spawn_blocking(move || Postgres::shared().sql(&statement)).await.expect("no panic");
+        said.expect("done")
+    };
+    let servers = two_instances(&[&format!("store.postgres_url={url}"), "queue.backend=store"]).await;
+    let (concert, _) = servers[0].one_date(seats(50, 1_000)).await;
+    servers[1].shows(&concert).await;
+    let owner = servers[0].person().await;
+    assert_eq!(applied(&charges(&servers, &owner, "before", 2).await), 20);
+
+    sql(format!("ALTER DATABASE {name} SET default_transaction_read_only = on")).await;
+    sql(format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")).await;
+    let ready = async |server: &Server| Answer::to(server.http().get(format!("{}/health/ready", server.base))).await;
+    for server in &servers {
+        let told = eventually("not ready", async || Some(ready(server).await).filter(|answer| answer.status == 503)).await;
+        assert!(told.at("checks").as_array().unwrap().iter().any(|check| check["name"] == "store" && check["ok"] == false), "{told:?}");
+        let joined = server.person().await.join(&concert).await;
+        assert_eq!(joined.status, 503, "{joined:?}");
+        assert_eq!(Answer::to(server.http().get(format!("{}/health/live", server.base))).await.status, 200);
+    }
+    let away = charges(&servers, &owner, "away", 1).await;
+    assert!(away.iter().all(|(answer, _)| answer.status == 503), "{away:?}");
+
+    sql(format!("ALTER DATABASE {name} RESET default_transaction_read_only")).await;
+    let back = Instant::now();
+    for server in &servers {
+        eventually("ready", async || (ready(server).await.status == 200).then_some(())).await;
+        eventually("a place", async || (server.person().await.join(&concert).await.status == 201).then_some(())).await;
+    }
+    eventually("charges", async || (applied(&charges(&servers, &owner, "away", 1).await) == 10).then_some(())).await;
+    println!("well again {:?} after the database", back.elapsed());
+    // On every lane and session, and not just on the first that was asked.
+    assert_eq!(applied(&charges(&servers, &owner, "after", 5).await), 50);
+    for server in &servers {
+        for _ in 0..10 {
+            server.person().await.join(&concert).await.expect(201);
+        }
+    }
+    assert_eq!(owner.balance().await, 80);
+    stop(servers).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_answered_survives_a_kill_of_postgres() {
     let mut cluster = tokio::task::spawn_blocking(|| Postgres::start().expect("PostgreSQL starts")).await.unwrap();

@@ -16,6 +16,10 @@ impl Upkeep for MemoryStore {
         Ok(tables.held.iter().take_while(|(until, _)| *until <= now).take(limit as usize).map(|(_, id)| *id).collect())
     }
 
+    async fn check(&self) -> Result<(), StoreError> {
+        self.tables_now().map(drop)
+    }
+
     async fn prune_replies(&self, limit: u32) -> Result<u64, StoreError> {
         let (mut tables, now) = self.tables_now()?;
         let mut pruned = 0;

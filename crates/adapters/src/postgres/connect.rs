@@ -4,12 +4,17 @@
 //! name against the roots that this system trusts (`SSL_CERT_FILE` names others). Without it the connection is plain:
 //! encryption that anybody may answer would protect from nobody. The address may hold a password, so it is neither
 //! logged nor part of an error.
+//!
+//! A session that takes no writes (a standby's, a database that was made read-only) is not taken, and of several hosts
+//! the next one is asked. `target_session_attrs=any` in the address takes it: for commands that only read. When a server
+//! stops taking writes under its sessions, all that were made until then are [retired](Address::retire), also those that
+//! only read: the database may have moved on without that server.
 
 use super::failure::Failure;
 use futures_util::future::poll_fn;
-use std::sync::Arc;
-use std::time::Duration;
-use tokio_postgres::config::SslMode;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio_postgres::config::{SslMode, TargetSessionAttrs};
 use tokio_postgres::{Client, Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -65,6 +70,8 @@ impl Role {
 pub(super) struct Address {
     config: Config,
     tls: Option<MakeRustlsConnect>,
+    /// When a server stopped taking writes, the last time. Shared by all pools.
+    retired: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Address {
@@ -75,8 +82,25 @@ impl Address {
         let mut config: Config = url.parse().map_err(|_| Failure::Connect("the address is not one of PostgreSQL".into()))?;
         config.connect_timeout(CONNECT_TIMEOUT).keepalives(true).keepalives_idle(KEEPALIVE_IDLE);
         config.keepalives_interval(KEEPALIVE_INTERVAL).keepalives_retries(KEEPALIVE_RETRIES).tcp_user_timeout(SILENCE_MAX);
+        if !url.contains("target_session_attrs") {
+            config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        }
         let tls = (config.get_ssl_mode() == SslMode::Require).then(trusting_system_roots).transpose()?;
-        Ok(Self { config, tls })
+        Ok(Self { config, tls, retired: Arc::default() })
+    }
+
+    /// A session that was made at `made` takes no writes any more: none of its age or older is used again. Sessions
+    /// that were made since the last time stay, however many of the old ones come across it.
+    pub(super) fn retire(&self, made: Instant) {
+        let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        if retired.is_none_or(|before| before < made) {
+            *retired = Some(Instant::now());
+        }
+    }
+
+    /// Whether a session that was made at `made` is not to be used again.
+    pub(super) fn is_retired(&self, made: Instant) -> bool {
+        self.retired.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|retired| made <= retired)
     }
 
     /// A connection with its driver, which the caller runs.

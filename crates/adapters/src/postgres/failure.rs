@@ -39,6 +39,8 @@ pub(super) enum Failure {
     SeatTaken { field: String, seat: u32 },
     #[error("the schema is not current: run `boxoffice migrate`")]
     Schema,
+    #[error("the database takes no writes")]
+    ReadOnly,
     /// What had to do it has stopped, or did not get to it in time.
     #[error("{0}")]
     Gone(&'static str),
@@ -96,8 +98,40 @@ impl Failure {
             Self::Lost(_) => Class::Lost,
             Self::AccountGone => Class::Again,
             Self::ReplyTaken => Class::Taken,
-            Self::Connect(_) | Self::Schema | Self::Gone(_) => Class::Unreachable,
+            Self::Connect(_) | Self::Schema | Self::ReadOnly | Self::Gone(_) => Class::Unreachable,
             Self::Data(_) | Self::Count { .. } | Self::SeatTaken { .. } => Class::Own,
+        }
+    }
+
+    /// Whether the session that it happened on can serve no more, as far as it can be told: it is closed, never used
+    /// again. One session too many that is made anew costs less than one that refuses everything for as long as it lives.
+    pub(super) fn ends_session(&self) -> bool {
+        match self {
+            Self::Server(error) => match error.code() {
+                Some(code) => ends_session(code.code()),
+                None => class_of_server(error) == Class::Lost,
+            },
+            Self::Diesel(DieselError::DatabaseError(kind, _)) => matches!(
+                kind,
+                DatabaseErrorKind::ReadOnlyTransaction
+                    | DatabaseErrorKind::ClosedConnection
+                    | DatabaseErrorKind::UnableToSendCommand
+                    // Any other SQLSTATE, those of an ended session among them.
+                    | DatabaseErrorKind::Unknown
+            ),
+            Self::Diesel(error) => matches!(error, DieselError::BrokenTransactionManager),
+            Self::Lost(_) | Self::ReadOnly => true,
+            _ => false,
+        }
+    }
+
+    /// Whether the server takes no writes.
+    pub(super) fn is_read_only(&self) -> bool {
+        match self {
+            Self::Server(error) => error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION),
+            Self::Diesel(error) => matches!(error, DieselError::DatabaseError(DatabaseErrorKind::ReadOnlyTransaction, _)),
+            Self::ReadOnly => true,
+            _ => false,
         }
     }
 
@@ -109,6 +143,12 @@ impl Failure {
             _ => self.into(),
         }
     }
+}
+
+/// By SQLSTATE: a transaction left open or failed, a server that takes no writes (class 25); prepared statements that are
+/// gone or whose tables have changed; the end of the connection, of the session or of its server; a defect within it.
+fn ends_session(code: &str) -> bool {
+    matches!(code, "0A000" | "26000") || ["08", "25", "57P", "58", "XX"].iter().any(|class| code.starts_with(class))
 }
 
 fn class_of_diesel(error: &DieselError) -> Class {
@@ -139,9 +179,11 @@ fn class_of_server(error: &tokio_postgres::Error) -> Class {
         SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT => Class::Lost,
         // A standby that took no writes yet, or takes none any more.
         SqlState::READ_ONLY_SQL_TRANSACTION => Class::Unreachable,
+        // Not of this transaction's making; another session has its statements as they have to be.
+        SqlState::FEATURE_NOT_SUPPORTED | SqlState::INVALID_SQL_STATEMENT_NAME => Class::Lost,
         // By class: connection exceptions; an operator's or a crash's end of the session; no resources.
         ref code => match code.code().get(..2) {
-            Some("08" | "57") => Class::Lost,
+            Some("08" | "25" | "57") => Class::Lost,
             Some("53" | "58") => Class::Unreachable,
             _ => Class::Own,
         },
@@ -195,4 +237,29 @@ impl From<Failure> for RoomError {
 /// `Ok` when a statement changed as many rows as it had to.
 pub(super) fn all(what: &'static str, changed: usize, expected: usize) -> Result<(), Failure> {
     if changed == expected { Ok(()) } else { Err(Failure::Count { what, changed, expected }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn session_ends_with_what_it_cannot_get_past() {
+        for code in ["25006", "25P01", "25P02", "25P03", "57P01", "57P02", "57P03", "57P05", "08006", "26000", "0A000", "58030", "XX000"] {
+            assert!(ends_session(code), "{code}");
+        }
+        for code in ["23505", "40001", "40P01", "55P03", "57014", "22021", "53300"] {
+            assert!(!ends_session(code), "{code}");
+        }
+    }
+
+    #[test]
+    fn session_of_a_server_without_writes_is_no_more_used() {
+        let by_kind = |kind| Failure::Diesel(DieselError::DatabaseError(kind, Box::new(String::new())));
+        for kind in [DatabaseErrorKind::ReadOnlyTransaction, DatabaseErrorKind::ClosedConnection, DatabaseErrorKind::Unknown] {
+            assert!(by_kind(kind).ends_session());
+        }
+        assert!(by_kind(DatabaseErrorKind::ReadOnlyTransaction).is_read_only() && Failure::ReadOnly.is_read_only());
+        assert!(!by_kind(DatabaseErrorKind::UniqueViolation).ends_session() && !Failure::Schema.ends_session());
+    }
 }

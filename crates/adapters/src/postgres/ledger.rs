@@ -33,10 +33,15 @@
 //! reads the same rows from one snapshot, and a row that somebody else wrote meanwhile, or a key that somebody else
 //! inserted, is a `Conflict`. Both may run at once: every write raises the version.
 //!
+//! **Locks of others.** After a lock time-out `held` says, in one flight that waits for nothing, which roots another
+//! transaction keeps.
+//!
 //! **Failure.** The transaction runs in a task of its own, so a caller that goes away changes nothing. After an error
-//! the session is rolled back and used again; one that was lost, or did not roll back in time, is closed.
+//! the session is rolled back and used again; one that can serve no more (lost, of a server that takes no writes, left
+//! in a failed transaction), or did not roll back in time, is closed.
 
 mod connections;
+mod held;
 mod known;
 mod load;
 #[cfg(test)]
@@ -45,16 +50,17 @@ mod write;
 
 use super::PostgresStore;
 use super::failure::Failure;
-use super::session::{Known, Session};
+use super::session::{Known, Session, known};
 use super::sql::{Id, Json, row, statements};
 use async_trait::async_trait;
 use boxoffice_domain::{
-    Batch, CommandId, Fingerprint, IdempotencyKey, Outcome, Rejection, Roots, StoredReply, Timestamp, UserId, decide_batch,
+    Batch, CommandId, Fingerprint, IdempotencyKey, Key, Outcome, Rejection, Request, Roots, StoredReply, Timestamp, UserId, decide_batch,
 };
 use boxoffice_ports::{Clock, Committed, Guard, Ledger, LedgerError, StoredAnswer, Traffic};
 use connections::Connections;
-use diesel::sql_types::{Binary, Text, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{Binary, Bool, Text, Timestamptz, Uuid as SqlUuid};
 use known::KnownAccounts;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Outbox ids are drawn once for a batch, this many; a batch with more events is refused, and half of it is not.
@@ -80,13 +86,42 @@ impl PostgresLedger {
                 Ok(committed)
             }
             Err(failure) => {
-                if lease.session().rollback().await.is_ok() {
-                    lease.give_back();
-                }
+                lease.end(&failure).await;
                 Err(match guard {
                     Guard::RowLock => failure.into(),
                     Guard::Version => failure.under_versions(),
                 })
+            }
+        }
+    }
+
+    /// Fails unless a transaction could be written now.
+    pub(super) async fn check(&self) -> Result<(), Failure> {
+        let lease = self.connections.get().await?;
+        let session = lease.session();
+        match session.flight(session.rows::<SelectReadOnly, bool>(())).await {
+            Ok(read_only) if read_only == [false] => {
+                lease.give_back();
+                Ok(())
+            }
+            outcome => {
+                let failure = outcome.err().unwrap_or(Failure::ReadOnly);
+                lease.end(&failure).await;
+                Err(failure)
+            }
+        }
+    }
+
+    async fn held(&self, requests: &[Request]) -> Result<BTreeSet<Key>, Failure> {
+        let lease = self.connections.get().await?;
+        match held::roots(lease.session(), &Roots::of(requests)).await {
+            Ok(held) => {
+                lease.give_back();
+                Ok(held)
+            }
+            Err(failure) => {
+                lease.end(&failure).await;
+                Err(failure)
             }
         }
     }
@@ -109,7 +144,7 @@ impl PostgresLedger {
 
 /// Every statement of a ledger's session.
 fn all_statements() -> Vec<Known> {
-    [load::statements_of_load(), write::statements_of_write()].concat()
+    [load::statements_of_load(), write::statements_of_write(), held::statements_of_held(), vec![known::<SelectReadOnly>()]].concat()
 }
 
 /// A reply's body: what `decide` said.
@@ -124,6 +159,8 @@ fn stored_reply(row: ReplyRow) -> Result<(IdempotencyKey, StoredReply), Failure>
 }
 
 statements! {
+    /// Whether what is written here would be refused: a standby, or a database that was made read-only.
+    SelectReadOnly -> Bool = "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean";
     SelectReply -> ((SqlUuid, SqlUuid, Binary, Text, Timestamptz, Timestamptz), Timestamptz) =
         "SELECT user_id, command_id, fingerprint, body, decided_at, expires_at, clock_timestamp()
          FROM replies WHERE user_id = $1 AND command_id = $2";
@@ -138,6 +175,10 @@ impl Ledger for PostgresStore {
         let ledger = self.ledger.clone();
         let transaction = tokio::spawn(async move { ledger.transact(&batch, guard).await });
         transaction.await.unwrap_or_else(|_| Err(LedgerError::Refused("the transaction's task panicked".into())))
+    }
+
+    async fn held(&self, requests: Arc<[Request]>) -> Result<BTreeSet<Key>, LedgerError> {
+        Ok(self.ledger.held(&requests).await?)
     }
 
     async fn reply(&self, key: IdempotencyKey) -> Result<Option<StoredAnswer>, LedgerError> {

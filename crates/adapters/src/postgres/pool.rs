@@ -2,7 +2,7 @@
 //!
 //! At most `connections` are open. Who finds all of them in use waits for [`WAIT_MAX`], then fails as unavailable. A
 //! connection that ended while it lay idle (the server was started again) is replaced when it is asked for. One that is
-//! dropped within a transaction is closed, and the server rolls back.
+//! dropped within a transaction is closed, and the server rolls back; so is one whose session can serve no more.
 
 use super::connect::{Address, Connected, Role};
 use super::failure::Failure;
@@ -14,12 +14,13 @@ use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfi
 use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
 use futures_util::FutureExt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const WAIT_MAX: Duration = Duration::from_secs(5);
 
 pub(super) struct Readers {
     pool: Pool<AsyncPgConnection>,
+    address: Address,
     traffic: Arc<Traffic>,
 }
 
@@ -27,21 +28,40 @@ impl Readers {
     pub(super) fn new(address: Address, connections: usize, traffic: Arc<Traffic>) -> Result<Self, Failure> {
         let mut config = ManagerConfig::default();
         config.recycling_method = RecyclingMethod::Fast;
+        let shared = address.clone();
         config.custom_setup = Box::new(move |_| {
             let address = address.clone();
             async move { establish(&address).await.map_err(|failure| ConnectionError::BadConnection(failure.to_string())) }.boxed()
         });
         let manager = AsyncDieselConnectionManager::new_with_config(String::new(), config);
         let pool = Pool::builder(manager).max_size(connections.max(1)).build();
-        Ok(Self { pool: pool.map_err(|error| Failure::Connect(error.into()))?, traffic })
+        Ok(Self { pool: pool.map_err(|error| Failure::Connect(error.into()))?, address: shared, traffic })
     }
 
     /// A connection of one's own until it is dropped.
     pub(super) async fn get(&self) -> Result<Conn, Failure> {
-        let got = tokio::time::timeout(WAIT_MAX, self.pool.get()).await;
-        let object = got.map_err(|_| Failure::Gone("no connection was free in time"))?;
-        let object = object.map_err(|error| Failure::Connect(error.into()))?;
-        Ok(Conn { object: Some(object), traffic: self.traffic.clone(), in_transaction: false })
+        let got = tokio::time::timeout(WAIT_MAX, self.current()).await;
+        let object = got.map_err(|_| Failure::Gone("no connection was free in time"))??;
+        let made = Object::metrics(&object).created;
+        Ok(Conn {
+            object: Some(object),
+            address: self.address.clone(),
+            made,
+            traffic: self.traffic.clone(),
+            in_transaction: false,
+            is_over: false,
+        })
+    }
+
+    /// One that is not retired: those are closed on the way.
+    async fn current(&self) -> Result<Object<AsyncPgConnection>, Failure> {
+        loop {
+            let object = self.pool.get().await.map_err(|error| Failure::Connect(error.into()))?;
+            if !self.address.is_retired(Object::metrics(&object).created) {
+                return Ok(object);
+            }
+            drop(Object::take(object));
+        }
     }
 }
 
@@ -58,8 +78,12 @@ pub(super) async fn establish(address: &Address) -> Result<AsyncPgConnection, Fa
 pub(super) struct Conn {
     /// Taken out when it is not to be used again.
     object: Option<Object<AsyncPgConnection>>,
+    address: Address,
+    made: Instant,
     traffic: Arc<Traffic>,
     in_transaction: bool,
+    /// Its session can serve no more.
+    is_over: bool,
 }
 
 /// How a transaction sees what others commit meanwhile.
@@ -123,19 +147,31 @@ impl Conn {
     /// What a statement's error means. diesel does not say when the server ended the session: that is told by asking
     /// the connection again.
     pub(super) async fn failure(&mut self, error: DieselError) -> Failure {
-        if matches!(error, DieselError::DatabaseError(DatabaseErrorKind::Unknown, _)) {
-            let ended = self.diesel().is_broken() || (!self.in_transaction && self.diesel().batch_execute("").await.is_err());
-            if ended {
-                return Failure::Lost(error.into());
+        let failure = match error {
+            // A query, because an empty one is answered even where a transaction was left behind failed.
+            DieselError::DatabaseError(DatabaseErrorKind::Unknown, _)
+                if self.diesel().is_broken() || (!self.in_transaction && self.diesel().batch_execute("SELECT").await.is_err()) =>
+            {
+                Failure::Lost(error.into())
             }
+            error => Failure::Diesel(error),
+        };
+        self.over_by(&failure);
+        failure
+    }
+
+    /// Closes the connection when it is dropped, if `failure` says that its session can serve no more.
+    pub(super) fn over_by(&mut self, failure: &Failure) {
+        self.is_over |= failure.ends_session();
+        if failure.is_read_only() {
+            self.address.retire(self.made);
         }
-        Failure::Diesel(error)
     }
 }
 
 impl Drop for Conn {
     fn drop(&mut self) {
-        if self.in_transaction
+        if (self.in_transaction || self.is_over)
             && let Some(object) = self.object.take()
         {
             drop(Object::take(object));

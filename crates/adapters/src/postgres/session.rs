@@ -20,7 +20,7 @@ use std::any::TypeId;
 use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::private::BytesMut;
@@ -45,17 +45,22 @@ pub(super) type Answers<'s, T> = BoxFuture<'s, Result<T, Failure>>;
 
 pub(super) struct Session {
     client: Client,
+    made: Instant,
     prepared: HashMap<TypeId, Prepared>,
     traffic: Arc<Traffic>,
 }
 
 impl Session {
-    /// Prepares `all` in one flight.
-    pub(super) async fn prepare(client: Client, all: &[Known], traffic: Arc<Traffic>) -> Result<Self, Failure> {
+    /// Prepares `all` in one flight, on a connection that was asked for at `made`.
+    pub(super) async fn prepare(client: Client, made: Instant, all: &[Known], traffic: Arc<Traffic>) -> Result<Self, Failure> {
         let preparing = timeout(FLIGHT_MAX, try_join_all(all.iter().map(|(_, sql)| client.prepare(sql)))).await;
         let prepared = preparing.map_err(|_| silent())??;
         let prepared = all.iter().map(|(id, _)| *id).zip(prepared).collect();
-        Ok(Self { client, prepared, traffic })
+        Ok(Self { client, made, prepared, traffic })
+    }
+
+    pub(super) fn made(&self) -> Instant {
+        self.made
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -83,6 +88,16 @@ impl Session {
                 rows.push(R::build_from_row(&Answer(row)).map_err(|error| Failure::Data(error.to_string()))?);
             }
             Ok(rows)
+        })
+    }
+
+    /// Begins a transaction. A failed one that was left behind refuses this itself, which no other answer explains.
+    pub(super) fn begin<S: Statement>(&self) -> Answers<'_, ()> {
+        let bound = self.bind::<S>(());
+        Box::pin(async move {
+            let (statement, values) = bound?;
+            self.client.execute_raw(statement, values).await?;
+            Ok(())
         })
     }
 

@@ -3,6 +3,7 @@
 
 use super::PostgresStore;
 use super::failure::Failure;
+use super::ledger::SelectReadOnly;
 use super::pool::{Conn, Isolation};
 use super::sql::{Id, row, rows, run, statements};
 use async_trait::async_trait;
@@ -36,11 +37,25 @@ async fn prune(conn: &mut Conn, offset_us: i64, limit: u32) -> Result<u64, Failu
     Ok(pruned as u64)
 }
 
+/// Fails unless the session could write: what is not the ledger's is written on these.
+async fn check(conn: &mut Conn) -> Result<(), Failure> {
+    if row::<SelectReadOnly, _, bool>(conn, ()).await? == Some(false) {
+        return Ok(());
+    }
+    conn.over_by(&Failure::ReadOnly);
+    Err(Failure::ReadOnly)
+}
+
 #[async_trait]
 impl Upkeep for PostgresStore {
     async fn due_holds(&self, limit: u32) -> Result<Vec<ReservationId>, StoreError> {
         let due: Vec<Id<ReservationId>> = rows::<SelectDue, _, _>(&mut self.conn().await?, (self.offset_us(), i64::from(limit))).await?;
         Ok(due.into_iter().map(|id| id.0).collect())
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        let (ledger, reader) = tokio::join!(self.ledger.check(), async { check(&mut self.conn().await?).await });
+        Ok(ledger.and(reader)?)
     }
 
     async fn prune_replies(&self, limit: u32) -> Result<u64, StoreError> {

@@ -16,6 +16,7 @@ use std::time::Duration;
 const COUNT_MAX: i64 = 100_000;
 
 statements! {
+    SelectOne -> BigInt = "SELECT 1";
     SelectDue -> Binary = "SELECT id FROM reservations WHERE status = 'held' AND expires_at <= ? ORDER BY expires_at LIMIT ?";
     DeleteReplies = "DELETE FROM replies WHERE (user_id, command_id) IN
         (SELECT user_id, command_id FROM replies WHERE expires_at <= ? ORDER BY expires_at LIMIT ?)";
@@ -40,6 +41,12 @@ impl Upkeep for SqliteStore {
             Ok(due.into_iter().map(|id| id.0).collect())
         });
         Ok(read.await?)
+    }
+
+    /// Behind what the writer has to do, in a transaction that may write.
+    async fn check(&self) -> Result<(), StoreError> {
+        self.readers.read(|conn| Ok(row::<SelectOne, _, i64>(conn, ()).map(drop)?)).await?;
+        Ok(self.writer.write(Share::Small, |session| Ok(row::<SelectOne, _, i64>(&mut session.conn, ()).map(drop)?)).await?)
     }
 
     async fn prune_replies(&self, limit: u32) -> Result<u64, StoreError> {

@@ -12,5 +12,6 @@ mod order;
 mod relays;
 mod rest;
 mod room_log;
+mod sessions;
 mod support;
 mod trouble;

@@ -32,8 +32,14 @@ impl Place {
         Self { url: cluster.database_like(TEMPLATE).expect("a database"), clock: Arc::new(SystemClock::default()) }
     }
 
+    /// Its ledger waits for rows for long enough to be looked at meanwhile.
     pub(crate) fn options(&self) -> PostgresOptions {
-        PostgresOptions { url: self.url.clone(), connections: 8, lanes: 2, traffic: Arc::new(Traffic::default()) }
+        let more = if self.url.contains('?') { '&' } else { '?' };
+        self.options_at(&format!("{}{more}options=-c%20lock_timeout%3D2s", self.url))
+    }
+
+    pub(crate) fn options_at(&self, url: &str) -> PostgresOptions {
+        PostgresOptions { url: url.to_owned(), connections: 8, lanes: 2, traffic: Arc::new(Traffic::default()) }
     }
 
     pub(crate) async fn open(&self) -> Arc<PostgresStore> {

@@ -11,13 +11,11 @@ use std::time::Duration;
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use actix_web::web::Data;
-use boxoffice_domain::UserId;
 use boxoffice_engine::FailingTask;
 use boxoffice_ports::{Source, WhenFailing};
 use futures_util::future::{BoxFuture, join_all};
 use serde::Serialize;
 use utoipa::ToSchema;
-use uuid::Uuid;
 
 use super::App;
 use super::answer;
@@ -105,10 +103,9 @@ pub(crate) struct Check {
     (status = 200, description = "It can serve", body = Ready),
     (status = 503, description = "It cannot: see `checks`", body = Ready)))]
 pub(crate) async fn ready(app: Data<App>) -> Result<HttpResponse, Problem> {
-    // A read that goes all the way to the store: anybody's wallet, which need not exist.
-    let store = check("store", async {
-        app.stores.queries.wallet(UserId(Uuid::nil())).await.map_or_else(|error| Health::Failed(error.into()), |_| Health::Good)
-    });
+    // All the way to the store, and whether it takes writes: reading alone works on a standby, too.
+    let store =
+        check("store", async { app.stores.upkeep.check().await.map_or_else(|error| Health::Failed(error.into()), |()| Health::Good) });
     let queue = check("queue", async { app.room.ping().await.map_or_else(|error| Health::Failed(error.into()), |()| Health::Good) });
     let others = join_all(app.probes.iter().map(|probe: &Arc<dyn Probe>| check(probe.name(), probe.check())));
     let (store, queue, others) = tokio::join!(store, queue, others);

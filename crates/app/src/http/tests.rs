@@ -6,7 +6,7 @@ use actix_web::dev::{Service, ServiceResponse};
 use actix_web::http::Method;
 use actix_web::test::{TestRequest, init_service, read_body};
 use boxoffice_domain::{Lane, Place, QueueStatus};
-use boxoffice_ports::{MockQueries, MockWaitingRoom, RoomError, Tasks, WhenFailing};
+use boxoffice_ports::{MockQueries, MockUpkeep, MockWaitingRoom, RoomError, Tasks, WhenFailing};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -170,9 +170,9 @@ async fn a_write_is_replayed_to_its_owner_alone() {
 #[actix_web::test]
 async fn readiness_names_what_is_down() {
     let store_down = |parts: &mut Parts| {
-        let mut queries = MockQueries::new();
-        queries.expect_wallet().returning(|_| Err(StoreError::Unavailable("disk I/O error at /secret".into())));
-        parts.stores.queries = Arc::new(queries);
+        let mut upkeep = MockUpkeep::new();
+        upkeep.expect_check().returning(|| Err(StoreError::Unavailable("disk I/O error at /secret".into())));
+        parts.stores.upkeep = Arc::new(upkeep);
     };
     let room_down = |parts: &mut Parts| {
         let mut room = MockWaitingRoom::new();

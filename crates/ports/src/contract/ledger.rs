@@ -70,6 +70,7 @@ macro_rules! ledger_contract {
             payment_release_and_leaving_at_once_have_one_winner
             refunds_at_once_are_one
             sweeps_at_once_tell_of_an_expiry_once
+            rows_that_no_transaction_keeps_are_not_held
         });
         $crate::contract_cases!($make; changes {
             changed_seats_are_told_since_a_mark

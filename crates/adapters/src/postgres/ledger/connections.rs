@@ -11,7 +11,7 @@ use crate::postgres::failure::Failure;
 use crate::postgres::session::Session;
 use boxoffice_ports::Traffic;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 const WAIT_MAX: Duration = Duration::from_secs(5);
@@ -34,12 +34,13 @@ impl Connections {
         let turn = turn.map_err(|_| Failure::Gone("no ledger connection was free in time"))?;
         let turn = turn.map_err(|_| Failure::Gone("the ledger has stopped"))?;
         while let Some(session) = self.idle().pop() {
-            if !session.is_closed() {
+            if !session.is_closed() && !self.address.is_retired(session.made()) {
                 return Ok(Lease { session, connections: self, _turn: turn });
             }
         }
+        let made = Instant::now();
         let client = self.address.connect(Role::Ledger).await?.drive();
-        let session = Session::prepare(client, &all_statements(), self.traffic.clone()).await?;
+        let session = Session::prepare(client, made, &all_statements(), self.traffic.clone()).await?;
         Ok(Lease { session, connections: self, _turn: turn })
     }
 
@@ -58,6 +59,17 @@ pub(super) struct Lease<'a> {
 impl Lease<'_> {
     pub(super) fn session(&self) -> &Session {
         &self.session
+    }
+
+    /// Ends the use of it after `failure`: a session that can serve no more is closed, any other rolled back and given
+    /// back.
+    pub(super) async fn end(self, failure: &Failure) {
+        if failure.is_read_only() {
+            self.connections.address.retire(self.session.made());
+        }
+        if !failure.ends_session() && self.session.rollback().await.is_ok() {
+            self.give_back();
+        }
     }
 
     /// To be called when no transaction is open on it.

@@ -193,18 +193,18 @@ type TermsRow = (Id<DateId>, Id<ConcertId>, String, String, Timestamp, Option<Ti
 type OccupiedRow = (Id<UserId>, Id<DateId>, Id<ReservationId>, i32, State<ReservationStatus>, Timestamp);
 
 /// The roots as arrays, one for each column.
-struct Keys {
-    payments: Vec<Uuid>,
-    reservations: Vec<Uuid>,
-    seats: (Vec<Uuid>, Vec<i32>),
-    accounts: Vec<Uuid>,
+pub(super) struct Keys {
+    pub(super) payments: Vec<Uuid>,
+    pub(super) reservations: Vec<Uuid>,
+    pub(super) seats: (Vec<Uuid>, Vec<i32>),
+    pub(super) accounts: Vec<Uuid>,
     replies: (Vec<Uuid>, Vec<Uuid>),
     dates: Vec<Uuid>,
     occupied: (Vec<Uuid>, Vec<Uuid>),
 }
 
 impl Keys {
-    fn of(roots: &Roots) -> Result<Self, Failure> {
+    pub(super) fn of(roots: &Roots) -> Result<Self, Failure> {
         let numbers = roots.seats.iter().map(|key| i32::try_from(key.number));
         let numbers = numbers.collect::<Result<_, _>>().map_err(|_| Failure::Data("a seat number is out of range".to_owned()))?;
         Ok(Self {
@@ -294,7 +294,7 @@ async fn flight<M: Mode>(session: &Session, keys: Keys, unknown: Vec<Uuid>) -> R
         .flight(async {
             tokio::try_join!(
                 biased;
-                session.run::<M::Begin>(()),
+                session.begin::<M::Begin>(),
                 session.rows_if::<M::Payments, _>(!payments.is_empty(), (payments.clone(),)),
                 session.rows_if::<M::Reservations, _>(hangs, (reservations.clone(), payments.clone())),
                 session.rows_if::<M::Seats, _>(!hangs && !seats.0.is_empty(), (seats.0.clone(), seats.1.clone())),

@@ -211,3 +211,23 @@ pub async fn sweeps_at_once_tell_of_an_expiry_once(fixture: Fixture) {
     assert!(shop.fixture.stores.upkeep.due_holds(100).await.expect("due holds").is_empty());
     shop.close().await;
 }
+
+/// Looking takes nothing with it: neither the rows, nor what is decided next.
+pub async fn rows_that_no_transaction_keeps_are_not_held(fixture: Fixture) {
+    let shop = Shop::open(fixture).await;
+    let ann = user();
+    let (payment, reservation) = shop.buy(ann, &[1]).await;
+    let requests = vec![
+        build::charge(ann, "c", 10),
+        build::charge(user(), "of a new user", 10),
+        build::hold(user(), "h", shop.date, &[1, 2]),
+        build::extend(ann, "e", reservation.id),
+        build::refund(ann, "r", payment.id),
+    ];
+    for _ in 0..2 {
+        let held = shop.fixture.stores.ledger.held(requests.clone().into()).await.expect("looked at");
+        assert!(held.is_empty(), "{held:?}");
+    }
+    shop.transact(requests, Guard::RowLock).await.expect("committed");
+    shop.close().await;
+}
