@@ -210,11 +210,6 @@ impl Person {
         self.await_turn().await;
     }
 
-    /// Waits until the room has learned of what ends the turn, such as a payment: a moment after that is answered.
-    pub async fn await_end(&mut self) {
-        eventually("the end of the turn", async || (self.status().await.text("status") != "active").then_some(())).await;
-    }
-
     pub async fn await_turn(&mut self) {
         eventually("the turn", async || (self.status().await.text("status") == "active").then_some(())).await;
     }

@@ -4,8 +4,8 @@ use crate::Rejection;
 use crate::decide::{Outcome, Reply};
 use crate::money::Money;
 use crate::{
-    Account, DateId, DateTerms, Entry, Event, Fingerprint, IdempotencyKey, Payment, PaymentId, PointsEntry, Request, Reservation,
-    ReservationId, Seat, SeatKey, SeatState, Timestamp, UserId,
+    Account, ConcertId, DateId, DateTerms, Entry, Event, Fingerprint, IdempotencyKey, Payment, PaymentId, PointsEntry, Request,
+    Reservation, ReservationId, ReservationStatus, Seat, SeatKey, SeatState, Timestamp, UserId,
 };
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -96,6 +96,13 @@ pub struct Occupied {
     pub live_until: Option<Timestamp>,
 }
 
+/// A hold of a user who pays: it lives until then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HoldOf {
+    pub concert: ConcertId,
+    pub until: Timestamp,
+}
+
 /// A seat as a commit left it. Of two changes of a seat the one with the higher version is newer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SeatChange {
@@ -118,6 +125,8 @@ pub struct WorkingSet {
     pub payments: HashMap<PaymentId, Tracked<Payment>>,
     pub dates: HashMap<DateId, Arc<DateTerms>>,
     pub occupied: HashMap<(UserId, DateId), HashMap<ReservationId, Occupied>>,
+    /// The holds of those who pay; some may be over.
+    pub holds: HashMap<UserId, HashMap<ReservationId, HoldOf>>,
     pub written: Written,
 }
 
@@ -142,6 +151,7 @@ impl WorkingSet {
             payments: HashMap::new(),
             dates: HashMap::new(),
             occupied: HashMap::new(),
+            holds: HashMap::new(),
             written: Written::default(),
         }
     }
@@ -173,10 +183,23 @@ impl WorkingSet {
         self.occupied.get(&(user, date)).map_or(0, |all| all.values().filter(live).map(|occupied| occupied.seats).sum())
     }
 
-    /// Notes what a changed reservation occupies, for later holds of the same batch.
+    /// Whether a hold of a user who pays lives on for this concert.
+    pub(crate) fn has_live_hold(&self, user: UserId, concert: ConcertId) -> bool {
+        let lives = |hold: &HoldOf| hold.concert == concert && hold.until > self.now;
+        self.holds.get(&user).is_some_and(|all| all.values().any(lives))
+    }
+
+    /// Notes what a changed reservation occupies, for later commands of the same batch.
     pub(crate) fn occupy(&mut self, reservation: ReservationId) {
         let Some(row) = self.reservations.get(&reservation) else { return };
         let row = &row.value;
+        if let Some(all) = self.holds.get_mut(&row.user) {
+            if row.status == ReservationStatus::Held {
+                all.insert(row.id, HoldOf { concert: row.concert.id, until: row.expires_at });
+            } else {
+                all.remove(&row.id);
+            }
+        }
         let Some(all) = self.occupied.get_mut(&(row.user, row.date.id)) else { return };
         if row.occupies_at(self.now) {
             let live_until = (row.payment.is_none()).then_some(row.expires_at);

@@ -206,6 +206,8 @@ pub struct Roots {
     pub dates: BTreeSet<DateId>,
     /// Whose live and sold seats of which date count against a limit.
     pub occupied: BTreeSet<(UserId, DateId)>,
+    /// Whose holds are read, of whatever date.
+    pub payers: BTreeSet<UserId>,
 }
 
 impl Roots {
@@ -223,9 +225,14 @@ impl Roots {
                     roots.dates.insert(*date);
                     roots.occupied.insert((*user, *date));
                 }
-                Command::ExtendHold { user, reservation } | Command::Pay { user, reservation, .. } => {
+                Command::ExtendHold { user, reservation } => {
                     roots.reservations.insert(*reservation);
                     roots.accounts.insert(*user);
+                }
+                Command::Pay { user, reservation, .. } => {
+                    roots.reservations.insert(*reservation);
+                    roots.accounts.insert(*user);
+                    roots.payers.insert(*user);
                 }
                 Command::ReleaseHold { reservation } | Command::ExpireHold { reservation } => {
                     roots.reservations.insert(*reservation);

@@ -44,6 +44,9 @@ pub enum Event {
         amount: Money,
         points_spent: Points,
         points_granted: Points,
+        /// No other live hold of the payer for this concert remained. Rows from before this was noted read so.
+        #[serde(default = "noted_since")]
+        last_hold: bool,
     },
     PaymentRefunded {
         payment: PaymentId,
@@ -66,6 +69,10 @@ pub enum Event {
         amount: Money,
         balance: Money,
     },
+}
+
+fn noted_since() -> bool {
+    true
 }
 
 impl Event {
@@ -178,6 +185,7 @@ mod tests {
             amount: i64::MAX,
             points_spent: 0,
             points_granted: 3,
+            last_hold: true,
         };
         assert_eq!(paid.kind(), "payment.paid");
         for event in [paid, seat_event(ReservationChange::Held, 1, u32::MAX, 3)] {

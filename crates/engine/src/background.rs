@@ -19,7 +19,7 @@ use crate::admission_loop::AdmissionLoop;
 use crate::relay::Relay;
 use crate::seat_sync::SeatSync;
 use crate::sweep::Sweep;
-use crate::{Fares, HoldReturns, RoomTeller, SeatView, Shows, Siblings, Stats, StoreTime, shows, store_time};
+use crate::{Fares, HoldReturns, SeatView, Shows, Siblings, Stats, StoreTime, TurnEnds, shows, store_time};
 
 const GAUGE_EVERY: Duration = Duration::from_secs(5);
 /// How often the waiting rooms are told how this instance fares.
@@ -44,7 +44,7 @@ pub struct Parts {
     pub shows: Arc<Shows>,
     pub seats: Arc<SeatView>,
     pub siblings: Arc<Siblings>,
-    pub teller: Arc<RoomTeller>,
+    pub turns: Arc<TurnEnds>,
     pub returns: Arc<HoldReturns>,
     pub fares: Arc<Fares>,
     pub time: Arc<StoreTime>,
@@ -65,7 +65,7 @@ pub struct Background {
 impl Background {
     /// Reads the catalogue and opens the rooms, so that requests find them, then starts the tasks.
     pub async fn start(parts: Parts, settings: BackgroundSettings) -> Result<Self, Source> {
-        let Parts { instance, sink, stores, ledger, room, shows, seats, siblings, teller, returns, fares, time, ids, policy, stats, tasks } =
+        let Parts { instance, sink, stores, ledger, room, shows, seats, siblings, turns, returns, fares, time, ids, policy, stats, tasks } =
             parts;
         let sync = SeatSync::new(stores.queries, seats.clone(), siblings);
         let told = room.clone();
@@ -79,7 +79,7 @@ impl Background {
             stock_linked: settings.stock_linked,
         });
         let sweep = Arc::new(Sweep { ledger, upkeep: stores.upkeep, ids, policy, stats: stats.clone() });
-        let relay = Relay::new(stores.outbox, teller, sink, instance, stats);
+        let relay = Relay::new(stores.outbox, turns, sink, instance, stats);
         // The first mark comes before anything is loaded.
         let shared = sync.round().await?;
         admission.refresh().await?;

@@ -4,6 +4,7 @@
 //!
 //! * [`executors`]: one file a mechanism; [`in_flight`] stands before every one of them.
 //! * [`Watched`]: the ledger as everything here uses it, so that each commit is seen by the seat view and the room.
+//! * [`TurnEnds`]: turns that end with a payment, and answers that wait for that.
 //! * [`rooms`]: the waiting rooms, each a replica that a log tells everything.
 //! * [`push`]: telling those who wait how they stand.
 //! * [`Shows`] and [`SeatView`]: the catalogue and the seat maps, in memory, for reading.
@@ -33,6 +34,7 @@ mod sweep;
 mod tasks;
 #[cfg(test)]
 mod testing;
+mod turn_ends;
 mod watched;
 
 pub use background::{Background, BackgroundSettings, Parts};
@@ -47,4 +49,5 @@ pub use siblings::Siblings;
 pub use stats::{Gauge, Stats};
 pub use store_time::StoreTime;
 pub use tasks::{FailingTask, Supervisor, TaskFigures};
-pub use watched::{RoomTeller, Watched};
+pub use turn_ends::{NotEnded, TurnEnd, TurnEnds};
+pub use watched::Watched;

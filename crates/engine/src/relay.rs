@@ -9,23 +9,22 @@
 //! leaves them, in order, for the next step, after a pause that grows. Shards go on independently, [`STEPS_AT_ONCE`] at
 //! the same moment.
 //!
-//! *Round trips.* One read, one publication and one deletion a step, and two a payment.
+//! *Round trips.* One read, one publication and one deletion a step, and one exchange with the rooms of its payments.
 //!
 //! *A crash* at any point tells again and loses nothing: a row is deleted only after everybody was told. Two relays at one
 //! shard, as after a renewal that could not wait for a slow step, do double work and nothing worse.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use boxoffice_domain::Event;
 use boxoffice_domain::event::OUTBOX_SHARDS;
 use boxoffice_ports::{EventSink, InstanceId, Outbox, OutboxRow, Source, Tasks, WhenFailing};
 use rand::Rng;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::{RoomTeller, Stats};
+use crate::{Stats, TurnEnd, TurnEnds};
 
 /// Rows taken from a shard in one step: without a sink as many as are quickly deleted, with one as many as a slow broker
 /// takes in [`PUBLISH_MAX`].
@@ -44,6 +43,8 @@ const CLAIM_MAX: Duration = Duration::from_secs(3);
 const CLAIM_AGAIN: Duration = Duration::from_secs(1);
 /// How long a publication may take. Longer, and it has failed.
 const PUBLISH_MAX: Duration = Duration::from_secs(5);
+/// How long the end of a turn may take. Longer, and it has failed.
+const ROOM_MAX: Duration = Duration::from_secs(5);
 /// How often a shard is looked at that had nothing to send.
 const EVERY: Duration = Duration::from_millis(250);
 /// The longest pause after failures; the first is [`EVERY`], then they double.
@@ -53,7 +54,7 @@ const RELEASE_MAX: Duration = Duration::from_secs(2);
 
 pub(crate) struct Relay {
     outbox: Arc<dyn Outbox>,
-    teller: Arc<RoomTeller>,
+    turns: Arc<TurnEnds>,
     sink: Option<Arc<dyn EventSink>>,
     instance: InstanceId,
     stats: Arc<Stats>,
@@ -62,18 +63,15 @@ pub(crate) struct Relay {
     steps: Semaphore,
 }
 
-/// The payments of a shard that the room was told of and whose rows are still there: at most a step's rows.
-type ToldOf = HashSet<i64>;
-
 impl Relay {
     pub(crate) fn new(
         outbox: Arc<dyn Outbox>,
-        teller: Arc<RoomTeller>,
+        turns: Arc<TurnEnds>,
         sink: Option<Arc<dyn EventSink>>,
         instance: InstanceId,
         stats: Arc<Stats>,
     ) -> Arc<Self> {
-        Arc::new(Self { outbox, teller, sink, instance, stats, claim: Mutex::default(), steps: Semaphore::new(STEPS_AT_ONCE) })
+        Arc::new(Self { outbox, turns, sink, instance, stats, claim: Mutex::default(), steps: Semaphore::new(STEPS_AT_ONCE) })
     }
 
     /// Relays until `stopped`, each shard after the step it is in, then gives the claim back. Each shard is a task of
@@ -142,11 +140,11 @@ impl Relay {
     }
 
     async fn relay(self: Arc<Self>, shard: u32, mut stopped: watch::Receiver<bool>) -> Result<(), Source> {
-        let (mut told, mut failures) = (ToldOf::new(), 0);
+        let mut failures = 0;
         // Those that start together do not ask at the same moment.
         let mut pause = EVERY.mul_f64(rand::rng().random_range(0.0..1.0));
         while rest(pause, &mut stopped).await.is_ok() {
-            pause = match self.step(shard, &mut told).await {
+            pause = match self.step(shard).await {
                 Ok(more) => {
                     failures = 0;
                     if more { Duration::ZERO } else { EVERY }
@@ -162,9 +160,8 @@ impl Relay {
     }
 
     /// Sends the oldest rows of `shard`, if it is ours. Whether there may be more.
-    async fn step(&self, shard: u32, told: &mut ToldOf) -> Result<bool, Source> {
+    async fn step(&self, shard: u32) -> Result<bool, Source> {
         if self.claimed(shard).is_none() {
-            told.clear();
             return Ok(false);
         }
         let Ok(_permit) = self.steps.acquire().await else { return Ok(false) };
@@ -173,13 +170,11 @@ impl Relay {
         if rows.is_empty() {
             return Ok(false);
         }
-        for row in &rows {
-            if let Event::PaymentPaid { user, concert, .. } = &row.event
-                && !told.contains(&row.id)
-            {
-                self.teller.paid(*user, *concert, row.occurred_at).await?;
-                told.insert(row.id);
-            }
+        // Those of one step share an exchange with the room's log; most were ended before their callers were answered.
+        let ends: Vec<_> = rows.iter().filter_map(TurnEnd::of_row).collect();
+        ends.iter().for_each(|end| self.turns.begin(*end));
+        for end in ends {
+            self.turns.ended_within(end, ROOM_MAX).await?;
         }
         let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
         // Much may have happened since the rows were asked for.
@@ -188,7 +183,6 @@ impl Relay {
         let count = ids.len();
         // What everybody was told is deleted by whoever told it, even when the shard is somebody else's by now.
         self.outbox.sent(shard, ids).await?;
-        told.clear();
         self.stats.relayed_events.add(count as u64);
         Ok(count >= limit as usize)
     }

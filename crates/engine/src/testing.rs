@@ -1,6 +1,7 @@
 //! What the tests of this crate share: requests, a policy, a clock, and a ledger that does what a test tells it.
 
 pub(crate) mod log;
+pub(crate) mod room;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
@@ -241,7 +242,7 @@ pub(crate) fn paid(user: u128) -> Outcome {
         extensions: 0,
         payment: Some(id(1)),
     };
-    Outcome::Paid { payment, reservation }
+    Outcome::Paid { payment, reservation, last_hold: true }
 }
 
 /// A subscriber that notes the numbers that spans record.

@@ -29,7 +29,16 @@ fn events(sales: u32) -> Vec<Event> {
             |change| Event::Reservation { change, reservation, user, concert: CONCERT, date, seats: seats.clone(), total: 2 * PRICE };
         events.push(whole(ReservationChange::Held));
         let (concert, amount) = (CONCERT, 2 * PRICE);
-        events.push(Event::PaymentPaid { payment, reservation, user, concert, amount, points_spent: 0, points_granted: 0 });
+        events.push(Event::PaymentPaid {
+            payment,
+            reservation,
+            user,
+            concert,
+            amount,
+            points_spent: 0,
+            points_granted: 0,
+            last_hold: true,
+        });
         events.extend(seats.iter().map(|&seat| Event::Seat { change: ReservationChange::Confirmed, date, seat, reservation }));
         events.push(whole(ReservationChange::Confirmed));
         if number % 3 == 0 {

@@ -6,7 +6,7 @@
 //! conflict is a real one.
 
 use async_trait::async_trait;
-use boxoffice_domain::batch::Occupied;
+use boxoffice_domain::batch::{HoldOf, Occupied};
 use boxoffice_domain::{
     Batch, IdempotencyKey, Reply, ReservationStatus, Roots, SeatChange, SeatKey, Timestamp, Tracked, WorkingSet, decide_batch,
 };
@@ -67,6 +67,11 @@ fn load(tables: &Tables, batch: &Batch, now: Timestamp) -> WorkingSet {
             (reservation.id, Occupied { seats: reservation.seats.len() as u32, live_until })
         });
         set.occupied.insert((user, date), occupied.collect());
+    }
+    for &user in &roots.payers {
+        let held = tables.reservations_of(user).filter(|reservation| reservation.status == ReservationStatus::Held);
+        let holds = held.map(|hold| (hold.id, HoldOf { concert: hold.concert.id, until: hold.expires_at }));
+        set.holds.insert(user, holds.collect());
     }
     set
 }

@@ -34,7 +34,7 @@ async fn restart_keeps_balances_holds_and_tickets() {
         let Decision::Done(Outcome::Held { reservation, .. }) = &decisions[1] else { panic!("{decisions:?}") };
         let pay = boxoffice_ports::contract::build::pay(ann, "p", reservation.id, 0);
         let decisions = transact(&stores, vec![pay]).await;
-        let Decision::Done(Outcome::Paid { payment, reservation }) = &decisions[0] else { panic!("{decisions:?}") };
+        let Decision::Done(Outcome::Paid { payment, reservation, .. }) = &decisions[0] else { panic!("{decisions:?}") };
         (reservation.clone(), payment.clone())
     };
     let stores = place.open().stores();

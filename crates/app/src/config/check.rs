@@ -85,6 +85,7 @@ impl Faults {
         self.range("admission.per_interval_count", admission.per_interval_count, 0..=i64::from(MAX_ACTIVE_MAX));
         self.range("admission.per_interval_s", admission.per_interval_s, 0..=i64::from(INTERVAL_S_MAX));
         self.range("admission.tick_ms", admission.tick_ms, 10..=10_000);
+        self.range("admission.room_wait_ms", admission.room_wait_ms, 0..=10_000);
         self.range("admission.active_ttl_s", admission.active_ttl_s, 1..=86_400);
         self.range("admission.extensions_max", admission.extensions_max, 0..=1_000);
         self.range("admission.waiting_grace_s", admission.waiting_grace_s, 1..=86_400);
@@ -370,6 +371,7 @@ mod tests {
             ("admission.per_interval_count=5", "admission.per_interval_count"),
             ("admission.per_interval_s=5", "admission.per_interval_count"),
             ("admission.tick_ms=0", "admission.tick_ms"),
+            ("admission.room_wait_ms=10001", "admission.room_wait_ms"),
             ("admission.active_ttl_s=0", "admission.active_ttl_s"),
             ("money.currency=won", "money.currency"),
             ("money.amount_max=0", "money.amount_max"),

@@ -359,12 +359,20 @@ pub struct AdmissionSettings {
     pub per_interval_count: u32,
     pub per_interval_s: u32,
     pub tick_ms: u64,
+    /// How long an answer that ends a turn waits for the room.
+    pub room_wait_ms: u64,
     pub active_ttl_s: u32,
     pub extensions_max: u32,
     pub waiting_grace_s: u32,
     pub adaptive: bool,
     pub p99_target_ms: u32,
     pub lanes: Vec<LaneSettings>,
+}
+
+impl AdmissionSettings {
+    pub fn room_wait(&self) -> Duration {
+        Duration::from_millis(self.room_wait_ms)
+    }
 }
 
 /// A line of its own for those whose bearer says so.

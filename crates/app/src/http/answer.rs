@@ -111,7 +111,7 @@ pub(crate) fn reply(app: &App, reply: &Reply) -> Result<HttpResponse, Problem> {
         Outcome::Extended { reservation, extensions_left } => {
             json_with(&mut response, &ReservationView::at(reservation, reply.decided_at, *extensions_left, currency))
         }
-        Outcome::Paid { payment, reservation } => {
+        Outcome::Paid { payment, reservation, .. } => {
             response.insert_header((header::LOCATION, format!("/api/v1/payments/{}", payment.id)));
             json_with(&mut response, &PaymentView::new(payment, reservation, currency))
         }

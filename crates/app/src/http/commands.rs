@@ -22,6 +22,7 @@ use super::idempotency::{Keyed, RESPOND_ASYNC};
 use super::params::Query;
 use super::problem::Problem;
 use super::signing::SigningKeys;
+use super::turn;
 
 /// The first byte of every payload: what else the same keys sign begins with another.
 const KIND: u8 = b'c';
@@ -135,6 +136,9 @@ pub(crate) async fn get(command_id: Path<String>, app: Data<App>, user: User, re
     // Before the look into the store: what is decided in between is not called dead.
     let now = app.clock.now();
     let stored = app.stores.ledger.reply(accepted.key).await?;
+    if let Some(stored) = &stored {
+        turn::ended_by(&app, &stored.reply).await;
+    }
     let (status, response) = match stored {
         Some(stored) => (CommandStatus::Done, Some(ResponseView::of(&app, &stored.reply, &super::edge::request_id())?)),
         None if now < accepted.valid_until => (CommandStatus::Pending, None),

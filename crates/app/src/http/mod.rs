@@ -44,7 +44,7 @@ use actix_web::dev::Server;
 use actix_web::web::Data;
 use boxoffice_domain::Policy;
 use boxoffice_engine::push::{Hub, Pace};
-use boxoffice_engine::{Fares, HoldReturns, Rooms, SeatView, Shows, Stats, Supervisor};
+use boxoffice_engine::{Fares, HoldReturns, Rooms, SeatView, Shows, Stats, Supervisor, TurnEnds};
 use boxoffice_ports::{Clock, Executor, Ids, Ledger, StoreError, Stores, Traffic, WaitingRoom};
 
 use crate::config::Settings;
@@ -67,6 +67,7 @@ pub struct Parts {
     /// The same room, as whoever listens to it sees it.
     pub rooms: Arc<Rooms>,
     pub returns: Arc<HoldReturns>,
+    pub turns: Arc<TurnEnds>,
     pub fares: Arc<Fares>,
     /// Hold, extend, release.
     pub seat: Arc<dyn Executor>,

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::App;
-use super::answer;
+use super::answer::{self, Ran};
 use super::auth::User;
 use super::body::Body;
 use super::idempotency;
@@ -48,6 +48,9 @@ pub(crate) async fn create(app: Data<App>, user: User, request: HttpRequest, bod
     }
     let command = Command::Pay { user: user.0, reservation, points: pay.points.unwrap_or(0) };
     let ran = answer::run(&app, app.payment.as_ref(), Actor::User(user.0), keyed, command).await?;
+    if let Ran::Decided(reply) = &ran {
+        turn::ended_by(&app, reply).await;
+    }
     answer::ran(&app, &ran)
 }
 

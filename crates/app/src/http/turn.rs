@@ -8,7 +8,8 @@
 //! their place back, by what the token says ([`place`], [`touch`]): whichever of their requests comes first.
 
 use actix_web::HttpRequest;
-use boxoffice_domain::{ConcertId, Place, QueueStatus, Timestamp, UserId};
+use boxoffice_domain::{ConcertId, Place, QueueStatus, Reply, Timestamp, UserId};
+use boxoffice_engine::TurnEnd;
 use boxoffice_ports::RoomError;
 
 use super::App;
@@ -69,6 +70,14 @@ pub(crate) async fn may_hold(app: &App, token: &QueueToken) -> Result<(), Proble
     match touch(app, token).await? {
         Some(place) if place.status == QueueStatus::Active && token.until.is_some() => Ok(()),
         place => Err(not_yet(app, token, place)),
+    }
+}
+
+/// An answer that ends a turn waits until the room has it, so that the buyer finds the turn ended on every instance; but
+/// no longer than `admission.room_wait_ms`. A replay does the same: the instance that decided may be gone.
+pub(crate) async fn ended_by(app: &App, reply: &Reply) {
+    if let Some(end) = TurnEnd::of_reply(reply) {
+        app.turns.ended_in_time(end).await;
     }
 }
 

@@ -8,8 +8,8 @@ use crate::http;
 use boxoffice_adapters::memory::MemoryLock;
 use boxoffice_domain::Policy;
 use boxoffice_engine::{
-    BackgroundSettings, Combining, CombiningSettings, Direct, Fares, HoldReturns, Locked, Parts, Queued, QueuedSettings, RoomTeller, Rooms,
-    RoomsParts, SeatView, Shows, Siblings, SingleFlight, Stats, StoreTime, Supervisor, Watched,
+    BackgroundSettings, Combining, CombiningSettings, Direct, Fares, HoldReturns, Locked, Parts, Queued, QueuedSettings, Rooms, RoomsParts,
+    SeatView, Shows, Siblings, SingleFlight, Stats, StoreTime, Supervisor, TurnEnds, Watched,
 };
 use boxoffice_ports::{Beacon, Executor, Guard, Ids, InstanceId, Ledger, Lock, Stores, Traffic};
 use std::collections::HashMap;
@@ -32,7 +32,7 @@ pub(super) struct Engine<'a> {
     pub(super) seats: Arc<SeatView>,
     siblings: Arc<Siblings>,
     shows: Arc<Shows>,
-    teller: Arc<RoomTeller>,
+    turns: Arc<TurnEnds>,
     returns: Arc<HoldReturns>,
     fares: Arc<Fares>,
     /// The store's, watched.
@@ -56,9 +56,9 @@ impl<'a> Engine<'a> {
             settings: settings.rooms(),
         });
         let seats = SeatView::new(stores.queries.clone(), clock.clone());
-        let teller = RoomTeller::new(room.clone(), stores.queries.clone());
+        let turns = TurnEnds::new(room.clone(), settings.admission.room_wait());
         let siblings = Siblings::start(open.redis.fanout(settings));
-        let ledger = Watched::start(stores.ledger.clone(), seats.clone(), siblings.clone(), teller.clone());
+        let ledger = Watched::new(stores.ledger.clone(), seats.clone(), siblings.clone(), turns.clone());
         let shows = Shows::new(stores.queries.clone());
         let (ids, policy, stats) = (Arc::new(SystemIds), Arc::new(settings.policy()), Arc::default());
         let returns = HoldReturns::new(ledger.clone(), stores.queries.clone(), ids.clone(), policy.clone());
@@ -78,7 +78,7 @@ impl<'a> Engine<'a> {
             seats,
             siblings,
             shows,
-            teller,
+            turns,
             returns,
             fares: Arc::default(),
             ledger,
@@ -96,7 +96,7 @@ impl<'a> Engine<'a> {
             shows: self.shows.clone(),
             seats: self.seats.clone(),
             siblings: self.siblings.clone(),
-            teller: self.teller.clone(),
+            turns: self.turns.clone(),
             returns: self.returns.clone(),
             fares: self.fares.clone(),
             time: self.clock.clone(),
@@ -128,6 +128,7 @@ impl<'a> Engine<'a> {
             room: self.room.clone(),
             rooms: self.room.clone(),
             returns: self.returns.clone(),
+            turns: self.turns.clone(),
             fares: self.fares.clone(),
             seats: self.seats.clone(),
             shows: self.shows.clone(),

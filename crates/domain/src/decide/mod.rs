@@ -43,11 +43,19 @@ pub enum Outcome {
     Paid {
         payment: Payment,
         reservation: Reservation,
+        /// No other live hold of the payer for this concert remained when it was decided. Replies from before this
+        /// was noted read so.
+        #[serde(default = "noted_since")]
+        last_hold: bool,
     },
     Refunded {
         payment: Payment,
         reservation: Reservation,
     },
+}
+
+fn noted_since() -> bool {
+    true
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -54,6 +54,7 @@ pub(super) fn pay(
     let payment =
         Payment { id: payment, reservation: id, user, amount, points_spent: points, points_granted, paid_at: set.now, refund: None };
     set.written.events.push(Event::reservation(ReservationChange::Confirmed, &reservation));
+    let last_hold = !set.has_live_hold(user, reservation.concert.id);
     set.written.events.push(Event::PaymentPaid {
         payment: payment.id,
         reservation: id,
@@ -62,9 +63,10 @@ pub(super) fn pay(
         amount,
         points_spent: points,
         points_granted,
+        last_hold,
     });
     set.payments.insert(payment.id, Tracked::new(payment.clone()));
-    Ok(Outcome::Paid { payment, reservation })
+    Ok(Outcome::Paid { payment, reservation, last_hold })
 }
 
 pub(super) fn refund(set: &mut WorkingSet, fresh: &FreshIds, user: UserId, id: PaymentId) -> Result<Outcome, Rejection> {

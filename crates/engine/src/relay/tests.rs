@@ -4,8 +4,9 @@ use self::fakes::{Fails, FakeOutbox, FakeSink};
 use super::*;
 use crate::Supervisor;
 use crate::testing::{CONCERT, eventually, id};
-use boxoffice_ports::{MockQueries, MockWaitingRoom, RoomError};
-use std::collections::VecDeque;
+use boxoffice_domain::Event;
+use boxoffice_ports::{MockWaitingRoom, RoomError};
+use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::Ordering;
 use tokio::task::JoinHandle;
 
@@ -13,12 +14,12 @@ fn instance(n: u128) -> InstanceId {
     InstanceId(id(n))
 }
 
-fn nobody_to_tell() -> Arc<RoomTeller> {
-    RoomTeller::new(Arc::new(MockWaitingRoom::new()), Arc::new(MockQueries::new()))
+fn no_payments() -> Arc<TurnEnds> {
+    TurnEnds::new(Arc::new(MockWaitingRoom::new()), Duration::ZERO)
 }
 
 fn relay(outbox: &Arc<FakeOutbox>, sink: &Arc<FakeSink>, n: u128) -> Arc<Relay> {
-    Relay::new(outbox.clone(), nobody_to_tell(), Some(sink.clone()), instance(n), Arc::default())
+    Relay::new(outbox.clone(), no_payments(), Some(sink.clone()), instance(n), Arc::default())
 }
 
 struct Run {
@@ -60,7 +61,7 @@ async fn every_shard_is_emptied_in_order() {
 async fn a_full_step_is_followed_by_the_next_at_once() {
     let outbox = FakeOutbox::new();
     outbox.put(3, 0..i64::from(STEP) * 3);
-    let relay = Relay::new(outbox.clone(), nobody_to_tell(), None, instance(1), Arc::default());
+    let relay = Relay::new(outbox.clone(), no_payments(), None, instance(1), Arc::default());
     let running = run(&relay);
     eventually(|| outbox.left() < 3 * STEP as usize).await;
     let before = Instant::now();
@@ -79,12 +80,12 @@ async fn nothing_is_deleted_before_it_was_published() {
         relay.renew().await.unwrap();
         for _ in 0..3 {
             relay.renew().await.unwrap();
-            assert!(relay.step(3, &mut ToldOf::new()).await.is_err());
+            assert!(relay.step(3).await.is_err());
             assert_eq!(outbox.left(), 2, "{fails:?}");
         }
         outbox.put(3, [2]);
         relay.renew().await.unwrap();
-        relay.step(3, &mut ToldOf::new()).await.unwrap();
+        relay.step(3).await.unwrap();
         assert_eq!((outbox.left(), sink.firsts(3)), (0, vec![0, 1, 2]), "in order, whatever failed");
     }
 }
@@ -122,10 +123,10 @@ async fn a_claim_that_ends_in_the_middle_stops_the_step() {
     let (outbox, sink) = (FakeOutbox::new(), Arc::<FakeSink>::default());
     outbox.put(3, 0..5);
     let relay = relay(&outbox, &sink, 1);
-    assert!(!relay.step(3, &mut ToldOf::new()).await.unwrap(), "never claimed");
+    assert!(!relay.step(3).await.unwrap(), "never claimed");
     relay.renew().await.unwrap();
     tokio::time::advance(LEASE).await;
-    assert!(!relay.step(3, &mut ToldOf::new()).await.unwrap(), "claimed too long ago");
+    assert!(!relay.step(3).await.unwrap(), "claimed too long ago");
     assert_eq!(sink.calls.load(Ordering::SeqCst), 0);
 
     // While the rows were told.
@@ -133,7 +134,7 @@ async fn a_claim_that_ends_in_the_middle_stops_the_step() {
     let permits = relay.steps.acquire_many(STEPS_AT_ONCE as u32).await.unwrap();
     let step = tokio::spawn({
         let relay = relay.clone();
-        async move { relay.step(3, &mut ToldOf::new()).await.unwrap() }
+        async move { relay.step(3).await.unwrap() }
     });
     tokio::task::yield_now().await;
     tokio::time::advance(LEASE).await;
@@ -146,7 +147,7 @@ async fn a_claim_that_ends_in_the_middle_stops_the_step() {
     tokio::time::advance(LEASE - Duration::from_secs(1)).await;
     *sink.takes.lock().unwrap() = Duration::from_secs(2);
     let before = Instant::now();
-    assert!(relay.step(3, &mut ToldOf::new()).await.is_err());
+    assert!(relay.step(3).await.is_err());
     assert_eq!((before.elapsed(), outbox.left()), (Duration::from_secs(1), 5));
 }
 
@@ -250,19 +251,27 @@ fn with_payment(room_says: Vec<Result<(), RoomError>>) -> (Arc<FakeOutbox>, Arc<
     let sink = Arc::new(FakeSink { steps: steps.clone(), ..FakeSink::default() });
     outbox.put(3, [1, 2]);
     let (user, concert) = (id(5), id(CONCERT));
-    let paid = Event::PaymentPaid { payment: id(1), reservation: id(2), user, concert, amount: 5, points_spent: 0, points_granted: 0 };
+    let paid = Event::PaymentPaid {
+        payment: id(1),
+        reservation: id(2),
+        user,
+        concert,
+        amount: 5,
+        points_spent: 0,
+        points_granted: 0,
+        last_hold: true,
+    };
     outbox.rows.lock().unwrap().get_mut(&(3, 2)).unwrap().event = paid;
     outbox.give_all(instance(1));
-    let (mut queries, mut room) = (MockQueries::new(), MockWaitingRoom::new());
-    queries.expect_live_holds().returning(|_, _| Ok(Vec::new()));
+    let mut room = MockWaitingRoom::new();
     let (says, noting) = (Mutex::new(VecDeque::from(room_says)), steps);
     room.expect_finish().returning(move |of, who, _| {
         assert_eq!((of, who), (concert, user));
         noting.lock().unwrap().push("tell".to_owned());
         says.lock().unwrap().pop_front().expect("it is told too often")
     });
-    let teller = RoomTeller::new(Arc::new(room), Arc::new(queries));
-    let relay = Relay::new(outbox.clone(), teller, Some(sink.clone()), instance(1), Arc::default());
+    let turns = TurnEnds::new(Arc::new(room), Duration::ZERO);
+    let relay = Relay::new(outbox.clone(), turns, Some(sink.clone()), instance(1), Arc::default());
     (outbox, sink, relay)
 }
 
@@ -270,7 +279,7 @@ fn with_payment(room_says: Vec<Result<(), RoomError>>) -> (Arc<FakeOutbox>, Arc<
 async fn the_room_is_told_then_others_then_rows_are_deleted() {
     let (outbox, _, relay) = with_payment(vec![Ok(())]);
     relay.renew().await.unwrap();
-    relay.step(3, &mut ToldOf::new()).await.unwrap();
+    relay.step(3).await.unwrap();
     assert_eq!(*outbox.steps.lock().unwrap(), ["tell", "publish [1, 2]", "delete [1, 2]"]);
 }
 
@@ -278,10 +287,9 @@ async fn the_room_is_told_then_others_then_rows_are_deleted() {
 async fn rows_stay_while_the_room_cannot_be_told() {
     let (outbox, sink, relay) = with_payment(vec![Err(RoomError::Unavailable("gone".into())), Ok(())]);
     relay.renew().await.unwrap();
-    let mut told = ToldOf::new();
-    assert!(relay.step(3, &mut told).await.is_err());
+    assert!(relay.step(3).await.is_err());
     assert_eq!((outbox.left(), sink.calls.load(Ordering::SeqCst)), (2, 0));
-    relay.step(3, &mut told).await.unwrap();
+    relay.step(3).await.unwrap();
     assert_eq!(outbox.left(), 0);
 }
 
@@ -290,13 +298,12 @@ async fn a_sink_that_fails_has_the_room_told_once() {
     let (outbox, sink, relay) = with_payment(vec![Ok(())]);
     sink.failures.lock().unwrap().extend([Fails::Before; 3]);
     relay.renew().await.unwrap();
-    let mut told = ToldOf::new();
     for _ in 0..3 {
-        assert!(relay.step(3, &mut told).await.is_err());
+        assert!(relay.step(3).await.is_err());
     }
-    relay.step(3, &mut told).await.unwrap();
+    relay.step(3).await.unwrap();
     assert_eq!(*outbox.steps.lock().unwrap(), ["tell", "publish [1, 2]", "delete [1, 2]"]);
-    assert!(told.is_empty() && outbox.left() == 0);
+    assert_eq!(outbox.left(), 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -26,6 +26,7 @@ macro_rules! ledger_contract {
             charge_and_use_write_entries
             hold_extend_and_release_show_in_queries
             pay_sells_and_refund_gives_back
+            a_payment_says_whether_another_hold_lives_on
             points_are_spent_and_restored
             refund_takes_back_points_that_are_spent_from_the_money
             records_stay_as_they_were_sold

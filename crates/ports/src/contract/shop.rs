@@ -214,7 +214,7 @@ pub fn reservation(reply: &Reply) -> Reservation {
 /// The payment and reservation of a payment or a refund.
 pub fn paid(reply: &Reply) -> (Payment, Reservation) {
     match done(reply) {
-        Outcome::Paid { payment, reservation } | Outcome::Refunded { payment, reservation } => (payment, reservation),
+        Outcome::Paid { payment, reservation, .. } | Outcome::Refunded { payment, reservation } => (payment, reservation),
         other => panic!("a payment was expected, and not {other:?}"),
     }
 }

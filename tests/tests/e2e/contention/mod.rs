@@ -148,6 +148,7 @@ macro_rules! suite {
                 seats::churn_ends_with_every_seat_counted
                 payments::a_reservation_is_paid_once_and_refunded_once
                 payments::two_reservations_and_money_for_one
+                payments::a_paid_turn_has_ended_on_every_instance
                 payments::payment_against_expiry_release_and_leaving_has_one_winner
                 line::one_user_joining_at_once_has_one_place
             );

@@ -26,10 +26,28 @@ pub(super) async fn a_reservation_is_paid_once_and_refunded_once(house: &House) 
             let answers = at_once((0..8).map(refund)).await;
             assert_eq!((count(&answers, 200, ""), count(&answers, 409, "already_refunded")), (1, 7), "{answers:?}");
         }
-        owner.await_end().await;
-        owner.enter(&concert).await;
+        // At whichever instance: an answered payment has ended the turn.
+        owner.join(&concert).await.expect(201);
+        owner.await_turn().await;
     }
     assert_eq!(owner.balance().await, 98_000);
+}
+
+/// Each buyer joins again, at either instance, as soon as the payment is answered.
+pub(super) async fn a_paid_turn_has_ended_on_every_instance(house: &House) {
+    let (concert, date) = house.one_date(seats(100, 1_000)).await;
+    let people = house.people_with_a_turn(80, &concert).await;
+    let joined = at_once(people.into_iter().enumerate().map(|(n, person)| {
+        let (mut after, concert, date) = (house.at(n / 2, &person), concert.clone(), date.clone());
+        async move {
+            person.charge(1_000).await;
+            let held = person.hold("h", &date, &[n as u32 + 1]).await.expect(201).text("id");
+            person.pay("p", &held).await.expect(201);
+            after.join(&concert).await
+        }
+    }))
+    .await;
+    assert_eq!(count(&joined, 201, ""), 80, "a turn that was paid is given to nobody: {joined:?}");
 }
 
 /// The money is there for one of them.
@@ -105,7 +123,6 @@ pub(super) async fn payment_against_expiry_release_and_leaving_has_one_winner(ho
                 }
                 owner.post(&format!("/payments/{}/refund", paid.text("id")), &format!("r-{round}"), nothing()).await.expect(200);
                 balance += 1_000;
-                owner.await_end().await;
             } else {
                 let code = if matches!(rival, Rival::Expiry) { "hold_expired" } else { "hold_released" };
                 paid.expect_problem(409, code);

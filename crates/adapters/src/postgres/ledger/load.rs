@@ -10,7 +10,7 @@ use crate::postgres::rows::{
 };
 use crate::postgres::session::{Known, Session, known};
 use crate::postgres::sql::{Id, State, Statement, Tid, TidType, statements};
-use boxoffice_domain::batch::Occupied;
+use boxoffice_domain::batch::{HoldOf, Occupied};
 use boxoffice_domain::{
     Account, ConcertId, ConcertRef, DateId, DateRef, DateTerms, IdempotencyKey, PaymentId, ReservationId, ReservationStatus, Roots,
     SeatKey, Timestamp, Tracked, UserId, WorkingSet,
@@ -163,6 +163,12 @@ statements! {
          CROSS JOIN LATERAL (
              SELECT id, cardinality(seats) AS seats, status, expires_at FROM reservations
              WHERE user_id = k.user_id AND date_id = k.date_id AND status IN ('held', 'confirmed') OFFSET 0) r";
+    SelectHolds -> (SqlUuid, SqlUuid, SqlUuid, Text, Timestamptz) =
+        "SELECT k.user_id, r.id, r.concert_id, r.status, r.expires_at
+         FROM unnest($1::uuid[]) k(user_id)
+         CROSS JOIN LATERAL (
+             SELECT id, concert_id, status, expires_at FROM reservations
+             WHERE user_id = k.user_id AND status IN ('held', 'confirmed') OFFSET 0) r";
     SelectClock -> Timestamptz = "SELECT clock_timestamp()";
 }
 
@@ -185,12 +191,14 @@ pub(super) fn statements_of_load() -> Vec<Known> {
         known::<SelectReplies>(),
         known::<SelectTerms>(),
         known::<SelectOccupied>(),
+        known::<SelectHolds>(),
         known::<SelectClock>(),
     ]
 }
 
 type TermsRow = (Id<DateId>, Id<ConcertId>, String, String, Timestamp, Option<Timestamp>, Timestamp, Timestamp, Timestamp);
 type OccupiedRow = (Id<UserId>, Id<DateId>, Id<ReservationId>, i32, State<ReservationStatus>, Timestamp);
+type HoldRow = (Id<UserId>, Id<ReservationId>, Id<ConcertId>, State<ReservationStatus>, Timestamp);
 
 /// The roots as arrays, one for each column.
 pub(super) struct Keys {
@@ -201,6 +209,7 @@ pub(super) struct Keys {
     replies: (Vec<Uuid>, Vec<Uuid>),
     dates: Vec<Uuid>,
     occupied: (Vec<Uuid>, Vec<Uuid>),
+    payers: Vec<Uuid>,
 }
 
 impl Keys {
@@ -215,6 +224,7 @@ impl Keys {
             replies: roots.replies.iter().map(|key| (key.user.0, key.command.0)).unzip(),
             dates: roots.dates.iter().map(|id| id.0).collect(),
             occupied: roots.occupied.iter().map(|(user, date)| (user.0, date.0)).unzip(),
+            payers: roots.payers.iter().map(|user| user.0).collect(),
         })
     }
 }
@@ -259,6 +269,7 @@ struct Found {
     replies: Vec<ReplyRow>,
     terms: Vec<TermsRow>,
     occupied: Vec<OccupiedRow>,
+    holds: Vec<HoldRow>,
     now: Timestamp,
 }
 
@@ -285,12 +296,12 @@ pub(super) async fn working_set(session: &Session, roots: &Roots, guard: Guard, 
 }
 
 async fn flight<M: Mode>(session: &Session, keys: Keys, unknown: Vec<Uuid>) -> Result<Found, Failure> {
-    let Keys { payments, reservations, seats, accounts, replies, dates, occupied } = keys;
+    let Keys { payments, reservations, seats, accounts, replies, dates, occupied, payers } = keys;
     let hangs = !payments.is_empty() || !reservations.is_empty();
     let (refunds, roots) = (payments.clone(), reservations.clone());
     // A refund asks for its date's terms, also one of a payment that this batch makes.
     let paid_here = if payments.is_empty() { Vec::new() } else { reservations.clone() };
-    let (_, payments, reservations, seats, seats_of, _, accounts, replies, terms, occupied, clock) = session
+    let (_, payments, reservations, seats, seats_of, _, accounts, replies, terms, occupied, holds, clock) = session
         .flight(async {
             tokio::try_join!(
                 biased;
@@ -304,13 +315,14 @@ async fn flight<M: Mode>(session: &Session, keys: Keys, unknown: Vec<Uuid>) -> R
                 session.rows_if::<SelectReplies, _>(!replies.0.is_empty(), replies),
                 session.rows_if::<SelectTerms, _>(!dates.is_empty() || !payments.is_empty(), (dates, payments.clone(), paid_here)),
                 session.rows_if::<SelectOccupied, _>(!occupied.0.is_empty(), occupied),
+                session.rows_if::<SelectHolds, _>(!payers.is_empty(), (payers,)),
                 session.rows::<SelectClock, Timestamp>(()),
             )
         })
         .await?;
     let now = clock.first().copied().ok_or_else(|| Failure::Data("the server has no clock".to_owned()))?;
     let seats = if hangs { seats_of } else { seats };
-    Ok(Found { payments, reservations, seats, accounts, replies, terms, occupied, now })
+    Ok(Found { payments, reservations, seats, accounts, replies, terms, occupied, holds, now })
 }
 
 fn assemble(found: Found, roots: &Roots, now: Timestamp, bumped: bool) -> Result<Loaded, Failure> {
@@ -361,6 +373,13 @@ fn assemble(found: Found, roots: &Roots, now: Timestamp, bumped: bool) -> Result
         let live_until = (status.0 == ReservationStatus::Held).then_some(expires_at);
         let occupied = Occupied { seats: narrow("seats of a reservation", seats)?, live_until };
         set.occupied.entry((user.0, date.0)).or_default().insert(id.0, occupied);
+    }
+    set.holds = roots.payers.iter().map(|user| (*user, HashMap::new())).collect();
+    for (user, id, concert, status, until) in found.holds {
+        // What is sold is read with them: the index that finds both is small, and so is what one user has.
+        if status.0 == ReservationStatus::Held {
+            set.holds.entry(user.0).or_default().insert(id.0, HoldOf { concert: concert.0, until });
+        }
     }
     Ok(Loaded { set, places, answered, bumped: as_bumped })
 }

@@ -7,7 +7,7 @@ use crate::sqlite::rows::{
     reservation_columns, seat, seat_columns,
 };
 use crate::sqlite::sql::{At, Id, State, row, rows, statements};
-use boxoffice_domain::batch::Occupied;
+use boxoffice_domain::batch::{HoldOf, Occupied};
 use boxoffice_domain::{
     Account, Batch, ConcertId, ConcertRef, DateId, DateRef, DateTerms, ReservationId, ReservationStatus, Roots, Timestamp, Tracked, UserId,
     WorkingSet,
@@ -29,6 +29,10 @@ statements! {
     SelectOccupied -> (Binary, BigInt, Text, BigInt) =
         "SELECT id, seat_count, status, expires_at FROM reservations
          WHERE user_id = ? AND date_id = ? AND status IN ('held', 'confirmed')";
+    /// Both conditions: by the first the partial index is found.
+    SelectHolds -> (Binary, Binary, BigInt) =
+        "SELECT id, concert_id, expires_at FROM reservations
+         WHERE user_id = ? AND status IN ('held', 'confirmed') AND status = 'held'";
 }
 
 pub(super) fn working_set(conn: &mut SqliteConnection, batch: &Batch, now: Timestamp) -> Result<WorkingSet, Failure> {
@@ -69,6 +73,11 @@ pub(super) fn working_set(conn: &mut SqliteConnection, batch: &Batch, now: Times
     }
     for (user, date) in roots.occupied {
         set.occupied.insert((user, date), occupied(conn, user, date)?);
+    }
+    for user in roots.payers {
+        let found: Vec<(Id<ReservationId>, Id<ConcertId>, At)> = rows::<SelectHolds, _, _>(conn, (user,))?;
+        let holds = found.into_iter().map(|(id, concert, until)| (id.0, HoldOf { concert: concert.0, until: until.0 }));
+        set.holds.insert(user, holds.collect());
     }
     Ok(set)
 }

@@ -1,11 +1,14 @@
 //! Pay and refund: states, bounds of points and money, the settlement, and the closing edge.
 
 use super::holds::State;
-use super::world::{REFUND_CLOSES_S, World, at, hold, user};
-use crate::decide::{Decision, Outcome};
+use super::world::{REFUND_CLOSES_S, World, at, date, hold, user};
+use crate::decide::{Decision, Outcome, Reply};
 use crate::money::{Money, Points};
-use crate::{Command, EntryKind, Payment, PaymentId, PointsKind, Rejection, Reservation, ReservationStatus, SeatState};
+use crate::{
+    Actor, Command, ConcertRef, EntryKind, Event, Payment, PaymentId, PointsKind, Rejection, Reservation, ReservationStatus, SeatState,
+};
 use chrono::TimeDelta;
+use uuid::Uuid;
 
 fn pay(reservation: &Reservation, points: Points) -> Command {
     Command::Pay { user: user(1), reservation: reservation.id, points }
@@ -32,7 +35,7 @@ fn pay_by_every_state() {
 fn pay_moves_money_points_and_seats_together() {
     let (mut world, held) = State::Held.reached();
     let (told, balance) = (world.events.len(), world.balance(user(1)));
-    let Decision::Done(Outcome::Paid { payment, reservation }) = world.decide(user(1), pay(&held, 0)) else { panic!("not paid") };
+    let Decision::Done(Outcome::Paid { payment, reservation, .. }) = world.decide(user(1), pay(&held, 0)) else { panic!("not paid") };
     // Seats at 100 and 101; ten percent of 201, rounded down.
     assert_eq!((payment.amount, payment.points_spent, payment.points_granted), (201, 0, 20));
     assert_eq!((payment.reservation, payment.user, payment.paid_at), (held.id, user(1), world.now));
@@ -50,6 +53,79 @@ fn pay_moves_money_points_and_seats_together() {
     );
     world.advance(10_000_000);
     assert_eq!(world.reservations[&held.id].status_at(world.now), ReservationStatus::Confirmed, "what is sold never expires");
+}
+
+/// What payments were decided to be, in order: the last hold of the payer for the concert, or not.
+fn last_holds(replies: &[Reply]) -> Vec<bool> {
+    let last = |reply: &Reply| match reply.decision {
+        Decision::Done(Outcome::Paid { last_hold, .. }) => Some(last_hold),
+        _ => None,
+    };
+    replies.iter().filter_map(last).collect()
+}
+
+#[test]
+fn a_payment_says_whether_another_hold_lives_on() {
+    let other = |world: &mut World, of: u128| {
+        let (user, choices) = (user(of), vec![vec![3]]);
+        match world.decide(user, Command::HoldSeats { user, date: date(2), count: 1, choices, best: false, last: false }) {
+            Decision::Done(Outcome::Held { reservation, .. }) => reservation,
+            other => panic!("not held: {other:?}"),
+        }
+    };
+    let paid = |world: &mut World, held: &Reservation| {
+        let request = world.request(Actor::User(user(1)), pay(held, 0));
+        let last = last_holds(&world.run(vec![request]));
+        let told = world.events.iter().rev().find_map(|event| match event {
+            Event::PaymentPaid { last_hold, .. } => Some(*last_hold),
+            _ => None,
+        });
+        assert_eq!(told, last.first().copied(), "the event says the same");
+        last
+    };
+    let (mut world, held) = State::Held.reached();
+    assert_eq!(paid(&mut world, &held), [true], "the only one");
+
+    let (mut world, held) = State::Held.reached();
+    let second = other(&mut world, 1);
+    assert_eq!(paid(&mut world, &held), [false], "another date of the concert");
+    assert_eq!(paid(&mut world, &second), [true]);
+
+    let (mut world, held) = State::Held.reached();
+    let second = other(&mut world, 1);
+    world.decide_as(Actor::System, Command::ReleaseHold { reservation: second.id });
+    assert_eq!(paid(&mut world, &held), [true], "the other one was given up");
+
+    let (mut world, held) = State::Held.reached();
+    other(&mut world, 1);
+    world.reservations.values_mut().filter(|row| row.id != held.id).for_each(|row| row.expires_at = world.now);
+    assert_eq!(paid(&mut world, &held), [true], "the other one is over and not swept yet");
+
+    let (mut world, held) = State::Held.reached();
+    other(&mut world, 1);
+    let concert = ConcertRef { id: Uuid::from_u128(0xC001).into(), name: "Sunrise".into(), venue: "Hall".into() };
+    world.reservations.values_mut().filter(|row| row.id != held.id).for_each(|row| row.concert = concert.clone());
+    assert_eq!(paid(&mut world, &held), [true], "the other one is another concert's");
+}
+
+#[test]
+fn a_batch_knows_the_holds_that_it_makes_and_ends() {
+    let (mut world, held) = State::Held.reached();
+    let second = world.request(Actor::User(user(1)), hold(user(1), &[3]));
+    let id = second.fresh.subject.into();
+    let pays = [held.id, id].map(|reservation| Command::Pay { user: user(1), reservation, points: 0 });
+    let [first_pay, second_pay] = pays.map(|command| world.request(Actor::User(user(1)), command));
+    let replies = world.run(vec![second, first_pay, second_pay]);
+    assert_eq!(last_holds(&replies), [false, true], "{replies:?}");
+}
+
+#[test]
+fn a_reply_from_before_holds_were_noted_reads_as_the_last() {
+    let (mut world, held) = State::Held.reached();
+    let Decision::Done(outcome) = world.decide(user(1), pay(&held, 0)) else { panic!("not paid") };
+    let mut kept = serde_json::to_value(&outcome).unwrap();
+    assert_eq!(kept.as_object_mut().unwrap().remove("last_hold"), Some(true.into()));
+    assert_eq!(serde_json::from_value::<Outcome>(kept).unwrap(), outcome);
 }
 
 #[test]

@@ -3,8 +3,9 @@
 use super::*;
 use crate::testing::at;
 use async_trait::async_trait;
+use boxoffice_domain::Event;
 use boxoffice_ports::{StoreError, Unsent};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU32};
 
 /// The tables of one outbox, claims included.

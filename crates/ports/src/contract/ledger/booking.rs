@@ -1,6 +1,6 @@
 //! Every command on its own, seen through the queries.
 
-use boxoffice_domain::{EntryKind, Outcome, PointsKind, Rejection, ReservationStatus, SeatState, Ticket};
+use boxoffice_domain::{EntryKind, Outcome, PointsKind, Rejection, Reservation, ReservationStatus, SeatState, Ticket};
 use chrono::TimeDelta;
 
 use crate::contract::Fixture;
@@ -111,6 +111,28 @@ pub async fn pay_sells_and_refund_gives_back(fixture: Fixture) {
     assert_eq!(shop.refused(build::pay(ann, "p3", held.id, 0)).await, Rejection::AlreadyRefunded);
     assert_eq!((shop.events_of("payment.paid").await, shop.events_of("payment.refunded").await), (1, 1));
     shop.buy(user(), &[1, 30]).await;
+    shop.close().await;
+}
+
+pub async fn a_payment_says_whether_another_hold_lives_on(fixture: Fixture) {
+    let shop = Shop::open(fixture).await;
+    let (ann, ben) = (user(), user());
+    shop.charge(ann, 4 * PRICE_R).await;
+    shop.hold(ben, &[9]).await;
+    let last = async |key, held: &Reservation| match shop.done(build::pay(ann, key, held.id, 0)).await {
+        Outcome::Paid { last_hold, .. } => last_hold,
+        other => panic!("a payment was expected, and not {other:?}"),
+    };
+    let held = [shop.hold(ann, &[1]).await, shop.hold(ann, &[2]).await, shop.hold(ann, &[3]).await];
+    assert!(!last("1", &held[0]).await, "two others live");
+    shop.one(build::release(ann, held[1].id)).await;
+    assert!(last("3", &held[2]).await, "what was paid and what was given up is no hold");
+
+    let over = shop.hold(ann, &[4]).await;
+    shop.advance_past_holds();
+    let held = shop.hold(ann, &[5]).await;
+    assert!(last("5", &held).await, "a hold that is over counts no more, swept or not");
+    assert_eq!(shop.reservation(ann, over.id).await.status, ReservationStatus::Held);
     shop.close().await;
 }
 
