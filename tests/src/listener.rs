@@ -20,6 +20,8 @@ pub enum Kind {
 #[derive(Debug)]
 enum Heard {
     Frame(Value),
+    /// How long to wait before the next connection, milliseconds.
+    Retry(u64),
     /// With the code of a WebSocket that was closed by the server.
     End(Option<u16>),
 }
@@ -33,6 +35,7 @@ pub struct Listener {
     pub standing: Option<Standing>,
     /// Once it has ended.
     pub end: Option<Option<u16>>,
+    retry_ms: Option<u64>,
 }
 
 /// What the frames have come to, by the formula that clients are told.
@@ -121,7 +124,7 @@ impl Listener {
             // Nobody asks any more.
             let _ = tell.send(Heard::End(end));
         });
-        Ok(Self { heard, reader, standing: None, end: None })
+        Ok(Self { heard, reader, standing: None, end: None, retry_ms: None })
     }
 
     /// The next frame; `None` when it has ended.
@@ -129,8 +132,17 @@ impl Listener {
     /// # Panics
     /// When none comes within [`PATIENCE`].
     pub async fn next(&mut self) -> Option<Value> {
-        let heard = timeout(PATIENCE, self.heard.recv()).await.expect("a frame, or the end");
-        self.take(heard)
+        loop {
+            match timeout(PATIENCE, self.heard.recv()).await.expect("a frame, or the end") {
+                Some(Heard::Retry(ms)) => self.retry_ms = Some(ms),
+                heard => return self.take(heard),
+            }
+        }
+    }
+
+    /// How long the server asked to wait before the next connection, if it has.
+    pub fn retry_ms(&self) -> Option<u64> {
+        self.retry_ms
     }
 
     fn take(&mut self, heard: Option<Heard>) -> Option<Value> {
@@ -138,6 +150,10 @@ impl Listener {
             Heard::Frame(frame) => {
                 self.standing = Some(Standing::follow(self.standing.take(), &frame));
                 Some(frame)
+            }
+            Heard::Retry(ms) => {
+                self.retry_ms = Some(ms);
+                None
             }
             Heard::End(end) => {
                 self.end = Some(end);
@@ -226,6 +242,7 @@ async fn read_events(wire: &mut BufReader<TcpStream>, tell: &mpsc::UnboundedSend
             return None;
         }
         match line.trim_end().split_once(": ") {
+            Some(("retry", ms)) => tell.send(Heard::Retry(ms.parse().expect("milliseconds"))).ok()?,
             Some(("event", text)) => text.clone_into(&mut event),
             Some(("id", text)) => text.clone_into(&mut id),
             Some(("data", text)) => text.clone_into(&mut data),
@@ -256,7 +273,14 @@ async fn read_messages(wire: &mut BufReader<TcpStream>, tell: &mpsc::UnboundedSe
             0x81 => tell.send(Heard::Frame(serde_json::from_slice(&payload).expect("frames are JSON"))).ok()?,
             // A ping is answered, masked with zeros.
             0x89 => wire.write_all(&[&[0x8a, 0x80 | length as u8, 0, 0, 0, 0], &*payload].concat()).await.ok()?,
-            0x88 => return payload.first_chunk().map(|code| u16::from_be_bytes(*code)),
+            0x88 => {
+                let (code, reason) = payload.split_first_chunk()?;
+                if let Some(ms) = reason.strip_prefix(b"retry_ms=") {
+                    let ms = std::str::from_utf8(ms).ok().and_then(|ms| ms.parse().ok()).expect("milliseconds");
+                    tell.send(Heard::Retry(ms)).ok()?;
+                }
+                return Some(u16::from_be_bytes(*code));
+            }
             other => panic!("a message of kind {other:#x}"),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use boxoffice_services::SetClock;
@@ -78,6 +79,27 @@ impl Process {
     /// What it prints next; an error once it has ended.
     pub async fn line(&mut self) -> Result<String> {
         self.output.next_line().await?.context("it says nothing more")
+    }
+
+    /// What it holds of the machine's memory now, in KiB.
+    pub fn resident_kib(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(self.proc("status")?)?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        Ok(line.trim().trim_end_matches("kB").trim().parse()?)
+    }
+
+    /// What it has used of a processor since it began, all threads together.
+    pub fn processor(&self) -> Result<Duration> {
+        // In hundredths of a second, whatever the machine (proc(5)).
+        const TICK: Duration = Duration::from_millis(10);
+        let stat = std::fs::read_to_string(self.proc("stat")?)?;
+        let fields: Vec<_> = stat.rsplit_once(')').context("no name")?.1.split_whitespace().collect();
+        let ticks: u32 = fields.get(11).context("utime")?.parse::<u32>()? + fields.get(12).context("stime")?.parse::<u32>()?;
+        Ok(TICK * ticks)
+    }
+
+    fn proc(&self, file: &str) -> Result<PathBuf> {
+        Ok(PathBuf::from(format!("/proc/{}/{file}", self.child.id().context("it has ended")?)))
     }
 
     /// `kill -9`.

@@ -1,6 +1,7 @@
 //! The server as its users meet it: over HTTP, with a real file, many at once, killed in the middle.
 #![allow(clippy::unwrap_used, reason = "a test reports by panicking, in its helpers too")]
 
+mod abuse;
 mod booking;
 mod brokers;
 mod commands;

@@ -149,9 +149,12 @@ async fn whoever_listens_is_told_to_go_when_the_server_stops() {
     let mut person = server.person().await;
     person.join(&concert).await.expect(201);
     let (mut events, mut socket) = (person.listen(Kind::Sse).await, person.listen(Kind::WebSocket).await);
+    events.next().await;
+    assert!(events.retry_ms().is_some(), "a stream says how long to wait before it is opened again");
     let began = tokio::time::Instant::now();
     server.running.stop().await;
     assert_eq!((events.to_the_end().await, socket.to_the_end().await), (None, Some(1_001)));
+    assert!(socket.retry_ms().is_some(), "and so does a close that asks to come back");
     assert!(began.elapsed() < boxoffice_tests::PATIENCE);
 }
 

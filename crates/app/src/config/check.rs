@@ -66,6 +66,12 @@ impl Faults {
         self.range("http.requests_per_second_per_user", http.requests_per_second_per_user, 0..=1_000_000);
         self.range("http.connections_per_user", http.connections_per_user, 0..=1_000_000);
         self.range("http.connections_per_address", http.connections_per_address, 0..=1_000_000);
+        self.range("http.connections_max", http.connections_max, 1..=10_000_000);
+        self.range("http.requests_in_flight_per_user", http.requests_in_flight_per_user, 0..=1_000_000);
+        self.range("http.head_timeout_ms", http.head_timeout_ms, 100..=600_000);
+        self.range("http.body_timeout_ms", http.body_timeout_ms, 100..=600_000);
+        self.range("http.write_timeout_ms", http.write_timeout_ms, 100..=600_000);
+        self.range("http.bytes_per_s_min", http.bytes_per_s_min, 1..=1 << 30);
         self.range("store.connections", store.connections, 0..=256);
         self.range("strategy.wait_ms", strategy.wait_ms, 1..=60_000);
         self.range("strategy.batch_max", strategy.batch_max, 1..=10_000);
@@ -320,6 +326,11 @@ mod tests {
         for (assignment, key) in [
             ("http.workers=2000", "http.workers"),
             ("http.max_body_bytes=1", "http.max_body_bytes"),
+            ("http.connections_max=0", "http.connections_max"),
+            ("http.head_timeout_ms=99", "http.head_timeout_ms"),
+            ("http.body_timeout_ms=99", "http.body_timeout_ms"),
+            ("http.write_timeout_ms=600001", "http.write_timeout_ms"),
+            ("http.bytes_per_s_min=0", "http.bytes_per_s_min"),
             ("store.connections=257", "store.connections"),
             ("store.sqlite_path=", "store.sqlite_path"),
             ("store.backend=postgres", "store.postgres_url"),

@@ -56,9 +56,21 @@ pub struct HttpSettings {
     pub max_body_bytes: usize,
     /// 0: no limit.
     pub requests_per_second_per_user: u32,
-    /// 0: no limit, like the next one.
+    /// Beyond it health, figures and operators are served alone.
+    pub connections_max: usize,
+    /// Streams and sockets. 0: no limit, like the next ones.
     pub connections_per_user: u32,
     pub connections_per_address: u32,
+    pub requests_in_flight_per_user: u32,
+    pub head_timeout_ms: u64,
+    pub body_timeout_ms: u64,
+    pub write_timeout_ms: u64,
+    /// What slower bodies and readers have beside their time-out.
+    pub bytes_per_s_min: u64,
+    /// Bytes of bodies that are waited for. 0: no limit, like the next ones.
+    pub body_bytes_in_all: u64,
+    pub body_bytes_per_user: u64,
+    pub body_bytes_per_address: u64,
 }
 
 impl HttpSettings {

@@ -24,6 +24,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::App;
+use super::door::Key;
 use super::problem::{Code, Problem};
 use crate::config::{AuthMode, JwtAlgorithm, Settings};
 
@@ -262,7 +263,18 @@ fn identify(request: &HttpRequest) -> Result<Identity, Problem> {
     }
     let identity = app.auth.verify(token.trim(), app.clock.now())?;
     app.rate.check(identity.user)?;
+    if let Some(key) = request.conn_data::<Key>() {
+        key.count(app.limits.request(identity.user)?);
+    }
     Ok(identity)
+}
+
+/// Whether an operator asks, by what the request brings alone.
+pub(super) fn is_operator(request: &HttpRequest) -> bool {
+    let value = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let token = value.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    let app = request.app_data::<Data<App>>();
+    app.zip(token).is_some_and(|(app, (_, token))| app.auth.verify(token.trim(), app.clock.now()).is_ok_and(|identity| identity.operator))
 }
 
 impl FromRequest for User {

@@ -1,4 +1,8 @@
 //! Request bodies: bounded, JSON or nothing, and parsed with the path of whatever does not fit.
+//!
+//! *Bounds.* A body costs what it has sent, and little more: it is not given room for what it announces. What bodies have
+//! sent that are waited for is bounded for each user, for each address and in all ([`super::limits`]). How long they may
+//! take is the door's ([`super::door`]).
 
 use std::future::Future;
 use std::pin::Pin;
@@ -7,16 +11,26 @@ use actix_web::dev::Payload;
 use actix_web::http::header;
 use actix_web::web::{Bytes, BytesMut, Data};
 use actix_web::{FromRequest, HttpMessage, HttpRequest};
-use futures_util::StreamExt;
+use futures_util::{FutureExt as _, StreamExt};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::App;
+use super::door::{Fault, Key, Place};
+use super::edge::body_late;
+use super::limits::BodyBytes;
 use super::problem::{Code, Problem};
 
 /// A body that was read whole, of a size and type that are allowed. Not parsed: what comes before that in the order of
 /// refusals is the handler's.
-pub(crate) struct Body(Bytes);
+pub(crate) struct Body {
+    bytes: Bytes,
+    /// Until it is dropped, if it was waited for.
+    _counted: Option<BodyBytes>,
+}
+
+/// A body grows by a quarter of what is there, and by this at least, bytes.
+const STEP: usize = 8 << 10;
 
 /// The body of what takes none: nothing, `null`, or an object without members.
 #[derive(Debug, Default, Deserialize, Serialize)]
@@ -29,13 +43,32 @@ impl FromRequest for Body {
 
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
         let allowed = allowed_size(request);
+        let app = request.app_data::<Data<App>>().cloned();
+        let key = request.conn_data::<Key>().cloned();
         let mut refused = wrong_type(request);
         let mut payload = payload.take();
         Box::pin(async move {
             let max = allowed?;
+            let app = app.ok_or_else(|| Problem::internal("no application data"))?;
             let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
-            while let Some(chunk) = payload.next().await {
-                let chunk = chunk.map_err(|_| cut_off())?;
+            let mut counted: Option<BodyBytes> = None;
+            loop {
+                let next = match payload.next().now_or_never() {
+                    Some(next) => next,
+                    None => {
+                        // What one piece shares with the connection's buffer would be kept with it.
+                        if !first.is_empty() && rest.is_empty() {
+                            append(&mut rest, &std::mem::take(&mut first));
+                        }
+                        if !rest.is_empty() {
+                            counted.get_or_insert_with(|| count(&app, key.as_ref())).grow_to(rest.capacity())?;
+                        }
+                        payload.next().await
+                    }
+                };
+                let Some(chunk) = next else { break };
+                let chunk =
+                    chunk.map_err(|_| if key.as_ref().and_then(Key::fault) == Some(Fault::BodyLate) { body_late() } else { cut_off() })?;
                 if chunk.is_empty() {
                     continue;
                 }
@@ -43,22 +76,42 @@ impl FromRequest for Body {
                 if let Some(refused) = refused.take() {
                     return Err(refused);
                 }
-                if first.is_empty() {
-                    // Most bodies come in one piece, which is kept as it is.
-                    first = chunk;
-                } else {
-                    if rest.is_empty() {
-                        rest.extend_from_slice(&first);
-                    }
-                    rest.extend_from_slice(&chunk);
-                }
-                if first.len().max(rest.len()) > max {
+                if first.len().max(rest.len()) + chunk.len() > max {
                     return Err(too_large(max));
                 }
+                if first.is_empty() && rest.is_empty() {
+                    // Most bodies come in one piece, which is kept as it is.
+                    first = chunk;
+                    continue;
+                }
+                if rest.is_empty() {
+                    append(&mut rest, &std::mem::take(&mut first));
+                }
+                append(&mut rest, &chunk);
+                if let Some(counted) = &mut counted {
+                    counted.grow_to(rest.capacity())?;
+                }
             }
-            Ok(Self(if rest.is_empty() { first } else { rest.freeze() }))
+            Ok(Self { bytes: if rest.is_empty() { first } else { rest.freeze() }, _counted: counted })
         })
     }
+}
+
+/// More of it, with room for little more than that.
+fn append(to: &mut BytesMut, chunk: &[u8]) {
+    let needed = to.len() + chunk.len();
+    if needed > to.capacity() {
+        // Doubling, which is what a buffer does by itself, would cost up to twice what was sent.
+        let mut grown = BytesMut::with_capacity(needed.max(to.len() + (to.len() / 4).max(STEP)));
+        grown.extend_from_slice(to);
+        *to = grown;
+    }
+    to.extend_from_slice(chunk);
+}
+
+fn count(app: &App, key: Option<&Key>) -> BodyBytes {
+    let address = key.and_then(|key| key.with_place(Place::address).flatten());
+    app.limits.body(key.and_then(Key::user), address)
 }
 
 fn cut_off() -> Problem {
@@ -92,15 +145,15 @@ fn wrong_type(request: &HttpRequest) -> Option<Problem> {
 impl Body {
     /// What it says, all fields known and of the right type.
     pub(crate) fn parse<T: DeserializeOwned>(&self) -> Result<T, Problem> {
-        if self.0.is_empty() {
+        if self.bytes.is_empty() {
             return Err(Problem::new(Code::InvalidRequest, "a body is required"));
         }
-        parse(&self.0)
+        parse(&self.bytes)
     }
 
     /// For what takes no body.
     pub(crate) fn parse_nothing(&self) -> Result<Nothing, Problem> {
-        if self.0.is_empty() { Ok(Nothing {}) } else { parse::<Option<_>>(&self.0).map(Option::unwrap_or_default) }
+        if self.bytes.is_empty() { Ok(Nothing {}) } else { parse::<Option<_>>(&self.bytes).map(Option::unwrap_or_default) }
     }
 }
 
@@ -166,6 +219,16 @@ mod tests {
         let response = parse::<Sample>(body.as_bytes()).unwrap_err().response("r");
         assert_eq!(response.status(), 400, "{body}");
         serde_json::from_slice(&response.into_body().try_into_bytes().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_body_costs_little_more_than_it_has_sent() {
+        let mut body = BytesMut::new();
+        for chunk in std::iter::repeat_n(&[b'x'; 1_000][..], 1_048) {
+            append(&mut body, chunk);
+            assert!(body.capacity() <= body.len() + (body.len() / 4).max(STEP), "{} for {}", body.capacity(), body.len());
+        }
+        assert_eq!(body.len(), 1_048_000);
     }
 
     #[test]

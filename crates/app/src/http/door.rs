@@ -1,16 +1,21 @@
-//! Connections that can be taken away from the HTTP server: a request that turns into a stream needs nothing of what
-//! the server keeps for the next request, which is two buffers of 8 KiB and its own state. Ten thousand people who wait
-//! would hold 200 MB of it; taken away, a connection costs its socket and a small task.
+//! Connections in front of the HTTP server, and how they are taken away from it.
 //!
-//! The server reads and writes through a [`Door`]. Whoever answers a request may take the socket out by its [`Key`]:
-//! from then on the server finds the end of its input, writes its answer to nobody, and forgets the connection.
+//! The server reads and writes through a [`Door`] ([`connection`]), which lets in one request at a time and waits for
+//! nothing for ever. [`framing`] is where a request ends; [`crowd`] how many connections there may be.
+//!
+//! *Taken away.* A request that turns into a stream needs nothing of what the server keeps for the next request, which
+//! is two buffers of 8 KiB and its own state. Ten thousand people who wait would hold 200 MB of it; taken away, a
+//! connection costs its socket and a small task. The handler of a request may take the socket out by its [`Key`]: from
+//! then on the server finds the end of its input, writes its answer to nobody, and forgets the connection.
 
-use std::cell::RefCell;
+mod connection;
+mod crowd;
+mod framing;
+
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::time::Duration;
 
 use actix_http::HttpService;
 use actix_server::Server;
@@ -20,64 +25,19 @@ use actix_web::dev::AppConfig;
 use actix_web::error::DispatchError;
 use actix_web::rt::net::TcpStream;
 use actix_web::web::Data;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpSocket;
 
 use super::{App, configure, edge};
+use connection::{Door, Limits, Shared};
+pub(super) use connection::{Fault, Key};
+pub(super) use crowd::{Crowd, Place, Spare};
 
 /// Connections that wait to be accepted: what an on-sale's first second brings.
 const BACKLOG: u32 = 8_192;
-/// Connections of one worker that are served by HTTP; those taken away do not count. Further ones wait.
-const CONNECTIONS_PER_WORKER: usize = 25_000;
+/// The server's own bound would stop accepting, health included; [`crowd`] has another.
+const CONNECTIONS_PER_WORKER: usize = u32::MAX as usize;
 /// How long requests in flight may take once the server is told to stop, seconds.
 const SHUTDOWN_S: u64 = 10;
-
-type Socket = Rc<RefCell<Option<TcpStream>>>;
-
-/// See the module's opening.
-struct Door(Socket);
-
-/// Opens the door of the connection that a request came by.
-pub(super) struct Key(Socket);
-
-impl Key {
-    /// The socket, once.
-    pub(super) fn take(&self) -> Option<TcpStream> {
-        self.0.borrow_mut().take()
-    }
-}
-
-impl AsyncRead for Door {
-    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match &mut *self.0.borrow_mut() {
-            Some(socket) => Pin::new(socket).poll_read(context, buffer),
-            None => Poll::Ready(Ok(())),
-        }
-    }
-}
-
-impl AsyncWrite for Door {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut *self.0.borrow_mut() {
-            Some(socket) => Pin::new(socket).poll_write(context, bytes),
-            None => Poll::Ready(Ok(bytes.len())),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut *self.0.borrow_mut() {
-            Some(socket) => Pin::new(socket).poll_flush(context),
-            None => Poll::Ready(Ok(())),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut *self.0.borrow_mut() {
-            Some(socket) => Pin::new(socket).poll_shutdown(context),
-            None => Poll::Ready(Ok(())),
-        }
-    }
-}
 
 /// Binds `http.listen`, and serves once the server is awaited.
 pub(super) fn serve(app: Data<App>) -> io::Result<(Server, SocketAddr)> {
@@ -94,19 +54,28 @@ pub(super) fn serve(app: Data<App>) -> io::Result<(Server, SocketAddr)> {
         let service = ActixApp::new().wrap_fn(edge::edge).configure(configure(app.clone()));
         let service = service.into_factory().map_err(|error: actix_web::Error| error.error_response());
         let ending = ending.clone();
+        let limits = Limits::new(&app.settings.http);
+        let (crowd, spares) = (app.crowd.clone(), Rc::new(crowd::Spares::default()));
         let http = HttpService::build()
+            // The door has a deadline for every head, not the first alone, and a problem for what is late.
+            .client_request_timeout(Duration::ZERO)
             .graceful_shutdown_signal(move || {
                 let ending = ending.clone();
                 async move { ending.notified().await }
             })
             .local_addr(address)
             .on_connect_ext(|door: &Door, data| {
-                data.insert(Key(door.0.clone()));
+                data.insert(door.key());
             })
             .h1(map_config(service, |()| AppConfig::default()));
-        fn_service(|socket: TcpStream| async move {
+        fn_service(move |socket: TcpStream| {
             let peer = socket.peer_addr().ok();
-            Ok::<_, DispatchError>((Door(Rc::new(RefCell::new(Some(socket)))), peer))
+            let shared = Shared::new(socket, crowd.enter(peer.map(|peer| peer.ip())));
+            let has_room = !shared.is_spare() || spares.admit(&crowd, &shared);
+            async move {
+                let full = || DispatchError::Io(io::ErrorKind::ConnectionRefused.into());
+                if has_room { Ok((Door::new(shared, limits), peer)) } else { Err(full()) }
+            }
         })
         .and_then(http)
     })?;

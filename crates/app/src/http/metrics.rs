@@ -18,6 +18,8 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use super::door::Crowd;
+
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Upper bounds of the latency buckets, seconds.
@@ -52,7 +54,7 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    pub(crate) fn new(stats: Arc<Stats>, traffic: Arc<Traffic>, tasks: Arc<Supervisor>) -> Self {
+    pub(crate) fn new(stats: Arc<Stats>, traffic: Arc<Traffic>, tasks: Arc<Supervisor>, crowd: Arc<Crowd>) -> Self {
         let mut registry = Registry::with_prefix("boxoffice");
         let requests = Family::default();
         let latency = Family::new_with_constructor((|| Histogram::new(BUCKETS_S)) as fn() -> Histogram);
@@ -62,6 +64,7 @@ impl Metrics {
         registry.register("queue_entries", "Entries of the waiting rooms by state", room.clone());
         registry.register_collector(Box::new(EngineFigures(stats, traffic)));
         registry.register_collector(Box::new(TasksFigures(tasks)));
+        registry.register_collector(Box::new(OpenConnections(crowd)));
         Self { registry, requests, latency, room }
     }
 
@@ -175,6 +178,26 @@ impl Collector for TasksFigures {
     }
 }
 
+struct OpenConnections(Arc<Crowd>);
+
+impl fmt::Debug for OpenConnections {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("OpenConnections").field(&self.0.open()).finish()
+    }
+}
+
+impl Collector for OpenConnections {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+        for (name, help, count) in
+            [("connections", "Connections that are open", self.0.open()), ("connections_max", "How many there may be", self.0.max())]
+        {
+            let gauge = ConstGauge::new(i64::try_from(count).unwrap_or(i64::MAX));
+            gauge.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,7 +215,8 @@ mod tests {
         stats.unsent_events.set(2);
         let tasks = Supervisor::new();
         let kept = (&*tasks as &dyn Tasks).keep("relay.3", WhenFailing::NotReady, || async { Ok(()) });
-        let metrics = Metrics::new(stats, traffic, tasks);
+        let crowd = Crowd::new(&crate::config::Settings::defaults().unwrap().http);
+        let metrics = Metrics::new(stats, traffic, tasks, crowd);
         metrics.request(&Method::POST, "/a/{id}", StatusCode::CREATED, Duration::from_millis(1));
         metrics.room(ConcertId(uuid::Uuid::nil()), &RoomCounts { waiting: 3, ..RoomCounts::default() });
         let text = metrics.encode().unwrap();
@@ -200,6 +224,7 @@ mod tests {
         for line in [
             "boxoffice_http_requests_total{method=\"POST\",route=\"/a/{id}\",status=\"201\"} 1",
             "boxoffice_http_request_seconds_count{method=\"POST\",route=\"/a/{id}\"} 1",
+            "boxoffice_connections 0",
             "boxoffice_commands_total 7",
             "boxoffice_redis_commands_total 5",
             "boxoffice_broker_messages_total 6",

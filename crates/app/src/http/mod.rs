@@ -15,6 +15,7 @@ mod draw;
 mod edge;
 mod health;
 mod idempotency;
+mod limits;
 mod metrics;
 mod openapi;
 mod params;
@@ -95,7 +96,8 @@ pub struct App {
     pub(crate) signing: signing::SigningKeys,
     pub(crate) rate: rate::RateLimit,
     pub(crate) hub: Arc<Hub>,
-    pub(crate) connections: Arc<push::Connections>,
+    pub(crate) limits: Arc<limits::Limits>,
+    pub(crate) crowd: Arc<door::Crowd>,
     pub(crate) seat_pages: seat_pages::SeatPages,
     pub(crate) draws: draw::Draws,
     pub(crate) metrics: metrics::Metrics,
@@ -125,12 +127,13 @@ impl App {
         let auth = auth::Auth::from_settings(&parts.settings, parts.stores.secrets.as_ref()).await?;
         let signing = signing::SigningKeys::from_settings(&parts.settings, parts.stores.secrets.as_ref()).await?;
         let hub = Hub::start(parts.rooms.clone(), Arc::new(push::QueueFrames), parts.stats.clone(), Pace::default());
-        let connections = push::Connections::new(&parts.settings.http);
+        let crowd = door::Crowd::new(&parts.settings.http);
+        let limits = limits::Limits::new(&parts.settings.http, crowd.max());
         let rate = rate::RateLimit::new(parts.settings.http.requests_per_second_per_user);
         let openapi_json = openapi().to_json().unwrap_or_default().into();
-        let metrics = metrics::Metrics::new(parts.stats.clone(), parts.traffic.clone(), parts.tasks.clone());
+        let metrics = metrics::Metrics::new(parts.stats.clone(), parts.traffic.clone(), parts.tasks.clone(), crowd.clone());
         let seat_pages = seat_pages::SeatPages::new();
-        Ok(Self { parts, auth, signing, rate, hub, connections, seat_pages, draws: draw::Draws::default(), metrics, openapi_json })
+        Ok(Self { parts, auth, signing, rate, hub, limits, crowd, seat_pages, draws: draw::Draws::default(), metrics, openapi_json })
     }
 }
 

@@ -143,7 +143,7 @@ fn refusals(entry: &Entry) -> Vec<u16> {
         (needs.bearer, &[400, 401, 429][..]),
         (needs.operator || needs.queue_token, &[403]),
         (needs.paged, &[400]),
-        (needs.body, &[400, 413, 415]),
+        (needs.body, &[400, 408, 413, 415]),
         (in_api, &[500, 503]),
     ] {
         if applies {

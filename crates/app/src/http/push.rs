@@ -2,10 +2,12 @@
 //! header with them. A stolen token of somebody who waits shows a place, and nothing else.
 //!
 //! The connection is taken away from the HTTP server ([`super::door`]) and served by one small task ([`session`]).
-//! [`limits`] says how many one user, or one address, may have open here.
+//! [`super::limits`] says how many one user may have open here.
 
-mod limits;
+mod incoming;
 mod session;
+
+use std::time::Duration;
 
 use actix_http::ws;
 use actix_web::http::header;
@@ -16,7 +18,6 @@ use boxoffice_domain::{ConcertId, Place, Timestamp};
 use boxoffice_engine::push::{Form, NotHeard, OwnFrames};
 use boxoffice_ports::RoomError;
 
-pub(super) use limits::Connections;
 use session::Session;
 
 use super::App;
@@ -52,7 +53,7 @@ async fn open(app: &App, request: &HttpRequest, form: Form) -> Result<HttpRespon
         Form::Sse => events_head(),
         Form::WebSocket => handshake(request)?,
     };
-    let counted = app.connections.count(token.user, request.peer_addr().map(|address| address.ip()))?;
+    let counted = app.limits.stream(token.user)?;
     // A place that the room has lost is given back first, and whoever comes for their turn was seen.
     match turn::place(app, &token).await {
         Ok(_) | Err(RoomError::NoRoom) => {}
@@ -64,20 +65,23 @@ async fn open(app: &App, request: &HttpRequest, form: Form) -> Result<HttpRespon
         NotHeard::Room(error) => error.into(),
         NotHeard::Full => Problem::new(Code::Overloaded, "no more connections are taken here; ask with GET /queue"),
     })?;
-    let wire = request.conn_data::<Key>().and_then(Key::take).ok_or_else(|| Problem::internal("no connection to take"))?;
-    rt::spawn(Session::new(wire, subscription, form, counted).run(head));
+    let (wire, place) = request.conn_data::<Key>().and_then(Key::take).ok_or_else(|| Problem::internal("no connection to take"))?;
+    let stall = Duration::from_millis(app.settings.http.write_timeout_ms);
+    rt::spawn(Session::new(wire, subscription, form, stall, (counted, place)).run(head));
     // It is written to nobody, and ends what the HTTP server keeps of the connection.
     Ok(HttpResponse::Ok().force_close().finish())
 }
 
 /// What comes before the events. The end of the connection is the end of the body.
 fn events_head() -> Vec<u8> {
-    format!(
+    let mut head = format!(
         "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncache-control: no-store\r\nx-accel-buffering: no\r\n\
          connection: close\r\nx-request-id: {}\r\n\r\n",
         request_id()
     )
-    .into_bytes()
+    .into_bytes();
+    head.extend(session::retry_line());
+    head
 }
 
 /// The answer to an opening handshake (RFC 6455, 4.2).
