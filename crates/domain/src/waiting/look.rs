@@ -94,6 +94,11 @@ impl Room {
         self.active.is_empty() && self.lanes.waiting() + self.pre_sale.undrawn() == 0
     }
 
+    /// Whether anybody ever came, or may have: places up to some number may have been given out.
+    pub fn was_joined(&self) -> bool {
+        self.last_place() + self.pre_sale.undrawn() > 0
+    }
+
     pub fn counts(&self, now: Timestamp) -> RoomCounts {
         let over = self.overdue(now).count() as u64;
         let (right, judged) = self

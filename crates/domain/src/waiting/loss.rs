@@ -11,6 +11,7 @@
 //! Lost before the draw, whoever comes back is drawn with the others: the list stays open for `RETURN_S` at least. Lost
 //! after it, a token from before is worth the place that was drawn.
 
+use super::presale::Ranked;
 use super::{DrawView, Entry, Place, PlaceClaim, QueueStatus, Room, RoomChange, RoomTerms, Stage, Turn};
 use crate::admission::INTERVAL_S_MAX;
 use crate::{Admission, ConcertId, QueueEntryId, Timestamp, UserId};
@@ -60,8 +61,9 @@ pub(super) struct Lost {
 }
 
 impl Room {
-    /// A room that was lost, from what the mirror kept of it: `own` is the admission an operator set, with its version,
-    /// `draw` what was drawn, with its list and its seed.
+    /// A room from what the mirror kept of it: `own` is the admission an operator set, with its version, `draw` what was
+    /// drawn, with its list and its seed. Places are reserved in the mirror before they are given out, so a mark without
+    /// places means that nothing was lost: the room is new, or its log is durable. Such a room waits for no returns.
     pub fn rebuilt(
         concert: ConcertId,
         terms: RoomTerms,
@@ -82,7 +84,7 @@ impl Room {
         if is_list_open {
             pause = RETURN_S;
         }
-        room.lost = (room.last_place() > 0 || is_list_open).then(|| Lost {
+        room.lost = (room.last_place() > 0).then(|| Lost {
             to: room.last_place(),
             head: mark.promoted_to,
             frozen_until: now + TimeDelta::seconds(FROZEN_S),
@@ -150,11 +152,8 @@ impl Room {
         if active_until.is_some_and(|until| until <= now) || !self.was_lost(place, now) || self.is_taken(place) {
             return None;
         }
-        if let Some((other, kept)) = other.and_then(|other| self.entries.get(&other).map(|kept| (other, *kept))) {
-            // The later of two stays is the user's; one that began after the loss began because the earlier was lost.
-            let is_newcomer = self.lost.is_some_and(|lost| kept.place > lost.to);
-            let lives = self.lives(other, now);
-            if (lives && kept.turn().is_some()) || (kept.place > place && !(lives && is_newcomer)) {
+        if let Some(other) = other.filter(|other| self.entries.contains_key(other)) {
+            if self.keeps(other, place, now) {
                 return None;
             }
             self.end_if_over(other, now, changes);
@@ -169,6 +168,40 @@ impl Room {
         self.place(entry, now)
     }
 
+    /// Whether [`RoomInput::Restore`](super::RoomInput::Restore) could do anything: what is forgotten for good is polled
+    /// for as well, and need not be written into a log. The first claim of a drawn place makes it cheap to judge others.
+    pub fn may_give_back(&self, claim: &PlaceClaim, now: Timestamp) -> bool {
+        let other = self.entry_of(claim.user).filter(|other| self.entries.contains_key(other));
+        if self.entries.contains_key(&claim.entry) {
+            return true;
+        }
+        if claim.place == 0 && self.waits_for_draw(now) {
+            return other.is_none();
+        }
+        let place = match (claim.place, self.ranked_place(claim.user)) {
+            (0, Ranked::Unknown) => return true,
+            (0, Ranked::Absent) => return false,
+            (0, Ranked::At(place)) => place,
+            (place, _) => place,
+        };
+        let is_over = claim.active_until.is_some_and(|until| until <= now);
+        !is_over && self.is_lost(place) && !self.is_taken(place) && !other.is_some_and(|other| self.keeps(other, place, now))
+    }
+
+    /// Whether a user's other stay is kept before one with this place: the later of two is the user's; one that began
+    /// after the loss began because the earlier was lost.
+    fn keeps(&self, other: QueueEntryId, place: u64, now: Timestamp) -> bool {
+        let Some(kept) = self.entries.get(&other) else { return false };
+        let is_newcomer = self.lost.is_some_and(|lost| kept.place > lost.to);
+        let lives = self.lives(other, now);
+        (lives && kept.turn().is_some()) || (kept.place > place && !(lives && is_newcomer))
+    }
+
+    /// Whether a place was given out that this room does not know of.
+    fn is_lost(&self, place: u64) -> bool {
+        place > self.last_place() || self.lost.is_some_and(|lost| place <= lost.to && place > lost.head)
+    }
+
     /// Whether whoever had this place may come back for it.
     fn was_lost(&mut self, place: u64, now: Timestamp) -> bool {
         let lost = self.lost.unwrap_or(Lost { to: 0, head: 0, frozen_until: now, resume_at: now });
@@ -178,7 +211,7 @@ impl Room {
             self.lost = Some(Lost { to: place, frozen_until: now + TimeDelta::seconds(FROZEN_S), ..lost });
             return true;
         }
-        place <= lost.to && place > lost.head
+        self.is_lost(place)
     }
 
     /// Whether somebody is known to have this place: a log that had lost its end can have given it out once more.

@@ -43,6 +43,16 @@ struct Drawn {
     beacon: Option<String>,
 }
 
+/// Where a draw has put somebody, as far as the list is ranked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ranked {
+    At(u64),
+    /// On no list that was drawn.
+    Absent,
+    /// On the list, whose ranks nobody has asked for yet.
+    Unknown,
+}
+
 impl PreSale {
     pub(super) fn join(&mut self, entry: QueueEntryId) {
         self.joined.push(entry);
@@ -185,8 +195,24 @@ impl Room {
             self.drawn_ranks = closed.keys.iter().map(|key| draw::rank(&salt, key)).collect();
             self.drawn_ranks.sort_unstable();
         }
-        let before = self.drawn_ranks.binary_search(&draw::rank(&salt, &draw::draw_key(user, self.concert))).ok()?;
-        Some(closed.base + before as u64 + 1)
+        match self.ranked_place(user) {
+            Ranked::At(place) => Some(place),
+            Ranked::Absent | Ranked::Unknown => None,
+        }
+    }
+
+    /// The same without ranking the list.
+    pub(super) fn ranked_place(&self, user: UserId) -> Ranked {
+        let (Some(closed), Some(drawn)) = (&self.pre_sale.closed, &self.pre_sale.drawn) else { return Ranked::Absent };
+        let key = draw::draw_key(user, self.concert);
+        if closed.keys.binary_search(&key).is_err() {
+            return Ranked::Absent;
+        }
+        let salt = draw::salt(&drawn.seed, drawn.beacon.as_deref());
+        match self.drawn_ranks.binary_search(&draw::rank(&salt, &key)) {
+            Ok(before) => Ranked::At(closed.base + before as u64 + 1),
+            Err(_) => Ranked::Unknown,
+        }
     }
 
     /// Puts a draw back that was kept elsewhere, into a room that was lost.

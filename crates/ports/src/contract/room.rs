@@ -50,6 +50,7 @@ macro_rules! room_contract {
             joins_of_many_users_at_once_are_distinct_places
             promotion_is_in_order_of_arrival
             nobody_is_promoted_before_the_sale
+            sale_that_starts_soon_opens_within_two_ticks
             never_more_active_than_allowed_nor_faster_than_the_rate
             stock_limits_the_active
             sold_out_stops_promotion_and_a_returned_seat_undoes_it
@@ -280,6 +281,20 @@ pub async fn nobody_is_promoted_before_the_sale(fixture: RoomFixture) {
     for place in &places {
         let before = keys.iter().filter(|other| rank(other) < rank(&key(place))).count() as u64;
         assert_eq!(hall.place(place.entry).await.arrival, before + 1, "as anybody can recompute it");
+    }
+}
+
+/// A new room is not taken for one that was lost, which would wait for people to come back.
+pub async fn sale_that_starts_soon_opens_within_two_ticks(fixture: RoomFixture) {
+    let hall = Hall::open_for_sale(fixture, admission(), Some(TimeDelta::seconds(3))).await;
+    let early = [hall.join(user()).await, hall.enter(&hall.other, user()).await.place];
+    assert!(early.iter().all(|place| place.status == QueueStatus::PreSale), "{early:?}");
+    // What an instance takes for the log's time may be a round trip behind it.
+    hall.shop.advance(TimeDelta::seconds(4));
+    let promoted = hall.tick(PLENTY).await.promoted + hall.tick(PLENTY).await.promoted;
+    assert_eq!(promoted, 2, "the list is closed and drawn by the first tick, and its first go by the second");
+    for place in early {
+        assert_eq!(hall.status(place.entry).await, QueueStatus::Active);
     }
 }
 

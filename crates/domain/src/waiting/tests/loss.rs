@@ -278,6 +278,25 @@ fn lost_around_the_start_the_list_stays_open_until_everybody_can_have_come_back(
 }
 
 #[test]
+fn a_room_that_was_never_lost_opens_at_the_start_of_its_sale() {
+    let new = Saved { own: None, mark: RoomMark::default(), turns: Vec::new(), draw: None };
+    // Begun before the start, or, by an import or a first contact, after it.
+    for begun_at in [START - 3_000, START - 1, START + 500] {
+        let mut told = rebuilt(drawn(admission(5, None), START), &new, begun_at);
+        told.tell(begun_at, RoomInput::Reserve { to: 1_000 });
+        let early = begun_at < START;
+        assert_eq!(told.join(1, 1, begun_at).place.status, if early { QueueStatus::PreSale } else { QueueStatus::Waiting });
+        let opens_at = begun_at.max(START);
+        assert!(told.room.is_due(at(opens_at), PLENTY), "a tick is due at the start");
+        told.ticked(opens_at, PLENTY);
+        told.reveal(None, opens_at);
+        assert!(told.room.summary(at(opens_at)).open, "begun at {begun_at}");
+        told.tick(opens_at, PLENTY);
+        assert_eq!(told.status(1, opens_at).0, QueueStatus::Active, "by the second tick, begun at {begun_at}");
+    }
+}
+
+#[test]
 fn a_token_from_before_the_draw_is_worth_the_place_that_was_drawn() {
     const PEOPLE: u128 = 20_000;
     let mut told = Told::new(drawn(admission(3, None), START));
