@@ -102,7 +102,11 @@ pub trait Queries: Send + Sync {
     /// One of this user's; another's is `None`.
     async fn payment(&self, user: UserId, id: PaymentId) -> Result<Option<PaymentRow>, StoreError>;
     /// The user's reservations of a concert that are held and not yet over at the store's time.
-    async fn live_holds(&self, user: UserId, concert: ConcertId) -> Result<Vec<ReservationId>, StoreError>;
+    async fn live_holds(&self, user: UserId, concert: ConcertId) -> Result<Vec<ReservationId>, StoreError> {
+        self.live_holds_of(vec![user], concert).await
+    }
+    /// The same of many users, in one read.
+    async fn live_holds_of(&self, users: Vec<UserId>, concert: ConcertId) -> Result<Vec<ReservationId>, StoreError>;
     /// Money taken by payments of a concert, less refunds.
     async fn revenue(&self, concert: ConcertId) -> Result<Money, StoreError>;
     /// The store's clock.

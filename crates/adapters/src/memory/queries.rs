@@ -82,10 +82,10 @@ impl Queries for MemoryStore {
         Ok(payment.and_then(|payment| payment_row(&tables, payment)))
     }
 
-    async fn live_holds(&self, user: UserId, concert: ConcertId) -> Result<Vec<ReservationId>, StoreError> {
+    async fn live_holds_of(&self, users: Vec<UserId>, concert: ConcertId) -> Result<Vec<ReservationId>, StoreError> {
         let (tables, now) = self.tables_now()?;
         let live = |row: &&Reservation| row.concert.id == concert && row.status_at(now) == ReservationStatus::Held;
-        Ok(tables.reservations_of(user).filter(live).map(|row| row.id).collect())
+        Ok(users.iter().flat_map(|user| tables.reservations_of(*user)).filter(live).map(|row| row.id).collect())
     }
 
     async fn revenue(&self, concert: ConcertId) -> Result<Money, StoreError> {

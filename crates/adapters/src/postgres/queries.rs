@@ -64,7 +64,7 @@ statements! {
     // Both conditions on the status: the first is the index's own.
     SelectLiveHolds -> SqlUuid =
         "SELECT id FROM reservations
-         WHERE user_id = $1 AND concert_id = $2 AND status IN ('held', 'confirmed') AND status = 'held'
+         WHERE user_id = ANY($1) AND concert_id = $2 AND status IN ('held', 'confirmed') AND status = 'held'
            AND expires_at > (SELECT clock_timestamp() + $3 * interval '1 microsecond')";
     SelectRevenue -> BigInt =
         "SELECT coalesce(sum(amount - coalesce(refund_amount, 0)), 0)::bigint FROM payments WHERE concert_id = $1";
@@ -209,8 +209,9 @@ impl Queries for PostgresStore {
         Ok(found.map(payment_row).transpose()?)
     }
 
-    async fn live_holds(&self, user: UserId, concert: ConcertId) -> Result<Vec<ReservationId>, StoreError> {
-        let binds = (user, concert, self.offset_us());
+    async fn live_holds_of(&self, users: Vec<UserId>, concert: ConcertId) -> Result<Vec<ReservationId>, StoreError> {
+        let users: Vec<Uuid> = users.into_iter().map(|user| user.0).collect();
+        let binds = (users, concert, self.offset_us());
         let found: Vec<Id<ReservationId>> = rows::<SelectLiveHolds, _, _>(&mut self.conn().await?, binds).await?;
         Ok(found.into_iter().map(|id| id.0).collect())
     }

@@ -173,11 +173,15 @@ impl Queries for SqliteStore {
         Ok(found.map(payment_row).transpose()?)
     }
 
-    async fn live_holds(&self, user: UserId, concert: ConcertId) -> Result<Vec<ReservationId>, StoreError> {
+    async fn live_holds_of(&self, users: Vec<UserId>, concert: ConcertId) -> Result<Vec<ReservationId>, StoreError> {
         let clock = self.clock.clone();
         let read = self.readers.read(move |conn| {
-            let found: Vec<Id<ReservationId>> = rows::<SelectLiveHolds, _, _>(conn, (user, concert, At(clock.now())))?;
-            Ok(found.into_iter().map(|id| id.0).collect())
+            let mut holds = Vec::new();
+            for user in users {
+                let found: Vec<Id<ReservationId>> = rows::<SelectLiveHolds, _, _>(conn, (user, concert, At(clock.now())))?;
+                holds.extend(found.into_iter().map(|id| id.0));
+            }
+            Ok(holds)
         });
         Ok(read.await?)
     }
