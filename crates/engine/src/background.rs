@@ -15,7 +15,7 @@ use rand::Rng;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::admission_loop::AdmissionLoop;
+use crate::admission_loop::{AdmissionLoop, AdmissionParts, AdmissionSettings};
 use crate::relay::Relay;
 use crate::seat_sync::SeatSync;
 use crate::sweep::Sweep;
@@ -24,6 +24,8 @@ use crate::{Fares, HoldReturns, SeatView, Shows, Siblings, Stats, StoreTime, Tur
 const GAUGE_EVERY: Duration = Duration::from_secs(5);
 /// How often the waiting rooms are told how this instance fares.
 const FARES_EVERY: Duration = Duration::from_secs(1);
+/// How often holds of those who are gone are given back.
+const RETURNS_EVERY: Duration = Duration::from_millis(100);
 const PRUNE_EVERY: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Copy, Debug)]
@@ -69,20 +71,15 @@ impl Background {
             parts;
         let sync = SeatSync::new(stores.queries, seats.clone(), siblings);
         let told = room.clone();
-        let admission = Arc::new(AdmissionLoop {
-            room,
-            shows,
-            seats,
-            clock: time.clone(),
-            stats: stats.clone(),
-            returns,
-            stock_linked: settings.stock_linked,
-        });
+        let admission = AdmissionLoop::new(
+            AdmissionParts { room, shows, seats, clock: time.clone(), stats: stats.clone(), returns: returns.clone() },
+            AdmissionSettings { patience: settings.tick, stock_linked: settings.stock_linked },
+        );
         let sweep = Arc::new(Sweep { ledger, upkeep: stores.upkeep, ids, policy, stats: stats.clone() });
         let relay = Relay::new(stores.outbox, turns, sink, instance, stats);
         // The first mark comes before anything is loaded.
         let shared = sync.round().await?;
-        admission.refresh().await?;
+        admission.begin().await?;
 
         let (stop, stopped) = watch::channel(false);
         let (alive, ended) = mpsc::channel(1);
@@ -104,6 +101,10 @@ impl Background {
         pieces.every("admission", NotReady, settings.tick, move || {
             let admission = admission.clone();
             async move { admission.tick().await }
+        });
+        pieces.every("returns", Impaired, RETURNS_EVERY, move || {
+            let returns = returns.clone();
+            async move { returns.round().await }
         });
         pieces.every("sweep", NotReady, settings.sweep, move || {
             let holds = holds.clone();

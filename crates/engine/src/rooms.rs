@@ -3,8 +3,9 @@
 //!
 //! *Round trips.* A poll, a push or a rank costs none. A join, a payment, a leaving are one exchange with the log,
 //! shared with everything that came while the last one was out ([`hall`]): ten thousand joins at once are a few
-//! appends. [`WaitingRoom::touch`] is one exchange that appends nothing. Each tick is one, or two when something is due; that
-//! of an empty room is none, but for one every two seconds.
+//! appends. [`WaitingRoom::touch`] is one exchange that appends nothing. Each tick is one, or two when something is due.
+//! A room that rests, because nobody is in it here, costs none: its log is asked when a caller asks for the room, and
+//! once an hour so that it is kept. A caller who joined at another instance is found with the first question here.
 //!
 //! *Truth (I4).* What a replica decides depends on the log alone, so all of them promote the same people. A replica may
 //! be behind, by a tick at most; whoever starts a hold is judged after an exchange. Who is behind cannot admit too many:
@@ -155,6 +156,15 @@ impl Rooms {
         halls.get(&concert).map(Arc::clone).ok_or(RoomError::NoRoom)
     }
 
+    /// The same, brought up to date if it rests: its ticks do not ask the log.
+    async fn roused(&self, concert: ConcertId) -> Result<Arc<Hall>, RoomError> {
+        let hall = self.hall(concert)?;
+        if hall.is_behind() {
+            hall.catch_up().await?;
+        }
+        Ok(hall)
+    }
+
     fn hall_or_new(&self, concert: ConcertId) -> Arc<Hall> {
         if let Ok(hall) = self.hall(concert) {
             return hall;
@@ -163,9 +173,13 @@ impl Rooms {
         Arc::clone(halls.entry(concert).or_insert_with(|| Hall::new(self.shared.clone(), concert)))
     }
 
-    /// A look that somebody may rely on.
-    fn fresh<R>(&self, concert: ConcertId, look: impl FnOnce(&boxoffice_domain::waiting::Room, Timestamp) -> R) -> Result<R, RoomError> {
-        let hall = self.hall(concert)?;
+    /// A look that a caller may rely on.
+    async fn fresh<R>(
+        &self,
+        concert: ConcertId,
+        look: impl FnOnce(&boxoffice_domain::waiting::Room, Timestamp) -> R,
+    ) -> Result<R, RoomError> {
+        let hall = self.roused(concert).await?;
         let replica = hall.replica();
         if replica.heard.elapsed() > STALE_MAX {
             return Err(RoomError::Unavailable("the waiting room's log has not been heard of".into()));
@@ -173,8 +187,8 @@ impl Rooms {
         replica.look(&*self.shared.clock, look).ok_or(RoomError::NoRoom)
     }
 
-    fn see(&self, concert: ConcertId, entry: QueueEntryId) -> Result<Option<Place>, RoomError> {
-        let (place, is_news) = self.fresh(concert, |room, now| (room.place(entry, now), room.wants_to_see(entry)))?;
+    async fn see(&self, concert: ConcertId, entry: QueueEntryId) -> Result<Option<Place>, RoomError> {
+        let (place, is_news) = self.fresh(concert, |room, now| (room.place(entry, now), room.wants_to_see(entry))).await?;
         if is_news && let Ok(hall) = self.hall(concert) {
             hall.noticed().seen(entry);
         }
@@ -186,6 +200,10 @@ impl Rooms {
 impl WaitingRoom for Rooms {
     async fn open(&self, opening: Opening) -> Result<(), RoomError> {
         self.hall_or_new(opening.concert).open(opening).await
+    }
+
+    fn is_open(&self, opening: &Opening) -> bool {
+        self.hall(opening.concert).is_ok_and(|hall| hall.has_accepted(opening))
     }
 
     async fn join(&self, concert: ConcertId, user: UserId, lane: Option<String>, fresh: QueueEntryId) -> Result<Entered, RoomError> {
@@ -203,7 +221,7 @@ impl WaitingRoom for Rooms {
     }
 
     async fn place(&self, concert: ConcertId, entry: QueueEntryId) -> Result<Option<Place>, RoomError> {
-        match self.see(concert, entry)? {
+        match self.see(concert, entry).await? {
             // Perhaps another instance has let them in since.
             None => self.touch(concert, entry).await,
             place => Ok(place),
@@ -212,15 +230,21 @@ impl WaitingRoom for Rooms {
 
     async fn touch(&self, concert: ConcertId, entry: QueueEntryId) -> Result<Option<Place>, RoomError> {
         self.hall(concert)?.catch_up().await?;
-        self.see(concert, entry)
+        self.see(concert, entry).await
     }
 
     async fn restore(&self, concert: ConcertId, claim: PlaceClaim) -> Result<Option<Place>, RoomError> {
         match self.touch(concert, claim.entry).await? {
-            None if self.shared.log.is_volatile() => match self.hall(concert)?.tell(RoomInput::Restore(claim)).await? {
-                RoomOutput::Place(place) => Ok(place),
-                _ => Err(senseless()),
-            },
+            None if self.shared.log.is_volatile() => {
+                // What was forgotten for good is polled for, too: that appends nothing.
+                if !self.look(concert, |room, now| room.may_give_back(&claim, now))? {
+                    return Ok(None);
+                }
+                match self.hall(concert)?.tell(RoomInput::Restore(claim)).await? {
+                    RoomOutput::Place(place) => Ok(place),
+                    _ => Err(senseless()),
+                }
+            }
             place => Ok(place),
         }
     }
@@ -244,33 +268,41 @@ impl WaitingRoom for Rooms {
         self.hall(concert)?.step(stock).await
     }
 
+    fn rests(&self, concert: ConcertId) -> bool {
+        self.hall(concert).is_ok_and(|hall| hall.needs_no_step())
+    }
+
     fn fares(&self, health: Health) {
         *lock(&self.shared.health) = Some(health);
     }
 
     async fn admission(&self, concert: ConcertId) -> Result<Admission, RoomError> {
         self.hall(concert)?.catch_up().await?;
-        self.fresh(concert, |room, _| room.admission())
+        self.fresh(concert, |room, _| room.admission()).await
     }
 
     async fn set_admission(&self, concert: ConcertId, was: Admission, to: Admission) -> Result<bool, RoomError> {
         let hall = self.hall(concert)?;
         let own = self.shared.mirror.set_admission(concert, was, to).await.map_err(|error| RoomError::Unavailable(error.into()))?;
-        let Some(own) = own else { return Ok(false) };
+        let Some(own) = own else {
+            // Another instance was first; or the room never heard of a change that the mirror has.
+            hall.hear_of_admission().await?;
+            return Ok(false);
+        };
         hall.tell(RoomInput::Admit { admission: own.admission, version: own.version }).await?;
         Ok(true)
     }
 
     async fn counts(&self, concert: ConcertId) -> Result<RoomCounts, RoomError> {
-        self.fresh(concert, |room, now| room.counts(now))
+        self.fresh(concert, |room, now| room.counts(now)).await
     }
 
     async fn summary(&self, concert: ConcertId) -> Result<RoomSummary, RoomError> {
-        self.fresh(concert, |room, now| room.summary(now))
+        self.fresh(concert, |room, now| room.summary(now)).await
     }
 
     async fn draw(&self, concert: ConcertId) -> Result<Option<DrawView>, RoomError> {
-        self.fresh(concert, |room, _| room.draw())
+        self.fresh(concert, |room, _| room.draw()).await
     }
 
     async fn ping(&self) -> Result<(), RoomError> {

@@ -32,6 +32,11 @@ pub struct Opening {
 pub trait WaitingRoom: Send + Sync {
     /// Opens the room of a concert, or brings its start of sale up to date. Opening again is harmless.
     async fn open(&self, opening: Opening) -> Result<(), RoomError>;
+    /// Whether the room is open as this says, as far as is known here without asking: then opening it would change nothing.
+    fn is_open(&self, opening: &Opening) -> bool {
+        let _ = opening;
+        false
+    }
     /// Joins, or finds the place one has; `fresh` names the entry if it is new. A lane that there is not is the general
     /// one. [`RoomError::Closed`] while draining.
     async fn join(&self, concert: ConcertId, user: UserId, lane: Option<String>, fresh: QueueEntryId) -> Result<Entered, RoomError>;
@@ -52,6 +57,11 @@ pub trait WaitingRoom: Send + Sync {
     async fn extend(&self, concert: ConcertId, entry: QueueEntryId) -> Result<Extended, RoomError>;
     /// Ends what is over and promotes whoever may go, in one capped step; tells what this instance has noticed.
     async fn tick(&self, concert: ConcertId, stock: Stock) -> Result<Ticked, RoomError>;
+    /// Whether a tick can wait: nobody is in the room as far as is known here, and it was ticked a moment ago.
+    fn rests(&self, concert: ConcertId) -> bool {
+        let _ = concert;
+        false
+    }
     /// How this instance fared in the last second: admission that adapts looks at it.
     fn fares(&self, health: Health);
     async fn admission(&self, concert: ConcertId) -> Result<Admission, RoomError>;

@@ -79,7 +79,7 @@ pub(crate) struct DateView {
 async fn view<'a>(app: &App, row: &'a ConcertRow) -> Result<ConcertView<'a>, Problem> {
     let id = row.concert.id;
     let (mode, waiting) = match app.room.counts(id).await {
-        Ok(counts) => (app.room.admission(id).await?.mode, counts.waiting),
+        Ok(counts) => (app.room.summary(id).await?.mode, counts.waiting),
         // Imported a moment ago.
         Err(RoomError::NoRoom) => (AdmissionMode::Running, 0),
         Err(error) => return Err(error.into()),

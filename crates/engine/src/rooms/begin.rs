@@ -16,9 +16,9 @@ use std::sync::Arc;
 use boxoffice_domain::Timestamp;
 use boxoffice_domain::draw;
 use boxoffice_domain::waiting::{DrawView, Room, RoomInput, RoomState, RoomTerms};
-use boxoffice_ports::{LogPosition, Opening, RoomError, RoomLogError, StoreError};
+use boxoffice_ports::{LogPosition, Opening, OwnAdmission, RoomError, RoomLogError, StoreError};
 
-use super::hall::{Hall, Untold, unavailable};
+use super::hall::{Copied, Hall, Untold, unavailable};
 use super::lock;
 
 /// The first byte of a snapshot.
@@ -26,19 +26,22 @@ const VERSION: u8 = 1;
 /// Places reserved before they are given out, at first.
 pub(super) const RESERVED_MIN: u64 = 1_000;
 
-pub(super) async fn encode(state: RoomState) -> Result<Vec<u8>, Untold> {
-    let encoded = tokio::task::spawn_blocking(move || postcard::to_extend(&state, vec![VERSION])).await;
-    encoded.map_err(unavailable)?.map_err(unavailable)
+/// What a big room takes long for is done on a thread of its own, beside whatever else this instance does.
+pub(super) async fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Untold> {
+    tokio::task::spawn_blocking(work).await.map_err(unavailable)
+}
+
+pub(super) async fn encode(room: Room) -> Result<Vec<u8>, Untold> {
+    beside(move || postcard::to_extend(&room.state(), vec![VERSION])).await?.map_err(unavailable)
 }
 
 async fn decode(snapshot: Vec<u8>) -> Result<Room, Untold> {
-    let decoded = tokio::task::spawn_blocking(move || match snapshot.split_first() {
+    let decoded = beside(move || match snapshot.split_first() {
         Some((&VERSION, state)) => postcard::from_bytes::<RoomState>(state).map(Room::from).map_err(|error| error.to_string()),
         Some((version, _)) => Err(format!("a snapshot of version {version}")),
         None => Err("an empty snapshot".to_owned()),
     });
-    let room = decoded.await.map_err(unavailable)?;
-    room.map_err(|error| RoomLogError::Broken(error.into()).into())
+    decoded.await?.map_err(|error| RoomLogError::Broken(error.into()).into())
 }
 
 /// The log begins with this snapshot, or goes on from it. Gives the room that was here before a loss.
@@ -46,39 +49,48 @@ pub(super) async fn take_over(hall: &Arc<Hall>, now: Timestamp, position: LogPos
     let room = decode(snapshot).await?;
     let was = hall.replica().position;
     let before = hall.replace(now, position, room);
-    Ok(before.filter(|_| was.epoch != position.epoch))
+    if was.epoch != position.epoch {
+        return Ok(before);
+    }
+    // Also giving a big room's memory back takes long.
+    beside(move || drop(before)).await?;
+    Ok(None)
 }
 
 /// What the room does not know that was known here before: who had ended, for a slot would wait for nobody, and who was
 /// there, as their tokens would say it.
-pub(super) fn unknown(hall: &Hall, before: &Room) -> Vec<RoomInput> {
-    let replica = hall.replica();
-    let Some(room) = &replica.room else { return Vec::new() };
-    let claims = before.claims_beyond(0).into_iter().filter(|claim| room.entry_of(claim.user) != Some(claim.entry));
-    let ended = before.ended().filter(|entry| room.is_there(*entry)).map(|entry| RoomInput::Leave { entry });
-    let unknown: Vec<_> = ended.chain(claims.map(RoomInput::Restore)).collect();
+pub(super) async fn unknown(hall: &Arc<Hall>, before: Room) -> Result<Vec<RoomInput>, Untold> {
+    let of = hall.clone();
+    let unknown = beside(move || {
+        // Nothing is applied here meanwhile, so those who read are kept waiting by nobody who writes.
+        let replica = of.replica();
+        let Some(room) = &replica.room else { return Vec::new() };
+        let claims = before.claims_beyond(0).into_iter().filter(|claim| room.entry_of(claim.user) != Some(claim.entry));
+        let ended = before.ended().filter(|entry| room.is_there(*entry)).map(|entry| RoomInput::Leave { entry });
+        ended.chain(claims.map(RoomInput::Restore)).collect::<Vec<_>>()
+    });
+    let unknown = unknown.await?;
     if !unknown.is_empty() {
         tracing::warn!(concert.id = %hall.concert, entries = unknown.len(), "a waiting room begins again with less than is known here");
     }
-    unknown
+    Ok(unknown)
 }
 
 /// There is no log: begins it.
 pub(super) async fn begin(hall: &Arc<Hall>, now: Timestamp) -> Result<(), Untold> {
     let opening = *hall.opening();
     let opening = opening.ok_or(Untold::NoRoom)?;
-    let own = hall.replica().room.clone();
     let is_volatile = hall.shared.log.is_volatile();
-    let state = match own {
-        Some(mut room) => {
+    let room = match hall.copied().await? {
+        Some(Copied { mut room, .. }) => {
             tracing::warn!(concert.id = %hall.concert, "a waiting room was lost and begins again as it is known here");
             room.begin_again(now);
-            room.state()
+            room
         }
-        None => rebuilt(hall, opening, now, is_volatile).await?.state(),
+        None => rebuilt(hall, opening, now, is_volatile).await?,
     };
-    let turns = if is_volatile { Room::from(state.clone()).turns() } else { Vec::new() };
-    if hall.shared.log.begin(hall.concert, encode(state).await?).await? {
+    let turns = if is_volatile { room.turns() } else { Vec::new() };
+    if hall.shared.log.begin(hall.concert, encode(room).await?).await? {
         lock(&hall.mirrored).anew(turns);
     }
     Ok(())
@@ -135,29 +147,59 @@ pub(super) async fn seed(hall: &Hall) -> Result<draw::Hash32, StoreError> {
 }
 
 impl Hall {
+    /// Opens it, or brings it up to date. Only what the room has accepted is not told again.
     pub(super) async fn open(self: &Arc<Self>, opening: Opening) -> Result<(), RoomError> {
-        let known = self.opening().replace(opening);
-        self.catch_up().await?;
-        if known == Some(opening) && self.replica().room.as_ref().is_some_and(|room| room.terms().sale_starts_at == opening.sale_starts_at)
-        {
+        *self.opening() = Some(opening);
+        if self.has_accepted(&opening) {
             return Ok(());
         }
+        self.catch_up().await?;
         let terms = terms(self, opening).await.map_err(|error| RoomError::Unavailable(error.into()))?;
-        let own = self.shared.mirror.admission(self.concert).await.map_err(|error| RoomError::Unavailable(error.into()))?;
+        let own = self.kept_admission().await?;
         let mut inputs = Vec::new();
-        {
-            let replica = self.replica();
-            let room = replica.room.as_ref();
-            if room.is_none_or(|room| *room.terms() != terms) {
-                inputs.push(RoomInput::Open(terms));
-            }
-            if let Some(own) = own.filter(|own| room.and_then(Room::admission_version).is_none_or(|known| known < own.version)) {
-                inputs.push(RoomInput::Admit { admission: own.admission, version: own.version });
-            }
+        if self.replica().room.as_ref().is_none_or(|room| !obeys(room, &terms)) {
+            inputs.push(RoomInput::Open(terms));
         }
+        inputs.extend(own.and_then(|own| self.if_newer(own)));
         if !inputs.is_empty() {
             self.tell_all(inputs).await?;
         }
+        *lock(&self.accepted) = Some(opening);
         Ok(())
     }
+
+    /// Whether the room is open as this says. `opening` is what the catalogue has now, and with it what an operator set:
+    /// a change that never reached the room is found here, whichever instance failed or died on the way.
+    pub(super) fn has_accepted(&self, opening: &Opening) -> bool {
+        let agrees = |room: &Room| room.terms().sale_starts_at == opening.sale_starts_at && room.admission() == opening.admission;
+        lock(&self.accepted).as_ref() == Some(opening) && self.replica().room.as_ref().is_some_and(agrees)
+    }
+
+    /// Tells the room what an operator set, unless it knows: `NoRoom` when the mirror has nothing, for the concert is gone.
+    pub(super) async fn hear_of_admission(self: &Arc<Self>) -> Result<(), RoomError> {
+        self.catch_up().await?;
+        let own = self.kept_admission().await?.ok_or(RoomError::NoRoom)?;
+        match self.if_newer(own) {
+            Some(newer) => self.tell(newer).await.map(drop),
+            None => Ok(()),
+        }
+    }
+
+    async fn kept_admission(&self) -> Result<Option<OwnAdmission>, RoomError> {
+        self.shared.mirror.admission(self.concert).await.map_err(|error| RoomError::Unavailable(error.into()))
+    }
+
+    fn if_newer(&self, own: OwnAdmission) -> Option<RoomInput> {
+        let known = self.replica().room.as_ref().and_then(Room::admission_version);
+        known.is_none_or(|known| known < own.version).then_some(RoomInput::Admit { admission: own.admission, version: own.version })
+    }
+}
+
+/// Whether the room has these terms. Their admission counts only until an operator has set another.
+fn obeys(room: &Room, terms: &RoomTerms) -> bool {
+    let mut known = room.terms().clone();
+    if room.admission_version().is_some() {
+        known.admission = terms.admission;
+    }
+    known == *terms
 }

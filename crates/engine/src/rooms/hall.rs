@@ -3,14 +3,19 @@
 //! One exchange is out at a time. Whatever comes meanwhile goes with the next one, up to [`TOGETHER_MAX`] inputs a
 //! record. Whom a log has lost that is known here is told before anything else. What waits is bounded by [`WAITING_MAX`]:
 //! beyond it the room is unavailable at once. A caller that goes away changes nothing: what it told is told.
+//!
+//! The task at the log is the only writer of the replica. It writes [`APPLIED_TOGETHER`] inputs at a time, and while it
+//! copies the room nothing is written: those who read are never kept waiting for either.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 use boxoffice_domain::waiting::{Room, RoomChange, RoomInput, RoomOutput};
-use boxoffice_domain::{ConcertId, QueueEntryId, Timestamp};
-use boxoffice_ports::{Exchanged, LogPosition, Opening, RECORDS_READ_MAX, RoomError, RoomLogError};
+use boxoffice_domain::{ConcertId, QueueEntryId, Timestamp, UserId};
+use boxoffice_ports::{Exchanged, LogPosition, Opening, RECORDS_READ_MAX, RoomError, RoomLogError, RoomRecord};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::mirror::Mirrored;
 use super::replica::Replica;
@@ -22,6 +27,12 @@ const TOGETHER_MAX: usize = 2_000;
 const WAITING_MAX: usize = 100_000;
 /// How often a log that was there a moment ago may be gone before its callers are told so.
 const BEGINS_MAX: u32 = 5;
+/// Inputs applied under one write lock, so that those who read wait for no more.
+const APPLIED_TOGETHER: usize = 2_000;
+/// For how long after an exchange failed records are taken for this instance's own: what was to be appended may arrive.
+const IN_DOUBT: Duration = Duration::from_secs(30);
+/// Those whose turn ended because they were gone, and who are not passed on yet. Beyond it their holds run out.
+const ABANDONED_MAX: usize = 100_000;
 /// Connections that are told of in one step.
 const CONNECTIONS_TOLD_MAX: usize = 5_000;
 /// Those seen in their turn whom a step may tell of. Whoever does not fit is told of when they are seen again.
@@ -63,6 +74,15 @@ enum Wish {
     Tell(Vec<RoomInput>, oneshot::Sender<Result<Vec<RoomOutput>, Untold>>),
     /// To have heard everything that was told before.
     CatchUp(oneshot::Sender<Result<(), Untold>>),
+    /// The room as it is, and where in the log.
+    Copy(oneshot::Sender<Result<Option<Copied>, Untold>>),
+}
+
+/// A replica's room at one position of its log.
+pub(super) struct Copied {
+    pub(super) position: LogPosition,
+    pub(super) since_snapshot: usize,
+    pub(super) room: Room,
 }
 
 #[derive(Default)]
@@ -80,13 +100,20 @@ pub(super) struct Hall {
     waiting: Mutex<Waiting>,
     noticed: Mutex<Noticed>,
     pub(super) mirrored: Mutex<Mirrored>,
-    /// What it was opened with here.
+    /// What it was opened with here, and what of that the room has accepted.
     opening: Mutex<Option<Opening>>,
+    pub(super) accepted: Mutex<Option<Opening>>,
+    /// When an exchange failed last, of which nobody knows whether it arrived.
+    failed_at: Mutex<Option<Instant>>,
+    abandoned: Mutex<Vec<UserId>>,
+    /// When the last step ended.
+    pub(super) stepped_at: Mutex<Option<Instant>>,
     /// One step at a time; and one reservation.
     pub(super) stepping: tokio::sync::Mutex<()>,
     pub(super) reserving: tokio::sync::Mutex<()>,
-    /// And one draw, which may have to wait for its beacon.
+    /// And one draw, which may have to wait for its beacon; one snapshot.
     pub(super) revealing: Arc<tokio::sync::Mutex<()>>,
+    pub(super) compacting: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Hall {
@@ -99,9 +126,14 @@ impl Hall {
             noticed: Mutex::default(),
             mirrored: Mutex::default(),
             opening: Mutex::default(),
+            accepted: Mutex::default(),
+            failed_at: Mutex::default(),
+            abandoned: Mutex::default(),
+            stepped_at: Mutex::default(),
             stepping: tokio::sync::Mutex::default(),
             reserving: tokio::sync::Mutex::default(),
             revealing: Arc::default(),
+            compacting: Arc::default(),
         })
     }
 
@@ -143,6 +175,41 @@ impl Hall {
         let (tell, told) = oneshot::channel();
         self.wish(0, Wish::CatchUp(tell))?;
         told.await.unwrap_or_else(|_| Err(unavailable("what exchanges with the log has stopped")))
+    }
+
+    /// The room with everything that was told before; `None` while there is none.
+    pub(super) async fn copy(self: &Arc<Self>) -> Result<Option<Copied>, Untold> {
+        let (tell, told) = oneshot::channel();
+        self.wish(0, Wish::Copy(tell))?;
+        told.await.unwrap_or_else(|_| Err(unavailable("what exchanges with the log has stopped")))
+    }
+
+    /// The same for the task at the log alone: a writer who waits for a big room's copy keeps those who read waiting.
+    pub(super) async fn copied(self: &Arc<Self>) -> Result<Option<Copied>, Untold> {
+        let hall = self.clone();
+        begin::beside(move || {
+            let replica = hall.replica();
+            let copied = |room: &Room| Copied { position: replica.position, since_snapshot: replica.since_snapshot, room: room.clone() };
+            replica.room.as_ref().map(copied)
+        })
+        .await
+    }
+
+    /// Whether some are to be passed on yet.
+    pub(super) fn has_abandoned(&self) -> bool {
+        !lock(&self.abandoned).is_empty()
+    }
+
+    /// Whose turn ended because they were gone, as far as this instance told it.
+    pub(super) fn take_abandoned(&self) -> Vec<UserId> {
+        std::mem::take(&mut *lock(&self.abandoned))
+    }
+
+    /// They could not be passed on.
+    pub(super) fn put_back_abandoned(&self, users: Vec<UserId>) {
+        let mut abandoned = lock(&self.abandoned);
+        let free = ABANDONED_MAX.saturating_sub(abandoned.len());
+        abandoned.extend(users.into_iter().take(free));
     }
 
     fn wish(self: &Arc<Self>, inputs: usize, wish: Wish) -> Result<(), Untold> {
@@ -196,10 +263,10 @@ impl Hall {
                 None => unknown[..unknown.len().min(TOGETHER_MAX)].to_vec(),
             };
             let count = told.len();
-            match self.shared.log.exchange(self.concert, since, told).await? {
+            match self.shared.log.exchange(self.concert, since, told).await.inspect_err(|_| self.doubt(count))? {
                 Exchanged::Records { now, records, appended } => {
                     let more = !appended && (count > 0 || records.len() >= RECORDS_READ_MAX);
-                    let outputs = self.apply(now, records, appended);
+                    let outputs = self.apply(now, records, appended).await;
                     if more {
                         continue;
                     }
@@ -207,7 +274,7 @@ impl Hall {
                         return Ok(outputs);
                     }
                     match before.take() {
-                        Some(before) => unknown.extend(begin::unknown(self, &before)),
+                        Some(before) => unknown.extend(begin::unknown(self, before).await?),
                         None => drop(unknown.drain(..count)),
                     }
                 }
@@ -230,28 +297,57 @@ impl Hall {
         }
     }
 
-    fn apply(&self, now: Timestamp, records: Vec<boxoffice_ports::RoomRecord>, appended: bool) -> Vec<RoomOutput> {
-        let (mut changes, mut outputs) = (Vec::new(), Vec::new());
-        {
-            let mut replica = self.replica_mut();
-            let own = records.len() - usize::from(appended);
-            let mut others = records;
-            let mine = others.split_off(own);
-            replica.apply(others, &mut changes);
-            if appended {
-                let before = changes.len();
-                outputs = replica.apply(mine, &mut changes);
-                // Whoever told it tells the mirror.
+    /// So many inputs were not answered: they may have been appended, or may yet be.
+    fn doubt(&self, inputs: usize) {
+        if inputs > 0 {
+            *lock(&self.failed_at) = Some(Instant::now());
+        }
+    }
+
+    /// Applies what the log has said, in order. What one's own record, which is the last, came to.
+    async fn apply(&self, now: Timestamp, records: Vec<RoomRecord>, appended: bool) -> Vec<RoomOutput> {
+        let is_in_doubt = lock(&self.failed_at).is_some_and(|at| at.elapsed() < IN_DOUBT);
+        let mut outputs = Vec::new();
+        let mut rest = records.into_iter().peekable();
+        loop {
+            let (mut inputs, mut others, mut mine) = (0, Vec::new(), Vec::new());
+            while let Some(record) = rest.next_if(|record| inputs == 0 || inputs + record.inputs.len() <= APPLIED_TOGETHER) {
+                inputs += record.inputs.len();
+                let is_mine = appended && rest.peek().is_none();
+                if is_mine { mine.push(record) } else { others.push(record) }
+            }
+            let is_last = rest.peek().is_none();
+            let mut changes = Vec::new();
+            {
+                let mut replica = self.replica_mut();
+                let (mut abandoned, mut own_from) = (Vec::new(), 0);
+                replica.apply(others, &mut changes, &mut abandoned);
+                // The instance that appended a record tells the mirror, and gives back what was held. In doubt both do.
+                if !is_in_doubt {
+                    own_from = changes.len();
+                    abandoned.clear();
+                }
+                if !mine.is_empty() {
+                    outputs = replica.apply(mine, &mut changes, &mut abandoned);
+                }
                 if self.shared.log.is_volatile() {
-                    lock(&self.mirrored).changed(&changes[before..]);
+                    lock(&self.mirrored).changed(&changes[own_from..]);
+                }
+                if !abandoned.is_empty() {
+                    self.put_back_abandoned(abandoned);
+                }
+                if is_last {
+                    replica.heard(now, &*self.shared.clock);
                 }
             }
-            replica.heard(now, &*self.shared.clock);
+            if !changes.is_empty() {
+                self.publish(changes, false);
+            }
+            if is_last {
+                return outputs;
+            }
+            tokio::task::yield_now().await;
         }
-        if !changes.is_empty() {
-            self.publish(changes, false);
-        }
-        outputs
     }
 
     pub(super) fn publish(&self, changes: Vec<RoomChange>, anew: bool) {
@@ -276,7 +372,7 @@ impl Wish {
     fn inputs(&self) -> usize {
         match self {
             Self::Tell(inputs, _) => inputs.len(),
-            Self::CatchUp(_) => 0,
+            Self::CatchUp(_) | Self::Copy(_) => 0,
         }
     }
 }
@@ -293,7 +389,7 @@ impl AtTheLog {
         while let Some(wishes) = self.hall.take() {
             let mut inputs = Vec::new();
             let mut tellers = Vec::new();
-            let mut catching_up = Vec::new();
+            let (mut catching_up, mut copying) = (Vec::new(), Vec::new());
             for wish in wishes {
                 match wish {
                     Wish::Tell(some, tell) => {
@@ -301,6 +397,7 @@ impl AtTheLog {
                         inputs.extend(some);
                     }
                     Wish::CatchUp(tell) => catching_up.push(tell),
+                    Wish::Copy(tell) => copying.push(tell),
                 }
             }
             let done = self.hall.exchange(&inputs).await;
@@ -308,9 +405,17 @@ impl AtTheLog {
             for tell in catching_up {
                 let _ = tell.send(done.as_ref().map(|_| ()).map_err(Clone::clone));
             }
+            let failed = done.as_ref().err().cloned();
             let mut outputs = done.map(Vec::into_iter);
             for (count, tell) in tellers {
                 let _ = tell.send(outputs.as_mut().map(|outputs| outputs.take(count).collect()).map_err(|untold| untold.clone()));
+            }
+            for tell in copying {
+                let copied = match &failed {
+                    Some(untold) => Err(untold.clone()),
+                    None => self.hall.copied().await,
+                };
+                let _ = tell.send(copied);
             }
         }
         self.done = true;
@@ -360,6 +465,11 @@ impl Noticed {
         if self.seen.len() < SEEN_MAX {
             self.seen.insert(entry);
         }
+    }
+
+    /// Whether there is something to tell, or somebody is connected of whom there may be.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.connections.is_empty() && self.changed.is_empty() && self.seen.is_empty()
     }
 
     pub(super) fn has_connections(&self) -> bool {

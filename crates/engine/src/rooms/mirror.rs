@@ -1,14 +1,15 @@
 //! What the ledger's database keeps of a room whose log may be lost: how far it has come, and who is in their turn.
 //!
-//! Whoever told the log of a change tells the mirror, with its next step: a change that a crash kept from it is found
-//! again in the replicas of the others, or in tokens. Places are reserved there before they are given out, so that none
+//! The instance that told the log of a change tells the mirror, with its next step. After an exchange that was not
+//! answered it tells the mirror of every change for a while: what it told may have arrived, and comes back as any record.
+//! A change that a crash kept from the mirror is found again in the replicas of the others, or in tokens. Places are reserved there before they are given out, so that none
 //! is given out twice.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use boxoffice_domain::QueueEntryId;
-use boxoffice_domain::waiting::{ActivePlace, QueueStatus, RoomChange, RoomInput, RoomMark};
+use boxoffice_domain::waiting::{ActivePlace, QueueStatus, Room, RoomChange, RoomInput, RoomMark};
 use boxoffice_ports::RoomError;
 
 use super::begin::RESERVED_MIN;
@@ -44,6 +45,11 @@ impl Mirrored {
         }
     }
 
+    /// Whether no turn is left that the mirror was not told of.
+    pub(super) fn is_told(&self) -> bool {
+        self.began.is_empty() && self.ended.is_empty()
+    }
+
     /// A log was begun again: all of it is told.
     pub(super) fn anew(&mut self, turns: Vec<ActivePlace>) {
         self.mark = None;
@@ -52,40 +58,29 @@ impl Mirrored {
 }
 
 impl Hall {
-    /// Tells the mirror what this instance has to. What fails is told with the next step.
+    /// Tells the mirror what this instance has to. What fails, or is given up half way, is told with the next step.
     pub(super) async fn save(&self) -> Result<(), RoomError> {
         let Some(mark) = self.replica().look(&*self.shared.clock, |room, now| room.mark(now)) else { return Ok(()) };
         let (began, ended) = {
-            let mut mirrored = lock(&self.mirrored);
-            if mirrored.began.is_empty() && mirrored.ended.is_empty() && mirrored.mark == Some(mark) {
+            let mirrored = lock(&self.mirrored);
+            // A room without a place has nothing that could be lost.
+            let is_new = mark.last_place > 0 && mirrored.mark != Some(mark);
+            if mirrored.began.is_empty() && mirrored.ended.is_empty() && !is_new {
                 return Ok(());
             }
-            (std::mem::take(&mut mirrored.began), std::mem::take(&mut mirrored.ended))
+            (mirrored.began.clone(), mirrored.ended.clone())
         };
         let mut turns: Vec<_> = began.values().copied().collect();
         // In one order for all instances, so that two batches never wait for each other.
         turns.sort_unstable_by_key(|turn| turn.entry);
         let mut over: Vec<_> = ended.iter().copied().collect();
         over.sort_unstable();
-        let saved = self.shared.mirror.save(self.concert, mark, turns, over).await;
+        self.shared.mirror.save(self.concert, mark, turns, over).await.map_err(|error| RoomError::Unavailable(error.into()))?;
         let mut mirrored = lock(&self.mirrored);
-        match saved {
-            Ok(()) => mirrored.mark = Some(mark),
-            Err(error) => {
-                // What has happened since is the newer word.
-                for (entry, turn) in began {
-                    if !mirrored.ended.contains(&entry) {
-                        mirrored.began.entry(entry).or_insert(turn);
-                    }
-                }
-                for entry in ended {
-                    if !mirrored.began.contains_key(&entry) {
-                        mirrored.ended.insert(entry);
-                    }
-                }
-                return Err(RoomError::Unavailable(error.into()));
-            }
-        }
+        mirrored.mark = Some(mark);
+        // What has happened since is the newer word, and not told yet.
+        mirrored.began.retain(|entry, turn| began.get(entry) != Some(turn));
+        mirrored.ended.retain(|entry| !ended.contains(entry));
         Ok(())
     }
 
@@ -104,7 +99,9 @@ impl Hall {
 
     /// Reserves more before what is reserved runs out.
     pub(super) async fn reserve_ahead(self: &Arc<Self>) -> Result<(), RoomError> {
-        let found = self.replica().room.as_ref().and_then(|room| room.reserved().map(|reserved| (room.last_place(), reserved)));
+        // Nobody has come yet: the first reserves for all. Until then the mirror has nothing that could be lost.
+        let ahead_of = |room: &Room| room.reserved().filter(|_| room.was_joined()).map(|reserved| (room.last_place(), reserved));
+        let found = self.replica().room.as_ref().and_then(ahead_of);
         let Some((last, reserved)) = found else { return Ok(()) };
         let ahead = (last / 4).clamp(RESERVED_MIN, RESERVED_MAX);
         if reserved.saturating_sub(last) < ahead / 2 { self.reserve(reserved).await } else { Ok(()) }

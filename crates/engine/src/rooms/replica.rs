@@ -1,7 +1,7 @@
 //! One room as this instance has it: what the log has said up to a position, and what time it is there.
 
-use boxoffice_domain::Timestamp;
 use boxoffice_domain::waiting::{Room, RoomChange, RoomOutput};
+use boxoffice_domain::{Timestamp, UserId};
 use boxoffice_ports::{Clock, LogPosition, RoomRecord};
 
 use crate::store_time::HeardTime;
@@ -60,14 +60,25 @@ impl Replica {
         self.room.replace(room)
     }
 
-    /// Applies what follows, in order. What the last record's inputs came to.
-    pub(super) fn apply(&mut self, records: Vec<RoomRecord>, changes: &mut Vec<RoomChange>) -> Vec<RoomOutput> {
+    /// Applies what follows, in order. What the last record's inputs came to; whose turn ended because they were gone is
+    /// added to `abandoned`.
+    pub(super) fn apply(
+        &mut self,
+        records: Vec<RoomRecord>,
+        changes: &mut Vec<RoomChange>,
+        abandoned: &mut Vec<UserId>,
+    ) -> Vec<RoomOutput> {
         let mut outputs = Vec::new();
         let Some(room) = &mut self.room else { return outputs };
         for record in records {
             debug_assert_eq!(record.seq, self.position.seq + 1, "a log without a gap");
             outputs.clear();
             outputs.extend(record.inputs.iter().map(|input| room.apply(record.at, input, changes)));
+            for output in &mut outputs {
+                if let RoomOutput::Ticked(ticked) = output {
+                    abandoned.append(&mut ticked.abandoned);
+                }
+            }
             self.since_snapshot += record.inputs.len();
             self.position.seq = record.seq;
             self.latest = self.latest.max(record.at);

@@ -6,16 +6,33 @@ use std::time::Duration;
 use boxoffice_domain::waiting::{DrawView, INSTANCE_REPORTS_S, Room, RoomInput, RoomOutput, Stock, Ticked};
 use boxoffice_ports::{DrawRecord, RoomError, StoreError};
 use chrono::TimeDelta;
+use tokio::time::Instant;
 
 use super::begin;
-use super::hall::{Hall, unavailable};
+use super::hall::{Copied, Hall, unavailable};
 use super::lock;
 
 /// A log is put together when it has grown by so many inputs, and by more than [`COMPACT_FACTOR`] for each entry.
 const COMPACT_MIN: usize = 100_000;
 const COMPACT_FACTOR: usize = 4;
-/// How long the log of an empty room is not asked.
+/// How long an empty room is not stepped: what time alone brings is found then. It is also how old an answer about it may be.
 const REST: Duration = Duration::from_secs(2);
+/// How long the log of an empty room is not asked, so that logs that are given up when nobody touches them are kept.
+const KEPT: Duration = Duration::from_secs(3_600);
+/// How long no other snapshot is tried after one that failed.
+const COMPACT_AGAIN: Duration = Duration::from_secs(5);
+
+/// Noticed inputs on their way: what does not arrive, or is given up half way, is told with the next step.
+struct Telling<'a> {
+    hall: &'a Hall,
+    inputs: Vec<RoomInput>,
+}
+
+impl Drop for Telling<'_> {
+    fn drop(&mut self) {
+        self.hall.tell_again(std::mem::take(&mut self.inputs));
+    }
+}
 
 impl Hall {
     pub(super) async fn step(self: &Arc<Self>, stock: Stock) -> Result<Ticked, RoomError> {
@@ -25,22 +42,22 @@ impl Hall {
             inputs.push(RoomInput::Tick(stock));
         }
         let mut ticked = Ticked::default();
-        if inputs.is_empty() {
-            if !self.rests() {
+        if inputs.is_empty() && self.rests() {
+            if self.replica().heard.elapsed() > KEPT {
                 self.catch_up().await?;
             }
+            *lock(&self.stepped_at) = Some(Instant::now());
+            return Ok(ticked);
+        }
+        if inputs.is_empty() {
+            self.catch_up().await?;
         } else {
-            match self.tell_all(inputs.clone()).await {
-                Ok(outputs) => {
-                    for output in outputs {
-                        if let RoomOutput::Ticked(all) = output {
-                            ticked = all;
-                        }
-                    }
-                }
-                Err(untold) => {
-                    self.tell_again(inputs);
-                    return Err(untold.into());
+            let mut telling = Telling { hall: self, inputs };
+            let outputs = self.tell_all(telling.inputs.clone()).await?;
+            telling.inputs.clear();
+            for output in outputs {
+                if let RoomOutput::Ticked(all) = output {
+                    ticked = all;
                 }
             }
         }
@@ -52,15 +69,32 @@ impl Hall {
             self.reserve_ahead().await?;
             self.save().await?;
         }
-        self.compact().await?;
+        self.compact_soon();
+        *lock(&self.stepped_at) = Some(Instant::now());
+        ticked.abandoned = self.take_abandoned();
         Ok(ticked)
     }
 
-    /// Nobody is in the room: what others tell it is soon enough heard of when somebody comes, or after a while. Most
+    /// Nobody is in the room and nothing is on its way: what others tell its log is heard of when a caller asks. Most
     /// concerts' rooms are empty most of the time, and each instance has them all.
     fn rests(&self) -> bool {
+        // One lock after the other: none is held while another is waited for.
+        let is_quiet = self.noticed().is_quiet();
+        let is_told = lock(&self.mirrored).is_told();
+        let is_empty = self.replica().room.as_ref().is_some_and(|room| room.is_empty() && !room.awaits_reveal());
+        is_quiet && is_told && is_empty && !self.has_abandoned()
+    }
+
+    /// Whether a step can wait: the room rests, and was stepped a moment ago.
+    pub(super) fn needs_no_step(&self) -> bool {
+        let stepped_at = *lock(&self.stepped_at);
+        stepped_at.is_some_and(|at| at.elapsed() < REST) && self.rests()
+    }
+
+    /// Whether the log has to be asked before a caller is answered from the replica: its steps do not ask while it rests.
+    pub(super) fn is_behind(&self) -> bool {
         let replica = self.replica();
-        replica.room.as_ref().is_some_and(Room::is_empty) && replica.heard.elapsed() < REST
+        replica.heard.elapsed() > REST && replica.room.as_ref().is_none_or(Room::is_empty)
     }
 
     fn is_due(&self, stock: Stock) -> bool {
@@ -88,11 +122,12 @@ impl Hall {
         let (instance, mut inputs) = (self.shared.instance, Vec::new());
         let heard = self.replica().look(&*self.shared.clock, |room, now| {
             let silence = room.silent_since().map(|since| now - since);
-            (room.heard_at(instance), room.admission().adaptive, silence, now)
+            (room.heard_at(instance), room.admission().adaptive, !room.is_empty(), silence, now)
         });
         let mut noticed = self.noticed();
-        let Some((heard_at, adaptive, silence, now)) = heard else { return inputs };
-        if heard_at.is_none() && (noticed.has_connections() || adaptive) {
+        let Some((heard_at, adaptive, is_used, silence, now)) = heard else { return inputs };
+        // How an instance fares matters to a room in which somebody waits or has a turn.
+        if heard_at.is_none() && (noticed.has_connections() || adaptive && is_used) {
             inputs.push(RoomInput::Appear { instance });
             noticed.tell_all_again();
         }
@@ -110,10 +145,10 @@ impl Hall {
         }
         drop(noticed);
         let (silent_for, most) = (heard_at.map_or(TimeDelta::MAX, |at| now - at), TimeDelta::seconds(INSTANCE_REPORTS_S));
-        if adaptive && silent_for >= TimeDelta::seconds(1) {
+        if adaptive && is_used && silent_for >= TimeDelta::seconds(1) {
             inputs.push(RoomInput::Report { instance, health: *lock(&self.shared.health) });
-        } else if inputs.is_empty() && (is_there && silent_for >= most || silence.is_some_and(|silence| silence >= most)) {
-            // Also by whoever has no connections: a silence of all would not tell who has died.
+        } else if inputs.is_empty() && (is_there && silent_for >= most || is_used && silence.is_some_and(|silence| silence >= most)) {
+            // Also without connections, where anybody is in the room: a silence of all would not tell which instance has died.
             inputs.push(RoomInput::Report { instance, health: None });
         }
         inputs
@@ -153,19 +188,34 @@ impl Hall {
         self.tell(RoomInput::Reveal { seed, beacon }).await.map(drop)
     }
 
-    /// Puts the room as it is in the place of a log that has grown long.
-    async fn compact(&self) -> Result<(), RoomError> {
-        let found = {
+    /// Puts the room as it is in the place of a log that has grown long, beside the steps.
+    fn compact_soon(self: &Arc<Self>) {
+        let is_long = {
             let replica = self.replica();
             let room = replica.room.as_ref();
-            room.filter(|room| replica.since_snapshot > COMPACT_MIN + COMPACT_FACTOR * room.size())
-                .map(|room| (replica.position, room.state()))
+            room.is_some_and(|room| replica.since_snapshot > COMPACT_MIN + COMPACT_FACTOR * room.size())
         };
-        let Some((position, state)) = found else { return Ok(()) };
-        let snapshot = begin::encode(state).await?;
+        if !is_long {
+            return;
+        }
+        let Ok(turn) = self.compacting.clone().try_lock_owned() else { return };
+        let hall = self.clone();
+        self.shared.runtime.spawn(async move {
+            let _turn = turn;
+            if let Err(error) = hall.compact().await {
+                tracing::warn!(concert.id = %hall.concert, error = &error as &dyn std::error::Error, "a log could not be put together");
+                tokio::time::sleep(COMPACT_AGAIN).await;
+            }
+        });
+    }
+
+    async fn compact(self: &Arc<Self>) -> Result<(), RoomError> {
+        let Some(Copied { position, since_snapshot, room }) = self.copy().await? else { return Ok(()) };
+        let snapshot = begin::encode(room).await?;
         self.shared.log.compact(self.concert, position, snapshot).await.map_err(|error| RoomError::from(unavailable(error)))?;
-        // Whoever was first, it is done.
-        self.replica_mut().since_snapshot = 0;
+        // Whichever instance was first, it is done: what counts is what came since the copy.
+        let mut replica = self.replica_mut();
+        replica.since_snapshot = replica.since_snapshot.saturating_sub(since_snapshot);
         Ok(())
     }
 }

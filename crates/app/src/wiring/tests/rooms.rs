@@ -1,9 +1,13 @@
 //! The waiting rooms over every log, beside the stores they are used with.
 
+mod admission;
 mod beacon;
+mod doubt;
+mod faulty;
 mod loss;
 mod rest;
 mod restart;
+mod snapshot;
 
 use std::any::Any;
 use std::sync::Arc;

@@ -307,6 +307,57 @@ async fn one_place_for_each_user_while_all_come_back_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_admission_set_while_redis_is_away_is_obeyed_when_it_is_back() {
+    let mut site = Site::open(at_most(1)).await;
+    site.join_many(4).await;
+    assert_eq!(site.tick(0, PLENTY).await, 1);
+    site.node.kill().unwrap();
+    let set = site.rooms[0].set_admission(site.concert, at_most(1), at_most(3)).await;
+    assert!(matches!(set, Err(RoomError::Unavailable(_))), "{set:?}");
+    // What the catalogue has from then on.
+    site.opening.admission = at_most(3);
+    for room in &site.rooms {
+        assert!(room.open(site.opening).await.is_err(), "a refresh meanwhile");
+    }
+    site.node.restart().unwrap();
+    for room in &site.rooms {
+        until(|| room.open(site.opening)).await;
+        assert_eq!(room.admission(site.concert).await.unwrap(), at_most(3));
+    }
+    assert_eq!(site.tick(1, PLENTY).await, 2);
+    assert!(site.rooms[1].set_admission(site.concert, at_most(3), at_most(4)).await.unwrap(), "and can be changed again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_room_is_not_taken_for_a_lost_one_and_a_lost_one_waits_for_returns() {
+    let mut site = Site::open(admission()).await;
+    let start = site.clock.now() + TimeDelta::seconds(3);
+    site.opening.sale_starts_at = Some(start);
+    // Nobody has come: nothing is lost with Redis.
+    site.node.flush().unwrap();
+    site.replace_all().await;
+    let ann = site.join(0, user()).await;
+    assert_eq!(ann.status, QueueStatus::PreSale);
+    site.clock.advance(TimeDelta::seconds(4));
+    assert_eq!(site.tick(0, PLENTY).await + site.tick(0, PLENTY).await, 1, "two ticks after the start");
+    // Lost before its list was drawn, it waits for those who were on it.
+    let mut site = Site::open(admission()).await;
+    site.opening.sale_starts_at = Some(site.clock.now() + TimeDelta::seconds(30));
+    site.replace_all().await;
+    let ben = site.join(0, user()).await;
+    site.clock.advance(TimeDelta::seconds(29));
+    site.node.flush().unwrap();
+    site.replace_all().await;
+    site.clock.advance(TimeDelta::seconds(10));
+    site.tick(0, PLENTY).await;
+    site.tick(0, PLENTY).await;
+    let back = site.restore(claim(&ben)).await.expect("on the list");
+    assert_eq!(back.status, QueueStatus::PreSale, "the list is open for returns");
+    site.clock.advance(TimeDelta::seconds(10));
+    assert_eq!(site.tick(0, PLENTY).await + site.tick(0, PLENTY).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_hangs_is_unavailable_and_comes_back_by_itself() {
     let site = Site::open(admission()).await;
     let ann = site.join(0, user()).await;

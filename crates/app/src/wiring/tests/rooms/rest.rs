@@ -1,66 +1,71 @@
 //! Rooms that nobody is in: they cost the log next to nothing, and whoever comes finds them as they are.
 
+use super::faulty::Faulty;
 use super::*;
-use async_trait::async_trait;
-use boxoffice_domain::waiting::RoomInput;
-use boxoffice_domain::{ConcertId, QueueStatus, Stock};
+use boxoffice_domain::{QueueStatus, Stock};
 use boxoffice_ports::contract::build::{admission, demo_plan, fresh, user};
-use boxoffice_ports::{Exchanged, LogPosition, Opening, RoomLogError, WaitingRoom};
-use std::sync::atomic::{AtomicU64, Ordering};
+use boxoffice_ports::{Opening, WaitingRoom};
+use std::time::Duration;
 
 const PLENTY: Stock = Stock { obtainable: 1_000, linked: true };
 
-/// Counts what is asked of it.
-struct Counted {
-    log: Arc<dyn RoomLog>,
-    exchanges: AtomicU64,
-}
-
-#[async_trait]
-impl RoomLog for Counted {
-    async fn exchange(&self, concert: ConcertId, since: LogPosition, inputs: Vec<RoomInput>) -> Result<Exchanged, RoomLogError> {
-        self.exchanges.fetch_add(1, Ordering::Relaxed);
-        self.log.exchange(concert, since, inputs).await
-    }
-
-    async fn begin(&self, concert: ConcertId, snapshot: Vec<u8>) -> Result<bool, RoomLogError> {
-        self.log.begin(concert, snapshot).await
-    }
-
-    async fn compact(&self, concert: ConcertId, upto: LogPosition, snapshot: Vec<u8>) -> Result<bool, RoomLogError> {
-        self.log.compact(concert, upto, snapshot).await
-    }
-
-    fn is_volatile(&self) -> bool {
-        self.log.is_volatile()
-    }
-}
-
 #[tokio::test]
-async fn an_empty_room_asks_its_log_seldom_until_somebody_comes() {
+async fn an_empty_room_asks_its_log_nothing_until_somebody_comes() {
     let clock = Arc::new(SystemClock::default());
     let store = MemoryStore::new(clock.clone());
     let stores = store.stores();
-    let counted = Arc::new(Counted { log: store.room_log(), exchanges: AtomicU64::new(0) });
+    let counted = Faulty::new(store.room_log(), false);
     let (room, other) = (instance(counted.clone(), &stores, clock.clone()), instance(store.room_log(), &stores, clock.clone()));
+    let concert = stores.catalog.import(vec![demo_plan(clock.now())], admission()).await.unwrap()[0].id;
+    let opening = Opening { concert, sale_starts_at: None, admission: admission() };
+    for each in [&room, &other] {
+        each.open(opening).await.unwrap();
+    }
+    room.tick(concert, PLENTY).await.unwrap();
+    let exchanges = async |ticks: u64| {
+        let before = counted.exchanges();
+        for _ in 0..ticks {
+            // A refresh of the catalogue comes by as well.
+            room.open(opening).await.unwrap();
+            room.tick(concert, PLENTY).await.unwrap();
+        }
+        counted.exchanges() - before
+    };
+    assert_eq!(exchanges(50).await, 0, "nobody is there");
+    assert!(room.rests(concert) && room.is_open(&opening));
+    // Somebody comes to the other instance, and asks this one.
+    let entry = other.join(concert, user(), None, fresh()).await.unwrap().place.entry;
+    other.tick(concert, PLENTY).await.unwrap();
+    assert_eq!(room.place(concert, entry).await.unwrap().map(|place| place.status), Some(QueueStatus::Active));
+    assert!(!room.rests(concert));
+    assert_eq!(exchanges(50).await, 50, "somebody is there");
+    other.leave(concert, entry).await.unwrap();
+    assert!(exchanges(50).await <= 2, "and has gone");
+    assert!(room.rests(concert));
+}
+
+/// What other instances tell a room that rests here is heard of by the first who asks.
+#[tokio::test(start_paused = true)]
+async fn a_room_that_rests_is_asked_when_a_caller_asks() {
+    let clock = Arc::new(SystemClock::default());
+    let store = MemoryStore::new(clock.clone());
+    let stores = store.stores();
+    let (room, other) = (instance(store.room_log(), &stores, clock.clone()), instance(store.room_log(), &stores, clock.clone()));
     let concert = stores.catalog.import(vec![demo_plan(clock.now())], admission()).await.unwrap()[0].id;
     for each in [&room, &other] {
         each.open(Opening { concert, sale_starts_at: None, admission: admission() }).await.unwrap();
     }
     room.tick(concert, PLENTY).await.unwrap();
-    let exchanges = async |ticks: u64| {
-        let before = counted.exchanges.load(Ordering::Relaxed);
-        for _ in 0..ticks {
-            room.tick(concert, PLENTY).await.unwrap();
-        }
-        counted.exchanges.load(Ordering::Relaxed) - before
-    };
-    assert!(exchanges(50).await <= 2, "nobody is there");
-    // Somebody comes to the other instance, and asks this one.
     let entry = other.join(concert, user(), None, fresh()).await.unwrap().place.entry;
     other.tick(concert, PLENTY).await.unwrap();
-    assert_eq!(room.place(concert, entry).await.unwrap().map(|place| place.status), Some(QueueStatus::Active));
-    assert_eq!(exchanges(50).await, 50, "somebody is there");
+    // Longer than polls are answered from memory.
+    tokio::time::advance(Duration::from_secs(10)).await;
+    let counts = room.counts(concert).await.unwrap();
+    assert_eq!((counts.active, counts.waiting), (1, 0));
     other.leave(concert, entry).await.unwrap();
-    assert!(exchanges(50).await <= 3, "and has gone");
+    room.tick(concert, PLENTY).await.unwrap();
+    tokio::time::advance(Duration::from_secs(10)).await;
+    assert_eq!(room.place(concert, entry).await.unwrap().map(|place| place.status), Some(QueueStatus::Left), "also of one that has ended");
+    let summary = room.summary(concert).await.unwrap();
+    assert!(summary.open);
 }

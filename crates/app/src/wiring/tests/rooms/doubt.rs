@@ -1,0 +1,88 @@
+//! Exchanges whose answer was lost, and tokens of what is forgotten.
+
+use super::faulty::{Fault, Faulty};
+use super::*;
+use boxoffice_domain::{ConcertId, Lane, Stock};
+use boxoffice_ports::contract::build::{admission, demo_plan, fresh, user};
+use boxoffice_ports::{Opening, PlaceClaim, WaitingRoom};
+use chrono::TimeDelta;
+
+const PLENTY: Stock = Stock { obtainable: 1_000, linked: true };
+
+async fn volatile_room() -> (Arc<Faulty>, Stores, Arc<SystemClock>, Arc<Rooms>, ConcertId) {
+    let clock = Arc::new(SystemClock::default());
+    let store = MemoryStore::new(clock.clone());
+    let (stores, log) = (store.stores(), Faulty::new(store.room_log(), true));
+    let room = instance(log.clone(), &stores, clock.clone());
+    let concert = stores.catalog.import(vec![demo_plan(clock.now())], admission()).await.unwrap()[0].id;
+    room.open(Opening { concert, sale_starts_at: None, admission: admission() }).await.unwrap();
+    (log, stores, clock, room, concert)
+}
+
+#[tokio::test]
+async fn promotions_whose_answer_was_lost_reach_the_mirror() {
+    let (log, stores, _, room, concert) = volatile_room().await;
+    let mut entries = Vec::new();
+    for _ in 0..3 {
+        entries.push(room.join(concert, user(), None, fresh()).await.unwrap().place.entry);
+    }
+    log.fail(Some(Fault::After));
+    assert!(room.tick(concert, PLENTY).await.is_err(), "it was appended, and nobody knows");
+    log.fail(None);
+    assert_eq!(room.tick(concert, PLENTY).await.unwrap().promoted, 0, "they were promoted before");
+    let (_, turns) = stores.mirror.load(concert).await.unwrap().unwrap();
+    let mut mirrored: Vec<_> = turns.iter().map(|turn| turn.entry).collect();
+    mirrored.sort_unstable();
+    entries.sort_unstable();
+    assert_eq!(mirrored, entries);
+    // An end whose answer was lost reaches it as well.
+    log.fail(Some(Fault::After));
+    assert!(room.leave(concert, entries[0]).await.is_err());
+    log.fail(None);
+    room.tick(concert, PLENTY).await.unwrap();
+    let (_, turns) = stores.mirror.load(concert).await.unwrap().unwrap();
+    assert_eq!(turns.len(), 2);
+}
+
+#[tokio::test]
+async fn those_found_gone_by_a_tick_whose_answer_was_lost_are_named_by_the_next() {
+    let (log, _, clock, room, concert) = volatile_room().await;
+    let ann = room.join(concert, user(), None, fresh()).await.unwrap().place;
+    room.connected(concert, ann.entry);
+    room.tick(concert, PLENTY).await.unwrap();
+    room.tick(concert, PLENTY).await.unwrap();
+    room.disconnected(concert, ann.entry);
+    room.tick(concert, PLENTY).await.unwrap();
+    // In steps that nobody takes for an instance's death.
+    for _ in 0..6 {
+        clock.advance(TimeDelta::seconds(4));
+        room.tick(concert, PLENTY).await.unwrap();
+    }
+    clock.advance(TimeDelta::seconds(8));
+    log.fail(Some(Fault::After));
+    assert!(room.tick(concert, PLENTY).await.is_err());
+    log.fail(None);
+    assert_eq!(room.tick(concert, PLENTY).await.unwrap().abandoned, [ann.user]);
+    assert_eq!(room.tick(concert, PLENTY).await.unwrap().abandoned, [], "once");
+}
+
+#[tokio::test]
+async fn a_token_of_what_is_forgotten_appends_nothing_however_often_it_is_shown() {
+    let (log, _, _, room, concert) = volatile_room().await;
+    let known = room.join(concert, user(), None, fresh()).await.unwrap().place;
+    room.leave(concert, known.entry).await.unwrap();
+    // Its place was given out; the entry is not known any more, as after a day.
+    let claim = PlaceClaim { entry: fresh(), user: user(), lane: Lane(0), place: known.arrival, active_until: None };
+    let before = log.appends();
+    for _ in 0..20 {
+        assert_eq!(room.restore(concert, claim).await.unwrap(), None);
+    }
+    assert_eq!(log.appends(), before);
+    let drawn = PlaceClaim { place: 0, ..claim };
+    assert_eq!(room.restore(concert, drawn).await.unwrap(), None);
+    assert_eq!(log.appends(), before);
+    // What the room knows less of than a token says is given back as ever.
+    let beyond = PlaceClaim { place: known.arrival + 5, ..claim };
+    assert!(room.restore(concert, beyond).await.unwrap().is_some());
+    assert_eq!(log.appends(), before + 1);
+}
