@@ -49,8 +49,9 @@ impl Process {
     }
 
     /// The same with events alone on its standard output: it prints the address on the other one.
-    pub async fn start_telling_events(database: &Path) -> Result<Self> {
-        Self::start_and(database, &["events.sink=log"], Vec::new(), true).await
+    pub async fn start_telling_events(database: &Path, set: &[&str]) -> Result<Self> {
+        let set: Vec<_> = ["events.sink=log"].iter().chain(set).copied().collect();
+        Self::start_and(database, &set, Vec::new(), true).await
     }
 
     async fn start_and(database: &Path, set: &[&str], environment: Vec<(&str, PathBuf)>, tells_events: bool) -> Result<Self> {

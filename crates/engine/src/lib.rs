@@ -21,6 +21,7 @@ pub mod executors;
 mod fares;
 mod hold_returns;
 mod in_flight;
+mod known_holds;
 pub mod push;
 mod relay;
 pub mod rooms;
@@ -42,6 +43,7 @@ pub use executors::{Combining, CombiningSettings, Direct, Locked, Queued, Queued
 pub use fares::Fares;
 pub use hold_returns::{HoldReturns, NotReturned};
 pub use in_flight::SingleFlight;
+pub use known_holds::KnownHolds;
 pub use rooms::{RoomNews, Rooms, RoomsParts, RoomsSettings};
 pub use seat_view::{SeatCounts, SeatInfo, SeatSnapshot, SeatStatus, SeatView};
 pub use shows::Shows;

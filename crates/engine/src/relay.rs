@@ -1,21 +1,29 @@
-//! The outbox, emptied in order by whoever owns a shard: the waiting room is told of every payment (again), other
-//! systems of every event, then the rows are deleted.
+//! The outbox, emptied in order by the owner of each shard: events go to the sink, ends of paid turns to the waiting
+//! rooms, and a row is deleted once both have it.
 //!
 //! *Who.* Each instance claims a share of the shards ([`LEASE`]) and renews the claim while it lives. Nothing is sent for
 //! a shard whose claim is older than that; a publication that would outlast it is given up. Claims are renewed between
 //! steps. On stopping the claim is given back, so that others need not wait for its end.
 //!
-//! *Order.* Each shard goes one step at a time: rows are read from the oldest on, told, published, deleted. A failure
-//! leaves them, in order, for the next step, after a pause that grows. Shards go on independently, [`STEPS_AT_ONCE`] at
-//! the same moment.
+//! *Order.* Each shard goes one step at a time: rows are read from the oldest on, published, deleted. A failure leaves
+//! them, in order, for the next step, after a pause that grows. Shards go on independently, [`STEPS_AT_ONCE`] at the same
+//! moment.
 //!
-//! *Round trips.* One read, one publication and one deletion a step, and one exchange with the rooms of its payments.
+//! *Two readers.* Neither the sink nor the rooms wait for the other. The turns of a step begin to end before its rows are
+//! published, whatever becomes of that. A turn that has not ended [`ROOM_WAIT`] after the publication is set aside: its
+//! row leaves the way of those behind it, is not published again, and a task of its own ends it when the room is back.
+//! While rooms are away nothing waits for them here.
 //!
-//! *A crash* at any point tells again and loses nothing: a row is deleted only after everybody was told. Two relays at one
-//! shard, as after a renewal that could not wait for a slow step, do double work and nothing worse.
+//! *Round trips.* One read, one publication and one deletion a step, and one exchange with the rooms of its payments; none
+//! for those that this instance has ended. Rows set aside cost one more, and two when they are taken.
+//!
+//! *A crash* at any point repeats and loses nothing: a row is deleted or set aside only after it was published, and deleted
+//! only after its turn has ended. Two relays at one shard, as after a renewal that could not wait for a slow step, do double
+//! work and nothing worse.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use boxoffice_domain::event::OUTBOX_SHARDS;
@@ -43,8 +51,12 @@ const CLAIM_MAX: Duration = Duration::from_secs(3);
 const CLAIM_AGAIN: Duration = Duration::from_secs(1);
 /// How long a publication may take. Longer, and it has failed.
 const PUBLISH_MAX: Duration = Duration::from_secs(5);
-/// How long the end of a turn may take. Longer, and it has failed.
+/// How long a step waits for the ends of its turns, once its rows are published. Longer, and they are set aside.
+const ROOM_WAIT: Duration = Duration::from_millis(500);
+/// How long the ends of turns that were set aside may take. Longer, and they have failed.
 const ROOM_MAX: Duration = Duration::from_secs(5);
+/// The longest pause before rooms that are away are tried again; the first is [`EVERY`], then they double.
+const ROOM_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// How often a shard is looked at that had nothing to send.
 const EVERY: Duration = Duration::from_millis(250);
 /// The longest pause after failures; the first is [`EVERY`], then they double.
@@ -60,6 +72,10 @@ pub(crate) struct Relay {
     stats: Arc<Stats>,
     /// Until when each shard is ours.
     claim: Mutex<HashMap<u32, Instant>>,
+    /// Shards with rows that were set aside, as far as is known.
+    aside: Mutex<HashSet<u32>>,
+    /// The rooms did not take what was tried last.
+    rooms_away: AtomicBool,
     steps: Semaphore,
 }
 
@@ -71,7 +87,8 @@ impl Relay {
         instance: InstanceId,
         stats: Arc<Stats>,
     ) -> Arc<Self> {
-        Arc::new(Self { outbox, turns, sink, instance, stats, claim: Mutex::default(), steps: Semaphore::new(STEPS_AT_ONCE) })
+        let (claim, aside, rooms_away) = (Mutex::default(), Mutex::default(), AtomicBool::new(false));
+        Arc::new(Self { outbox, turns, sink, instance, stats, claim, aside, rooms_away, steps: Semaphore::new(STEPS_AT_ONCE) })
     }
 
     /// Relays until `stopped`, each shard after the step it is in, then gives the claim back. Each shard is a task of
@@ -84,6 +101,11 @@ impl Relay {
             let _lives = &lives;
             relay.clone().keep_claim(stop.clone())
         })];
+        let (relay, stop, lives) = (self.clone(), stopped.clone(), alive.clone());
+        kept.push(tasks.keep("relay.rooms", WhenFailing::NotReady, move || {
+            let _lives = &lives;
+            relay.clone().end_aside(stop.clone())
+        }));
         kept.extend((0..OUTBOX_SHARDS).map(|shard| {
             let (relay, stop, lives) = (self.clone(), stopped.clone(), alive.clone());
             tasks.keep(format!("relay.{shard}"), WhenFailing::NotReady, move || {
@@ -128,15 +150,17 @@ impl Relay {
         // The lease counts from before the store was asked, so it ends here no later than there.
         let until = Instant::now() + LEASE;
         let shards = timeout(CLAIM_MAX, self.outbox.claim(self.instance, LEASE)).await??;
-        let claim = shards.into_iter().map(|shard| (shard, until)).collect();
-        *self.claim.lock().unwrap_or_else(PoisonError::into_inner) = claim;
+        let mut claim = lock(&self.claim);
+        // Its last owner may have left rows aside.
+        let is_new = |shard: &u32| claim.get(shard).is_none_or(|until| *until <= Instant::now());
+        lock(&self.aside).extend(shards.iter().copied().filter(is_new));
+        *claim = shards.into_iter().map(|shard| (shard, until)).collect();
         Ok(())
     }
 
     /// Until when `shard` is ours, if it is.
     fn claimed(&self, shard: u32) -> Option<Instant> {
-        let claim = self.claim.lock().unwrap_or_else(PoisonError::into_inner);
-        claim.get(&shard).copied().filter(|until| Instant::now() < *until)
+        lock(&self.claim).get(&shard).copied().filter(|until| Instant::now() < *until)
     }
 
     async fn relay(self: Arc<Self>, shard: u32, mut stopped: watch::Receiver<bool>) -> Result<(), Source> {
@@ -170,21 +194,97 @@ impl Relay {
         if rows.is_empty() {
             return Ok(false);
         }
-        // Those of one step share an exchange with the room's log; most were ended before their callers were answered.
-        let ends: Vec<_> = rows.iter().filter_map(TurnEnd::of_row).collect();
-        ends.iter().for_each(|end| self.turns.begin(*end));
-        for end in ends {
-            self.turns.ended_within(end, ROOM_MAX).await?;
-        }
+        let ends: Vec<_> = rows.iter().filter_map(|row| Some((row.id, TurnEnd::of_row(row)?))).collect();
         let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
+        // Those of one step share an exchange with the room's log; most were ended before their callers were answered.
+        if !self.rooms_away.load(Ordering::Relaxed) {
+            ends.iter().for_each(|(_, end)| self.turns.begin(*end));
+        }
         // Much may have happened since the rows were asked for.
         let Some(until) = self.claimed(shard) else { return Ok(false) };
         self.publish(rows, until).await?;
         let count = ids.len();
-        // What everybody was told is deleted by whoever told it, even when the shard is somebody else's by now.
-        self.outbox.sent(shard, ids).await?;
+        let running = self.not_ended(&ends).await;
+        let (aside, done): (Vec<_>, Vec<_>) = ids.into_iter().partition(|id| running.contains(id));
+        if !aside.is_empty() {
+            self.outbox.set_aside(shard, aside).await?;
+            lock(&self.aside).insert(shard);
+        }
+        // What both have is deleted by the relay that sent it, even when the shard is another one's by now.
+        self.outbox.sent(shard, done).await?;
         self.stats.relayed_events.add(count as u64);
         Ok(count >= limit as usize)
+    }
+
+    /// The rows of `ends` whose turns may still be running after [`ROOM_WAIT`], or now while rooms are away.
+    async fn not_ended(&self, ends: &[(i64, TurnEnd)]) -> HashSet<i64> {
+        if self.rooms_away.load(Ordering::Relaxed) {
+            return ends.iter().filter(|(_, end)| !self.turns.has_ended(*end)).map(|(id, _)| *id).collect();
+        }
+        let running = self.running_after(ends, ROOM_WAIT).await;
+        if !running.is_empty() {
+            self.rooms_away.store(true, Ordering::Relaxed);
+        }
+        running
+    }
+
+    async fn running_after(&self, ends: &[(i64, TurnEnd)], bound: Duration) -> HashSet<i64> {
+        ends.iter().for_each(|(_, end)| self.turns.begin(*end));
+        let (deadline, mut running) = (Instant::now() + bound, HashSet::new());
+        for (id, end) in ends {
+            if self.turns.ended_within(*end, deadline.saturating_duration_since(Instant::now())).await.is_err() {
+                running.insert(*id);
+            }
+        }
+        running
+    }
+
+    /// Ends the turns whose rows were set aside, until `stopped`.
+    async fn end_aside(self: Arc<Self>, mut stopped: watch::Receiver<bool>) -> Result<(), Source> {
+        let mut pause = EVERY;
+        while rest(pause, &mut stopped).await.is_ok() {
+            pause = match self.end_some_aside().await {
+                Ok(()) => EVERY,
+                Err(error) => {
+                    tracing::warn!(error, "paid turns cannot be ended; events go on");
+                    (pause * 2).min(ROOM_PAUSE_MAX)
+                }
+            };
+        }
+        Ok(())
+    }
+
+    /// Goes once through the shards that may have rows aside. Fails when no room takes anything.
+    async fn end_some_aside(&self) -> Result<(), Source> {
+        let shards: Vec<_> = lock(&self.aside).iter().copied().collect();
+        for shard in shards.into_iter().filter(|shard| self.claimed(*shard).is_some()) {
+            // Before it is read: a step may set more aside meanwhile.
+            lock(&self.aside).remove(&shard);
+            let ended = self.end_shard_aside(shard).await;
+            if !matches!(ended, Ok(true)) {
+                lock(&self.aside).insert(shard);
+            }
+            ended?;
+        }
+        Ok(())
+    }
+
+    /// Whether nothing is left aside.
+    async fn end_shard_aside(&self, shard: u32) -> Result<bool, Source> {
+        let rows = self.outbox.aside(shard, STEP).await?;
+        if rows.is_empty() {
+            return Ok(true);
+        }
+        let ends: Vec<_> = rows.iter().filter_map(|row| Some((row.id, TurnEnd::of_row(row)?))).collect();
+        let running = self.running_after(&ends, ROOM_MAX).await;
+        let is_away = !ends.is_empty() && running.len() == ends.len();
+        self.rooms_away.store(is_away, Ordering::Relaxed);
+        if is_away {
+            return Err("no waiting room takes the end of a turn".into());
+        }
+        let taken = rows.iter().map(|row| row.id).filter(|id| !running.contains(id)).collect();
+        self.outbox.taken(shard, taken).await?;
+        Ok(false)
     }
 
     async fn publish(&self, rows: Vec<OutboxRow>, until: Instant) -> Result<(), Source> {
@@ -200,6 +300,11 @@ impl Relay {
         self.stats.unsent_age_ms.set(unsent.oldest.as_millis() as u64);
         Ok(())
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing under these mutexes can fail half way.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// `Err` when it is time to stop.

@@ -123,6 +123,11 @@ impl TurnEnds {
         self.ended_within(end, self.wait).await.is_ok()
     }
 
+    /// Whether this instance has ended it.
+    pub(crate) fn has_ended(&self, end: TurnEnd) -> bool {
+        lock(&self.known).has_ended(end.payment)
+    }
+
     /// The same within another bound.
     pub(crate) async fn ended_within(&self, end: TurnEnd, bound: Duration) -> Ended {
         let Some(mut progress) = self.progress(end)? else { return Ok(()) };

@@ -12,12 +12,12 @@ use std::panic::resume_unwind;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use boxoffice_domain::{Batch, IdempotencyKey, Key, Request};
+use boxoffice_domain::{Batch, Decision, IdempotencyKey, Key, Outcome, Request};
 use boxoffice_ports::{Committed, Guard, Ledger, LedgerError, StoredAnswer};
 use tokio::runtime::Handle;
 use tracing::Instrument;
 
-use crate::{SeatView, Siblings, TurnEnd, TurnEnds};
+use crate::{KnownHolds, SeatView, Siblings, TurnEnd, TurnEnds};
 
 /// See the module's opening.
 pub struct Watched {
@@ -31,6 +31,7 @@ struct Follows {
     seats: Arc<SeatView>,
     siblings: Arc<Siblings>,
     turns: Arc<TurnEnds>,
+    holds: Arc<KnownHolds>,
 }
 
 impl Follows {
@@ -39,6 +40,9 @@ impl Follows {
         self.siblings.tell(&committed.seats);
         // A replay was announced when it was new.
         for reply in committed.replies.iter().filter(|reply| !reply.replayed) {
+            if let Decision::Done(Outcome::Held { reservation, .. }) = &reply.decision {
+                self.holds.made(reservation);
+            }
             if let Some(end) = TurnEnd::of_reply(reply) {
                 self.turns.begin(end);
             }
@@ -48,8 +52,14 @@ impl Follows {
 
 impl Watched {
     /// Its calls run on the current tokio runtime, whichever one the caller is on.
-    pub fn new(inner: Arc<dyn Ledger>, seats: Arc<SeatView>, siblings: Arc<Siblings>, turns: Arc<TurnEnds>) -> Arc<Self> {
-        Arc::new(Self { inner, follows: Arc::new(Follows { seats, siblings, turns }), runtime: Handle::current() })
+    pub fn new(
+        inner: Arc<dyn Ledger>,
+        seats: Arc<SeatView>,
+        siblings: Arc<Siblings>,
+        turns: Arc<TurnEnds>,
+        holds: Arc<KnownHolds>,
+    ) -> Arc<Self> {
+        Arc::new(Self { inner, follows: Arc::new(Follows { seats, siblings, turns, holds }), runtime: Handle::current() })
     }
 }
 
@@ -85,8 +95,8 @@ mod tests {
     use super::*;
     use crate::SeatStatus;
     use crate::testing::room::FakeRoom;
-    use crate::testing::{DATE, ScriptedLedger, TestClock, charge, committed, id, key, paid, policy, seat_row, until};
-    use boxoffice_domain::{Decision, Reply, SeatChange, SeatState};
+    use crate::testing::{CONCERT, DATE, ScriptedLedger, TestClock, charge, committed, id, key, paid, policy, seat_row, until};
+    use boxoffice_domain::{Reply, SeatChange, SeatState};
     use boxoffice_ports::{MockFanout, MockQueries};
     use std::sync::Mutex;
     use std::time::Duration;
@@ -129,7 +139,7 @@ mod tests {
             Ok(())
         });
         let siblings = Siblings::start(Some(Arc::new(fanout)));
-        let watched = Watched::new(sells(ScriptedLedger::new), seats.clone(), siblings, ends(&room));
+        let watched = Watched::new(sells(ScriptedLedger::new), seats.clone(), siblings, ends(&room), Arc::default());
         watched.transact(Batch::new(vec![charge(5, 1)], policy()), Guard::RowLock).await.unwrap();
         assert_eq!(statuses(&seats).await, [SeatStatus::Sold]);
         until(|| room.ended() == [id(5)] && told.lock().unwrap().iter().any(|change| change.key == key(1))).await;
@@ -145,7 +155,7 @@ mod tests {
     async fn what_follows_a_commit_happens_without_its_caller() {
         let (seats, room) = (view().await, FakeRoom::open());
         let ledger = sells(ScriptedLedger::gated);
-        let watched = Watched::new(ledger.clone(), seats.clone(), Siblings::start(None), ends(&room));
+        let watched = Watched::new(ledger.clone(), seats.clone(), Siblings::start(None), ends(&room), Arc::default());
         let call = tokio::spawn(async move { watched.transact(Batch::new(vec![charge(5, 1)], policy()), Guard::RowLock).await });
         until(|| ledger.begun.load(std::sync::atomic::Ordering::SeqCst) == 1).await;
         call.abort();
@@ -156,9 +166,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_hold_that_was_made_here_is_known() {
+        let (seats, room, holds) = (view().await, FakeRoom::open(), Arc::<KnownHolds>::default());
+        let ledger = ScriptedLedger::new(|batch| {
+            let mut committed = committed(batch);
+            let Outcome::Paid { reservation, .. } = paid(5) else { unreachable!() };
+            let decision = Decision::Done(Outcome::Held { reservation, extensions_left: 1 });
+            committed.replies[0] = Reply { decision, ..committed.replies[0].clone() };
+            Ok(committed)
+        });
+        let watched = Watched::new(ledger, seats, Siblings::start(None), ends(&room), holds.clone());
+        watched.transact(Batch::new(vec![charge(5, 1)], policy()), Guard::RowLock).await.unwrap();
+        assert_eq!(holds.concert_of(id(5), id(2)), Some(id(CONCERT)));
+    }
+
+    #[tokio::test]
     async fn a_panic_of_the_ledger_is_its_callers() {
         let (seats, room) = (view().await, FakeRoom::open());
-        let watched = Watched::new(ScriptedLedger::new(|_| panic!("a defect")), seats, Siblings::start(None), ends(&room));
+        let watched = Watched::new(ScriptedLedger::new(|_| panic!("a defect")), seats, Siblings::start(None), ends(&room), Arc::default());
         let call = tokio::spawn(async move { watched.transact(Batch::new(vec![charge(5, 1)], policy()), Guard::RowLock).await });
         assert!(call.await.is_err_and(|end| end.is_panic()));
     }

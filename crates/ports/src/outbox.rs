@@ -25,7 +25,8 @@ pub struct Unsent {
     pub oldest: Duration,
 }
 
-/// Events written with their change. A row stays until it was sent and is then deleted: no flag, no cursor.
+/// Events written with their change. A row stays until it was sent and is then deleted: no flag, no cursor. One that a
+/// waiting room has still to take when it was sent is set aside, so that the rows behind it go on.
 ///
 /// Each shard is relayed by one instance at a time, as long as it renews its claim. Two that believe to own the same one
 /// do double work and nothing worse: each sends a shard's rows in order from the oldest on, so the first delivery of
@@ -42,5 +43,12 @@ pub trait Outbox: Send + Sync {
     async fn unsent(&self, shard: u32, limit: u32) -> Result<Vec<OutboxRow>, StoreError>;
     /// Deletes rows of a shard that were sent.
     async fn sent(&self, shard: u32, ids: Vec<i64>) -> Result<(), StoreError>;
+    /// Moves rows of a shard that were sent out of the way of those behind them: a waiting room has still to take them.
+    async fn set_aside(&self, shard: u32, ids: Vec<i64>) -> Result<(), StoreError>;
+    /// The oldest rows of a shard that were set aside, by id, `limit` at most.
+    async fn aside(&self, shard: u32, limit: u32) -> Result<Vec<OutboxRow>, StoreError>;
+    /// Deletes rows of a shard that were set aside and are taken.
+    async fn taken(&self, shard: u32, ids: Vec<i64>) -> Result<(), StoreError>;
+    /// Of those not set aside.
     async fn backlog(&self) -> Result<Unsent, StoreError>;
 }

@@ -1,15 +1,20 @@
 //! What is in front of the ledger dies, hangs or forgets: commands may be refused, nothing is ever wrong.
 
 use boxoffice_services::{Postgres, Redis};
-use boxoffice_tests::{Answer, Person, Server, Setup, at_once, eventually, seats};
+use boxoffice_tests::{Answer, Person, Process, Server, Setup, at_once, eventually, seats};
+use chrono::Utc;
+use reqwest::Method;
 use serde_json::json;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 /// How long a command of these tests may wait for its turn.
 const WAIT: Duration = Duration::from_secs(5);
+/// Ten times as long as an event may take.
+const EVENT_MAX: Duration = Duration::from_secs(10);
 
 fn nodes(count: usize) -> Vec<Redis> {
     (0..count).map(|_| Redis::start().expect("Redis starts")).collect()
@@ -288,4 +293,49 @@ async fn what_was_answered_survives_a_kill_of_postgres() {
     }
     assert_eq!(owner.balance().await, 330);
     stop(servers).await;
+}
+
+/// `deploy/README.md`, what is away: Redis. What is paid meanwhile is answered, its events are printed, and the turns end
+/// once the room is back.
+#[tokio::test(flavor = "multi_thread")]
+async fn events_go_on_and_payments_are_answered_while_redis_is_away() {
+    const BUYERS: u32 = 5;
+    let (mut node, folder) = (Redis::start().expect("Redis starts"), TempDir::new().unwrap());
+    let redis = format!("redis.urls=[{:?}]", node.url());
+    let mut server = Process::start_telling_events(&folder.path().join("b.db"), &["queue.backend=redis", &redis]).await.unwrap();
+    let operator = server.person(true).await;
+    let at = |seconds| (Utc::now() + chrono::TimeDelta::seconds(seconds)).to_rfc3339();
+    let document = json!({
+        "key": "sale", "name": "Moonlight Tour", "venue": "Olympic Hall",
+        "dates": [{
+            "key": "day", "starts_at": at(90_000), "booking_opens_at": at(-10), "booking_closes_at": at(80_000),
+            "seats": seats(50, 1_000),
+        }],
+    });
+    let made = Answer::to(operator.request(Method::POST, "/admin/concerts").json(&document)).await.expect(201);
+    let (concert, date) = (made.text("id"), made.text("dates/0/id"));
+    let mut held = Vec::new();
+    for seat in 1..=BUYERS {
+        let mut person = server.person(false).await;
+        person.charge(1_000).await;
+        eventually("a place", async || (person.join(&concert).await.status == 201).then_some(())).await;
+        person.await_turn().await;
+        let hold = person.hold("h", &date, &[seat]).await.expect(201).text("id");
+        held.push((person, hold));
+    }
+    node.kill().expect("killed");
+    for (person, hold) in &held {
+        person.pay("p", hold).await.expect(201);
+    }
+    let mut paid = 0;
+    while paid < BUYERS {
+        let line = tokio::time::timeout(EVENT_MAX, server.line()).await.expect("an event, while Redis is away").unwrap();
+        paid += u32::from(line.contains("\"payment.paid\""));
+    }
+    node.restart().expect("it starts again");
+    for (person, _) in &mut held {
+        // The turn that was paid ends; until the room knows, it is the one that is found.
+        eventually("a new place", async || (person.join(&concert).await.status == 201).then_some(())).await;
+    }
+    assert!(server.terminate().await.unwrap().success());
 }

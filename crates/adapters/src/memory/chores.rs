@@ -66,6 +66,30 @@ impl Outbox for MemoryStore {
         }
         Ok(())
     }
+
+    async fn set_aside(&self, shard: u32, ids: Vec<i64>) -> Result<(), StoreError> {
+        let mut tables = self.tables()?;
+        for id in ids {
+            if let Some(row) = tables.outbox.remove(&(shard, id)) {
+                tables.outbox_rooms.insert((shard, id), row);
+            }
+        }
+        Ok(())
+    }
+
+    async fn aside(&self, shard: u32, limit: u32) -> Result<Vec<OutboxRow>, StoreError> {
+        let tables = self.tables()?;
+        let rows = tables.outbox_rooms.range((shard, i64::MIN)..=(shard, i64::MAX));
+        Ok(rows.take(limit as usize).map(|(_, row)| row.clone()).collect())
+    }
+
+    async fn taken(&self, shard: u32, ids: Vec<i64>) -> Result<(), StoreError> {
+        let mut tables = self.tables()?;
+        for id in ids {
+            tables.outbox_rooms.remove(&(shard, id));
+        }
+        Ok(())
+    }
 }
 
 #[async_trait]

@@ -59,6 +59,8 @@ pub(super) struct Tables {
     pub(super) draws: HashMap<ConcertId, DrawRecord>,
     /// By shard and id.
     pub(super) outbox: BTreeMap<(u32, i64), OutboxRow>,
+    /// Those of them that were set aside.
+    pub(super) outbox_rooms: BTreeMap<(u32, i64), OutboxRow>,
     /// The last id given to an outbox row, of whatever shard.
     pub(super) outbox_last: i64,
     pub(super) secrets: HashMap<String, Vec<u8>>,

@@ -27,6 +27,18 @@ statements! {
                                         ORDER BY id LIMIT 1) AS first)::bigint + $1, 0)";
     SelectEvents -> (BigInt, Text, Timestamptz) =
         "SELECT id, payload, occurred_at FROM outbox WHERE shard = $1 ORDER BY id LIMIT $2";
+    SetAside =
+        "WITH gone AS (
+             DELETE FROM outbox WHERE ctid = ANY (ARRAY(
+                 SELECT ctid FROM outbox WHERE shard = $1 AND id = ANY ($2) FOR UPDATE SKIP LOCKED))
+             RETURNING shard, id, payload, occurred_at)
+         INSERT INTO outbox_rooms (shard, id, payload, occurred_at) SELECT shard, id, payload, occurred_at FROM gone
+         ON CONFLICT DO NOTHING";
+    SelectAside -> (BigInt, Text, Timestamptz) =
+        "SELECT id, payload, occurred_at FROM outbox_rooms WHERE shard = $1 ORDER BY id LIMIT $2";
+    DeleteAside =
+        "DELETE FROM outbox_rooms WHERE ctid = ANY (ARRAY(
+             SELECT ctid FROM outbox_rooms WHERE shard = $1 AND id = ANY ($2) FOR UPDATE SKIP LOCKED))";
     DeleteEvents =
         "DELETE FROM outbox WHERE ctid = ANY (ARRAY(
              SELECT ctid FROM outbox WHERE shard = $1 AND id = ANY ($2) FOR UPDATE SKIP LOCKED))";
@@ -35,6 +47,10 @@ statements! {
 /// Shards are few.
 fn stored(shard: u32) -> i32 {
     i32::try_from(shard).unwrap_or(i32::MAX)
+}
+
+fn outbox_rows(shard: u32, found: Vec<(i64, Json<Event>, Timestamp)>) -> Vec<OutboxRow> {
+    found.into_iter().map(|(id, event, occurred_at)| OutboxRow { shard, id, event: event.0, occurred_at }).collect()
 }
 
 #[async_trait]
@@ -58,14 +74,32 @@ impl Outbox for PostgresStore {
 
     async fn unsent(&self, shard: u32, limit: u32) -> Result<Vec<OutboxRow>, StoreError> {
         let binds = (stored(shard), i64::from(limit));
-        let found: Vec<(i64, Json<Event>, Timestamp)> = rows::<SelectEvents, _, _>(&mut self.conn().await?, binds).await?;
-        Ok(found.into_iter().map(|(id, event, occurred_at)| OutboxRow { shard, id, event: event.0, occurred_at }).collect())
+        Ok(outbox_rows(shard, rows::<SelectEvents, _, _>(&mut self.conn().await?, binds).await?))
     }
 
     /// Rows that are gone already were sent twice, which is no error.
     async fn sent(&self, shard: u32, ids: Vec<i64>) -> Result<(), StoreError> {
         if !ids.is_empty() {
             run::<DeleteEvents>(&mut self.conn().await?, (stored(shard), ids)).await?;
+        }
+        Ok(())
+    }
+
+    async fn set_aside(&self, shard: u32, ids: Vec<i64>) -> Result<(), StoreError> {
+        if !ids.is_empty() {
+            run::<SetAside>(&mut self.conn().await?, (stored(shard), ids)).await?;
+        }
+        Ok(())
+    }
+
+    async fn aside(&self, shard: u32, limit: u32) -> Result<Vec<OutboxRow>, StoreError> {
+        let binds = (stored(shard), i64::from(limit));
+        Ok(outbox_rows(shard, rows::<SelectAside, _, _>(&mut self.conn().await?, binds).await?))
+    }
+
+    async fn taken(&self, shard: u32, ids: Vec<i64>) -> Result<(), StoreError> {
+        if !ids.is_empty() {
+            run::<DeleteAside>(&mut self.conn().await?, (stored(shard), ids)).await?;
         }
         Ok(())
     }

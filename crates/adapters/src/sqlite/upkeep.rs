@@ -22,6 +22,11 @@ statements! {
         (SELECT user_id, command_id FROM replies WHERE expires_at <= ? ORDER BY expires_at LIMIT ?)";
     SelectEvents -> (BigInt, Text, BigInt) = "SELECT id, payload, occurred_at FROM outbox WHERE shard = ? ORDER BY id LIMIT ?";
     SelectEventIds -> BigInt = "SELECT id FROM outbox WHERE shard = ? AND id BETWEEN ? AND ? ORDER BY id";
+    InsertAside = "INSERT INTO outbox_rooms (shard, id, payload, occurred_at)
+        SELECT shard, id, payload, occurred_at FROM outbox WHERE shard = ? AND id = ? ON CONFLICT DO NOTHING";
+    SelectAside -> (BigInt, Text, BigInt) =
+        "SELECT id, payload, occurred_at FROM outbox_rooms WHERE shard = ? ORDER BY id LIMIT ?";
+    DeleteAside = "DELETE FROM outbox_rooms WHERE shard = ? AND id = ?";
     DeleteEvents = "DELETE FROM outbox WHERE shard = ? AND id BETWEEN ? AND ?";
     // The first of each shard is the oldest there.
     CountUnsent -> (BigInt, Nullable<BigInt>) =
@@ -58,6 +63,10 @@ impl Upkeep for SqliteStore {
     }
 }
 
+fn outbox_rows(shard: u32, found: Vec<(i64, Json<Event>, At)>) -> Vec<OutboxRow> {
+    found.into_iter().map(|(id, event, at)| OutboxRow { shard, id, event: event.0, occurred_at: at.0 }).collect()
+}
+
 #[async_trait]
 impl Outbox for SqliteStore {
     /// All of them: the file has one server.
@@ -81,11 +90,8 @@ impl Outbox for SqliteStore {
     }
 
     async fn unsent(&self, shard: u32, limit: u32) -> Result<Vec<OutboxRow>, StoreError> {
-        let read = self.readers.read(move |conn| {
-            let found: Vec<(i64, Json<Event>, At)> = rows::<SelectEvents, _, _>(conn, (i64::from(shard), i64::from(limit)))?;
-            let row = |(id, event, at): (i64, Json<Event>, At)| OutboxRow { shard, id, event: event.0, occurred_at: at.0 };
-            Ok(found.into_iter().map(row).collect())
-        });
+        let read =
+            self.readers.read(move |conn| Ok(outbox_rows(shard, rows::<SelectEvents, _, _>(conn, (i64::from(shard), i64::from(limit)))?)));
         Ok(read.await?)
     }
 
@@ -102,6 +108,33 @@ impl Outbox for SqliteStore {
             }
             // Not counted: a row that is gone already was sent twice, which is no error.
             ids.iter().try_for_each(|&id| run::<DeleteEvents>(conn, (shard, id, id)).map(drop))?;
+            Ok(())
+        });
+        Ok(write.await?)
+    }
+
+    async fn set_aside(&self, shard: u32, ids: Vec<i64>) -> Result<(), StoreError> {
+        let write = self.writer.write(Share::Small, move |session| {
+            let (conn, shard) = (&mut session.conn, i64::from(shard));
+            for &id in &ids {
+                run::<InsertAside>(conn, (shard, id))?;
+                run::<DeleteEvents>(conn, (shard, id, id))?;
+            }
+            Ok(())
+        });
+        Ok(write.await?)
+    }
+
+    async fn aside(&self, shard: u32, limit: u32) -> Result<Vec<OutboxRow>, StoreError> {
+        let read =
+            self.readers.read(move |conn| Ok(outbox_rows(shard, rows::<SelectAside, _, _>(conn, (i64::from(shard), i64::from(limit)))?)));
+        Ok(read.await?)
+    }
+
+    async fn taken(&self, shard: u32, ids: Vec<i64>) -> Result<(), StoreError> {
+        let write = self.writer.write(Share::Small, move |session| {
+            let (conn, shard) = (&mut session.conn, i64::from(shard));
+            ids.iter().try_for_each(|&id| run::<DeleteAside>(conn, (shard, id)).map(drop))?;
             Ok(())
         });
         Ok(write.await?)

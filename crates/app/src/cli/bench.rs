@@ -42,6 +42,9 @@ pub(super) struct Options {
     /// After this long a run begins nothing more, and its rates are of what was done
     #[arg(long, default_value_t = 2)]
     seconds: u32,
+    /// Waiting rooms where queue.backend keeps them: starting a hold asks them, and paying tells them
+    #[arg(long, conflicts_with = "overload")]
+    rooms: bool,
     /// Instead of the workloads: offers each strategy ten times more than it can answer, in process
     #[arg(long, conflicts_with_all = ["workloads", "via", "commands", "callers"])]
     overload: bool,
@@ -77,6 +80,7 @@ impl Options {
             instances: self.instances,
             seconds: self.seconds,
             overload: self.overload,
+            rooms: self.rooms,
         }
     }
 }
@@ -195,7 +199,8 @@ mod tests {
     fn without_options_everything_is_compared() {
         let plan = parse("boxoffice bench").unwrap().plan();
         assert!(plan.strategies.is_none() && plan.instances.is_none());
-        assert_eq!((plan.workloads, plan.ways), (compared(), Via::ALL.to_vec()));
+        assert_eq!((plan.workloads, plan.ways, plan.rooms), (compared(), Via::ALL.to_vec(), false));
+        assert!(parse("boxoffice bench --rooms").unwrap().plan().rooms);
         assert!(!plan.overload && parse("boxoffice bench --overload --seconds 3").unwrap().plan().overload);
         assert!(parse("boxoffice bench --overload --commands 3").is_err(), "it says itself how many");
         assert_eq!((plan.commands, plan.callers, plan.seconds), (3_000, 100, 2));

@@ -45,7 +45,7 @@ use actix_web::dev::Server;
 use actix_web::web::Data;
 use boxoffice_domain::Policy;
 use boxoffice_engine::push::{Hub, Pace};
-use boxoffice_engine::{Fares, HoldReturns, Rooms, SeatView, Shows, Stats, Supervisor, TurnEnds};
+use boxoffice_engine::{Fares, HoldReturns, KnownHolds, Rooms, SeatView, Shows, Stats, Supervisor, TurnEnds};
 use boxoffice_ports::{Clock, Executor, Ids, Ledger, StoreError, Stores, Traffic, WaitingRoom};
 
 use crate::config::Settings;
@@ -69,6 +69,7 @@ pub struct Parts {
     pub rooms: Arc<Rooms>,
     pub returns: Arc<HoldReturns>,
     pub turns: Arc<TurnEnds>,
+    pub holds: Arc<KnownHolds>,
     pub fares: Arc<Fares>,
     /// Hold, extend, release.
     pub seat: Arc<dyn Executor>,

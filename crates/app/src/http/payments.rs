@@ -42,10 +42,7 @@ pub(crate) async fn create(app: Data<App>, user: User, request: HttpRequest, bod
     }
     let keyed = key.over(&request, &pay)?;
     let reservation = ReservationId(pay.reservation_id);
-    // One that is not there is for the decision to refuse.
-    if let Some(found) = app.stores.queries.reservation(user.0, reservation).await? {
-        turn::for_concert(&token, found.concert.id)?;
-    }
+    turn::for_hold(&app, &token, reservation).await?;
     let command = Command::Pay { user: user.0, reservation, points: pay.points.unwrap_or(0) };
     let ran = answer::run(&app, app.payment.as_ref(), Actor::User(user.0), keyed, command).await?;
     if let Ran::Decided(reply) = &ran {

@@ -83,11 +83,16 @@ pub(crate) async fn leave(app: Data<App>, user: User, request: HttpRequest, body
     let token = turn::genuine(&app, &request, user.0)?;
     Query::none(&request)?;
     body.parse_nothing()?;
-    app.returns.all_of(user.0, token.concert).await?;
-    match leave_room(&app, &token).await {
-        Ok(()) | Err(RoomError::NoRoom) => Ok(HttpResponse::NoContent().finish()),
-        Err(error) => Err(error.into()),
-    }
+    // In a task of its own: a caller that goes away leaves whole, or not at all.
+    let leaving = actix_web::rt::spawn(async move {
+        app.returns.all_of(user.0, token.concert).await?;
+        match leave_room(&app, &token).await {
+            Ok(()) | Err(RoomError::NoRoom) => Ok(()),
+            Err(error) => Err(Problem::from(error)),
+        }
+    });
+    leaving.await.map_err(Problem::internal)??;
+    Ok(HttpResponse::NoContent().finish())
 }
 
 /// A place that the room has forgotten is given back first: otherwise an older token would bring it back afterwards.

@@ -196,10 +196,7 @@ pub(crate) async fn extend(
     body: Body,
 ) -> Result<HttpResponse, Problem> {
     let token = turn::genuine(&app, &request, user.0)?;
-    // One that is not there is for the decision to refuse.
-    if let Some(found) = app.stores.queries.reservation(user.0, id.0).await? {
-        turn::for_concert(&token, found.concert.id)?;
-    }
+    turn::for_hold(&app, &token, id.0).await?;
     Query::none(&request)?;
     let keyed = idempotency::Key::of(&request, user.0)?.over(&request, &body.parse_nothing()?)?;
     let command = Command::ExtendHold { user: user.0, reservation: id.0 };

@@ -5,8 +5,10 @@ use actix_web::body::BoxBody;
 use actix_web::dev::{Service, ServiceResponse};
 use actix_web::http::Method;
 use actix_web::test::{TestRequest, init_service, read_body};
-use boxoffice_domain::{Lane, Place, QueueStatus};
-use boxoffice_ports::{MockQueries, MockUpkeep, MockWaitingRoom, RoomError, Tasks, WhenFailing};
+use boxoffice_domain::{Batch, IdempotencyKey, Lane, Place, QueueStatus};
+use boxoffice_ports::{
+    Committed, Guard, LedgerError, MockQueries, MockUpkeep, MockWaitingRoom, RoomError, StoredAnswer, Tasks, WhenFailing,
+};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -283,6 +285,49 @@ async fn a_hold_and_leaving_give_a_forgotten_place_back_first() {
     let leave = request(Method::DELETE, "/api/v1/queue").insert_header(bearer(&app, 1, false)).insert_header(queue_token(&app, 1, 3, None));
     assert_eq!(send(&app, leave).await.status, 204);
     assert_eq!(left.load(std::sync::atomic::Ordering::SeqCst), 1);
+}
+
+/// A ledger that waits for a permit before each commit.
+struct Gated(tokio::sync::Semaphore);
+
+#[async_trait::async_trait]
+impl Ledger for Gated {
+    async fn transact(&self, _: Batch, _: Guard) -> Result<Committed, LedgerError> {
+        self.0.acquire().await.map_err(|closed| LedgerError::Unavailable(closed.into()))?.forget();
+        Ok(Committed { replies: Vec::new(), seats: Vec::new() })
+    }
+
+    async fn reply(&self, _: IdempotencyKey) -> Result<Option<StoredAnswer>, LedgerError> {
+        Ok(None)
+    }
+}
+
+#[actix_web::test]
+async fn leaving_goes_on_when_its_caller_goes_away() {
+    let (ledger, left) = (Arc::new(Gated(tokio::sync::Semaphore::new(0))), Arc::new(std::sync::atomic::AtomicU32::new(0)));
+    let (gated, counted) = (ledger.clone(), left.clone());
+    let app = app_with(move |parts| {
+        let mut queries = MockQueries::new();
+        queries.expect_live_holds().returning(|_, _| Ok(vec![Uuid::from_u128(7).into()]));
+        parts.returns = HoldReturns::new(gated, Arc::new(queries), parts.ids.clone(), parts.policy.clone());
+        let mut room = forgetful(Some(QueueStatus::Waiting));
+        room.expect_leave().returning(move |_, _| {
+            counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            Ok(())
+        });
+        parts.room = Arc::new(room);
+    })
+    .await;
+    let leave = request(Method::DELETE, "/api/v1/queue").insert_header(bearer(&app, 1, false)).insert_header(queue_token(&app, 1, 3, None));
+    let gone = tokio::time::timeout(std::time::Duration::from_millis(200), send(&app, leave)).await;
+    assert!(gone.is_err(), "it waits for the holds");
+    ledger.0.add_permits(1);
+    let ended = async {
+        while left.load(std::sync::atomic::Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(10), ended).await.expect("the place ends");
 }
 
 #[actix_web::test]

@@ -8,7 +8,7 @@
 //! their place back, by what the token says ([`place`], [`touch`]): whichever of their requests comes first.
 
 use actix_web::HttpRequest;
-use boxoffice_domain::{ConcertId, Place, QueueStatus, Reply, Timestamp, UserId};
+use boxoffice_domain::{ConcertId, Place, QueueStatus, Reply, ReservationId, Timestamp, UserId};
 use boxoffice_engine::TurnEnd;
 use boxoffice_ports::RoomError;
 
@@ -48,6 +48,15 @@ pub(crate) fn genuine(app: &App, request: &HttpRequest, user: UserId) -> Result<
 /// A token opens only its own concert's things.
 pub(crate) fn for_concert(token: &QueueToken, concert: ConcertId) -> Result<(), Problem> {
     if token.concert == concert { Ok(()) } else { Err(Problem::new(Code::QueueTokenInvalid, "the token is another concert's")) }
+}
+
+/// The same for a hold of this user. One that is not there is for the decision to refuse.
+pub(crate) async fn for_hold(app: &App, token: &QueueToken, reservation: ReservationId) -> Result<(), Problem> {
+    let concert = match app.holds.concert_of(token.user, reservation) {
+        Some(concert) => Some(concert),
+        None => app.stores.queries.reservation(token.user, reservation).await?.map(|found| found.concert.id),
+    };
+    concert.map_or(Ok(()), |concert| for_concert(token, concert))
 }
 
 /// Whether the turn is running, by the token alone.

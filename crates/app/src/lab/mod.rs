@@ -36,7 +36,7 @@ use std::time::Duration;
 use boxoffice_ports::{CatalogError, Clock as _, LedgerError, StoreError};
 use tokio::sync::Notify;
 
-use crate::config::{ConfigError, Settings, StoreBackend, StrategyName};
+use crate::config::{ConfigError, QueueBackend, Settings, StoreBackend, StrategyName};
 use crate::wiring::{self, StartError, SystemClock};
 use entrant::Entrant;
 use report::{Conditions, Machine, Overload, Report, Run, SCHEMA, Skipped, Version, Via};
@@ -99,6 +99,8 @@ pub struct Plan {
     pub seconds: u32,
     /// Instead of the workloads: ten times more than each strategy can answer.
     pub overload: bool,
+    /// Waiting rooms where the configuration keeps them, and not in each instance's memory.
+    pub rooms: bool,
 }
 
 /// Told of what goes on.
@@ -165,6 +167,11 @@ fn first_of(strategy: StrategyName, base: &Settings) -> Entrant {
 /// Runs the plan. `interrupt` ends it early; what was set up is taken down before this returns.
 pub async fn bench(base: &Settings, plan: &Plan, progress: &dyn Progress, interrupt: &Notify) -> Result<Report, LabError> {
     plan.check()?;
+    let mut lab = base.clone();
+    if !plan.rooms {
+        lab.queue.backend = QueueBackend::Memory;
+    }
+    let base = &lab;
     let (strategies, mut skipped) = plan.strategies(base)?;
     skipped.iter().for_each(|one| progress.skipped(one));
     let reasons = || skipped.iter().map(|one| format!("{}: {}", one.strategy, one.reason)).collect::<Vec<_>>().join("; ");
@@ -283,6 +290,7 @@ async fn overload_one(
 fn conditions(settings: &Settings, plan: &Plan, instances: u32) -> Conditions {
     Conditions {
         store: settings.store.backend.name(),
+        rooms: settings.queue.backend.name(),
         commands: plan.commands,
         callers: plan.callers,
         instances,

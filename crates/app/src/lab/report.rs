@@ -60,6 +60,8 @@ pub struct Version {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Conditions {
     pub store: &'static str,
+    /// Where the waiting rooms are kept.
+    pub rooms: &'static str,
     pub commands: u32,
     pub callers: u32,
     pub instances: u32,
@@ -325,6 +327,7 @@ pub(super) fn sample(runs: Vec<Run>) -> Report {
         versions: vec![Version { name: "SQLite", version: "3".to_owned() }],
         conditions: Conditions {
             store: "sqlite",
+            rooms: "memory",
             commands: 3_000,
             callers: 100,
             instances: 1,
@@ -503,6 +506,7 @@ mod tests {
             "lanes",
             "lease_ms",
             "rabbitmq_shards",
+            "rooms",
             "seconds_max",
             "store",
             "wait_ms",

@@ -6,8 +6,9 @@
 //! leave nothing but locks on things that exist here alone, which end with their lease. On a broker the topics, the group or
 //! the queues have a name of their own in the same way, and are deleted when the site closes.
 //!
-//! The waiting rooms are kept in each instance's memory, without limits, so that strategies are measured and not rooms;
-//! whoever buys over HTTP still joins, waits for the turn and shows the token.
+//! The waiting rooms are without limits, and where `queue.backend` keeps them: unless it is asked for, the lab puts them
+//! in each instance's memory, so that strategies are measured and not rooms. A buyer over HTTP joins, waits for the turn
+//! and shows the token.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -86,7 +87,7 @@ pub(super) fn settings_for(base: &Settings, Entrant { strategy, partitions }: En
     let mut settings = Settings::defaults()?;
     settings.store = base.store.clone();
     // Each has what it needs and nothing more, so that what Redis is sent is the strategy's own.
-    if strategy.locks_in_redis() {
+    if strategy.locks_in_redis() || base.queue.backend == QueueBackend::Redis {
         settings.redis.urls = base.redis.urls.clone();
     }
     if strategy == StrategyName::Redlock {
@@ -105,7 +106,7 @@ pub(super) fn settings_for(base: &Settings, Entrant { strategy, partitions }: En
     }
     settings.store.migrate_on_start = true;
     (settings.strategy.seat, settings.strategy.wallet, settings.strategy.payment) = (strategy, strategy, strategy);
-    settings.queue.backend = QueueBackend::Memory;
+    settings.queue.backend = base.queue.backend;
     settings.http.listen = SocketAddr::from(([127, 0, 0, 1], 0));
     settings.http.requests_per_second_per_user = 0;
     settings.auth.mode = AuthMode::Jwt;

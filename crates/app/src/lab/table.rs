@@ -26,7 +26,7 @@ pub(super) fn head(report: &Report) -> Vec<(&'static str, String)> {
     );
     let settings = format!(
         "wait_ms {}, lease_ms {}, batch_max {}, lanes {}, backlog_max {}, kafka.partitions 1 and {}, rabbitmq.shards {}, http.workers {}; \
-         waiting rooms in memory, without limits",
+         waiting rooms in {}, without limits",
         conditions.wait_ms,
         conditions.lease_ms,
         conditions.batch_max,
@@ -35,6 +35,7 @@ pub(super) fn head(report: &Report) -> Vec<(&'static str, String)> {
         conditions.kafka_partitions,
         conditions.rabbitmq_shards,
         conditions.http_workers,
+        conditions.rooms,
     );
     vec![
         ("measured", report.measured_at.clone()),

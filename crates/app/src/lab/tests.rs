@@ -23,7 +23,7 @@ use crate::wiring::{Executors, SystemIds};
 const COMBINING: Entrant = Entrant { strategy: StrategyName::Combining, partitions: None };
 
 fn settings(set: &[&str]) -> Settings {
-    let set = ["http.workers=1"].iter().chain(set).map(|key| (*key).to_owned()).collect();
+    let set = ["http.workers=1", "queue.backend=memory"].iter().chain(set).map(|key| (*key).to_owned()).collect();
     load(&Layers { set, ..Layers::default() }).unwrap()
 }
 
@@ -37,6 +37,7 @@ fn plan(strategies: Option<Vec<StrategyName>>) -> Plan {
         instances: None,
         seconds: 30,
         overload: false,
+        rooms: false,
     }
 }
 

@@ -8,8 +8,8 @@ use crate::http;
 use boxoffice_adapters::memory::MemoryLock;
 use boxoffice_domain::Policy;
 use boxoffice_engine::{
-    BackgroundSettings, Combining, CombiningSettings, Direct, Fares, HoldReturns, Locked, Parts, Queued, QueuedSettings, Rooms, RoomsParts,
-    SeatView, Shows, Siblings, SingleFlight, Stats, StoreTime, Supervisor, TurnEnds, Watched,
+    BackgroundSettings, Combining, CombiningSettings, Direct, Fares, HoldReturns, KnownHolds, Locked, Parts, Queued, QueuedSettings, Rooms,
+    RoomsParts, SeatView, Shows, Siblings, SingleFlight, Stats, StoreTime, Supervisor, TurnEnds, Watched,
 };
 use boxoffice_ports::{Beacon, Executor, Guard, Ids, InstanceId, Ledger, Lock, Stores, Traffic};
 use std::collections::HashMap;
@@ -33,6 +33,7 @@ pub(super) struct Engine<'a> {
     siblings: Arc<Siblings>,
     shows: Arc<Shows>,
     turns: Arc<TurnEnds>,
+    holds: Arc<KnownHolds>,
     returns: Arc<HoldReturns>,
     fares: Arc<Fares>,
     /// The store's, watched.
@@ -58,7 +59,8 @@ impl<'a> Engine<'a> {
         let seats = SeatView::new(stores.queries.clone(), clock.clone());
         let turns = TurnEnds::new(room.clone(), settings.admission.room_wait());
         let siblings = Siblings::start(open.redis.fanout(settings));
-        let ledger = Watched::new(stores.ledger.clone(), seats.clone(), siblings.clone(), turns.clone());
+        let holds = Arc::<KnownHolds>::default();
+        let ledger = Watched::new(stores.ledger.clone(), seats.clone(), siblings.clone(), turns.clone(), holds.clone());
         let shows = Shows::new(stores.queries.clone());
         let (ids, policy, stats) = (Arc::new(SystemIds), Arc::new(settings.policy()), Arc::default());
         let returns = HoldReturns::new(ledger.clone(), stores.queries.clone(), ids.clone(), policy.clone());
@@ -79,6 +81,7 @@ impl<'a> Engine<'a> {
             siblings,
             shows,
             turns,
+            holds,
             returns,
             fares: Arc::default(),
             ledger,
@@ -129,6 +132,7 @@ impl<'a> Engine<'a> {
             rooms: self.room.clone(),
             returns: self.returns.clone(),
             turns: self.turns.clone(),
+            holds: self.holds.clone(),
             fares: self.fares.clone(),
             seats: self.seats.clone(),
             shows: self.shows.clone(),

@@ -3,10 +3,10 @@ mod fakes;
 use self::fakes::{Fails, FakeOutbox, FakeSink};
 use super::*;
 use crate::Supervisor;
-use crate::testing::{CONCERT, eventually, id};
-use boxoffice_domain::Event;
-use boxoffice_ports::{MockWaitingRoom, RoomError};
-use std::collections::{HashSet, VecDeque};
+use crate::testing::room::FakeRoom;
+use crate::testing::{eventually, id};
+use boxoffice_ports::MockWaitingRoom;
+use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use tokio::task::JoinHandle;
 
@@ -244,66 +244,116 @@ async fn a_sink_that_hangs_holds_a_stop_up_for_one_publication() {
     assert!(outbox.owners.lock().unwrap().is_empty());
 }
 
-/// A relay whose outbox has a charge and a payment, and whose room answers so.
-fn with_payment(room_says: Vec<Result<(), RoomError>>) -> (Arc<FakeOutbox>, Arc<FakeSink>, Arc<Relay>) {
+/// A relay whose outbox has a charge and a payment in shard 3, on this room.
+fn with_payment(room: &Arc<FakeRoom>) -> (Arc<FakeOutbox>, Arc<FakeSink>, Arc<Relay>) {
     let outbox = FakeOutbox::new();
-    let steps = outbox.steps.clone();
-    let sink = Arc::new(FakeSink { steps: steps.clone(), ..FakeSink::default() });
-    outbox.put(3, [1, 2]);
-    let (user, concert) = (id(5), id(CONCERT));
-    let paid = Event::PaymentPaid {
-        payment: id(1),
-        reservation: id(2),
-        user,
-        concert,
-        amount: 5,
-        points_spent: 0,
-        points_granted: 0,
-        last_hold: true,
-    };
-    outbox.rows.lock().unwrap().get_mut(&(3, 2)).unwrap().event = paid;
+    let sink = Arc::new(FakeSink { steps: outbox.steps.clone(), ..FakeSink::default() });
+    outbox.put(3, [1]);
+    outbox.put_paid(3, [2]);
     outbox.give_all(instance(1));
-    let mut room = MockWaitingRoom::new();
-    let (says, noting) = (Mutex::new(VecDeque::from(room_says)), steps);
-    room.expect_finish().returning(move |of, who, _| {
-        assert_eq!((of, who), (concert, user));
-        noting.lock().unwrap().push("tell".to_owned());
-        says.lock().unwrap().pop_front().expect("it is told too often")
-    });
-    let turns = TurnEnds::new(Arc::new(room), Duration::ZERO);
+    let turns = TurnEnds::new(room.clone(), Duration::ZERO);
     let relay = Relay::new(outbox.clone(), turns, Some(sink.clone()), instance(1), Arc::default());
     (outbox, sink, relay)
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_room_is_told_then_others_then_rows_are_deleted() {
-    let (outbox, _, relay) = with_payment(vec![Ok(())]);
+async fn rows_are_deleted_once_room_and_sink_have_them() {
+    let room = FakeRoom::open();
+    let (outbox, _, relay) = with_payment(&room);
     relay.renew().await.unwrap();
     relay.step(3).await.unwrap();
-    assert_eq!(*outbox.steps.lock().unwrap(), ["tell", "publish [1, 2]", "delete [1, 2]"]);
+    assert_eq!(*outbox.steps.lock().unwrap(), ["publish [1, 2]", "delete [1, 2]"]);
+    assert_eq!((room.ended(), outbox.left_aside()), (vec![id(2)], 0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn rows_stay_while_the_room_cannot_be_told() {
-    let (outbox, sink, relay) = with_payment(vec![Err(RoomError::Unavailable("gone".into())), Ok(())]);
-    relay.renew().await.unwrap();
-    assert!(relay.step(3).await.is_err());
-    assert_eq!((outbox.left(), sink.calls.load(Ordering::SeqCst)), (2, 0));
-    relay.step(3).await.unwrap();
-    assert_eq!(outbox.left(), 0);
+async fn events_do_not_wait_for_a_room_that_is_away_or_hangs() {
+    for hangs in [false, true] {
+        let room = if hangs { FakeRoom::hung() } else { FakeRoom::open() };
+        room.is_away.store(!hangs, Ordering::SeqCst);
+        let (outbox, sink, relay) = with_payment(&room);
+        relay.renew().await.unwrap();
+        relay.step(3).await.unwrap();
+        assert_eq!(*outbox.steps.lock().unwrap(), ["publish [1, 2]", "set aside [2]", "delete [1]"]);
+        // The next ones do not even wait, and what was published is not published again.
+        outbox.put_paid(3, [3, 4]);
+        let before = Instant::now();
+        relay.step(3).await.unwrap();
+        assert!(before.elapsed() < ROOM_WAIT);
+        assert_eq!((outbox.left(), outbox.left_aside()), (0, 3));
+        assert_eq!(sink.firsts(3), [1, 2, 3, 4]);
+        assert!(relay.end_some_aside().await.is_err());
+        assert_eq!(outbox.left_aside(), 3);
+
+        room.is_away.store(false, Ordering::SeqCst);
+        if hangs {
+            room.gate.add_permits(100);
+        }
+        relay.end_some_aside().await.unwrap();
+        assert_eq!((outbox.left_aside(), room.ended().len()), (0, 3));
+        outbox.put_paid(3, [5]);
+        relay.step(3).await.unwrap();
+        assert_eq!((outbox.left(), outbox.left_aside(), sink.published.lock().unwrap().len()), (0, 0, 5), "as before");
+    }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_sink_that_fails_has_the_room_told_once() {
-    let (outbox, sink, relay) = with_payment(vec![Ok(())]);
+async fn more_payments_than_a_step_holds_up_no_event_while_rooms_are_away() {
+    let room = FakeRoom::hung();
+    let (outbox, sink, relay) = with_payment(&room);
+    let last = 3 * i64::from(STEP_PUBLISHED);
+    outbox.put_paid(3, 3..last);
+    outbox.put(3, [last]);
+    let running = run(&relay);
+    eventually(|| outbox.left() == 0).await;
+    assert_eq!(sink.firsts(3), (1..=last).collect::<Vec<_>>());
+    assert_eq!(outbox.left_aside() as i64, last - 2);
+    room.gate.add_permits(Semaphore::MAX_PERMITS / 2);
+    eventually(|| outbox.left_aside() == 0).await;
+    assert_eq!((room.ended().len() as i64, sink.published.lock().unwrap().len() as i64), (last - 2, last), "each once");
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_relay_left_aside_is_ended_by_the_next_and_not_published_again() {
+    let room = FakeRoom::hung();
+    let (outbox, sink, relay) = with_payment(&room);
+    let crashing = run(&relay);
+    eventually(|| outbox.left_aside() == 1).await;
+    crashing.task.abort();
+    assert!(crashing.task.await.is_err_and(|end| end.is_cancelled()));
+    outbox.owners.lock().unwrap().clear();
+    let room = FakeRoom::open();
+    let next = Relay::new(outbox.clone(), TurnEnds::new(room.clone(), Duration::ZERO), Some(sink.clone()), instance(2), Arc::default());
+    let running = run(&next);
+    eventually(|| outbox.left_aside() == 0).await;
+    assert_eq!((room.ended(), sink.published.lock().unwrap().len()), (vec![id(2)], 2));
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_turn_does_not_wait_for_a_sink_that_fails_and_is_ended_once() {
+    let room = FakeRoom::open();
+    let (outbox, sink, relay) = with_payment(&room);
     sink.failures.lock().unwrap().extend([Fails::Before; 3]);
     relay.renew().await.unwrap();
     for _ in 0..3 {
         assert!(relay.step(3).await.is_err());
+        eventually(|| room.ended() == [id(2)]).await;
     }
     relay.step(3).await.unwrap();
-    assert_eq!(*outbox.steps.lock().unwrap(), ["tell", "publish [1, 2]", "delete [1, 2]"]);
-    assert_eq!(outbox.left(), 0);
+    assert_eq!(*outbox.steps.lock().unwrap(), ["publish [1, 2]", "delete [1, 2]"]);
+    assert_eq!((outbox.left(), room.asked()), (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_sink_rows_go_once_the_room_has_them() {
+    let room = FakeRoom::open();
+    let (outbox, _, _) = with_payment(&room);
+    let relay = Relay::new(outbox.clone(), TurnEnds::new(room.clone(), Duration::ZERO), None, instance(1), Arc::default());
+    relay.renew().await.unwrap();
+    relay.step(3).await.unwrap();
+    assert_eq!((outbox.left(), room.ended()), (0, vec![id(2)]));
 }
 
 #[tokio::test(start_paused = true)]

@@ -85,6 +85,7 @@ macro_rules! ledger_contract {
             reservations_and_payments_are_paged
             other_users_things_are_not_there
             outbox_keeps_each_seats_order_and_deletes_by_id
+            outbox_rows_are_set_aside_until_they_are_taken
             outbox_counts_what_waits_and_gives_a_lone_relay_every_shard
             secrets_are_made_once
         });

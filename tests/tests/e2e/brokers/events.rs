@@ -233,7 +233,7 @@ through_each_log! {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_line_of_the_log_is_an_event() {
     let folder = TempDir::new().unwrap();
-    let mut server = Process::start_telling_events(&folder.path().join("b.db")).await.unwrap();
+    let mut server = Process::start_telling_events(&folder.path().join("b.db"), &[]).await.unwrap();
     let owner = server.person(false).await;
     let mut entries = Vec::new();
     for n in 0..5 {

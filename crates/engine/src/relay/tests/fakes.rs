@@ -1,7 +1,7 @@
 //! An outbox and a sink that do what a test tells them.
 
 use super::*;
-use crate::testing::at;
+use crate::testing::{CONCERT, at, id};
 use async_trait::async_trait;
 use boxoffice_domain::Event;
 use boxoffice_ports::{StoreError, Unsent};
@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32};
 #[derive(Default)]
 pub(super) struct FakeOutbox {
     pub(super) rows: Mutex<BTreeMap<(u32, i64), OutboxRow>>,
+    pub(super) aside: Mutex<BTreeMap<(u32, i64), OutboxRow>>,
     pub(super) owners: Mutex<BTreeMap<u32, (InstanceId, Instant)>>,
     /// Whether it answers claims, and deletions.
     pub(super) claims: AtomicBool,
@@ -36,6 +37,16 @@ impl FakeOutbox {
         self.rows.lock().unwrap().len()
     }
 
+    /// Payments, each of another user, named by the id.
+    pub(super) fn put_paid(&self, shard: u32, ids: impl IntoIterator<Item = i64>) {
+        let row = |id: i64| OutboxRow { shard, id, event: paid(id), occurred_at: at(0) };
+        self.rows.lock().unwrap().extend(ids.into_iter().map(|id| ((shard, id), row(id))));
+    }
+
+    pub(super) fn left_aside(&self) -> usize {
+        self.aside.lock().unwrap().len()
+    }
+
     pub(super) fn owned(&self, by: InstanceId) -> usize {
         self.owners.lock().unwrap().values().filter(|(owner, until)| *owner == by && *until > Instant::now()).count()
     }
@@ -48,6 +59,12 @@ impl FakeOutbox {
 
 fn charged() -> Event {
     Event::WalletCharged { user: id(5), entry: id(1), amount: 5, balance: 5 }
+}
+
+fn paid(n: i64) -> Event {
+    let (user, concert) = (id(n as u128), id(CONCERT));
+    let (payment, reservation) = (id(n as u128), id(n as u128));
+    Event::PaymentPaid { payment, reservation, user, concert, amount: 5, points_spent: 0, points_granted: 0, last_hold: true }
 }
 
 fn gone() -> StoreError {
@@ -100,6 +117,25 @@ impl Outbox for FakeOutbox {
         self.steps.lock().unwrap().push(format!("delete {ids:?}"));
         let mut rows = self.rows.lock().unwrap();
         ids.into_iter().for_each(|id| drop(rows.remove(&(shard, id))));
+        Ok(())
+    }
+
+    async fn set_aside(&self, shard: u32, ids: Vec<i64>) -> Result<(), StoreError> {
+        self.steps.lock().unwrap().push(format!("set aside {ids:?}"));
+        let (mut rows, mut aside) = (self.rows.lock().unwrap(), self.aside.lock().unwrap());
+        aside.extend(ids.into_iter().filter_map(|id| Some(((shard, id), rows.remove(&(shard, id))?))));
+        Ok(())
+    }
+
+    async fn aside(&self, shard: u32, limit: u32) -> Result<Vec<OutboxRow>, StoreError> {
+        let aside = self.aside.lock().unwrap();
+        Ok(aside.range((shard, i64::MIN)..=(shard, i64::MAX)).take(limit as usize).map(|(_, row)| row.clone()).collect())
+    }
+
+    async fn taken(&self, shard: u32, ids: Vec<i64>) -> Result<(), StoreError> {
+        self.steps.lock().unwrap().push(format!("taken {ids:?}"));
+        let mut aside = self.aside.lock().unwrap();
+        ids.into_iter().for_each(|id| drop(aside.remove(&(shard, id))));
         Ok(())
     }
 

@@ -170,6 +170,31 @@ pub async fn outbox_keeps_each_seats_order_and_deletes_by_id(fixture: Fixture) {
     shop.close().await;
 }
 
+pub async fn outbox_rows_are_set_aside_until_they_are_taken(fixture: Fixture) {
+    let shop = Shop::open(fixture).await;
+    let outbox = &shop.fixture.stores.outbox;
+    let ann = user();
+    shop.run((0..4).map(|n| build::charge(ann, &format!("c{n}"), 5)).collect()).await;
+    let all = shop.outbox().await;
+    let [first, second, third, fourth] = all.as_slice() else { panic!("an event a charge: {all:?}") };
+    let shard = first.shard;
+    let unsent = async || outbox.unsent(shard, 10).await.expect("the outbox");
+    let aside = async |limit| outbox.aside(shard, limit).await.expect("what was set aside");
+    assert!(aside(10).await.is_empty());
+    for _ in 0..2 {
+        outbox.set_aside(shard, vec![third.id, first.id]).await.expect("set aside; again is harmless");
+        assert_eq!(unsent().await, [second.clone(), fourth.clone()], "those behind it go on");
+        assert_eq!(aside(10).await, [first.clone(), third.clone()], "whole, oldest first");
+    }
+    assert_eq!(aside(1).await, [first.clone()]);
+    assert_eq!(outbox.backlog().await.expect("a count").count, 2, "what was set aside was sent");
+    for _ in 0..2 {
+        outbox.taken(shard, vec![first.id, second.id]).await.expect("taken; again is harmless");
+        assert_eq!((unsent().await.len(), aside(10).await), (2, vec![third.clone()]));
+    }
+    shop.close().await;
+}
+
 pub async fn secrets_are_made_once(fixture: Fixture) {
     let secrets = Arc::clone(&fixture.stores.secrets);
     let mut tasks = JoinSet::new();
