@@ -265,8 +265,11 @@ async fn a_crowd_that_says_nothing_keeps_nobody_from_health_and_operators() {
     }
     let answer = ask("/api/v1/concerts", &operator.token).await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    let answer = ask("/api/v1/wallet", &buyer.token).await;
-    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("overloaded"), "{answer}");
+    eventually("a buyer is turned away", async || {
+        let answer = ask("/api/v1/wallet", &buyer.token).await;
+        (answer.starts_with("HTTP/1.1 503") && answer.contains("overloaded")).then_some(())
+    })
+    .await;
     drop(silent);
     eventually("there is room again", async || ask("/api/v1/wallet", &buyer.token).await.starts_with("HTTP/1.1 200").then_some(())).await;
 }
@@ -284,8 +287,12 @@ async fn connections_of_one_address_are_bounded_whatever_they_are_for() {
         wire.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes()).await.unwrap();
         text(&read(&mut wire, |_| false).await)
     };
-    let answer = ask("/api/v1/concerts").await;
-    assert!(answer.starts_with("HTTP/1.1 429") && answer.contains("too_many_requests"), "{answer}");
+    // Two workers accept: the last may be at hand before the first.
+    eventually("one more is refused", async || {
+        let answer = ask("/api/v1/concerts").await;
+        (answer.starts_with("HTTP/1.1 429") && answer.contains("too_many_requests")).then_some(())
+    })
+    .await;
     assert!(ask("/health/live").await.starts_with("HTTP/1.1 200"));
     open.clear();
     eventually("room for another", async || ask("/api/v1/concerts").await.starts_with("HTTP/1.1 200").then_some(())).await;
