@@ -4,12 +4,13 @@
 //!
 //! * [`cli`]: the subcommands. [`config`]: what they are told. [`telemetry`]: what they log.
 //! * [`wiring`]: puts stores, engine and HTTP together; the only place that names concrete adapters.
-//! * [`http`]: the public surface. [`season`]: something to book in a fresh store. [`lab`]: strategies compared.
+//! * [`json`]: how JSON from outside is read. [`http`]: the public surface. [`season`]: something to book in a fresh store. [`lab`]: strategies compared.
 //! * [`simulate`]: admission policies tried on a crowd that is not there.
 
 pub mod cli;
 pub mod config;
 pub mod http;
+mod json;
 pub mod lab;
 pub mod max_active;
 mod page;

@@ -2,6 +2,7 @@
 
 use crate::admission::Admission;
 use crate::money::Money;
+use crate::text::{self, TEXT_MAX};
 use crate::{ConcertId, DateId, SeatNumber, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
@@ -11,8 +12,6 @@ use std::sync::Arc;
 pub const SEATS_PER_DATE_MAX: u32 = 200_000;
 /// The most dates one concert document may bring.
 pub const DATES_PER_CONCERT_MAX: usize = 1_000;
-/// The longest name, key, venue, section, row or grade, in characters.
-pub const TEXT_MAX: usize = 200;
 
 /// A concert as a record repeats it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -178,13 +177,11 @@ impl Faults {
         self.0.push(Fault { field: field.into(), reason: reason.into() });
     }
 
-    fn text(&mut self, field: &str, text: &str) {
-        if text.trim().is_empty() {
+    fn text(&mut self, field: &str, value: &str) {
+        if value.trim().is_empty() {
             self.add(field, "must not be empty");
-        } else if text.chars().count() > TEXT_MAX {
-            self.add(field, format!("longer than {TEXT_MAX} characters"));
-        } else if text.chars().any(char::is_control) {
-            self.add(field, "must not contain control characters");
+        } else if let Some(reason) = text::fault(value, TEXT_MAX) {
+            self.add(field, reason);
         }
     }
 }

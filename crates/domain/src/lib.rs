@@ -6,6 +6,7 @@
 //!
 //! # Layout
 //!
+//! * [`text`]: which text is taken from outside.
 //! * [`ids`], [`money`], [`concert`], [`seat`], [`reservation`], [`account`], [`payment`]: values and aggregates.
 //! * [`command`], [`batch`], [`decide`], [`rejection`], [`event`]: what may be asked, over what, and what comes of it.
 //! * [`waiting`], [`draw`], [`mod@line`], [`admission`], [`eta`]: the waiting room.
@@ -26,6 +27,7 @@ pub mod payment;
 pub mod rejection;
 pub mod reservation;
 pub mod seat;
+pub mod text;
 pub mod waiting;
 
 pub use account::{Account, Entry, EntryKind, PointsEntry, PointsKind};
@@ -37,7 +39,7 @@ pub use decide::{Decision, Outcome, Reply, decide_batch};
 pub use eta::Eta;
 pub use event::{Event, ReservationChange};
 pub use ids::{CommandId, ConcertId, DateId, EntryId, InstanceId, PaymentId, QueueEntryId, ReservationId, UserId};
-pub use payment::{Payment, Refund, Ticket};
+pub use payment::{Payment, Refund};
 pub use rejection::Rejection;
 pub use reservation::{Reservation, ReservationStatus, SeatAtSale};
 pub use seat::{Seat, SeatKey, SeatNumber, SeatState};

@@ -1,9 +1,8 @@
 //! A payment of one reservation, and its refund.
 
 use crate::money::{Money, Points};
-use crate::{PaymentId, ReservationId, SeatNumber, Timestamp, UserId};
+use crate::{PaymentId, ReservationId, Timestamp, UserId};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 /// Paid, or refunded whole. What was bought is in the reservation, which never changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,25 +47,6 @@ impl Refund {
     }
 }
 
-/// What opens the door for one seat.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ticket {
-    pub seat: SeatNumber,
-    pub code: String,
-}
-
-impl Ticket {
-    /// The ticket of one seat of a payment. Its code is 80 bits of SHA-256 over the payment's id, which only its
-    /// owner is ever told, so that nothing has to be stored and nobody can guess it.
-    pub fn of(payment: PaymentId, seat: SeatNumber) -> Self {
-        const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
-        let digest = Sha256::new().chain_update(b"ticket").chain_update(payment.0.as_bytes()).chain_update(seat.to_be_bytes()).finalize();
-        let bits = digest[..10].iter().fold(0u128, |bits, byte| bits << 8 | u128::from(*byte));
-        let code = (0..16).rev().map(|at| char::from(ALPHABET[(bits >> (5 * at) & 31) as usize])).collect();
-        Self { seat, code }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,14 +84,5 @@ mod tests {
             let after = points + refund.points_restored - refund.points_taken_back;
             assert_eq!(after, (points + spent - granted).max(0), "points after as API.md states them");
         }
-    }
-
-    #[test]
-    fn ticket_codes_differ_by_seat_and_payment() {
-        let (a, b) = (Uuid::from_u128(1).into(), Uuid::from_u128(2).into());
-        assert_eq!(Ticket::of(a, 1), Ticket::of(a, 1));
-        assert_eq!(Ticket::of(a, 1).code.len(), 16);
-        assert_ne!(Ticket::of(a, 1).code, Ticket::of(a, 2).code);
-        assert_ne!(Ticket::of(a, 1).code, Ticket::of(b, 1).code);
     }
 }

@@ -101,6 +101,8 @@ pub trait Queries: Send + Sync {
     async fn payments(&self, user: UserId, after: Option<PaymentId>, limit: u32) -> Result<Page<PaymentRow>, StoreError>;
     /// One of this user's; another's is `None`.
     async fn payment(&self, user: UserId, id: PaymentId) -> Result<Option<PaymentRow>, StoreError>;
+    /// Payments of all users with `from <= id < until`, by id, ascending, `limit` at most.
+    async fn payments_between(&self, from: PaymentId, until: PaymentId, limit: u32) -> Result<Vec<PaymentRow>, StoreError>;
     /// The user's reservations of a concert that are held and not yet over at the store's time.
     async fn live_holds(&self, user: UserId, concert: ConcertId) -> Result<Vec<ReservationId>, StoreError> {
         self.live_holds_of(vec![user], concert).await

@@ -44,6 +44,16 @@ async fn a_concert_is_booked_paid_and_refunded() {
     let tickets = paid.at("tickets").as_array().unwrap();
     assert_eq!((tickets.len(), &tickets[0]["seat"], tickets[0]["code"] != tickets[1]["code"]), (2, &json!(12), true));
     assert_eq!(buyer.get(&format!("/payments/{payment}")).await.expect(200).body, paid.body);
+    let operator = server.operator().await;
+    let ticket = |at: usize| format!("/admin/tickets/{}", tickets[at]["code"].as_str().unwrap());
+    let checked = operator.get(&ticket(1)).await.expect(200);
+    assert_eq!((checked.number("seat/number"), checked.text("status"), checked.text("date/id")), (13, "confirmed".into(), date.clone()));
+    assert_eq!((checked.text("payment_id"), checked.text("reservation_id")), (payment.clone(), reservation.clone()));
+    assert_eq!(operator.get(&ticket(1).to_lowercase()).await.expect(200).body, checked.body);
+    buyer.get(&ticket(1)).await.expect_problem(403, "forbidden");
+    for wrong in ["0", "000000000000000000000000", "T0W4APTCWGGQ12CE", "%00"] {
+        operator.get(&format!("/admin/tickets/{wrong}")).await.expect_problem(404, "not_found");
+    }
     let confirmed = buyer.get(&format!("/reservations/{reservation}")).await.expect(200);
     assert_eq!((confirmed.text("status"), confirmed.text("payment_id")), ("confirmed".into(), payment.clone()));
     assert_eq!(buyer.balance().await, 30_000);
@@ -57,6 +67,7 @@ async fn a_concert_is_booked_paid_and_refunded() {
         (refunded.text("status"), refunded.number("refund/amount"), refunded.number("refund/points_taken_back")),
         ("refunded".into(), 20_000, 1_000)
     );
+    assert_eq!(operator.get(&ticket(0)).await.expect(200).text("status"), "cancelled", "a refunded ticket opens no door");
     buyer.post(&format!("/payments/{payment}/refund"), "twice", json!(null)).await.expect_problem(409, "already_refunded");
     assert_eq!(buyer.balance().await, 50_000);
     assert_eq!(buyer.get("/rewards").await.number("points"), 0);

@@ -202,6 +202,8 @@ async fn json_is_read_strictly_and_text_is_any_text() {
         "{\"amount\":5,}",
         "{\"amount\":5}{\"amount\":5}",
         "{\"amount\":5,\"memo\":\"\\ud800\"}",
+        "{\"amount\":5,\"memo\":\"a\\u0000b\"}",
+        "{\"amount\":5,\"memo\":\"a\\nb\"}",
         "{\"amount\":5,\"memo\":{\"memo\":1}}",
         deep.as_str(),
     ] {

@@ -82,6 +82,14 @@ impl Queries for MemoryStore {
         Ok(payment.and_then(|payment| payment_row(&tables, payment)))
     }
 
+    async fn payments_between(&self, from: PaymentId, until: PaymentId, limit: u32) -> Result<Vec<PaymentRow>, StoreError> {
+        let tables = self.tables()?;
+        let mut ids: Vec<_> = tables.payments.keys().copied().filter(|id| (from..until).contains(id)).collect();
+        ids.sort_unstable();
+        let payments = ids.iter().take(limit as usize).filter_map(|id| tables.payments.get(id));
+        Ok(payments.filter_map(|row| payment_row(&tables, &row.value)).collect())
+    }
+
     async fn live_holds_of(&self, users: Vec<UserId>, concert: ConcertId) -> Result<Vec<ReservationId>, StoreError> {
         let (tables, now) = self.tables_now()?;
         let live = |row: &&Reservation| row.concert.id == concert && row.status_at(now) == ReservationStatus::Held;

@@ -61,6 +61,11 @@ statements! {
         "SELECT ", payment_columns!(), ", ", reservation_columns!(),
         " FROM payments p JOIN reservations r ON r.id = p.reservation_id WHERE p.user_id = $1 AND p.id = $2"
     );
+    SelectPaymentsBetween -> (PaymentTypes, ReservationTypes) = concat!(
+        "SELECT ", payment_columns!(), ", ", reservation_columns!(),
+        " FROM payments p JOIN reservations r ON r.id = p.reservation_id
+          WHERE p.id >= $1 AND p.id < $2 ORDER BY p.id LIMIT $3"
+    );
     // Both conditions on the status: the first is the index's own.
     SelectLiveHolds -> SqlUuid =
         "SELECT id FROM reservations
@@ -207,6 +212,12 @@ impl Queries for PostgresStore {
     async fn payment(&self, user: UserId, id: PaymentId) -> Result<Option<PaymentRow>, StoreError> {
         let found = row::<SelectPayment, _, _>(&mut self.conn().await?, (user, id)).await?;
         Ok(found.map(payment_row).transpose()?)
+    }
+
+    async fn payments_between(&self, from: PaymentId, until: PaymentId, limit: u32) -> Result<Vec<PaymentRow>, StoreError> {
+        let binds = (from, until, i64::from(limit));
+        let found: Vec<_> = rows::<SelectPaymentsBetween, _, _>(&mut self.conn().await?, binds).await?;
+        Ok(found.into_iter().map(payment_row).collect::<Result<_, _>>()?)
     }
 
     async fn live_holds_of(&self, users: Vec<UserId>, concert: ConcertId) -> Result<Vec<ReservationId>, StoreError> {

@@ -35,8 +35,6 @@ use super::keys;
 use super::lease::{Claim, Extended, Held};
 use super::queue::Turn;
 
-/// The shortest time to live: three renewals in it, each of which may take a round trip.
-pub(super) const LEASE_MIN: Duration = Duration::from_secs(2);
 /// How long a mark says that another process waits. It is set again each time that one is refused.
 const WANTED_TTL: Duration = Duration::from_secs(1);
 /// The pauses between tries to give back to a Redis that is away.
@@ -129,9 +127,9 @@ pub(super) enum Tried {
 }
 
 impl Locks {
-    /// `lease` is the time to live; less than [`LEASE_MIN`] is that.
+    /// `lease` is the time to live. Three renewals must fit in it, each of which may take a round trip: two seconds at least.
     pub(super) fn new(redis: Redis, lease: Duration, waiting: Waiting) -> Self {
-        Self { redis, ttl: lease.max(LEASE_MIN), waiting, process: random().into() }
+        Self { redis, ttl: lease, waiting, process: random().into() }
     }
 
     pub(super) fn ttl(&self) -> Duration {

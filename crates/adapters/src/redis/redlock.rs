@@ -38,7 +38,6 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::connect::{Failure, ROUND_TRIP_MAX, Redis, Script};
 use super::keys;
 use super::lease::{Backoff, Claim, Extended, Held};
-use super::lock::LEASE_MIN;
 use super::queue::LocalQueue;
 use super::quorum::{Majority, Quorum};
 
@@ -70,7 +69,7 @@ pub struct Redlock {
 impl Redlock {
     /// `urls` are independent nodes, best an odd number. Starts the tasks that probe them; they end with the lock.
     pub fn start(urls: &[String], lease: Duration, traffic: Arc<Traffic>) -> Result<Self, Failure> {
-        let ttl = lease.max(LEASE_MIN);
+        let ttl = lease;
         let nodes = Arc::new(Quorum::start(urls, ttl, &traffic)?);
         Ok(Self { nodes, queue: LocalQueue::new(PAUSE_MAX), ttl, traffic })
     }

@@ -49,6 +49,11 @@ statements! {
         "SELECT ", payment_columns!(), ", ", reservation_columns!(),
         " FROM payments p JOIN reservations r ON r.id = p.reservation_id WHERE p.user_id = ? AND p.id = ?"
     );
+    SelectPaymentsBetween -> (PaymentTypes, ReservationTypes) = concat!(
+        "SELECT ", payment_columns!(), ", ", reservation_columns!(),
+        " FROM payments p JOIN reservations r ON r.id = p.reservation_id
+          WHERE p.id >= ? AND p.id < ? ORDER BY p.id LIMIT ?"
+    );
     // Both conditions on the status: the first is the index's own, word for word.
     SelectLiveHolds -> Binary =
         "SELECT id FROM reservations
@@ -171,6 +176,12 @@ impl Queries for SqliteStore {
     async fn payment(&self, user: UserId, id: PaymentId) -> Result<Option<PaymentRow>, StoreError> {
         let found = self.readers.read(move |conn| Ok(row::<SelectPayment, _, _>(conn, (user, id))?)).await?;
         Ok(found.map(payment_row).transpose()?)
+    }
+
+    async fn payments_between(&self, from: PaymentId, until: PaymentId, limit: u32) -> Result<Vec<PaymentRow>, StoreError> {
+        let binds = (from, until, i64::from(limit));
+        let found = self.readers.read(move |conn| Ok(rows::<SelectPaymentsBetween, _, _>(conn, binds)?)).await?;
+        Ok(found.into_iter().map(payment_row).collect::<Result<_, _>>()?)
     }
 
     async fn live_holds_of(&self, users: Vec<UserId>, concert: ConcertId) -> Result<Vec<ReservationId>, StoreError> {

@@ -1,8 +1,10 @@
 //! What types cannot say of a configuration: ranges, and settings that exclude one another.
 
 use super::{AuthMode, EventSinkName, JwtAlgorithm, LaneSettings, QueueBackend, QueueKey, SecretUrl, Settings, StoreBackend, StrategyName};
+use crate::http::LANE_NAME_MAX;
 use boxoffice_domain::admission::{INTERVAL_S_MAX, MAX_ACTIVE_MAX};
 use boxoffice_domain::concert::Fault;
+use boxoffice_domain::text;
 use boxoffice_domain::waiting::LANES_MAX;
 use std::collections::HashSet;
 use std::ops::RangeInclusive;
@@ -11,12 +13,11 @@ use std::ops::RangeInclusive;
 const SECRET_BYTES_MIN: usize = 32;
 /// The largest integer that every JSON reader understands exactly, and so the highest balance.
 const BALANCE_MAX: i64 = (1 << 53) - 1;
-/// A lease is renewed at a third of its time, so a shorter one would be lost to a pause of the scheduler.
-const LEASE_MS_MIN: i64 = 200;
+/// A lease is renewed at a third of its time, which must hold a round trip to Redis; Redlock takes the drift of the clocks
+/// off it, too.
+const LEASE_MS_MIN: i64 = 2_000;
 /// How long a lock may stay behind when whoever had it died.
 const LEASE_MS_MAX: i64 = 120_000;
-/// Redlock takes the clocks' drift and the way to every node off a lease.
-const REDLOCK_LEASE_MS_MIN: u64 = 2_000;
 /// With fewer nodes a majority is all of them: worse than one.
 const REDLOCK_NODES_MIN: usize = 3;
 /// More serve nobody: a hot key is in one partition or shard alone.
@@ -26,8 +27,6 @@ const SHARDS_MAX: i64 = 256;
 const TOPIC_MAX: usize = 200;
 /// Addresses in one list, at most.
 const URLS_MAX: usize = 64;
-/// The longest name of a lane, bytes.
-const LANE_NAME_MAX: usize = 64;
 /// Lanes count in thousandths.
 const LANE_SHARE_MIN: f64 = 0.001;
 /// The longest name of a queue key, characters; it is part of every queue token.
@@ -115,8 +114,8 @@ impl Faults {
             self.add(KEY, format!("must be {LANES_MAX} at most"));
         }
         for (at, lane) in lanes.iter().enumerate() {
-            if lane.name.is_empty() || lane.name.len() > LANE_NAME_MAX {
-                self.add(KEY, format!("a name must have 1 to {LANE_NAME_MAX} bytes"));
+            if lane.name.is_empty() || text::fault(&lane.name, LANE_NAME_MAX).is_some() {
+                self.add(KEY, format!("a name must have 1 to {LANE_NAME_MAX} characters, none of them a control character"));
             }
             if lanes[..at].iter().any(|other| other.name == lane.name) {
                 self.add(KEY, format!("{:?} is there twice", lane.name));
@@ -172,14 +171,11 @@ impl Faults {
                 self.add("redis.urls", format!("must name a Redis with {key} = \"{}\"", name.name()));
             }
         }
-        if let Some((key, _)) = strategy.classes().into_iter().find(|(_, name)| *name == StrategyName::Redlock) {
-            if redis.redlock_nodes.len() < REDLOCK_NODES_MIN {
-                let reason = format!("must name at least {REDLOCK_NODES_MIN} nodes, best an odd number, with {key} = \"redlock\"");
-                self.add("redis.redlock_nodes", reason);
-            }
-            if strategy.lease_ms < REDLOCK_LEASE_MS_MIN {
-                self.add("strategy.lease_ms", format!("must be at least {REDLOCK_LEASE_MS_MIN} with {key} = \"redlock\""));
-            }
+        if let Some((key, _)) = strategy.classes().into_iter().find(|(_, name)| *name == StrategyName::Redlock)
+            && redis.redlock_nodes.len() < REDLOCK_NODES_MIN
+        {
+            let reason = format!("must name at least {REDLOCK_NODES_MIN} nodes, best an odd number, with {key} = \"redlock\"");
+            self.add("redis.redlock_nodes", reason);
         }
     }
 
@@ -344,13 +340,9 @@ mod tests {
             ("redis.redlock_nodes=[\"a\"]", "redis.redlock_nodes[0]"),
             ("strategy.seat=redlock", "redis.redlock_nodes"),
             ("strategy.seat=redlock;redis.redlock_nodes=[\"redis://a\",\"redis://b\"]", "redis.redlock_nodes"),
-            (
-                "strategy.seat=redlock;strategy.lease_ms=1999;redis.redlock_nodes=[\"redis://a\",\"redis://b\",\"redis://c\"]",
-                "strategy.lease_ms",
-            ),
             ("draw.beacon_url=http://beacon/now", "draw.beacon_url"),
             ("draw.beacon_url=ftp://beacon/{unix}", "draw.beacon_url"),
-            ("strategy.lease_ms=199", "strategy.lease_ms"),
+            ("strategy.lease_ms=1999", "strategy.lease_ms"),
             ("strategy.lease_ms=120001", "strategy.lease_ms"),
             ("strategy.wait_ms=0", "strategy.wait_ms"),
             ("strategy.batch_max=0", "strategy.batch_max"),
@@ -410,7 +402,7 @@ mod tests {
             "strategy.seat=kafka;events.sink=kafka;kafka.brokers=\"a:9092,[::1]:9093\"",
             "strategy.wallet=rabbitmq;rabbitmq.url=\"amqp://ann:pa55@a:1/%2f\"",
             "events.sink=log",
-            "queue.backend=redis;strategy.seat=simple;strategy.lease_ms=200;redis.urls=[\"redis://:pw@a:1/0\"]",
+            "queue.backend=redis;strategy.seat=simple;strategy.lease_ms=2000;redis.urls=[\"redis://:pw@a:1/0\"]",
             "strategy.seat=redlock;redis.redlock_nodes=[\"redis://a\",\"redis://b\",\"redis://c\"]",
             "admission.per_interval_count=5;admission.per_interval_s=1",
             "auth.queue_keys=[\"a:QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVowMTIzNDU\"]",

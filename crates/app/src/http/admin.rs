@@ -1,5 +1,6 @@
 //! Operators: what is on sale, how it admits, how it goes, and charges to anybody's wallet.
 
+use crate::json::Strict;
 use crate::max_active::MaxActive;
 use actix_web::http::StatusCode;
 use actix_web::http::header;
@@ -49,7 +50,7 @@ pub(crate) struct ImportedDateView<'a> {
     (status = 200, description = "One that was there: brought up to date, or unchanged", body = ImportedConcert)))]
 pub(crate) async fn import(app: Data<App>, _: Operator, request: HttpRequest, body: Body) -> Result<HttpResponse, Problem> {
     Query::none(&request)?;
-    let plan = document::parse_one(body.parse()?, app.settings.money.amount_max).map_err(|faults| {
+    let plan = document::parse_one(body.parse::<Strict>()?.0, app.settings.money.amount_max).map_err(|faults| {
         let named = |mut fault: Fault| {
             if fault.field.is_empty() {
                 fault.field = "body".to_owned();

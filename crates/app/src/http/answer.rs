@@ -113,9 +113,11 @@ pub(crate) fn reply(app: &App, reply: &Reply) -> Result<HttpResponse, Problem> {
         }
         Outcome::Paid { payment, reservation, .. } => {
             response.insert_header((header::LOCATION, format!("/api/v1/payments/{}", payment.id)));
-            json_with(&mut response, &PaymentView::new(payment, reservation, currency))
+            json_with(&mut response, &PaymentView::new(payment, reservation, currency, &app.tickets))
         }
-        Outcome::Refunded { payment, reservation } => json_with(&mut response, &PaymentView::new(payment, reservation, currency)),
+        Outcome::Refunded { payment, reservation } => {
+            json_with(&mut response, &PaymentView::new(payment, reservation, currency, &app.tickets))
+        }
         Outcome::Released { .. } | Outcome::Expired { .. } => Ok(response.finish()),
     }
 }

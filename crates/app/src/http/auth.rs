@@ -14,6 +14,7 @@ use actix_web::dev::Payload;
 use actix_web::http::header;
 use actix_web::web::Data;
 use actix_web::{FromRequest, HttpRequest};
+use boxoffice_domain::text;
 use boxoffice_domain::{Timestamp, UserId};
 use boxoffice_ports::{Secrets, StoreError};
 use jsonwebtoken::jwk::{JwkSet, PublicKeyUse};
@@ -27,6 +28,7 @@ use super::App;
 use super::door::Key;
 use super::problem::{Code, Problem};
 use crate::config::{AuthMode, JwtAlgorithm, Settings};
+use crate::json::{self, Strict};
 
 /// More than one instance's share of a crowd: to check a signature again with each poll costs more than the poll.
 const REMEMBERED_MAX: usize = 1 << 18;
@@ -191,7 +193,7 @@ pub(crate) struct DevUser<'a> {
 
 /// Whether it can name a lane; what cannot names none.
 pub(crate) fn is_lane(name: &str) -> bool {
-    (1..=LANE_NAME_MAX).contains(&name.chars().count())
+    !name.is_empty() && text::fault(name, LANE_NAME_MAX).is_none()
 }
 
 fn expired() -> Problem {
@@ -221,7 +223,8 @@ fn read_jwks(settings: &Settings, algorithm: Algorithm) -> Result<Vec<VerifyingK
     let path = settings.auth.jwks_file.clone();
     let fail = |reason: String| AuthError::Jwks { path: path.clone(), reason };
     let text = std::fs::read(&path).map_err(|error| fail(error.to_string()))?;
-    let set: JwkSet = serde_json::from_slice(&text).map_err(|error| fail(error.to_string()))?;
+    let Strict(set) = json::read(&text).map_err(|fault| fail(fault.to_string()))?;
+    let set: JwkSet = serde_json::from_value(set).map_err(|error| fail(error.to_string()))?;
     let mut keys = Vec::new();
     for jwk in &set.keys {
         let fits = jwk.common.key_algorithm.is_none_or(|named| named.to_string().parse() == Ok(algorithm))

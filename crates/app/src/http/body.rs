@@ -20,6 +20,7 @@ use super::door::{Fault, Key, Place};
 use super::edge::body_late;
 use super::limits::BodyBytes;
 use super::problem::{Code, Problem};
+use crate::json::{self, JsonFault};
 
 /// A body that was read whole, of a size and type that are allowed. Not parsed: what comes before that in the order of
 /// refusals is the handler's.
@@ -158,39 +159,11 @@ impl Body {
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
-    // The path is looked for only when there is something to point at.
-    serde_json::from_slice(bytes).map_err(|error| {
-        if !error.is_data() {
-            return Problem::new(Code::InvalidRequest, format!("the body is not JSON: {error}"));
-        }
-        let mut reader = serde_json::Deserializer::from_slice(bytes);
-        match serde_path_to_error::deserialize::<_, T>(&mut reader) {
-            Err(located) => at_fault(&located.path().to_string(), &located.inner().to_string()),
-            Ok(_) => Problem::new(Code::InvalidRequest, error.to_string()),
-        }
+    json::read(bytes).map_err(|fault| match fault {
+        JsonFault::Syntax(reason) => Problem::new(Code::InvalidRequest, format!("the body is not JSON: {reason}")),
+        JsonFault::Value(fault) if fault.field.is_empty() => Problem::field("body", fault.reason),
+        JsonFault::Value(fault) => Problem::field(fault.field, fault.reason),
     })
-}
-
-/// The field and what is wrong with it, from a path and serde's message.
-fn at_fault(path: &str, message: &str) -> Problem {
-    let reason = message.rsplit_once(" at line ").map_or(message, |(reason, _)| reason);
-    let path = path.trim_start_matches('.');
-    // Of a field that is missing or there twice, the path is that of its parent.
-    let named = |prefix| reason.strip_prefix(prefix).and_then(|rest: &str| rest.split('`').next());
-    let (missing, twice) = (named("missing field `"), named("duplicate field `"));
-    let field = match missing.or(twice) {
-        Some(name) if path.is_empty() => name.to_owned(),
-        Some(name) => format!("{path}.{name}"),
-        None if path.is_empty() => "body".to_owned(),
-        None => path.to_owned(),
-    };
-    let reason = match () {
-        () if missing.is_some() => "is required",
-        () if reason.starts_with("unknown field") => "is no field of this request",
-        () if twice.is_some() => "must be given once",
-        () => reason,
-    };
-    Problem::field(field, reason)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! Parse, then construct: what comes out is a [`ConcertPlan`] that may be imported as it is. A refusal names every
 //! fault by its path in the document, such as `dates[0].seats[2].price`; of a value of the wrong type, the first one.
 
+use crate::json::{self, Strict};
 use crate::max_active::MaxActive;
 use boxoffice_domain::concert::Fault;
 use boxoffice_domain::money::Money;
@@ -156,16 +157,13 @@ impl DateDocument {
 
 /// One document.
 pub fn parse_one(document: Value, price_max: Money) -> Result<ConcertPlan, Vec<Fault>> {
-    let document: ConcertDocument = serde_path_to_error::deserialize(document).map_err(|error| {
-        let path = error.path().to_string();
-        vec![fault(if path == "." { "" } else { &path }, error.into_inner().to_string())]
-    })?;
+    let document: ConcertDocument = json::from_value(document).map_err(|fault| vec![fault])?;
     document.check(price_max)
 }
 
 /// One document, or an array of them, whose faults then begin with `[n]`. A fault without a field is about the whole.
 pub fn parse_file(bytes: &[u8], price_max: Money) -> Result<Vec<ConcertPlan>, Vec<Fault>> {
-    let documents = match serde_json::from_slice(bytes).map_err(|error| vec![fault("", error.to_string())])? {
+    let documents = match json::read::<Strict>(bytes).map_err(|fault| vec![fault.into()])?.0 {
         Value::Array(documents) => documents,
         document => return parse_one(document, price_max).map(|plan| vec![plan]),
     };
@@ -302,7 +300,7 @@ mod tests {
             ("/dates/0/seats/0/from", json!(-1), "dates[0].seats[0].from"),
             ("/dates/0/seats/0/to", json!(4_294_967_296u64), "dates[0].seats[0].to"),
             ("/dates/0/seats/0", json!({ "from": 1, "to": 2, "grade": "R", "price": 1, "rowe": "1" }), "dates[0].seats[0].rowe"),
-            ("/dates/0/seats/0", json!({ "from": 1, "to": 2, "grade": "R" }), "dates[0].seats[0]"),
+            ("/dates/0/seats/0", json!({ "from": 1, "to": 2, "grade": "R" }), "dates[0].seats[0].price"),
         ] {
             let mut document = example();
             *document.pointer_mut(pointer).unwrap() = value.clone();

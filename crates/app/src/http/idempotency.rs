@@ -13,11 +13,11 @@ use sha2::{Digest, Sha256};
 
 use super::problem::{Code, Problem};
 
-const HEADER: &str = "Idempotency-Key";
+pub(super) const HEADER: &str = "Idempotency-Key";
 const PREFER: &str = "Prefer";
 pub(crate) const RESPOND_ASYNC: &str = "respond-async";
 /// The longest key, characters.
-const KEY_MAX: usize = 255;
+pub(super) const KEY_MAX: usize = 255;
 /// Says that an answer repeats an earlier one.
 pub(crate) const REPLAYED: (HeaderName, HeaderValue) = (HeaderName::from_static("idempotency-replayed"), HeaderValue::from_static("true"));
 
@@ -77,7 +77,7 @@ pub(crate) fn prefers_async(request: &HttpRequest) -> bool {
 }
 
 /// The key without its quotes, which are optional.
-fn parse(bytes: &[u8]) -> Option<&str> {
+pub(super) fn parse(bytes: &[u8]) -> Option<&str> {
     let key = match bytes {
         [b'"', key @ .., b'"'] => key,
         key => key,

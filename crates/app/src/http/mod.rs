@@ -31,6 +31,7 @@ mod seat_pages;
 mod seats;
 mod signing;
 mod system;
+mod tickets;
 mod turn;
 mod views;
 mod wallet;
@@ -51,6 +52,7 @@ use boxoffice_ports::{Clock, Executor, Ids, Ledger, StoreError, Stores, Traffic,
 use crate::config::Settings;
 
 pub use auth::AuthError;
+pub(crate) use auth::LANE_NAME_MAX;
 pub use health::{Health, Probe};
 pub use openapi::openapi;
 pub use routes::configure;
@@ -95,6 +97,7 @@ pub struct App {
     pub(crate) parts: Parts,
     pub(crate) auth: auth::Auth,
     pub(crate) signing: signing::SigningKeys,
+    pub(crate) tickets: tickets::Tickets,
     pub(crate) rate: rate::RateLimit,
     pub(crate) hub: Arc<Hub>,
     pub(crate) limits: Arc<limits::Limits>,
@@ -123,10 +126,11 @@ pub enum SetupError {
 }
 
 impl App {
-    /// Reads the keys tokens are signed with, drawing what the store does not have yet.
+    /// Reads the keys that tokens and tickets are signed with, drawing what the store does not have yet.
     pub async fn build(parts: Parts) -> Result<Self, SetupError> {
         let auth = auth::Auth::from_settings(&parts.settings, parts.stores.secrets.as_ref()).await?;
         let signing = signing::SigningKeys::from_settings(&parts.settings, parts.stores.secrets.as_ref()).await?;
+        let tickets = tickets::Tickets::of(&parts.stores).await?;
         let hub = Hub::start(parts.rooms.clone(), Arc::new(push::QueueFrames), parts.stats.clone(), Pace::default());
         let crowd = door::Crowd::new(&parts.settings.http);
         let limits = limits::Limits::new(&parts.settings.http, crowd.max());
@@ -134,7 +138,7 @@ impl App {
         let openapi_json = openapi().to_json().unwrap_or_default().into();
         let metrics = metrics::Metrics::new(parts.stats.clone(), parts.traffic.clone(), parts.tasks.clone(), crowd.clone());
         let seat_pages = seat_pages::SeatPages::new();
-        Ok(Self { parts, auth, signing, rate, hub, limits, crowd, seat_pages, draws: draw::Draws::default(), metrics, openapi_json })
+        Ok(Self { parts, auth, signing, tickets, rate, hub, limits, crowd, seat_pages, draws: draw::Draws::default(), metrics, openapi_json })
     }
 }
 

@@ -11,9 +11,11 @@ use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, Secur
 use utoipa::openapi::{ContentBuilder, PathItem, Ref, RefOr, Required};
 
 use super::commands::AcceptedView;
+use super::idempotency::{HEADER, KEY_MAX};
+use super::params::{LIMIT, LIMIT_MAX};
 use super::problem::{FieldError, ProblemDocument};
 use super::routes::{self, Entry};
-use super::{admin, commands, concerts, draw, health, payments, push, queue, reservations, seats, system, wallet};
+use super::{admin, commands, concerts, draw, health, payments, push, queue, reservations, seats, system, tickets, wallet};
 
 const BEARER: &str = "bearer";
 
@@ -61,6 +63,7 @@ Money is an integer of minor units. Every error is `application/problem+json`."
         admin::set_admission,
         admin::stats,
         admin::charge,
+        tickets::get,
     ),
     components(schemas(ProblemDocument, FieldError, AcceptedView))
 )]
@@ -95,25 +98,30 @@ fn complete(operation: &mut Operation, entry: &Entry) {
     let needs = entry.needs;
     let parameters = operation.parameters.get_or_insert_default();
     if entry.path.contains("{id}") {
-        parameters.push(parameter("id", ParameterIn::Path, true, Type::String, Some(KnownFormat::Uuid), "Its id"));
+        let schema = text().format(Some(SchemaFormat::KnownFormat(KnownFormat::Uuid)));
+        parameters.push(parameter("id", ParameterIn::Path, true, schema, "Its id"));
     }
     if needs.paged {
-        parameters.push(parameter("limit", ParameterIn::Query, false, Type::Integer, None, "Items a page, 1 to 200; 50 when absent"));
-        parameters.push(parameter("cursor", ParameterIn::Query, false, Type::String, None, "The `next_cursor` of the page before"));
+        let schema = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)).maximum(Some(LIMIT_MAX)).default(Some(LIMIT.into()));
+        parameters.push(parameter("limit", ParameterIn::Query, false, schema, "Items a page"));
+        let schema = text().min_length(Some(1));
+        parameters.push(parameter("cursor", ParameterIn::Query, false, schema, "The `next_cursor` of the page before"));
     }
     if needs.queue_token {
-        parameters.push(parameter("Queue-Token", ParameterIn::Header, needs.bearer, Type::String, None, "The token of one's place"));
+        parameters.push(parameter("Queue-Token", ParameterIn::Header, needs.bearer, text(), "The token of one's place"));
         if !needs.bearer {
-            parameters.push(parameter("token", ParameterIn::Query, false, Type::String, None, "The same, for browsers"));
+            parameters.push(parameter("token", ParameterIn::Query, false, text(), "The same, for browsers"));
         }
     }
     if entry.may_be_accepted() {
         let description = "`respond-async`: 202 at once, under strategies that keep commands in a log; others ignore it";
-        parameters.push(parameter("Prefer", ParameterIn::Header, false, Type::String, None, description));
+        parameters.push(parameter("Prefer", ParameterIn::Header, false, text(), description));
     }
     if needs.idempotency_key {
-        let description = "1 to 255 characters of 0x21 to 0x7E; the same key and request get the same answer";
-        parameters.push(parameter("Idempotency-Key", ParameterIn::Header, true, Type::String, None, description));
+        let description = "The same key and request get the same answer. Quotes around it are optional and not part of it";
+        let pattern = key_pattern();
+        let schema = text().min_length(Some(1)).max_length(Some(KEY_MAX + 2)).pattern(Some(pattern));
+        parameters.push(parameter(HEADER, ParameterIn::Header, true, schema, description));
     }
     if parameters.is_empty() {
         operation.parameters = None;
@@ -143,6 +151,8 @@ fn refusals(entry: &Entry) -> Vec<u16> {
         (needs.bearer, &[400, 401, 429][..]),
         (needs.operator || needs.queue_token, &[403]),
         (needs.paged, &[400]),
+        // An id that is none names nothing.
+        (entry.path.contains("{id}"), &[404]),
         (needs.body, &[400, 408, 413, 415]),
         (in_api, &[500, 503]),
     ] {
@@ -155,15 +165,17 @@ fn refusals(entry: &Entry) -> Vec<u16> {
     statuses
 }
 
-fn parameter(
-    name: &str,
-    place: ParameterIn,
-    required: bool,
-    kind: Type,
-    format: Option<KnownFormat>,
-    description: &str,
-) -> RefOr<Parameter> {
-    let schema = ObjectBuilder::new().schema_type(kind).format(format.map(SchemaFormat::KnownFormat));
+/// A key within its quotes, or one that is not within quotes: two of them alone are none.
+fn key_pattern() -> String {
+    let (rest, middle) = (KEY_MAX - 1, KEY_MAX - 2);
+    format!(r#"^("[!-~]{{1,{KEY_MAX}}}"|"|[!#-~][!-~]{{0,{rest}}}|"[!-~]{{0,{middle}}}[!#-~])$"#)
+}
+
+fn text() -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(Type::String)
+}
+
+fn parameter(name: &str, place: ParameterIn, required: bool, schema: ObjectBuilder, description: &str) -> RefOr<Parameter> {
     let parameter = ParameterBuilder::new()
         .name(name)
         .parameter_in(place)
@@ -175,7 +187,7 @@ fn parameter(
 }
 
 fn text_header(description: &str) -> utoipa::openapi::Header {
-    HeaderBuilder::new().schema(Some(ObjectBuilder::new().schema_type(Type::String))).description(Some(description)).build()
+    HeaderBuilder::new().schema(Some(text())).description(Some(description)).build()
 }
 
 fn add_headers(response: &mut Response, status: &str, keyed: bool) {
@@ -280,6 +292,20 @@ mod tests {
         let document = document().to_string();
         for there in ["/queue/stream", "/queue/socket", "/queue/extend", "/concerts/{id}/draw", "/concerts/{id}/draw/entries", "adaptive"] {
             assert!(document.contains(there), "{there}");
+        }
+    }
+
+    #[test]
+    fn the_pattern_of_a_key_takes_what_the_parser_takes() {
+        let pattern = regex_lite::Regex::new(&key_pattern()).unwrap();
+        let long = |count| "k".repeat(count);
+        let quoted = |key: &str| format!("\"{key}\"");
+        let mut keys = ["", "k", "\"", "\"\"", "\"\"\"", "\"k", "k\"", "a b", "é", "\u{7f}", "~", "!", "a\"b"].map(str::to_owned).to_vec();
+        for count in [1, 254, 255, 256, 257] {
+            keys.extend([long(count), quoted(&long(count)), format!("\"{}", long(count)), format!("{}\"", long(count))]);
+        }
+        for key in keys {
+            assert_eq!(pattern.is_match(&key), super::super::idempotency::parse(key.as_bytes()).is_some(), "{key}");
         }
     }
 }

@@ -9,6 +9,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use uuid::Uuid;
 
+use boxoffice_domain::text;
+
 use super::problem::Problem;
 
 /// The `{id}` of a path; one that is no UUID names nothing.
@@ -28,9 +30,14 @@ fn parse_id(text: &str) -> Option<Uuid> {
     (text.len() == 36).then(|| Uuid::try_parse(text).ok()).flatten()
 }
 
+/// Text that a store may have to keep, or that is compared with such: by the one rule of [`boxoffice_domain::text`].
+pub(crate) fn text(field: &str, value: Option<&str>, chars_max: usize) -> Result<(), Problem> {
+    value.and_then(|value| text::fault(value, chars_max)).map_or(Ok(()), |reason| Err(Problem::field(field, reason)))
+}
+
 /// How many items a list gives when it is not told.
-const LIMIT: u32 = 50;
-const LIMIT_MAX: u32 = 200;
+pub(super) const LIMIT: u32 = 50;
+pub(super) const LIMIT_MAX: u32 = 200;
 
 /// The query of a request, of which every parameter is known and given once.
 pub(crate) struct Query<'a> {

@@ -25,7 +25,7 @@ type PaymentCursor = Key<b'p'>;
 pub(crate) struct Pay {
     reservation_id: Uuid,
     /// Points to spend in place of money.
-    #[schema(minimum = 0)]
+    #[schema(minimum = 1)]
     points: Option<Points>,
 }
 
@@ -60,7 +60,7 @@ pub(crate) async fn list(app: Data<App>, user: User, request: HttpRequest) -> Re
     let last = page.items.last().filter(|_| page.more);
     let next_cursor = last.map(|row| params::encode(&Key::<b'p'>(row.payment.id.0)));
     let currency = &app.settings.money.currency;
-    let items = page.items.iter().map(|row| PaymentView::new(&row.payment, &row.reservation, currency)).collect();
+    let items = page.items.iter().map(|row| PaymentView::new(&row.payment, &row.reservation, currency, &app.tickets)).collect();
     answer::ok(&List { items, next_cursor })
 }
 
@@ -70,7 +70,7 @@ pub(crate) async fn list(app: Data<App>, user: User, request: HttpRequest) -> Re
 pub(crate) async fn get(id: Id<PaymentId>, app: Data<App>, user: User, request: HttpRequest) -> Result<HttpResponse, Problem> {
     Query::none(&request)?;
     let row = app.stores.queries.payment(user.0, id.0).await?.ok_or_else(Problem::not_found)?;
-    answer::ok(&PaymentView::new(&row.payment, &row.reservation, &app.settings.money.currency))
+    answer::ok(&PaymentView::new(&row.payment, &row.reservation, &app.settings.money.currency, &app.tickets))
 }
 
 /// Give a payment back, whole.

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
+use boxoffice_domain::text::TEXT_MAX;
 use boxoffice_domain::{Actor, Command, DateId, Decision, Reply, Reservation, ReservationId, SeatNumber, Timestamp, UserId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -44,6 +45,7 @@ pub(crate) struct Best {
     #[schema(minimum = 1, example = 2)]
     count: i64,
     /// Only of this grade.
+    #[schema(max_length = 200)]
     grade: Option<String>,
     /// Consecutive numbers of the same section, row and grade; true when absent.
     adjacent: Option<bool>,
@@ -54,7 +56,7 @@ impl Hold {
         match (&self.seats, &self.best) {
             (Some(_), Some(_)) | (None, None) => Err(Problem::field("seats", "send either seats or best")),
             (None, Some(best)) if best.count < 1 => Err(Problem::field("best.count", "must be at least 1")),
-            (None, Some(_)) => Ok(()),
+            (None, Some(best)) => params::text("best.grade", best.grade.as_deref(), TEXT_MAX),
             (Some(seats), None) if seats.is_empty() => Err(Problem::field("seats", "must not be empty")),
             (Some(seats), None) => {
                 let mut seen = HashSet::with_capacity(seats.len());

@@ -9,7 +9,7 @@ use actix_web::http::Method;
 use actix_web::web::{self, Data, ServiceConfig};
 
 use super::problem::Problem;
-use super::{App, admin, commands, concerts, draw, health, payments, push, queue, reservations, seats, system, wallet};
+use super::{App, admin, commands, concerts, draw, health, payments, push, queue, reservations, seats, system, tickets, wallet};
 
 /// What a request must bring, beyond its path.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -133,6 +133,7 @@ pub(super) fn table() -> Vec<Entry> {
         entry(PATCH, "/api/v1/admin/concerts/{id}/admission", OPERATOR.body(), &[404], || web::patch().to(admin::set_admission)),
         entry(GET, "/api/v1/admin/concerts/{id}/stats", OPERATOR, &[404], || read().to(admin::stats)),
         entry(POST, "/api/v1/admin/users/{id}/wallet/charges", OPERATOR.keyed(), &[409, 422], || web::post().to(admin::charge)),
+        entry(GET, "/api/v1/admin/tickets/{code}", OPERATOR, &[404], || read().to(tickets::get)),
     ]
 }
 

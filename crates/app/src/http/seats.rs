@@ -5,6 +5,7 @@ use actix_web::http::header::{self, ContentType, HeaderValue};
 use actix_web::web::{Bytes, Data};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use boxoffice_domain::money::Money;
+use boxoffice_domain::text::TEXT_MAX;
 use boxoffice_domain::{DateId, SeatNumber};
 use boxoffice_engine::{SeatInfo, SeatSnapshot, SeatStatus};
 use serde::Serialize;
@@ -12,7 +13,7 @@ use utoipa::ToSchema;
 
 use super::App;
 use super::auth::User;
-use super::params::{Id, Query};
+use super::params::{self, Id, Query};
 use super::problem::Problem;
 use super::seat_pages;
 use super::turn;
@@ -84,6 +85,7 @@ pub(crate) async fn list(id: Id<DateId>, app: Data<App>, user: User, request: Ht
         Some(_) => return Err(Problem::field("status", "must be available")),
     };
     let grade = query.get("grade");
+    params::text("grade", grade, TEXT_MAX)?;
     let version = app.seats.version(id.0).await?.ok_or_else(Problem::not_found)?;
     if is_known(&request, version) {
         return Ok(versioned(StatusCode::NOT_MODIFIED, version).finish());

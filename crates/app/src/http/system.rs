@@ -7,19 +7,17 @@ use actix_web::http::header::{self, ContentType};
 use actix_web::web::{self, Data};
 use actix_web::{HttpRequest, HttpResponse};
 use boxoffice_domain::UserId;
+use boxoffice_domain::text::TEXT_MAX;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::App;
 use super::answer;
-use super::auth::{DevUser, LANE_NAME_MAX, is_lane};
+use super::auth::{DevUser, LANE_NAME_MAX};
 use super::body::Body;
-use super::params::Query;
+use super::params::{self, Query};
 use super::problem::{Code, Problem};
-
-/// The longest name of a user of development mode, characters.
-const NAME_MAX: usize = 200;
 
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -29,7 +27,7 @@ pub(crate) struct NewUser {
     /// Whether the token opens `/admin`.
     operator: Option<bool>,
     /// The lane they stand in, where waiting rooms have one of that name.
-    #[schema(max_length = 64)]
+    #[schema(min_length = 1, max_length = 64)]
     lane: Option<String>,
 }
 
@@ -50,11 +48,11 @@ pub(crate) async fn create_user(app: Data<App>, request: HttpRequest, body: Body
     sign("", false, None).ok_or_else(off)??;
     Query::none(&request)?;
     let new: NewUser = body.parse()?;
-    if new.name.trim().is_empty() || new.name.chars().count() > NAME_MAX {
-        return Err(Problem::field("name", format!("must be 1 to {NAME_MAX} characters")));
-    }
-    if new.lane.as_deref().is_some_and(|lane| !is_lane(lane)) {
-        return Err(Problem::field("lane", format!("must be 1 to {LANE_NAME_MAX} characters")));
+    for (field, value, max) in [("name", Some(new.name.as_str()), TEXT_MAX), ("lane", new.lane.as_deref(), LANE_NAME_MAX)] {
+        params::text(field, value, max)?;
+        if value.is_some_and(|value| value.trim().is_empty()) {
+            return Err(Problem::field(field, "must not be empty"));
+        }
     }
     let access_token = sign(&new.name, new.operator.unwrap_or(false), new.lane.as_deref()).ok_or_else(off)??;
     answer::json(StatusCode::CREATED, &CreatedUser { user_id: user.0, access_token })

@@ -3,13 +3,14 @@
 //! A view is made of a record and an instant, never of a clock: a replay is rendered at the instant it was decided, so
 //! that it repeats its first answer byte for byte.
 
+use super::tickets::Tickets;
 use crate::max_active::MaxActive;
 use boxoffice_domain::draw::Hash32;
 use boxoffice_domain::money::{Money, Points};
 use boxoffice_domain::waiting::{AdaptiveState, RoomSummary};
 use boxoffice_domain::{
     Admission, AdmissionMode, ConcertId, ConcertRef, DateRef, Entry, EntryKind, Eta, Payment, Place, PointsEntry, PointsKind, QueueStatus,
-    Reservation, ReservationStatus, SeatAtSale, SeatNumber, Ticket, waiting,
+    Reservation, ReservationStatus, SeatAtSale, SeatNumber, waiting,
 };
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -142,7 +143,7 @@ pub(crate) enum PaymentStatus {
 #[schema(as = Ticket)]
 pub(crate) struct TicketView {
     seat: SeatNumber,
-    #[schema(example = "9YD3M0E4T7QXWK2B")]
+    #[schema(example = "1H3K7Q2M8Z9YD3M0E4T7QXWK")]
     code: String,
 }
 
@@ -179,11 +180,8 @@ pub(crate) struct PaymentView<'a> {
 }
 
 impl<'a> PaymentView<'a> {
-    pub(crate) fn new(payment: &Payment, reservation: &'a Reservation, currency: &'a str) -> Self {
-        let ticket = |seat: &SeatAtSale| {
-            let Ticket { seat, code } = Ticket::of(payment.id, seat.number);
-            TicketView { seat, code }
-        };
+    pub(crate) fn new(payment: &Payment, reservation: &'a Reservation, currency: &'a str, tickets: &Tickets) -> Self {
+        let ticket = |seat: &SeatAtSale| TicketView { seat: seat.number, code: tickets.code(payment.id, seat.number) };
         Self {
             id: payment.id.0,
             reservation_id: payment.reservation.0,
@@ -468,9 +466,9 @@ pub(crate) fn hex(hash: &Hash32) -> String {
 #[serde(deny_unknown_fields)]
 #[schema(as = PerInterval)]
 pub(crate) struct PerIntervalView {
-    #[schema(example = 50)]
+    #[schema(minimum = 1, maximum = 1_000_000, example = 50)]
     pub(crate) count: u32,
-    #[schema(example = 1)]
+    #[schema(minimum = 1, maximum = 3_600, example = 1)]
     pub(crate) seconds: u32,
 }
 

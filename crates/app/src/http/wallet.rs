@@ -3,6 +3,7 @@
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
 use boxoffice_domain::money::Money;
+use boxoffice_domain::text::TEXT_MAX;
 use boxoffice_domain::{Actor, Command};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -15,9 +16,6 @@ use super::idempotency;
 use super::params::{self, Paging, Query, Seq};
 use super::problem::{Code, Problem};
 use super::views::{EntryView, List, RewardView, Rewards, WalletView};
-
-/// The longest memo, characters.
-const MEMO_MAX: usize = 200;
 
 type EntryCursor = Seq<b'e'>;
 type RewardCursor = Seq<b'w'>;
@@ -99,9 +97,7 @@ pub(crate) async fn spend(app: Data<App>, user: User, request: HttpRequest, body
     let key = idempotency::Key::of(&request, user.0)?;
     let spend: Use = body.parse()?;
     at_least_one(spend.amount)?;
-    if spend.memo.as_ref().is_some_and(|memo| memo.chars().count() > MEMO_MAX) {
-        return Err(Problem::field("memo", format!("must be at most {MEMO_MAX} characters")));
-    }
+    params::text("memo", spend.memo.as_deref(), TEXT_MAX)?;
     let keyed = key.over(&request, &spend)?;
     let command = Command::UseWallet { user: user.0, amount: spend.amount, memo: spend.memo };
     let ran = answer::run(&app, app.wallet.as_ref(), Actor::User(user.0), keyed, command).await?;

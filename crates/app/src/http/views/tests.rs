@@ -78,7 +78,8 @@ fn payment_shows_every_key_and_one_ticket_a_seat() {
         paid_at: at(10),
         refund: None,
     };
-    let code = |seat| Ticket::of(payment.id, seat).code;
+    let tickets = Tickets::keyed_from(0);
+    let code = |seat| tickets.code(payment.id, seat);
     let seats = show(ReservationView::at(&reservation, at(0), 1, "KRW"))["seats"].clone();
     let mut expected = json!({
         "id": id(9), "reservation_id": id(1), "status": "paid",
@@ -88,13 +89,13 @@ fn payment_shows_every_key_and_one_ticket_a_seat() {
         "tickets": [{"seat": 12, "code": code(12)}, {"seat": 13, "code": code(13)}],
         "paid_at": "1970-01-01T00:00:10Z", "refund": null,
     });
-    assert_eq!(show(PaymentView::new(&payment, &reservation, "KRW")), expected);
+    assert_eq!(show(PaymentView::new(&payment, &reservation, "KRW", &tickets)), expected);
 
     payment.refund = Some(Refund { amount: 139, points_restored: 10, points_taken_back: 6, shortfall: 1, refunded_at: at(20) });
     expected["status"] = json!("refunded");
     expected["refund"] =
         json!({"amount": 139, "points_restored": 10, "points_taken_back": 6, "shortfall": 1, "refunded_at": "1970-01-01T00:00:20Z"});
-    assert_eq!(show(PaymentView::new(&payment, &reservation, "KRW")), expected);
+    assert_eq!(show(PaymentView::new(&payment, &reservation, "KRW", &tickets)), expected);
 }
 
 #[test]

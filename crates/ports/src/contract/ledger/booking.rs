@@ -1,7 +1,8 @@
 //! Every command on its own, seen through the queries.
 
-use boxoffice_domain::{EntryKind, Outcome, PointsKind, Rejection, Reservation, ReservationStatus, SeatState, Ticket};
+use boxoffice_domain::{EntryKind, Outcome, PaymentId, PointsKind, Rejection, Reservation, ReservationStatus, SeatState};
 use chrono::TimeDelta;
+use uuid::Uuid;
 
 use crate::contract::Fixture;
 use crate::contract::build::{self, HALL, PRICE_R, PRICE_S, user};
@@ -85,7 +86,13 @@ pub async fn pay_sells_and_refund_gives_back(fixture: Fixture) {
     assert_eq!(shop.reservation(ann, held.id).await, confirmed);
     let row = queries.payment(ann, payment.id).await.expect("a payment").expect("the user's payment");
     assert_eq!((&row.payment, &row.reservation), (&payment, &confirmed));
-    assert_eq!(Ticket::of(row.payment.id, 1), Ticket::of(payment.id, 1));
+    let next = PaymentId(Uuid::from_u128(payment.id.0.as_u128() + 1));
+    for (from, until, limit, is_found) in
+        [(payment.id, next, 9, true), (next, PaymentId(Uuid::max()), 9, false), (PaymentId(Uuid::nil()), payment.id, 9, false)]
+    {
+        let found = queries.payments_between(from, until, limit).await.expect("payments");
+        assert_eq!(found.first(), is_found.then_some(&row));
+    }
     assert_eq!(shop.seat(1).await.seat.state, SeatState::Sold { reservation: held.id });
     assert_eq!(shop.tally().await, (u64::from(HALL) - 2, 0, 2));
     assert_eq!((shop.balance(ann).await, shop.points(ann).await), (300_000 - total, payment.points_granted));
