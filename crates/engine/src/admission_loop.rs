@@ -21,12 +21,10 @@ pub(crate) struct AdmissionLoop {
 }
 
 impl AdmissionLoop {
-    /// Brings the catalogue up to date, with it the seat maps that an import changed, and opens rooms.
+    /// Brings the catalogue up to date, with it the seat maps that an import changed, and opens rooms. What fails keeps
+    /// nothing else back.
     pub(crate) async fn refresh(&self) -> Result<(), Source> {
-        for date in self.shows.refresh().await? {
-            self.seats.reload(date).await?;
-        }
-        let mut failed = Ok(());
+        let mut failed = self.shows.refresh(&self.seats).await.map_err(Source::from);
         for concert in self.shows.concerts().iter() {
             let (concert, sale_starts_at, admission) = (concert.concert.id, concert.sale_starts_at, concert.admission);
             let opened = self.room.open(Opening { concert, sale_starts_at, admission }).await;

@@ -17,6 +17,7 @@
 
 mod admission_loop;
 mod background;
+mod coalesced;
 pub mod executors;
 mod fares;
 mod hold_returns;

@@ -18,5 +18,6 @@ mod presence;
 mod problems;
 mod push;
 mod queue;
+mod sellout;
 mod simulate;
 mod surface;

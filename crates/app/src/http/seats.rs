@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 
 use super::App;
 use super::auth::User;
+use super::known;
 use super::params::{Id, Query};
 use super::problem::Problem;
 use super::seat_pages;
@@ -74,7 +75,7 @@ impl<'a> SeatView<'a> {
         (status = 304, description = "Nothing has changed")))]
 pub(crate) async fn list(id: Id<DateId>, app: Data<App>, user: User, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let token = turn::genuine(&app, &request, user.0)?;
-    let (concert, _) = app.shows.date(id.0).ok_or_else(Problem::not_found)?;
+    let (concert, _) = known::date(&app, id.0).await?;
     turn::for_concert(&token, concert.concert.id)?;
     turn::is_running(&app, &token).await?;
     let query = Query::of(&request, &["status", "grade"])?;
