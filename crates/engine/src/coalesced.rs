@@ -117,6 +117,12 @@ impl<T: Clone> Coalesced<T> {
         self.begun.load(Ordering::SeqCst)
     }
 
+    /// Callers that are inside.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.idle.receiver_count()
+    }
+
     fn outcome(&self, wanted: u64) -> Option<Result<T, Failed>> {
         let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
         if ended.0 >= wanted { ended.1.clone() } else { None }
@@ -142,7 +148,6 @@ mod tests {
         async fn ask(&self, gate: &Semaphore) -> Result<usize, StoreError> {
             self.runs
                 .run(async || {
-                    pause.await;
                     let number = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
                     gate.acquire().await.unwrap().forget();
                     if self.fails.load(Ordering::SeqCst) { Err(StoreError::Unavailable("gone".into())) } else { Ok(number) }
@@ -160,7 +165,7 @@ mod tests {
     }
 
     async fn come(work: &Work, waiting: usize) {
-        crate::testing::until(|| work.runs.idle.receiver_count() == waiting).await;
+        crate::testing::until(|| work.runs.waiting() == waiting).await;
     }
 
     #[tokio::test]

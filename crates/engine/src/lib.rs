@@ -44,7 +44,7 @@ pub use fares::Fares;
 pub use hold_returns::{HoldReturns, NotReturned};
 pub use in_flight::SingleFlight;
 pub use rooms::{RoomNews, Rooms, RoomsParts, RoomsSettings};
-pub use seat_view::{SeatCounts, SeatInfo, SeatSnapshot, SeatStatus, SeatView};
+pub use seat_view::{Offer, Search, SearchError, SeatCounts, SeatInfo, SeatSnapshot, SeatStatus, SeatView, Wish};
 pub use shows::Shows;
 pub use siblings::Siblings;
 pub use stats::{Gauge, Stats};
