@@ -15,7 +15,7 @@ use super::auth::User;
 use super::known;
 use super::params::{Id, Query};
 use super::problem::Problem;
-use super::seat_pages;
+use super::seat_pages::{self, Pieces};
 use super::turn;
 
 /// Bodies below this are sent as they are.
@@ -96,11 +96,12 @@ pub(crate) async fn list(id: Id<DateId>, app: Data<App>, user: User, request: Ht
         return Ok(answer(page.version, body, wants_gzip));
     }
     let snapshot = app.seats.date(id.0).await?.ok_or_else(Problem::not_found)?;
-    let body = filtered(&snapshot, only_available, grade)?;
+    let (version, grade) = (snapshot.version, grade.map(str::to_owned));
+    let body = seat_pages::beside(snapshot.infos.len(), move || filtered(&snapshot, only_available, grade.as_deref())).await?;
     if wants_gzip && body.len() >= GZIP_MIN_BYTES {
-        return Ok(answer(snapshot.version, seat_pages::compress(body).await?, true));
+        return Ok(answer(version, seat_pages::compress(body).await?, true));
     }
-    Ok(answer(snapshot.version, body, false))
+    Ok(answer(version, body, false))
 }
 
 fn filtered(snapshot: &SeatSnapshot, only_available: bool, grade: Option<&str>) -> Result<Bytes, Problem> {
@@ -118,7 +119,7 @@ fn answer(version: u64, body: Bytes, gzipped: bool) -> HttpResponse {
     if gzipped {
         response.insert_header((header::CONTENT_ENCODING, HeaderValue::from_static("gzip")));
     }
-    response.body(body)
+    response.body(Pieces(body))
 }
 
 /// What a map and the news that it has not changed have in common (RFC 9110, 15.4.5).
