@@ -566,7 +566,7 @@ mod tests {
         assert_eq!(summaries.iter().map(|summary| summary.title.as_str()).collect::<Vec<_>>(), ["combining", "spin"]);
         assert!(summaries.iter().all(|summary| summary.judgement.is_some()));
         let rates = summaries[0].by_workload(&report.workloads, Via::Http, |run| Some(run.per_s()));
-        assert_eq!(rates, [Some(4_000.0), None, Some(4_000.0), None, None]);
+        assert_eq!(rates, [Some(4_000.0), None, Some(4_000.0), None, None, None, None]);
         assert_eq!(summaries[0].range(|run| Some(run.per_command.redis_commands)), Some((2.0, 5.0)));
         assert_eq!(summaries[0].range(|run| run.cpu.postgres_s), None);
     }
