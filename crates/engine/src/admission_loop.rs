@@ -72,9 +72,8 @@ impl AdmissionLoop {
     }
 
     async fn refresh_within(self: &Arc<Self>, patience: Duration) -> Result<(), Source> {
-        for date in self.shows.refresh().await? {
-            self.seats.reload(date).await?;
-        }
+        // What fails keeps nothing else back.
+        let refreshed = self.shows.refresh(&self.seats).await.map_err(Source::from);
         let concerts = self.shows.concerts();
         let rooms =
             concerts.iter().map(|row| Opening { concert: row.concert.id, sale_starts_at: row.sale_starts_at, admission: row.admission });
@@ -82,7 +81,8 @@ impl AdmissionLoop {
             let room = self.room.clone();
             (opening.concert, async move { room.open(opening).await.map_err(Source::from) })
         });
-        self.opening.lock().await.round(work, Instant::now() + patience).await
+        let opened = self.opening.lock().await.round(work, Instant::now() + patience).await;
+        refreshed.and(opened)
     }
 
     /// Fails as the first room that failed since the round before.

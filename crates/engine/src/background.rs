@@ -69,7 +69,7 @@ impl Background {
     pub async fn start(parts: Parts, settings: BackgroundSettings) -> Result<Self, Source> {
         let Parts { instance, sink, stores, ledger, room, shows, seats, siblings, turns, returns, fares, time, ids, policy, stats, tasks } =
             parts;
-        let sync = SeatSync::new(stores.queries, seats.clone(), siblings);
+        let sync = SeatSync::new(seats.clone(), siblings);
         let told = room.clone();
         let admission = AdmissionLoop::new(
             AdmissionParts { room, shows, seats, clock: time.clone(), stats: stats.clone(), returns: returns.clone() },

@@ -17,6 +17,7 @@
 
 mod admission_loop;
 mod background;
+mod coalesced;
 pub mod executors;
 mod fares;
 mod hold_returns;
@@ -45,7 +46,7 @@ pub use hold_returns::{HoldReturns, NotReturned};
 pub use in_flight::SingleFlight;
 pub use known_holds::KnownHolds;
 pub use rooms::{RoomNews, Rooms, RoomsParts, RoomsSettings};
-pub use seat_view::{SeatCounts, SeatInfo, SeatSnapshot, SeatStatus, SeatView};
+pub use seat_view::{Offer, Search, SearchError, SeatCounts, SeatInfo, SeatSnapshot, SeatStatus, SeatView, Wish};
 pub use shows::Shows;
 pub use siblings::Siblings;
 pub use stats::{Gauge, Stats};

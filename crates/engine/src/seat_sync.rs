@@ -10,10 +10,10 @@
 //!
 //! *Failure.* A round that fails leaves the mark where it is, so the next one brings everything.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use boxoffice_ports::{ChangedSeats, Heard, Queries, SeatMark, Source};
+use boxoffice_ports::{Heard, Source};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
 
@@ -29,37 +29,21 @@ const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 
 /// See the module's opening.
 pub(crate) struct SeatSync {
-    queries: Arc<dyn Queries>,
     seats: Arc<SeatView>,
     siblings: Arc<Siblings>,
-    mark: Mutex<Option<SeatMark>>,
     /// Something may have been missed.
     missed: Notify,
 }
 
 impl SeatSync {
-    pub(crate) fn new(queries: Arc<dyn Queries>, seats: Arc<SeatView>, siblings: Arc<Siblings>) -> Arc<Self> {
-        Arc::new(Self { queries, seats, siblings, mark: Mutex::default(), missed: Notify::new() })
+    pub(crate) fn new(seats: Arc<SeatView>, siblings: Arc<Siblings>) -> Arc<Self> {
+        Arc::new(Self { seats, siblings, missed: Notify::new() })
     }
 
     /// Applies what changed since the last round. False of a store that only this process writes.
     pub(crate) async fn round(&self) -> Result<bool, Source> {
         self.seats.unload_unread(UNLOAD_AFTER);
-        let since = *self.mark.lock().unwrap_or_else(PoisonError::into_inner);
-        let dates = self.seats.dates();
-        let Some(ChangedSeats { changes, mark }) = self.queries.changed_seats(dates.clone(), since).await? else {
-            return Ok(false);
-        };
-        self.seats.apply(&changes);
-        if since.is_none() {
-            for date in self.seats.dates() {
-                self.seats.reload(date).await?;
-            }
-        } else if self.seats.dates().iter().any(|date| !dates.contains(date)) {
-            return Ok(true);
-        }
-        *self.mark.lock().unwrap_or_else(PoisonError::into_inner) = Some(mark);
-        Ok(true)
+        Ok(self.seats.catch_up().await?)
     }
 
     /// Reads again: now and then, and whenever something was missed.

@@ -1,24 +1,43 @@
-//! The seat maps in memory, for reading: the ledger alone decides.
+//! The seat maps in memory, for reading and for choosing: the ledger alone decides.
 //!
 //! A date is loaded when it is first asked for. From then on every commit of this process is applied at once
 //! ([`SeatView::apply`]): of two changes of a seat the higher version is newer, so the order in which they arrive does
 //! not matter, nor does a change that arrives while the date is being loaded. What other instances commit is brought by
-//! `seat_sync`. Expiry needs no write: whoever reads at
-//! or after `held_until` sees the seat free, and the view's version has moved.
+//! rounds ([`SeatView::catch_up`]), which `seat_sync` makes now and then, and a caller who needs to know makes at once.
+//! Expiry needs no write: a read at or after `held_until` sees the seat free, and the view's version has moved.
 //!
-//! *Cost.* A read takes one short mutex a date and no store; a commit touches its seats alone.
+//! *Cost.* A read takes one short mutex a date and no store; a commit touches its seats alone. Maps are built beside
+//! that mutex, big ones off the threads that serve. However many callers want a load or a round, one serves all who came
+//! before it began.
+//!
+//! * [`map`]: the seats of a date. [`layout`], [`bits`]: their order, and where free ones begin.
+//! * [`best`]: what is offered to a wish. [`search`]: from the first offer to a seat, or to none.
 
 mod best;
+mod bits;
+mod layout;
+mod map;
+mod search;
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use boxoffice_domain::money::Money;
-use boxoffice_domain::{DateId, SeatChange, SeatNumber, SeatState, Timestamp};
-use boxoffice_ports::{Clock, Queries, SeatRow, StoreError};
+use boxoffice_domain::{DateId, SeatChange, SeatNumber};
+use boxoffice_ports::{ChangedSeats, Clock, Queries, SeatMark, SeatRow, StoreError};
 use tokio::time::Instant;
+
+pub use best::Wish;
+pub use search::{Offer, Search, SearchError};
+
+use crate::coalesced::Coalesced;
+use best::Look;
+use map::SeatMap;
+
+/// Halls below this are built where they are asked for: that takes less than a thread's turn.
+const SMALL_HALL: usize = 2_000;
 
 /// What never changes while a date is on sale, but by an import.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,53 +79,71 @@ pub struct SeatView {
     clock: Arc<dyn Clock>,
     dates: RwLock<HashMap<DateId, Arc<DateCell>>>,
     started: Instant,
+    /// Up to where the changes of other instances were seen.
+    mark: Mutex<Option<SeatMark>>,
+    /// Only this process writes to the store: there is nothing to bring.
+    is_sole: AtomicBool,
+    rounds: Coalesced<bool>,
 }
 
 #[derive(Default)]
 struct DateCell {
-    /// When somebody last asked for it, in milliseconds since the view was made.
+    /// When it was last asked for, in milliseconds since the view was made.
     read_ms: AtomicU64,
     map: Mutex<Option<SeatMap>>,
-    /// Changes that were committed while the date was being loaded.
-    early: Mutex<Vec<SeatChange>>,
-    /// One load at a time.
-    loading: tokio::sync::Mutex<()>,
+    /// While the date is being loaded: what is committed meanwhile, the newest of each seat.
+    meanwhile: Mutex<Option<HashMap<SeatNumber, SeatChange>>>,
+    loads: Coalesced<()>,
+}
+
+/// A load that is on its way; changes are noted for it until it ends.
+struct Loading<'a>(&'a DateCell);
+
+impl<'a> Loading<'a> {
+    fn begin(cell: &'a DateCell) -> Self {
+        *lock(&cell.meanwhile) = Some(HashMap::new());
+        Self(cell)
+    }
+}
+
+impl Drop for Loading<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.meanwhile).take();
+    }
 }
 
 impl SeatView {
     pub fn new(queries: Arc<dyn Queries>, clock: Arc<dyn Clock>) -> Arc<Self> {
-        Arc::new(Self { queries, clock, dates: RwLock::default(), started: Instant::now() })
+        Arc::new(Self {
+            queries,
+            clock,
+            dates: RwLock::default(),
+            started: Instant::now(),
+            mark: Mutex::default(),
+            is_sole: AtomicBool::new(false),
+            rounds: Coalesced::default(),
+        })
     }
 
     /// A date's seats now; `None` for one that has none.
     pub async fn date(&self, date: DateId) -> Result<Option<SeatSnapshot>, StoreError> {
-        let now = self.clock.now();
-        self.read(date, |map| map.snapshot(now)).await
+        self.read(date, |map| map.snapshot(self.clock.now())).await
     }
 
     /// The version of a date that is loaded: cheap, for asking whether something cached still holds.
     pub async fn version(&self, date: DateId) -> Result<Option<u64>, StoreError> {
-        let now = self.clock.now();
-        self.read(date, |map| map.version_at(now)).await
+        self.read(date, |map| map.version_at(self.clock.now())).await
     }
 
     pub async fn counts(&self, date: DateId) -> Result<SeatCounts, StoreError> {
-        let now = self.clock.now();
-        Ok(self.read(date, |map| map.counts_at(now)).await?.unwrap_or_default())
+        Ok(self.read(date, |map| map.counts_at(self.clock.now())).await?.unwrap_or_default())
     }
 
-    /// Up to [`best::CHOICES_MAX`] disjoint choices of `count` seats, the best first: higher price, then lower number.
-    /// While others are being offered seats of the same version, each call starts one choice further on.
-    pub async fn best_choices(
-        &self,
-        date: DateId,
-        count: u32,
-        grade: Option<&str>,
-        adjacent: bool,
-    ) -> Result<Vec<Vec<SeatNumber>>, StoreError> {
-        let now = self.clock.now();
-        let wish = best::Wish { count: count as usize, grade, adjacent };
-        Ok(self.read(date, |map| map.best_choices(&wish, now)).await?.unwrap_or_default())
+    /// What there is for a wish now, with the date's cell for giving back what is offered.
+    async fn look(&self, date: DateId, wish: &Wish<'_>) -> Result<Option<(Look, Arc<DateCell>)>, StoreError> {
+        let cell = self.cell(date);
+        let look = self.read_in(&cell, date, |map| map.look(wish, self.clock.now())).await?;
+        Ok(look.map(|look| (look, cell)))
     }
 
     /// The dates that are loaded, or being loaded.
@@ -114,7 +151,7 @@ impl SeatView {
         read_lock(&self.dates).keys().copied().collect()
     }
 
-    /// Forgets the dates that nobody has asked for since `unread` ago.
+    /// Forgets the dates that were not asked for since `unread` ago.
     pub(crate) fn unload_unread(&self, unread: Duration) {
         let before = self.now_ms().saturating_sub(unread.as_millis() as u64);
         let is_read = |cell: &Arc<DateCell>| cell.read_ms.load(Ordering::Relaxed) >= before;
@@ -132,31 +169,68 @@ impl SeatView {
         for change in changes {
             let cell = read_lock(&self.dates).get(&change.key.date).cloned();
             let Some(cell) = cell else { continue };
-            match &mut *lock(&cell.map) {
-                Some(map) => map.apply(change),
-                None => lock(&cell.early).push(*change),
+            // The map's lock first, as at the end of a load: a change is in the old map and noted, or in the new one.
+            let mut map = lock(&cell.map);
+            if let Some(map) = &mut *map {
+                map.apply(change);
+            }
+            if let Some(noted) = &mut *lock(&cell.meanwhile) {
+                let newest = noted.entry(change.key.number).or_insert(*change);
+                if newest.version < change.version {
+                    *newest = *change;
+                }
             }
         }
+    }
+
+    /// Brings what other instances committed before this call, for all loaded dates. False of a store that only this
+    /// process writes: there the view is exact without.
+    pub async fn catch_up(&self) -> Result<bool, StoreError> {
+        if self.is_sole.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        self.rounds.run(|| self.round()).await
+    }
+
+    async fn round(&self) -> Result<bool, StoreError> {
+        let since = *lock(&self.mark);
+        let dates = self.dates();
+        let Some(ChangedSeats { changes, mark }) = self.queries.changed_seats(dates.clone(), since).await? else {
+            self.is_sole.store(true, Ordering::Relaxed);
+            return Ok(false);
+        };
+        self.apply(&changes);
+        if since.is_none() {
+            for date in self.dates() {
+                self.reload(date).await?;
+            }
+        } else if self.dates().iter().any(|date| !dates.contains(date)) {
+            // One that came in meanwhile may have been read before what the answer covers.
+            return Ok(true);
+        }
+        *lock(&self.mark) = Some(mark);
+        Ok(true)
     }
 
     /// Reads a date from the store again. Changes that are newer than what was read stay.
     pub async fn reload(&self, date: DateId) -> Result<(), StoreError> {
         let cell = self.cell(date);
-        let _one_at_a_time = cell.loading.lock().await;
-        self.load(&cell, date).await
+        cell.loads.run(|| self.load(&cell, date)).await
     }
 
     /// Loads `date` unless it is there, then reads from it.
     async fn read<R>(&self, date: DateId, read: impl Fn(&mut SeatMap) -> R) -> Result<Option<R>, StoreError> {
         let cell = self.cell(date);
+        self.read_in(&cell, date, read).await
+    }
+
+    async fn read_in<R>(&self, cell: &DateCell, date: DateId, read: impl Fn(&mut SeatMap) -> R) -> Result<Option<R>, StoreError> {
         cell.read_ms.store(self.now_ms(), Ordering::Relaxed);
         if let Some(map) = &mut *lock(&cell.map) {
             return Ok(Some(read(map)));
         }
-        let _one_at_a_time = cell.loading.lock().await;
-        if lock(&cell.map).is_none() {
-            self.load(&cell, date).await?;
-        }
+        let load = async || if lock(&cell.map).is_some() { Ok(()) } else { self.load(cell, date).await };
+        cell.loads.run(load).await?;
         let answer = lock(&cell.map).as_mut().map(read);
         if answer.is_none() {
             // Nothing is kept of dates that do not exist.
@@ -173,25 +247,44 @@ impl SeatView {
         self.dates.write().unwrap_or_else(PoisonError::into_inner).entry(date).or_insert_with(fresh).clone()
     }
 
+    /// Reads a date and puts its map in the place of what is known. The lock is held for a copy, and for the change.
     async fn load(&self, cell: &DateCell, date: DateId) -> Result<(), StoreError> {
+        let loading = Loading::begin(cell);
         let rows = self.queries.seats(date).await?;
         if rows.is_empty() {
             return Ok(());
         }
-        let now = self.clock.now();
-        let mut slot = lock(&cell.map);
-        let mut map = SeatMap::new(rows, slot.as_ref().map_or(0, |old| old.version), now);
-        if let Some(old) = slot.take() {
-            for change in old.changes(date) {
-                map.apply(&change);
+        let (now, known, is_small) = (self.clock.now(), lock(&cell.map).as_ref().map(SeatMap::known), rows.len() < SMALL_HALL);
+        let build = move || built(rows, date, known.as_ref(), now);
+        let mut map = match is_small {
+            true => build(),
+            false => tokio::task::spawn_blocking(build).await.map_err(|error| StoreError::Broken(error.into()))?,
+        };
+        let replaced = {
+            let mut slot = lock(&cell.map);
+            for change in lock(&cell.meanwhile).iter_mut().flat_map(HashMap::drain) {
+                map.apply(&change.1);
             }
+            if let Some(old) = &mut *slot {
+                map.follow(old);
+            }
+            slot.replace(map)
+        };
+        drop(loading);
+        if !is_small {
+            // Giving a big map back takes a moment as well.
+            tokio::task::spawn_blocking(move || drop(replaced));
         }
-        for change in lock(&cell.early).drain(..) {
-            map.apply(&change);
-        }
-        *slot = Some(map);
         Ok(())
     }
+}
+
+fn built(rows: Vec<SeatRow>, date: DateId, known: Option<&map::Known>, now: boxoffice_domain::Timestamp) -> SeatMap {
+    let mut map = SeatMap::new(rows, now);
+    if let Some(known) = known {
+        map.carry_over(date, known);
+    }
+    map
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -200,121 +293,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn read_lock<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
     lock.read().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The seats of one date.
-struct SeatMap {
-    version: u64,
-    infos: Arc<[SeatInfo]>,
-    index: HashMap<SeatNumber, usize>,
-    rows: Vec<(i64, SeatState)>,
-    /// When holds end, by instant; those behind the last read have been seen to end.
-    ends: BTreeSet<(Timestamp, usize)>,
-    counts: SeatCounts,
-    /// Seats by price, the highest first, then by number.
-    ranked: Arc<[u32]>,
-    offered: best::Offered,
-}
-
-impl SeatMap {
-    fn new(rows: Vec<SeatRow>, after_version: u64, now: Timestamp) -> Self {
-        // A version that no earlier process of this machine has used, so that its ETags do not match by chance.
-        let version = (now.timestamp_micros().unsigned_abs()).max(after_version + 1);
-        let infos: Arc<[SeatInfo]> = rows
-            .iter()
-            .map(|SeatRow { seat, .. }| SeatInfo {
-                number: seat.key.number,
-                section: seat.section.clone(),
-                row: seat.row.clone(),
-                grade: seat.grade.clone(),
-                price: seat.price,
-            })
-            .collect();
-        let index = infos.iter().enumerate().map(|(at, info)| (info.number, at)).collect();
-        let counts = SeatCounts { total: rows.len() as u64, available: rows.len() as u64, ..SeatCounts::default() };
-        let mut map = Self {
-            version,
-            ranked: best::rank(&infos),
-            infos,
-            index,
-            rows: vec![(i64::MIN, SeatState::Available); rows.len()],
-            ends: BTreeSet::new(),
-            counts,
-            offered: best::Offered::default(),
-        };
-        for row in &rows {
-            map.apply(&SeatChange { key: row.seat.key, version: row.version, state: row.seat.state });
-        }
-        map.version = version;
-        map
-    }
-
-    fn changes(&self, date: DateId) -> impl Iterator<Item = SeatChange> + '_ {
-        self.infos.iter().zip(&self.rows).map(move |(info, &(version, state))| {
-            let key = boxoffice_domain::SeatKey { date, number: info.number };
-            SeatChange { key, version, state }
-        })
-    }
-
-    /// A seat that is not known came with an import that is not loaded yet; the load will bring its state.
-    fn apply(&mut self, change: &SeatChange) {
-        let Some(&at) = self.index.get(&change.key.number) else { return };
-        let (version, state) = self.rows[at];
-        if change.version <= version {
-            return;
-        }
-        self.count(at, state, false);
-        self.rows[at] = (change.version, change.state);
-        self.count(at, change.state, true);
-        self.version += 1;
-    }
-
-    /// Adds a seat to the counts or takes it out. A hold counts for as long as its end stands in `ends`.
-    fn count(&mut self, at: usize, state: SeatState, add: bool) {
-        let slot = match state {
-            SeatState::Available => &mut self.counts.available,
-            SeatState::Sold { .. } => &mut self.counts.sold,
-            SeatState::Held { until, .. } if add => {
-                self.ends.insert((until, at));
-                &mut self.counts.held
-            }
-            SeatState::Held { until, .. } if self.ends.remove(&(until, at)) => &mut self.counts.held,
-            SeatState::Held { .. } => &mut self.counts.available,
-        };
-        *slot = if add { *slot + 1 } else { *slot - 1 };
-    }
-
-    /// Lets holds end that are over at `now`.
-    fn pass_to(&mut self, now: Timestamp) {
-        while let Some(&(until, at)) = self.ends.first()
-            && until <= now
-        {
-            self.ends.remove(&(until, at));
-            self.counts.held -= 1;
-            self.counts.available += 1;
-            self.version += 1;
-        }
-    }
-
-    fn version_at(&mut self, now: Timestamp) -> u64 {
-        self.pass_to(now);
-        self.version
-    }
-
-    fn counts_at(&mut self, now: Timestamp) -> SeatCounts {
-        self.pass_to(now);
-        self.counts
-    }
-
-    fn snapshot(&mut self, now: Timestamp) -> SeatSnapshot {
-        self.pass_to(now);
-        let status = |&(_, state): &(i64, SeatState)| match state {
-            SeatState::Sold { .. } => SeatStatus::Sold,
-            state if state.is_free(now) => SeatStatus::Available,
-            _ => SeatStatus::Held,
-        };
-        SeatSnapshot { version: self.version, infos: self.infos.clone(), statuses: self.rows.iter().map(status).collect() }
-    }
 }
 
 #[cfg(test)]

@@ -1,15 +1,27 @@
 //! The catalogue in memory: what concerts and dates there are, for reading and for the loops. Brought up to date every
-//! [`REFRESH`] by the background, so an import by another process shows within a second.
+//! [`REFRESH`] by the background, so an import by another process shows within a second. An id that is not known here is
+//! looked up in the store before it is refused ([`Shows::find_concert`], [`Shows::find_date`]).
+//!
+//! *Bounds.* Ids that are made up cost the store one read of the catalogue each [`LOOK_UP_EVERY`], however many ask: they
+//! wait for the next one together.
+//!
+//! *Failure.* A date whose seats an import changed is remembered until they were read again, however often that fails.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use boxoffice_domain::{ConcertId, DateId, Timestamp};
 use boxoffice_ports::{ConcertRow, DateRow, Queries, StoreError};
+use tokio::time::{Instant, sleep_until};
+
+use crate::SeatView;
+use crate::coalesced::Coalesced;
 
 /// How often the background asks for the catalogue again.
 pub(crate) const REFRESH: Duration = Duration::from_millis(500);
+/// The least time between two reads of the catalogue that unknown ids cause.
+const LOOK_UP_EVERY: Duration = Duration::from_millis(200);
 
 #[derive(Default)]
 struct Index {
@@ -19,33 +31,116 @@ struct Index {
     dates: HashMap<DateId, (usize, usize)>,
 }
 
-/// See the module's opening.
-pub struct Shows {
-    queries: Arc<dyn Queries>,
-    index: RwLock<Arc<Index>>,
-}
-
-impl Shows {
-    /// Empty until the first [`Shows::refresh`].
-    pub fn new(queries: Arc<dyn Queries>) -> Arc<Self> {
-        Arc::new(Self { queries, index: RwLock::default() })
-    }
-
-    /// Reads the catalogue again. Returns the dates whose seats were changed by an import since the last time.
-    pub async fn refresh(&self) -> Result<Vec<DateId>, StoreError> {
-        let concerts: Vec<_> = self.queries.catalog().await?.into_iter().map(Arc::new).collect();
-        let mut index = Index::default();
+impl Index {
+    fn of(concerts: Vec<ConcertRow>) -> Self {
+        let concerts: Vec<_> = concerts.into_iter().map(Arc::new).collect();
+        let mut index = Self::default();
         for (at, concert) in concerts.iter().enumerate() {
             index.by_id.insert(concert.concert.id, at);
             index.dates.extend(concert.dates.iter().enumerate().map(|(n, date)| (date.date.id, (at, n))));
         }
         index.concerts = Arc::new(concerts);
-        let before = self.index();
-        let version = |index: &Index, id: &DateId| index.dates.get(id).map(|&(at, n)| index.concerts[at].dates[n].seats_version);
-        let changed =
-            index.dates.keys().filter(|id| version(&before, id).is_some_and(|old| Some(old) != version(&index, id))).copied().collect();
-        *self.index.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(index);
-        Ok(changed)
+        index
+    }
+
+    fn seats_version(&self, date: DateId) -> Option<i64> {
+        self.dates.get(&date).map(|&(at, n)| self.concerts[at].dates[n].seats_version)
+    }
+}
+
+/// See the module's opening.
+pub struct Shows {
+    queries: Arc<dyn Queries>,
+    index: RwLock<Arc<Index>>,
+    /// One read at a time, or an older answer could take the place of a newer one.
+    reading: Coalesced<()>,
+    looking_up: Coalesced<()>,
+    /// When an unknown id was last looked up.
+    looked_up: Mutex<Option<Instant>>,
+    /// Dates whose seats an import has changed since they were read, each with the version to read.
+    unread: Mutex<HashMap<DateId, i64>>,
+}
+
+impl Shows {
+    /// Empty until the first [`Shows::refresh`].
+    pub fn new(queries: Arc<dyn Queries>) -> Arc<Self> {
+        let (reading, looking_up) = (Coalesced::default(), Coalesced::default());
+        Arc::new(Self { queries, index: RwLock::default(), reading, looking_up, looked_up: Mutex::default(), unread: Mutex::default() })
+    }
+
+    /// Reads the catalogue again, and the maps in `seats` of dates whose seats an import has changed. A date that fails
+    /// keeps no other back and is read again the next time.
+    pub async fn refresh(&self, seats: &SeatView) -> Result<(), StoreError> {
+        self.read().await?;
+        let unread: Vec<_> = self.unread().iter().map(|(&date, &version)| (date, version)).collect();
+        let mut failed = Ok(());
+        for (date, version) in unread {
+            match seats.reload(date).await {
+                Ok(()) => {
+                    let mut unread = self.unread();
+                    // Unless it was changed once more meanwhile.
+                    if unread.get(&date) == Some(&version) {
+                        unread.remove(&date);
+                    }
+                }
+                Err(error) => failed = failed.and(Err(error)),
+            }
+        }
+        failed
+    }
+
+    async fn read(&self) -> Result<(), StoreError> {
+        let read = async || {
+            let index = Index::of(self.queries.catalog().await?);
+            let before = self.index();
+            let mut unread = self.unread();
+            for &date in index.dates.keys() {
+                if let (Some(old), Some(new)) = (before.seats_version(date), index.seats_version(date))
+                    && old != new
+                {
+                    unread.insert(date, new);
+                }
+            }
+            *self.index.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(index);
+            Ok(())
+        };
+        self.reading.run(read).await
+    }
+
+    fn unread(&self) -> std::sync::MutexGuard<'_, HashMap<DateId, i64>> {
+        self.unread.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The concert, looked up in the store if it is not known here.
+    pub async fn find_concert(&self, id: ConcertId) -> Result<Option<Arc<ConcertRow>>, StoreError> {
+        if let Some(found) = self.concert(id) {
+            return Ok(Some(found));
+        }
+        self.look_up().await?;
+        Ok(self.concert(id))
+    }
+
+    /// The date and its concert, looked up in the store if it is not known here.
+    pub async fn find_date(&self, id: DateId) -> Result<Option<(Arc<ConcertRow>, DateRow)>, StoreError> {
+        if let Some(found) = self.date(id) {
+            return Ok(Some(found));
+        }
+        self.look_up().await?;
+        Ok(self.date(id))
+    }
+
+    async fn look_up(&self) -> Result<(), StoreError> {
+        let pause = async {
+            let last = *self.looked_up.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(last) = last {
+                sleep_until(last + LOOK_UP_EVERY).await;
+            }
+        };
+        let look_up = async || {
+            *self.looked_up.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+            self.read().await
+        };
+        self.looking_up.run_after(pause, look_up).await
     }
 
     fn index(&self) -> Arc<Index> {
@@ -79,24 +174,91 @@ impl Shows {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{CONCERT, DATE, at, concert_row, id};
+    use crate::testing::{CONCERT, DATE, TestClock, at, concert_row, id, seat_row};
+    use boxoffice_domain::SeatState;
     use boxoffice_ports::MockQueries;
-    use std::sync::atomic::{AtomicI64, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+
+    /// A store whose catalogue has the version of `version`, and none while that is 0; seats cannot be read while
+    /// `broken`. The view beside it counts how often they were.
+    fn shop(version: &Arc<AtomicI64>, broken: &Arc<AtomicBool>) -> (Arc<Shows>, Arc<SeatView>, Arc<AtomicI64>) {
+        let mut queries = MockQueries::new();
+        let (now, broken, reads) = (version.clone(), broken.clone(), Arc::new(AtomicI64::new(0)));
+        queries.expect_catalog().returning(move || match now.load(Ordering::SeqCst) {
+            0 => Ok(Vec::new()),
+            version => Ok(vec![concert_row(version)]),
+        });
+        let counted = reads.clone();
+        queries.expect_seats().returning(move |_| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            if broken.load(Ordering::SeqCst) {
+                return Err(StoreError::Unavailable("gone".into()));
+            }
+            Ok(vec![seat_row(1, 1, SeatState::Available)])
+        });
+        let queries = Arc::new(queries);
+        (Shows::new(queries.clone()), SeatView::new(queries, Arc::new(TestClock::default())), reads)
+    }
 
     #[tokio::test]
-    async fn the_catalogue_is_read_again_and_changed_seats_are_named() {
+    async fn the_catalogue_is_read_again_and_changed_seats_with_it() {
         let version = Arc::new(AtomicI64::new(1));
-        let mut queries = MockQueries::new();
-        let now = version.clone();
-        queries.expect_catalog().returning(move || Ok(vec![concert_row(now.load(Ordering::SeqCst))]));
-        let shows = Shows::new(Arc::new(queries));
+        let (shows, seats, reads) = shop(&version, &Arc::default());
         assert!(shows.concert(id(CONCERT)).is_none());
-        assert!(shows.refresh().await.unwrap().is_empty(), "what is new was not seen by anybody");
+        shows.refresh(&seats).await.unwrap();
         assert_eq!(shows.concerts().len(), 1);
         assert_eq!(shows.date(id(DATE)).unwrap().1.total, 4);
-        assert!(shows.refresh().await.unwrap().is_empty());
+        shows.refresh(&seats).await.unwrap();
+        assert_eq!(reads.load(Ordering::SeqCst), 0, "what is new was not seen by anybody");
         version.store(2, Ordering::SeqCst);
-        assert_eq!(shows.refresh().await.unwrap(), [id(DATE)]);
+        shows.refresh(&seats).await.unwrap();
+        shows.refresh(&seats).await.unwrap();
+        assert_eq!(reads.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn seats_whose_reading_failed_are_read_by_the_next_refresh() {
+        let (version, broken) = (Arc::new(AtomicI64::new(1)), Arc::new(AtomicBool::new(false)));
+        let (shows, seats, reads) = shop(&version, &broken);
+        shows.refresh(&seats).await.unwrap();
+        version.store(2, Ordering::SeqCst);
+        broken.store(true, Ordering::SeqCst);
+        assert!(shows.refresh(&seats).await.is_err());
+        assert!(shows.refresh(&seats).await.is_err(), "it is not forgotten");
+        broken.store(false, Ordering::SeqCst);
+        shows.refresh(&seats).await.unwrap();
+        assert_eq!(reads.load(Ordering::SeqCst), 3);
+        shows.refresh(&seats).await.unwrap();
+        assert_eq!(reads.load(Ordering::SeqCst), 3, "once they were read there is nothing left to read");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_unknown_id_is_looked_up_and_a_made_up_one_costs_little() {
+        let version = Arc::new(AtomicI64::new(0));
+        let (shows, ..) = shop(&version, &Arc::default());
+        assert!(shows.find_concert(id(CONCERT)).await.unwrap().is_none());
+        version.store(1, Ordering::SeqCst);
+        let began = Instant::now();
+        let (concert, date) = tokio::join!(shows.find_concert(id(CONCERT)), shows.find_date(id(DATE)));
+        assert!(concert.unwrap().is_some() && date.unwrap().is_some());
+        assert_eq!(began.elapsed(), LOOK_UP_EVERY, "not sooner after the last look");
+        // A thousand made-up ids, a few at a time: as many reads as fit into the time that took.
+        let (made_up, began, before) = (Arc::new(AtomicI64::new(0)), Instant::now(), shows.reading.runs());
+        let mut asking = tokio::task::JoinSet::new();
+        for _ in 0..100 {
+            let (shows, made_up) = (shows.clone(), made_up.clone());
+            asking.spawn(async move {
+                while made_up.fetch_add(1, Ordering::SeqCst) < 1_000 {
+                    assert!(shows.find_date(id(1)).await.unwrap().is_none());
+                }
+            });
+        }
+        asking.join_all().await;
+        let fit = began.elapsed().as_millis() / LOOK_UP_EVERY.as_millis() + 1;
+        let runs = u128::from(shows.reading.runs() - before);
+        assert!(runs <= fit && fit <= 30, "{runs} reads in {:?}", began.elapsed());
+        assert!(shows.find_concert(id(CONCERT)).await.unwrap().is_some());
+        assert_eq!(u128::from(shows.reading.runs() - before), runs, "what is known is not looked up");
     }
 
     #[tokio::test]
@@ -104,7 +266,7 @@ mod tests {
         let mut queries = MockQueries::new();
         queries.expect_catalog().returning(|| Ok(vec![concert_row(1)]));
         let shows = Shows::new(Arc::new(queries));
-        shows.refresh().await.unwrap();
+        shows.read().await.unwrap();
         assert_eq!(shows.open_dates(id(CONCERT), at(999)), [id(DATE)]);
         assert!(shows.open_dates(id(CONCERT), at(1_000)).is_empty());
         assert!(shows.open_dates(id(1), at(0)).is_empty());

@@ -39,6 +39,8 @@ pub struct Stats {
     pub overloaded: Gauge,
     /// Commands refused because somebody else was at what they want.
     pub busy: Gauge,
+    /// Offers of best seats that were sent to be decided: one for each grant unless others were quicker.
+    pub best_offers: Gauge,
     /// Microseconds spent in ledger calls.
     pub ledger_us: Gauge,
     /// Commands that asked for a lock, whether they got it or not.

@@ -19,6 +19,8 @@ use tokio::time::Instant;
 pub(crate) const REFRESH: Duration = Duration::from_secs(5);
 /// An answer that took longer says too little about now.
 const SLOW: Duration = Duration::from_millis(500);
+/// How far the time here may be from the store's: half of what an answer may take.
+pub(crate) const ERROR_MAX: Duration = Duration::from_millis(250);
 
 /// Another clock's time, between the times it is heard.
 #[derive(Clone, Copy, Debug)]

@@ -69,13 +69,17 @@ pub(crate) struct TestClock(AtomicI64);
 
 impl TestClock {
     pub(crate) fn set(&self, s: i64) {
-        self.0.store(s, Ordering::SeqCst);
+        self.set_ms(s * 1_000);
+    }
+
+    pub(crate) fn set_ms(&self, ms: i64) {
+        self.0.store(ms, Ordering::SeqCst);
     }
 }
 
 impl Clock for TestClock {
     fn now(&self) -> Timestamp {
-        at(self.0.load(Ordering::SeqCst))
+        at(0) + TimeDelta::milliseconds(self.0.load(Ordering::SeqCst))
     }
 
     fn offset(&self) -> TimeDelta {

@@ -19,5 +19,6 @@ mod problems;
 mod push;
 mod queue;
 mod rooms;
+mod sellout;
 mod simulate;
 mod surface;

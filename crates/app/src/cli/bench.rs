@@ -6,7 +6,7 @@
 use super::print;
 use crate::config::{Settings, StrategyName};
 use crate::lab::report::{Run, Skipped, Via};
-use crate::lab::workload::{WORKLOADS, Workload, compared};
+use crate::lab::workload::{CROWD, CROWD_COMMANDS, WORKLOADS, Workload, compared};
 use crate::lab::{self, Plan, Progress, page, table};
 use anyhow::Context as _;
 use clap::Args;
@@ -14,6 +14,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tokio::sync::Notify;
+
+/// How much is asked unless it is said, where no crowd is what it is about.
+const COMMANDS: u32 = 3_000;
+const CALLERS: u32 = 100;
 
 /// Compares strategies: the same commands for each, on a store of its own that is gone afterwards
 ///
@@ -24,18 +28,19 @@ pub(super) struct Options {
     /// Some of them, separated by commas
     #[arg(long, value_delimiter = ',', value_parser = strategy, value_name = "NAME")]
     strategies: Option<Vec<StrategyName>>,
-    /// Some of hot-wallet, same-seat, spread, hold-pay, charges [default: all but charges]
+    /// Some of hot-wallet, same-seat, spread, hold-pay, charges, pairs, best [default: the first four]. With best pairs
+    /// are run as well: the same seats, but named
     #[arg(long, value_delimiter = ',', value_parser = workload, value_name = "NAME")]
     workloads: Option<Vec<Workload>>,
     /// How commands reach the strategy
     #[arg(long, value_delimiter = ',', value_enum)]
     via: Option<Vec<Via>>,
-    /// Commands of each run
-    #[arg(long, default_value_t = 3_000)]
-    commands: u32,
-    /// Callers at once
-    #[arg(long, default_value_t = 100)]
-    callers: u32,
+    /// Commands of each run [default: 3000, or 20000 with pairs and best]
+    #[arg(long)]
+    commands: Option<u32>,
+    /// Callers at once [default: 100, or 1000 with pairs and best]
+    #[arg(long)]
+    callers: Option<u32>,
     /// Instances on one store [default: 2 on PostgreSQL; elsewhere there can be only 1]
     #[arg(long)]
     instances: Option<u32>,
@@ -71,18 +76,26 @@ fn there_are<const N: usize>(names: [&str; N]) -> String {
 
 impl Options {
     fn plan(&self) -> Plan {
+        let workloads = self.workloads.clone().map_or_else(compared, |asked| without_repetition(beside(asked)));
+        let is_crowd = workloads.iter().any(Workload::is_crowd);
         Plan {
             strategies: self.strategies.clone().map(without_repetition),
-            workloads: self.workloads.clone().map_or_else(compared, without_repetition),
+            workloads,
             ways: self.via.clone().map_or(Via::ALL.to_vec(), without_repetition),
-            commands: self.commands,
-            callers: self.callers,
+            commands: self.commands.unwrap_or(if is_crowd { CROWD_COMMANDS } else { COMMANDS }),
+            callers: self.callers.unwrap_or(if is_crowd { CROWD } else { CALLERS }),
             instances: self.instances,
             seconds: self.seconds,
             overload: self.overload,
             rooms: self.rooms,
         }
     }
+}
+
+/// Seats that are chosen are compared with seats that are named, in the same run.
+fn beside(asked: Vec<Workload>) -> Vec<Workload> {
+    let named = |one: &Workload| (one.name == "best").then(|| Workload::named("pairs")).flatten();
+    asked.into_iter().flat_map(|one| named(&one).into_iter().chain([one])).collect()
 }
 
 fn without_repetition<T: PartialEq>(all: Vec<T>) -> Vec<T> {
@@ -211,6 +224,15 @@ mod tests {
         let plan = parse("boxoffice bench --strategies optimistic,memory,optimistic --workloads spread --via http").unwrap().plan();
         assert_eq!(plan.strategies, Some(vec![StrategyName::Optimistic, StrategyName::Memory]));
         assert_eq!((plan.workloads, plan.ways), (vec![Workload::named("spread").unwrap()], vec![Via::Http]));
+    }
+
+    #[test]
+    fn best_is_run_beside_pairs_by_a_crowd() {
+        let plan = parse("boxoffice bench --workloads best,spread").unwrap().plan();
+        assert_eq!(plan.workloads.iter().map(|one| one.name).collect::<Vec<_>>(), ["pairs", "best", "spread"]);
+        assert_eq!((plan.commands, plan.callers), (CROWD_COMMANDS, CROWD));
+        let plan = parse("boxoffice bench --workloads best,pairs --callers 7 --commands 9").unwrap().plan();
+        assert_eq!((plan.workloads.len(), plan.commands, plan.callers), (2, 9, 7));
     }
 
     #[test]

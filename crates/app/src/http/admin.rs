@@ -21,6 +21,7 @@ use super::auth::Operator;
 use super::body::Body;
 use super::document::{self, ConcertDocument};
 use super::idempotency;
+use super::known;
 use super::params::{Id, Query};
 use super::problem::{FieldError, Problem};
 use super::views::{AdmissionView, EntryView, ModeView, PerIntervalView};
@@ -79,9 +80,7 @@ pub(crate) async fn import(app: Data<App>, _: Operator, request: HttpRequest, bo
 
 /// Shows an import on this instance at once.
 async fn show(app: &App, imported: &Imported) -> Result<(), Source> {
-    for date in app.shows.refresh().await? {
-        app.seats.reload(date).await?;
-    }
+    app.shows.refresh(&app.seats).await?;
     if let Some(row) = app.shows.concert(imported.id) {
         let opening = Opening { concert: imported.id, sale_starts_at: row.sale_starts_at, admission: row.admission };
         app.room.open(opening).await?;
@@ -94,7 +93,7 @@ async fn show(app: &App, imported: &Imported) -> Result<(), Source> {
     responses((status = 200, description = "Its admission", body = AdmissionView)))]
 pub(crate) async fn admission(id: Id<ConcertId>, app: Data<App>, _: Operator, request: HttpRequest) -> Result<HttpResponse, Problem> {
     Query::none(&request)?;
-    let admission = app.room.admission(id.0).await?;
+    let admission = known::ask_room(&app, id.0, async || app.room.admission(id.0).await).await?;
     answer::ok(&AdmissionView::new(admission, &app.room.summary(id.0).await?))
 }
 
@@ -154,7 +153,7 @@ pub(crate) async fn set_admission(
     let patch: AdmissionPatch = body.parse()?;
     // Of two changes of different fields at once none is lost: whoever comes second merges again.
     for _ in 0..MERGES_MAX {
-        let was = app.room.admission(id.0).await?;
+        let was = known::ask_room(&app, id.0, async || app.room.admission(id.0).await).await?;
         let admission = patch.merge(was)?;
         if app.room.set_admission(id.0, was, admission).await? {
             return answer::ok(&AdmissionView::new(admission, &app.room.summary(id.0).await?));
@@ -189,8 +188,8 @@ pub(crate) struct Stats {
     responses((status = 200, description = "Its figures now", body = Stats)))]
 pub(crate) async fn stats(id: Id<ConcertId>, app: Data<App>, _: Operator, request: HttpRequest) -> Result<HttpResponse, Problem> {
     Query::none(&request)?;
-    let concert = app.shows.concert(id.0).ok_or_else(Problem::not_found)?;
-    let room = app.room.counts(id.0).await?;
+    let concert = known::concert(&app, id.0).await?;
+    let room = known::ask_room(&app, id.0, async || app.room.counts(id.0).await).await?;
     let revenue = app.stores.queries.revenue(id.0).await?;
     let mut stats = Stats {
         waiting: room.waiting,

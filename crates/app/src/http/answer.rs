@@ -5,7 +5,7 @@
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, ContentType};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
-use boxoffice_domain::{Actor, Command, CommandId, Decision, Fingerprint, FreshIds, Outcome, Reply, Request, UserId};
+use boxoffice_domain::{Actor, Command, CommandId, Decision, Fingerprint, FreshIds, Outcome, Rejection, Reply, Request, UserId};
 use boxoffice_ports::{ExecuteError, Executor, Receipt};
 use serde::Serialize;
 
@@ -75,6 +75,16 @@ async fn hand_over(app: &App, executor: &dyn Executor, keyed: Keyed, request: Re
 pub(crate) async fn stored(app: &App, keyed: Keyed) -> Result<Option<Reply>, Problem> {
     let stored = app.stores.ledger.reply(keyed.stored_under()).await?;
     Ok(stored.filter(|stored| stored.fingerprint == keyed.fingerprint).map(|stored| stored.reply))
+}
+
+/// What a keyed write is answered that need not be decided any more: its stored reply, or that its key was used for
+/// another request.
+pub(crate) async fn repeated(app: &App, keyed: Keyed) -> Result<Option<Reply>, Problem> {
+    let stored = app.stores.ledger.reply(keyed.stored_under()).await?;
+    Ok(stored.map(|stored| match stored.fingerprint == keyed.fingerprint {
+        true => stored.reply,
+        false => Reply { decision: Decision::Refused(Rejection::IdempotencyKeyReused), replayed: false, ..stored.reply },
+    }))
 }
 
 /// What came of a command as HTTP says it.

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::App;
 use super::answer;
 use super::auth::User;
+use super::known;
 use super::params::{self, Cursor, Id, Paging, Query};
 use super::problem::Problem;
 use super::turn;
@@ -163,7 +164,7 @@ pub(crate) async fn list(app: Data<App>, request: HttpRequest) -> Result<HttpRes
     responses((status = 200, description = "The concert", body = ConcertView)))]
 pub(crate) async fn get(id: Id<ConcertId>, app: Data<App>, request: HttpRequest) -> Result<HttpResponse, Problem> {
     Query::none(&request)?;
-    let row = app.shows.concert(id.0).ok_or_else(Problem::not_found)?;
+    let row = known::concert(&app, id.0).await?;
     answer::ok(&view(&app, &row).await?)
 }
 
@@ -172,7 +173,7 @@ pub(crate) async fn get(id: Id<ConcertId>, app: Data<App>, request: HttpRequest)
     responses((status = 200, description = "All of them, by start", body = Items<DateView>)))]
 pub(crate) async fn dates(id: Id<ConcertId>, app: Data<App>, user: User, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let token = turn::genuine(&app, &request, user.0)?;
-    let concert = app.shows.concert(id.0).ok_or_else(Problem::not_found)?;
+    let concert = known::concert(&app, id.0).await?;
     turn::for_concert(&token, id.0)?;
     turn::is_running(&app, &token).await?;
     Query::none(&request)?;

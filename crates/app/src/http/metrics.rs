@@ -108,6 +108,7 @@ struct EngineFigures(Arc<Stats>, Arc<Traffic>);
 
 impl Collector for EngineFigures {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+        let Stats { best_offers, .. } = &*self.0;
         let Stats { commands, batches, retries, bisections, overloaded, busy, ledger_us, swept_holds, relayed_events, promoted, .. } =
             &*self.0;
         let Stats { lock_waits, lock_wait_us, lock_held_us, accepted_commands, dead_commands, .. } = &*self.0;
@@ -123,6 +124,7 @@ impl Collector for EngineFigures {
             ("lock_waits", "Commands that asked for a lock", lock_waits),
             ("lock_wait_microseconds", "Time from asking for a lock to getting it or giving up", lock_wait_us),
             ("lock_held_microseconds", "Time from getting a lock to having given it back", lock_held_us),
+            ("best_offers", "Offers of best seats sent to be decided", best_offers),
             ("ledger_microseconds", "Time spent in ledger calls", ledger_us),
             ("swept_holds", "Holds whose expiry the sweep has written", swept_holds),
             ("relayed_events", "Events taken out of the outbox", relayed_events),

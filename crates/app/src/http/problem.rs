@@ -12,7 +12,7 @@ use actix_web::http::header::{self, HeaderValue};
 use actix_web::{HttpResponse, ResponseError};
 use boxoffice_domain::concert::Fault;
 use boxoffice_domain::{Rejection, SeatNumber};
-use boxoffice_engine::NotReturned;
+use boxoffice_engine::{NotReturned, SearchError};
 use boxoffice_ports::{CatalogError, ExecuteError, LedgerError, RoomError, Source, StoreError};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -343,6 +343,15 @@ impl From<ExecuteError> for Problem {
             ExecuteError::InProgress => Self::new(Code::IdempotencyInProgress, "ask again with the same key"),
             ExecuteError::Unavailable(source) => unavailable(source),
             ExecuteError::Internal(source) => Self::internal(source),
+        }
+    }
+}
+
+impl From<SearchError> for Problem {
+    fn from(error: SearchError) -> Self {
+        match error {
+            SearchError::Store(error) => error.into(),
+            SearchError::TimedOut => Self::new(Code::Overloaded, "others were quicker as long as could be waited; nothing was done"),
         }
     }
 }

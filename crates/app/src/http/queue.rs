@@ -6,12 +6,13 @@ use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
 use boxoffice_domain::ConcertId;
 use boxoffice_domain::waiting::Extended;
-use boxoffice_ports::{Opening, RoomError};
+use boxoffice_ports::RoomError;
 
 use super::App;
 use super::answer;
 use super::auth::{User, UserInLane};
 use super::body::Body;
+use super::known;
 use super::params::{Id, Query};
 use super::problem::{Code, Problem};
 use super::queue_token::QueueToken;
@@ -32,14 +33,7 @@ pub(crate) async fn join(
     Query::none(&request)?;
     body.parse_nothing()?;
     let join = async || app.room.join(id.0, user.0, user.1.as_deref().map(str::to_owned), app.ids.fresh().into()).await;
-    let entered = match (join().await, app.shows.concert(id.0)) {
-        // It shows already, and its room is opened next.
-        (Err(RoomError::NoRoom), Some(row)) => {
-            app.room.open(Opening { concert: id.0, sale_starts_at: row.sale_starts_at, admission: row.admission }).await?;
-            join().await?
-        }
-        (entered, _) => entered?,
-    };
+    let entered = known::ask_room(&app, id.0, join).await?;
     let view = turn::queue_view(&app, id.0, &entered.place);
     if !entered.new {
         return answer::ok(&view);

@@ -5,8 +5,10 @@ use std::collections::HashSet;
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
 use boxoffice_domain::text::TEXT_MAX;
-use boxoffice_domain::{Actor, Command, DateId, Decision, Reply, Reservation, ReservationId, SeatNumber, Timestamp, UserId};
+use boxoffice_domain::{Actor, Command, DateId, Decision, Rejection, Reply, Reservation, ReservationId, SeatNumber, Timestamp, UserId};
+use boxoffice_engine::Wish;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -22,8 +24,6 @@ use super::views::{List, ReservationView};
 
 type ReservationCursor = Key<b'r'>;
 
-/// How often seats are chosen for one `best`: the last time from the store itself.
-const BEST_TRIES: u32 = 3;
 /// Stands for a number that no seat can have, because it does not fit one; seats begin at 1.
 const NO_SUCH_SEAT: SeatNumber = 0;
 
@@ -38,7 +38,8 @@ pub(crate) struct Hold {
     best: Option<Best>,
 }
 
-/// The best seats that are free: higher price first, then lower number.
+/// The best seats that are free: higher price first, then lower number. That none can be had is answered without being
+/// stored: the same key may be sent again.
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Best {
@@ -98,7 +99,7 @@ pub(crate) async fn create(app: Data<App>, user: User, request: HttpRequest, bod
     let token = turn::genuine(&app, &request, user.0)?;
     let parsed = parse(&request, user.0, &body);
     if let Ok((_, hold)) = &parsed
-        && let Some((concert, _)) = app.shows.date(DateId(hold.date_id))
+        && let Some((concert, _)) = app.shows.find_date(DateId(hold.date_id)).await?
     {
         turn::for_concert(&token, concert.concert.id)?;
     }
@@ -122,14 +123,14 @@ async fn decide(app: &App, user: UserId, keyed: Keyed, hold: &Hold) -> Result<Ra
         let command = Command::HoldSeats { user, date, count, choices, best, last };
         answer::run(app, app.seat.as_ref(), Actor::User(user), keyed, command).await
     };
-    if app.shows.date(date).is_none() {
+    let Some((_, terms)) = app.shows.date(date) else {
         // Nothing may be held here before it is known which concert's token it takes: not there is decided and stored,
         // there after all is not.
         let keyed = Keyed { asks_again: false, ..keyed };
         let command = Command::HoldSeats { user, date, count, choices: Vec::new(), best: true, last: false };
         let ran = answer::run(app, app.seat.as_ref(), Actor::User(user), keyed, command).await?;
         return if is_retry(&ran) { Err(Problem::not_found()) } else { Ok(ran) };
-    }
+    };
     let too_many = count > app.policy.max_seats_per_user;
     let Some(best) = &hold.best else {
         let number = |seat: &i64| i32::try_from(*seat).map_or(NO_SUCH_SEAT, i32::unsigned_abs);
@@ -137,23 +138,28 @@ async fn decide(app: &App, user: UserId, keyed: Keyed, hold: &Hold) -> Result<Ra
         let seats = hold.seats.iter().filter(|_| !too_many).map(|seats| seats.iter().map(number).collect()).collect();
         return run(seats, false, false).await;
     };
-    // Nobody is there to choose again for a caller that does not wait.
-    let first = if keyed.asks_again { BEST_TRIES } else { 1 };
-    for tried in first..=BEST_TRIES {
-        let last = tried == BEST_TRIES;
-        if last {
-            app.seats.reload(date).await?;
-        }
-        let choices = match too_many {
-            true => Vec::new(),
-            false => app.seats.best_choices(date, count, best.grade.as_deref(), best.adjacent.unwrap_or(true)).await?,
-        };
-        let ran = run(choices, true, last).await?;
+    let now = app.clock.now();
+    if too_many || now < terms.booking_opens_at || terms.booking_closes_at <= now {
+        // Refused for another reason than want of seats, unless the store's clock says otherwise.
+        let ran = run(Vec::new(), true, false).await?;
         if !is_retry(&ran) {
             return Ok(ran);
         }
     }
-    Err(Problem::internal("the last choice of seats was left undecided"))
+    let wish = Wish { count, grade: best.grade.as_deref(), adjacent: best.adjacent.unwrap_or(true) };
+    let mut search = app.seats.search(date, wish, Instant::now() + app.settings.strategy.wait());
+    while let Some(offer) = search.next().await? {
+        app.stats.best_offers.add(1);
+        // Where the caller does not wait there is nobody to choose again.
+        let ran = run(offer.choices().to_vec(), true, keyed.asks_again).await?;
+        if !is_retry(&ran) {
+            return Ok(ran);
+        }
+    }
+    // Not decided and not stored, so the key stays free; but what it brought before is repeated.
+    let refused =
+        || Reply { decision: Decision::Refused(Rejection::SeatUnavailable { seats: Vec::new() }), decided_at: now, replayed: false };
+    Ok(Ran::Decided(answer::repeated(app, keyed).await?.unwrap_or_else(refused)))
 }
 
 fn is_retry(ran: &Ran) -> bool {

@@ -1,15 +1,21 @@
 //! Seat maps as they go out: rendered once a version, compressed once a version, shared by everybody who asks.
 //!
+//! A connection is sent pieces of that one copy ([`Pieces`]), so many that do not read cost what few do.
+//!
 //! What never changes of a seat is rendered once a date; a new version only copies it and fills in the statuses. Of
 //! many who ask for the same new version one renders while the others wait for it.
 //!
 //! *Bounds.* [`DATES_MAX`] dates are kept; one more takes the place of the one nobody has asked for the longest.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::io::Write as _;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 
+use actix_web::body::{BodySize, MessageBody};
 use actix_web::web::Bytes;
 use boxoffice_domain::DateId;
 use boxoffice_engine::{SeatInfo, SeatSnapshot, SeatStatus, SeatView};
@@ -21,6 +27,10 @@ use super::problem::Problem;
 use super::seats;
 
 const DATES_MAX: usize = 64;
+/// Halls below this are rendered where they are asked for.
+const SMALL_HALL: usize = 1_000;
+/// What a connection takes at once.
+const PIECE: usize = 16 * 1_024;
 
 /// One version of a date's map.
 pub(crate) struct Page {
@@ -31,9 +41,43 @@ pub(crate) struct Page {
 }
 
 impl Page {
+    fn render(template: Option<Arc<Template>>, snapshot: &SeatSnapshot) -> Result<Self, Problem> {
+        let template = match template {
+            Some(template) => template,
+            None => Arc::new(Template::new(snapshot.infos.clone())?),
+        };
+        Ok(Self { version: snapshot.version, plain: template.render(snapshot), gzip: OnceCell::new(), template })
+    }
+
     /// Compressed when first asked for.
     pub(crate) async fn gzip(&self) -> Result<Bytes, Problem> {
         self.gzip.get_or_try_init(|| compress(self.plain.clone())).await.cloned()
+    }
+}
+
+/// Does what takes a moment for so many seats: away from the threads that serve requests, unless they are few.
+pub(crate) async fn beside<T: Send + 'static>(
+    seats: usize,
+    work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
+) -> Result<T, Problem> {
+    if seats < SMALL_HALL { work() } else { tokio::task::spawn_blocking(work).await.map_err(Problem::internal)? }
+}
+
+/// One copy of a map for all who are sent it: a connection takes it a piece at a time, as it writes, and not as a copy
+/// of the whole.
+pub(crate) struct Pieces(pub(crate) Bytes);
+
+impl MessageBody for Pieces {
+    type Error = Infallible;
+
+    fn size(&self) -> BodySize {
+        BodySize::Sized(self.0.len() as u64)
+    }
+
+    fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Bytes, Infallible>>> {
+        let rest = &mut self.get_mut().0;
+        let piece = rest.split_to(rest.len().min(PIECE));
+        Poll::Ready((!piece.is_empty()).then_some(Ok(piece)))
     }
 }
 
@@ -134,11 +178,9 @@ impl SeatPages {
             return Ok(Some(page.clone()));
         }
         let Some(snapshot) = view.date(date).await? else { return Ok(None) };
-        let template = match current {
-            Some(page) if Arc::ptr_eq(&page.template.infos, &snapshot.infos) => page.template.clone(),
-            _ => Arc::new(Template::new(snapshot.infos.clone())?),
-        };
-        let page = Arc::new(Page { version: snapshot.version, plain: template.render(&snapshot), gzip: OnceCell::new(), template });
+        let template = current.map(|page| page.template.clone()).filter(|template| Arc::ptr_eq(&template.infos, &snapshot.infos));
+        let seats = snapshot.infos.len();
+        let page = Arc::new(beside(seats, move || Page::render(template, &snapshot)).await?);
         *slot.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(page.clone());
         Ok(Some(page))
     }
@@ -179,6 +221,22 @@ mod tests {
             {"number": 3, "section": "A", "row": null, "grade": grade, "price": 100, "status": "sold"},
         ]});
         assert_eq!(serde_json::from_slice::<Value>(&body).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_connection_takes_pieces_of_the_one_copy() {
+        let map: Bytes = (0..100_000).map(|n| n as u8).collect::<Vec<_>>().into();
+        let memory = map.as_ptr_range();
+        for length in [0, 1, PIECE, PIECE + 1, map.len()] {
+            let mut body = std::pin::pin!(Pieces(map.slice(..length)));
+            assert_eq!(body.as_ref().size(), BodySize::Sized(length as u64));
+            let (mut read, mut context) = (Vec::new(), Context::from_waker(std::task::Waker::noop()));
+            while let Poll::Ready(Some(Ok(piece))) = body.as_mut().poll_next(&mut context) {
+                assert!(piece.len() <= PIECE && memory.contains(&piece.as_ptr()), "a piece is no copy");
+                read.extend_from_slice(&piece);
+            }
+            assert!(read == map[..length], "{length}");
+        }
     }
 
     #[tokio::test]

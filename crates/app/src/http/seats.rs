@@ -13,9 +13,10 @@ use utoipa::ToSchema;
 
 use super::App;
 use super::auth::User;
+use super::known;
 use super::params::{self, Id, Query};
 use super::problem::Problem;
-use super::seat_pages;
+use super::seat_pages::{self, Pieces};
 use super::turn;
 
 /// Bodies below this are sent as they are.
@@ -75,7 +76,7 @@ impl<'a> SeatView<'a> {
         (status = 304, description = "Nothing has changed")))]
 pub(crate) async fn list(id: Id<DateId>, app: Data<App>, user: User, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let token = turn::genuine(&app, &request, user.0)?;
-    let (concert, _) = app.shows.date(id.0).ok_or_else(Problem::not_found)?;
+    let (concert, _) = known::date(&app, id.0).await?;
     turn::for_concert(&token, concert.concert.id)?;
     turn::is_running(&app, &token).await?;
     let query = Query::of(&request, &["status", "grade"])?;
@@ -97,11 +98,12 @@ pub(crate) async fn list(id: Id<DateId>, app: Data<App>, user: User, request: Ht
         return Ok(answer(page.version, body, wants_gzip));
     }
     let snapshot = app.seats.date(id.0).await?.ok_or_else(Problem::not_found)?;
-    let body = filtered(&snapshot, only_available, grade)?;
+    let (version, grade) = (snapshot.version, grade.map(str::to_owned));
+    let body = seat_pages::beside(snapshot.infos.len(), move || filtered(&snapshot, only_available, grade.as_deref())).await?;
     if wants_gzip && body.len() >= GZIP_MIN_BYTES {
-        return Ok(answer(snapshot.version, seat_pages::compress(body).await?, true));
+        return Ok(answer(version, seat_pages::compress(body).await?, true));
     }
-    Ok(answer(snapshot.version, body, false))
+    Ok(answer(version, body, false))
 }
 
 fn filtered(snapshot: &SeatSnapshot, only_available: bool, grade: Option<&str>) -> Result<Bytes, Problem> {
@@ -119,7 +121,7 @@ fn answer(version: u64, body: Bytes, gzipped: bool) -> HttpResponse {
     if gzipped {
         response.insert_header((header::CONTENT_ENCODING, HeaderValue::from_static("gzip")));
     }
-    response.body(body)
+    response.body(Pieces(body))
 }
 
 /// What a map and the news that it has not changed have in common (RFC 9110, 15.4.5).

@@ -13,6 +13,7 @@ use boxoffice_engine::TurnEnd;
 use boxoffice_ports::RoomError;
 
 use super::App;
+use super::known;
 use super::problem::{Code, Problem};
 use super::queue_token::{self, QueueToken};
 use super::views::QueueView;
@@ -97,16 +98,18 @@ fn room_time(app: &App, token: &QueueToken) -> Timestamp {
 
 /// The place of a genuine token's entry as a poll shows it; `None` for one that is over and forgotten.
 pub(crate) async fn place(app: &App, token: &QueueToken) -> Result<Option<Place>, RoomError> {
-    known(app, token, app.room.place(token.concert, token.entry).await?).await
+    let found = known::ask_room(app, token.concert, async || app.room.place(token.concert, token.entry).await).await?;
+    restored(app, token, found).await
 }
 
 /// The same from where the truth is.
 pub(crate) async fn touch(app: &App, token: &QueueToken) -> Result<Option<Place>, RoomError> {
-    known(app, token, app.room.touch(token.concert, token.entry).await?).await
+    let found = known::ask_room(app, token.concert, async || app.room.touch(token.concert, token.entry).await).await?;
+    restored(app, token, found).await
 }
 
 /// An entry that the room does not know is given back to it.
-async fn known(app: &App, token: &QueueToken, found: Option<Place>) -> Result<Option<Place>, RoomError> {
+async fn restored(app: &App, token: &QueueToken, found: Option<Place>) -> Result<Option<Place>, RoomError> {
     match found {
         None => app.room.restore(token.concert, token.claim()).await,
         found => Ok(found),

@@ -12,9 +12,11 @@ use boxoffice_domain::{
     Actor, Command, CommandId, DateId, Decision, Fingerprint, FreshIds, IdempotencyKey, Outcome, Reply, Request, ReservationId, SeatNumber,
     UserId,
 };
+use boxoffice_engine::{SearchError, SeatView, Stats, Wish};
 use boxoffice_ports::{ExecuteError, Ids, Ledger, Receipt};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::client::{self, Connection};
@@ -63,34 +65,68 @@ pub(super) enum Answered {
 
 /// Sends one command at a time.
 pub(super) enum Caller {
-    InProcess { executors: Executors, ledger: Arc<dyn Ledger>, ids: Arc<dyn Ids> },
+    InProcess(InProcess),
     OverHttp(Connection),
+}
+
+/// What a caller in the servers' process has of one of them.
+pub(super) struct InProcess {
+    pub(super) executors: Executors,
+    pub(super) ledger: Arc<dyn Ledger>,
+    pub(super) ids: Arc<dyn Ids>,
+    pub(super) seats: Arc<SeatView>,
+    pub(super) stats: Arc<Stats>,
+    /// How long seats are chosen for.
+    pub(super) wait: Duration,
 }
 
 impl Caller {
     pub(super) async fn call(&mut self, ask: Ask<'_>) -> Answered {
         match self {
-            Self::InProcess { executors, ledger, ids } => in_process(executors, ledger.as_ref(), ids.as_ref(), ask).await,
+            Self::InProcess(server) if ask.step == Step::HoldBest => best_in_process(server, ask).await,
+            Self::InProcess(server) => in_process(server, ask).await,
             Self::OverHttp(connection) => over_http(connection, ask).await,
         }
     }
 }
 
-async fn in_process(executors: &Executors, ledger: &dyn Ledger, ids: &dyn Ids, ask: Ask<'_>) -> Answered {
+async fn in_process(InProcess { executors, ledger, ids, .. }: &InProcess, ask: Ask<'_>) -> Answered {
     let user = ask.person.user;
+    let hold = |choices, count| Command::HoldSeats { user, date: ask.date, count, choices, best: false, last: false };
     let (executor, command) = match (ask.step, ask.held) {
         (Step::Charge(amount), _) => (&executors.wallet, Command::ChargeWallet { user, amount }),
         (Step::Use(amount), _) => (&executors.wallet, Command::UseWallet { user, amount, memo: None }),
-        (Step::Hold, _) => {
-            let choices = vec![vec![ask.seat]];
-            (&executors.seat, Command::HoldSeats { user, date: ask.date, count: 1, choices, best: false, last: false })
-        }
+        (Step::Hold, _) => (&executors.seat, hold(vec![vec![ask.seat]], 1)),
+        (Step::HoldPair, _) => (&executors.seat, hold(vec![vec![ask.seat, ask.seat + 1]], 2)),
+        (Step::HoldBest, _) => return Answered::Failed("best seats are searched for".to_owned()),
         (Step::Pay, Some(reservation)) => (&executors.payment, Command::Pay { user, reservation, points: 0 }),
         (Step::Pay, None) => return Answered::Failed("there is nothing to pay".to_owned()),
     };
-    let request = keyed(ids, user, ask.key, command);
+    let request = keyed(ids.as_ref(), user, ask.key, command);
     let key = IdempotencyKey { user, command: request.command_id };
-    outcome(executor.execute(request).await, ledger, key).await
+    outcome(executor.execute(request).await, ledger.as_ref(), key).await
+}
+
+/// Two adjacent seats, offered and tried until they are held or there are none, as over HTTP.
+async fn best_in_process(server: &InProcess, ask: Ask<'_>) -> Answered {
+    let (user, date, wish) = (ask.person.user, ask.date, Wish { count: 2, grade: None, adjacent: true });
+    let mut search = server.seats.search(date, wish, Instant::now() + server.wait);
+    loop {
+        let offer = match search.next().await {
+            Ok(Some(offer)) => offer,
+            Ok(None) => return Answered::Refused,
+            Err(SearchError::TimedOut) => return Answered::TurnedAway,
+            Err(SearchError::Store(error)) => return Answered::Failed(error.to_string()),
+        };
+        server.stats.best_offers.add(1);
+        let command = Command::HoldSeats { user, date, count: wish.count, choices: offer.choices().to_vec(), best: true, last: false };
+        let request = keyed(server.ids.as_ref(), user, ask.key, command);
+        let key = IdempotencyKey { user, command: request.command_id };
+        match server.executors.seat.execute(request).await {
+            Ok(Receipt::Done(Reply { decision: Decision::Retry, .. })) => {}
+            receipt => return outcome(receipt, server.ledger.as_ref(), key).await,
+        }
+    }
 }
 
 /// A user's command under a key.
@@ -166,6 +202,8 @@ fn http_request(address: SocketAddr, ask: Ask<'_>) -> Option<Vec<u8>> {
         Step::Charge(amount) => ("/api/v1/wallet/charges", json!({ "amount": amount })),
         Step::Use(amount) => ("/api/v1/wallet/uses", json!({ "amount": amount })),
         Step::Hold => ("/api/v1/reservations", json!({ "date_id": ask.date, "seats": [ask.seat] })),
+        Step::HoldPair => ("/api/v1/reservations", json!({ "date_id": ask.date, "seats": [ask.seat, ask.seat + 1] })),
+        Step::HoldBest => ("/api/v1/reservations", json!({ "date_id": ask.date, "best": { "count": 2 } })),
         Step::Pay => ("/api/v1/payments", json!({ "reservation_id": ask.held? })),
     };
     let mut headers = vec![("Authorization", ask.person.bearer.as_str()), ("Idempotency-Key", ask.key)];

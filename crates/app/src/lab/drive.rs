@@ -206,7 +206,7 @@ async fn jobs_of(task: &Task, lane: u32, taken: &[AtomicU32], caller: &mut Calle
             if turned_away {
                 tokio::time::sleep(LEFT_ALONE).await;
             }
-            if step == Step::Hold {
+            if matches!(step, Step::Hold | Step::HoldPair | Step::HoldBest) {
                 held = id.map(ReservationId);
             }
         }

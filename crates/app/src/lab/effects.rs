@@ -132,7 +132,7 @@ pub(super) fn compare(workload: &Workload, found: &[Possessions], taken: Option<
     if count(Kind::PaymentEntry) != count(Kind::Payment) {
         effects.findings.push(format!("{} payments, and {} of them in wallets", count(Kind::Payment), count(Kind::PaymentEntry)));
     }
-    if let Some(taken) = taken.filter(|taken| workload.seats != Seats::None && *taken != count(Kind::Reservation)) {
+    if let Some(taken) = taken.filter(|taken| workload.seats != Seats::None && *taken != workload.seats_each() * count(Kind::Reservation)) {
         effects.findings.push(format!("{taken} seats are taken by {} reservations", count(Kind::Reservation)));
     }
     let entries = count(Kind::Charge) + count(Kind::Use) + count(Kind::PaymentEntry) + count(Kind::Foreign);
@@ -183,7 +183,7 @@ impl Kind {
         match step {
             Step::Charge(_) => Self::Charge,
             Step::Use(_) => Self::Use,
-            Step::Hold => Self::Reservation,
+            Step::Hold | Step::HoldPair | Step::HoldBest => Self::Reservation,
             Step::Pay => Self::Payment,
         }
     }

@@ -136,6 +136,8 @@ pub struct Run {
     pub retries: u64,
     pub lock_waits: u64,
     pub lock_wait_ms: f64,
+    /// How often seats were chosen and tried for each that were had; null where nobody leaves the choice to the server.
+    pub tries_per_grant: Option<f64>,
     pub per_command: PerCommand,
     pub cpu: Cpu,
     pub memory_peak_mib: Option<f64>,
@@ -397,6 +399,7 @@ pub(super) fn sample_run(strategy: &'static str, workload: &'static str, via: Vi
         retries: 3,
         lock_waits: 3_000,
         lock_wait_ms: 1_234.5,
+        tries_per_grant: None,
         per_command: PerCommand { statements: Some(0.25), redis_commands: 2.0, broker_messages: 0.0 },
         cpu: Cpu { boxoffice_s: Some(0.5), postgres_s: None, redis_s: Some(0.01), broker_s: None },
         memory_peak_mib: Some(99.5),
@@ -467,6 +470,7 @@ mod tests {
             "seconds",
             "sent",
             "strategy",
+            "tries_per_grant",
             "turned_away",
             "via",
             "workload",
@@ -566,7 +570,7 @@ mod tests {
         assert_eq!(summaries.iter().map(|summary| summary.title.as_str()).collect::<Vec<_>>(), ["combining", "spin"]);
         assert!(summaries.iter().all(|summary| summary.judgement.is_some()));
         let rates = summaries[0].by_workload(&report.workloads, Via::Http, |run| Some(run.per_s()));
-        assert_eq!(rates, [Some(4_000.0), None, Some(4_000.0), None, None]);
+        assert_eq!(rates, [Some(4_000.0), None, Some(4_000.0), None, None, None, None]);
         assert_eq!(summaries[0].range(|run| Some(run.per_command.redis_commands)), Some((2.0, 5.0)));
         assert_eq!(summaries[0].range(|run| run.cpu.postgres_s), None);
     }

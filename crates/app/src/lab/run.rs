@@ -62,6 +62,7 @@ struct Counters {
     retries: u64,
     lock_waits: u64,
     lock_wait_us: u64,
+    best_offers: u64,
 }
 
 impl Counters {
@@ -77,6 +78,7 @@ impl Counters {
             sum.retries += stats.retries.get();
             sum.lock_waits += stats.lock_waits.get();
             sum.lock_wait_us += stats.lock_wait_us.get();
+            sum.best_offers += stats.best_offers.get();
         }
         sum
     }
@@ -91,6 +93,7 @@ impl Counters {
             retries: self.retries - before.retries,
             lock_waits: self.lock_waits - before.lock_waits,
             lock_wait_us: self.lock_wait_us - before.lock_wait_us,
+            best_offers: self.best_offers - before.best_offers,
         }
     }
 }
@@ -236,6 +239,8 @@ fn record(entrant: Entrant, workload: &Workload, via: Via, tally: Tally, effects
         retries: counters.retries,
         lock_waits: counters.lock_waits,
         lock_wait_ms: counters.lock_wait_us as f64 / 1_000.0,
+        tries_per_grant: (counters.best_offers > 0 && effects.applied > 0)
+            .then(|| counters.best_offers as f64 / f64::from(effects.applied)),
         per_command: PerCommand {
             statements: counts_traffic.then(|| each(counters.statements)),
             redis_commands: each(counters.redis_commands),

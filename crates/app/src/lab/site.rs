@@ -29,7 +29,7 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::LabError;
-use super::caller::{Caller, Person, keyed};
+use super::caller::{Caller, InProcess, Person, keyed};
 use super::client::{Connection, request};
 use super::entrant::Entrant;
 use super::outside::Outside;
@@ -288,9 +288,14 @@ impl Site {
     pub(super) fn callers(&self, via: Via, count: u32) -> Vec<Caller> {
         let instances = self.instances.iter().cycle().take(count as usize);
         let caller = |running: &Running| match via {
-            Via::Process => {
-                Caller::InProcess { executors: running.executors.clone(), ledger: running.stores.ledger.clone(), ids: self.ids.clone() }
-            }
+            Via::Process => Caller::InProcess(InProcess {
+                executors: running.executors.clone(),
+                ledger: running.stores.ledger.clone(),
+                ids: self.ids.clone(),
+                seats: running.seats.clone(),
+                stats: running.stats.clone(),
+                wait: self.settings.strategy.wait(),
+            }),
             Via::Http => Caller::OverHttp(Connection::new(running.address)),
         };
         instances.map(caller).collect()

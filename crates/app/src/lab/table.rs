@@ -50,7 +50,7 @@ pub(super) fn head(report: &Report) -> Vec<(&'static str, String)> {
 pub(super) const NOTES: [&str; 4] = [
     "applied: effects found in the store. Away: turned away because too many waited. A second: applied, and for same-seat answered. Per command: everything sent divided by every command, refused and failed ones included.",
     "cpu: this process with all instances and callers; PostgreSQL, Redis and the strategy's broker where they run on this machine; broker MiB is its resident memory at the end. Seeding and warming up are not measured.",
-    "commits: transactions that wrote. lock: times a lock was asked for, and the milliseconds until it was had or given up, added up over all callers.",
+    "commits: transactions that wrote. lock: times a lock was asked for, and the milliseconds until it was had or given up, added up over all callers. Tries: how often best seats were chosen for each that were had.",
     "*: the time of the run was over before everything was sent; rates are of what was done.",
 ];
 
@@ -81,10 +81,11 @@ pub(super) const SPEED: [Column; 12] = [
 ];
 
 /// What it cost.
-pub(super) const COST: [Column; 12] = [
+pub(super) const COST: [Column; 13] = [
     column("retries", |run| thousands(run.retries as f64)),
     column("locks", |run| thousands(run.lock_waits as f64)),
     column("lock ms", |run| thousands(run.lock_wait_ms)),
+    column("tries", |run| run.tries_per_grant.map_or(NONE.to_owned(), |tries| format!("{tries:.2}"))),
     column("SQL/cmd", |run| each(run.per_command.statements)),
     column("Redis/cmd", |run| each(Some(run.per_command.redis_commands))),
     column("broker/cmd", |run| each(Some(run.per_command.broker_messages))),

@@ -9,7 +9,7 @@ use boxoffice_domain::{Command, CommandId, Decision, FreshIds, Outcome, Reply, R
 use boxoffice_ports::{ExecuteError, Executor, Ids as _, Receipt};
 use tokio::sync::Notify;
 
-use super::caller::Caller;
+use super::caller::{Caller, InProcess};
 use super::drive::{Latencies, Limits, Task, drive};
 use super::entrant::Entrant;
 use super::report::{Run, Skipped, Via};
@@ -18,7 +18,7 @@ use super::site::Site;
 use super::workload::{Workload, compared};
 use super::{LabError, Plan, Progress, bench};
 use crate::config::{Layers, Settings, StrategyName, load};
-use crate::wiring::{Executors, SystemIds};
+use crate::wiring::{Executors, SystemClock, SystemIds};
 
 const COMBINING: Entrant = Entrant { strategy: StrategyName::Combining, partitions: None };
 
@@ -92,6 +92,17 @@ async fn whatever_needs_no_service_is_compared_out_of_the_box() {
         told.contains(&"0/32 combining hot-wallet process".to_owned()) && told.contains(&"31/32 memory hold-pay http".to_owned()),
         "{told:?}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn seats_that_are_chosen_are_compared_with_seats_that_are_named() {
+    let workloads = ["pairs", "best"].map(|name| Workload::named(name).unwrap()).to_vec();
+    let plan = Plan { workloads, ways: vec![Via::Process], ..plan(Some(vec![StrategyName::Combining])) };
+    let report = bench(&settings(&["store.backend=memory"]), &plan, &Told::default(), &Notify::new()).await.unwrap();
+    report.runs.iter().for_each(|run| assert_honest(run, 40));
+    let tries = |name: &str| report.of(name, Via::Process)[0].tries_per_grant;
+    assert_eq!(tries("pairs"), None);
+    assert!(tries("best").is_some_and(|tries| (1.0..2.0).contains(&tries)), "{:?}", tries("best"));
 }
 
 #[cfg(feature = "sqlite")]
@@ -405,8 +416,18 @@ async fn a_run_ends_whatever_does_not_answer() {
     let hangs: Arc<dyn Executor> = Arc::new(Hangs);
     let executors = Executors { seat: hangs.clone(), wallet: hangs.clone(), payment: hangs };
     let ledger: Arc<dyn boxoffice_ports::Ledger> = Arc::new(boxoffice_ports::MockLedger::new());
-    let callers =
-        (0..3).map(|_| Caller::InProcess { executors: executors.clone(), ledger: ledger.clone(), ids: Arc::new(SystemIds) }).collect();
+    let seats = boxoffice_engine::SeatView::new(Arc::new(boxoffice_ports::MockQueries::new()), Arc::new(SystemClock::default()));
+    let caller = |_| {
+        Caller::InProcess(InProcess {
+            executors: executors.clone(),
+            ledger: ledger.clone(),
+            ids: Arc::new(SystemIds),
+            seats: seats.clone(),
+            stats: Arc::default(),
+            wait: Duration::from_millis(10),
+        })
+    };
+    let callers = (0..3).map(caller).collect();
     let workload = Workload::named("hot-wallet").unwrap();
     let person = super::caller::Person { user: UserId(SystemIds.fresh()), bearer: String::new(), queue_token: String::new() };
     let date = boxoffice_domain::DateId(Default::default());

@@ -3,6 +3,7 @@
 //! A workload is a list of jobs. A job is one user's script, each step sent when the one before it was answered; callers
 //! take jobs one after another. Everything a run touches is fresh, so that runs do not meet each other's rows.
 
+use boxoffice_domain::concert::SEATS_PER_DATE_MAX;
 use boxoffice_domain::money::Money;
 
 /// The most commands of one run: with two to a seat, what the seats of one date allow.
@@ -11,6 +12,11 @@ pub const COMMANDS_MAX: u32 = 400_000;
 pub const CALLERS_MAX: u32 = 4_096;
 /// What every user of a run has in the wallet beforehand, minor units: more than any run can take out of it.
 pub const FUNDS: Money = 50_000_000;
+/// The seats of a big hall.
+pub const HALL: u32 = 100_000;
+/// Callers and commands of a workload that is about a crowd, unless told otherwise.
+pub const CROWD: u32 = 1_000;
+pub const CROWD_COMMANDS: u32 = 20_000;
 /// What every seat costs.
 pub const PRICE: Money = 1_000;
 
@@ -21,6 +27,10 @@ pub enum Step {
     Use(Money),
     /// The job's seat.
     Hold,
+    /// The job's seat and the next one.
+    HoldPair,
+    /// The best two adjacent seats that are free.
+    HoldBest,
     /// What the job holds; not sent when it holds nothing.
     Pay,
 }
@@ -42,6 +52,8 @@ pub enum Seats {
     /// All the same one.
     One,
     OneEach,
+    /// Two each, in a hall of [`HALL`] or, for more jobs, as many as they need.
+    Hall,
 }
 
 /// What a rate counts.
@@ -65,7 +77,7 @@ pub struct Workload {
 
 /// Those that are compared unless others are asked for.
 pub fn compared() -> Vec<Workload> {
-    WORKLOADS.into_iter().filter(|workload| workload.name != "charges").collect()
+    WORKLOADS.into_iter().filter(|workload| workload.name != "charges" && !workload.is_crowd()).collect()
 }
 
 /// What each charge of an overload is for.
@@ -81,7 +93,7 @@ pub const OVERLOAD: Workload = Workload {
     rate: Rate::Applied,
 };
 
-pub const WORKLOADS: [Workload; 5] = [
+pub const WORKLOADS: [Workload; 7] = [
     Workload {
         name: "hot-wallet",
         about: "charges and uses of one wallet, funded beforehand",
@@ -122,6 +134,22 @@ pub const WORKLOADS: [Workload; 5] = [
         seats: Seats::None,
         rate: Rate::Applied,
     },
+    Workload {
+        name: "pairs",
+        about: "everybody holds two seats of their own, side by side, in a hall of 100,000",
+        steps: &[Step::HoldPair],
+        users: Users::OneEach,
+        seats: Seats::Hall,
+        rate: Rate::Applied,
+    },
+    Workload {
+        name: "best",
+        about: "everybody holds the best two adjacent seats of a hall of 100,000",
+        steps: &[Step::HoldBest],
+        users: Users::OneEach,
+        seats: Seats::Hall,
+        rate: Rate::Applied,
+    },
 ];
 
 impl Workload {
@@ -130,9 +158,20 @@ impl Workload {
         WORKLOADS.into_iter().find(|workload| workload.name == name)
     }
 
+    /// Whether it is about a big hall and a crowd in front of it.
+    pub fn is_crowd(&self) -> bool {
+        self.seats == Seats::Hall
+    }
+
     /// So many jobs make about `commands` commands, and never more.
     pub fn jobs(&self, commands: u32) -> u32 {
-        (commands / self.steps.len() as u32).max(1)
+        let jobs = (commands / self.steps.len() as u32).max(1);
+        if self.is_crowd() { jobs.min(SEATS_PER_DATE_MAX / 2) } else { jobs }
+    }
+
+    /// Seats of one hold.
+    pub fn seats_each(&self) -> u32 {
+        if self.is_crowd() { 2 } else { 1 }
     }
 
     /// Users that `jobs` jobs need.
@@ -150,6 +189,7 @@ impl Workload {
             Seats::None => 0,
             Seats::One => 1,
             Seats::OneEach => jobs,
+            Seats::Hall => HALL.max(2 * jobs),
         }
     }
 
@@ -166,6 +206,7 @@ impl Workload {
     pub fn seat_of(&self, job: u32) -> u32 {
         match self.seats {
             Seats::OneEach => job + 1,
+            Seats::Hall => 2 * job + 1,
             Seats::None | Seats::One => 1,
         }
     }
@@ -176,7 +217,7 @@ impl Workload {
 
     /// Whether entries are made in wallets.
     pub fn moves_money(&self) -> bool {
-        self.steps.iter().any(|step| !matches!(step, Step::Hold))
+        self.steps.iter().any(|step| matches!(step, Step::Charge(_) | Step::Use(_) | Step::Pay))
     }
 
     /// Whether the wallet must hold something before.
@@ -191,7 +232,7 @@ impl Workload {
         let each = |step: &Step| match step {
             Step::Use(amount) => *amount,
             Step::Pay => PRICE,
-            Step::Charge(_) | Step::Hold => 0,
+            Step::Charge(_) | Step::Hold | Step::HoldPair | Step::HoldBest => 0,
         };
         self.steps.iter().map(each).sum::<Money>() * jobs
     }
@@ -219,9 +260,9 @@ mod tests {
                 assert!((0..jobs).all(|job| workload.user_of(job) < users), "{} {commands}", workload.name);
                 let numbers = (0..jobs).all(|job| (1..=seats).contains(&workload.seat_of(job)));
                 assert!(!workload.has_seats() || numbers, "{} {commands}", workload.name);
-                if workload.seats == Seats::OneEach || workload.seats == Seats::None {
-                    assert!(seats <= boxoffice_domain::concert::SEATS_PER_DATE_MAX, "{} {commands}", workload.name);
-                }
+                assert!(seats <= SEATS_PER_DATE_MAX, "{} {commands}", workload.name);
+                let last = workload.seat_of(jobs - 1) + workload.seats_each() - 1;
+                assert!(!workload.has_seats() || last <= seats, "{} {commands}", workload.name);
                 assert!(workload.spent_by_one(commands) <= FUNDS, "{}: no use may be refused for want of money", workload.name);
             }
         }

@@ -3,7 +3,8 @@ use crate::testing::{DATE, TestClock, id, key, seat_row, until};
 use crate::{SeatStatus, SeatView};
 use async_trait::async_trait;
 use boxoffice_domain::{DateId, SeatChange, SeatState};
-use boxoffice_ports::{Fanout, Listener, MockQueries, StoreError};
+use boxoffice_ports::{ChangedSeats, Fanout, Listener, MockQueries, SeatMark, StoreError};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tokio::sync::broadcast;
 
@@ -52,9 +53,8 @@ impl Shared {
 }
 
 fn instance(queries: MockQueries, siblings: Arc<Siblings>) -> (Arc<SeatSync>, Arc<SeatView>) {
-    let queries = Arc::new(queries);
-    let seats = SeatView::new(queries.clone(), Arc::new(TestClock::default()));
-    (SeatSync::new(queries, seats.clone(), siblings), seats)
+    let seats = SeatView::new(Arc::new(queries), Arc::new(TestClock::default()));
+    (SeatSync::new(seats.clone(), siblings), seats)
 }
 
 async fn sold(seats: &SeatView) -> Vec<u32> {

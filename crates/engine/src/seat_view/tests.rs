@@ -1,24 +1,72 @@
 use super::*;
 use crate::testing::{DATE, TestClock, at, id, key, seat_row};
-use boxoffice_domain::SeatKey;
+use boxoffice_domain::{SeatKey, SeatState};
 use boxoffice_ports::MockQueries;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
-fn held(reservation: u128, until: i64) -> SeatState {
+pub(super) fn held(reservation: u128, until: i64) -> SeatState {
     SeatState::Held { reservation: id(reservation), until: at(until) }
 }
 
-fn sold(reservation: u128) -> SeatState {
+pub(super) fn sold(reservation: u128) -> SeatState {
     SeatState::Sold { reservation: id(reservation) }
 }
 
-fn change(number: u32, version: i64, state: SeatState) -> SeatChange {
+pub(super) fn change(number: u32, version: i64, state: SeatState) -> SeatChange {
     SeatChange { key: key(number), version, state }
 }
 
-fn view_of(rows: Vec<SeatRow>) -> (Arc<SeatView>, Arc<TestClock>) {
+/// A store that other instances write to as well.
+#[derive(Default)]
+pub(super) struct SharedStore {
+    rows: Mutex<Vec<SeatRow>>,
+    changes: Mutex<Vec<SeatChange>>,
+    asked: AtomicUsize,
+    loads: AtomicUsize,
+}
+
+impl SharedStore {
+    /// Another instance commits; the view is not told.
+    pub(super) fn commit(&self, change: SeatChange) {
+        let mut rows = self.rows.lock().unwrap();
+        let row = rows.iter_mut().find(|row| row.seat.key == change.key).unwrap();
+        (row.version, row.seat.state) = (change.version, change.state);
+        self.changes.lock().unwrap().push(change);
+    }
+
+    /// Rounds so far.
+    pub(super) fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn loads(&self) -> usize {
+        self.loads.load(Ordering::SeqCst)
+    }
+}
+
+pub(super) fn shared_view(rows: Vec<SeatRow>) -> (Arc<SeatView>, Arc<SharedStore>) {
+    let store = Arc::new(SharedStore { rows: Mutex::new(rows), ..SharedStore::default() });
+    let mut queries = MockQueries::new();
+    let read = store.clone();
+    queries.expect_seats().returning(move |_| {
+        read.loads.fetch_add(1, Ordering::SeqCst);
+        Ok(read.rows.lock().unwrap().clone())
+    });
+    let read = store.clone();
+    queries.expect_changed_seats().returning(move |_, since| {
+        read.asked.fetch_add(1, Ordering::SeqCst);
+        let changes = read.changes.lock().unwrap();
+        let from = since.map_or(changes.len(), |mark| mark.0 as usize);
+        Ok(Some(ChangedSeats { changes: changes[from..].to_vec(), mark: SeatMark(changes.len() as u64) }))
+    });
+    (SeatView::new(Arc::new(queries), Arc::new(TestClock::default())), store)
+}
+
+/// On a store that only this process writes.
+pub(super) fn sole_view_of(rows: Vec<SeatRow>) -> (Arc<SeatView>, Arc<TestClock>) {
     let mut queries = MockQueries::new();
     queries.expect_seats().returning(move |_| Ok(rows.clone()));
+    queries.expect_changed_seats().times(..=1).returning(|_, _| Ok(None));
     let clock = Arc::new(TestClock::default());
     (SeatView::new(Arc::new(queries), clock.clone()), clock)
 }
@@ -40,7 +88,7 @@ use SeatStatus::{Available, Held, Sold};
 
 #[tokio::test]
 async fn own_commits_show_at_once() {
-    let (view, _) = view_of(four());
+    let (view, _) = sole_view_of(four());
     assert_eq!(statuses(&view).await, [Available, Held, Sold, Available]);
     assert_eq!(counts(&view).await, (4, 2, 1, 1));
     let before = view.version(id(DATE)).await.unwrap();
@@ -54,7 +102,7 @@ async fn own_commits_show_at_once() {
 async fn changes_may_arrive_in_any_order_and_twice() {
     let changes = [change(1, 2, held(7, 300)), change(1, 3, SeatState::Available), change(1, 4, held(6, 400)), change(1, 5, sold(6))];
     for order in [[0, 1, 2, 3], [3, 2, 1, 0], [1, 3, 0, 2], [2, 0, 3, 1]] {
-        let (view, _) = view_of(four());
+        let (view, _) = sole_view_of(four());
         statuses(&view).await;
         for at in order {
             view.apply(&[changes[at], changes[at]]);
@@ -69,7 +117,7 @@ async fn changes_may_arrive_in_any_order_and_twice() {
 
 #[tokio::test]
 async fn expiry_shows_at_its_instant_and_moves_the_version() {
-    let (view, clock) = view_of(four());
+    let (view, clock) = sole_view_of(four());
     clock.set(99);
     assert_eq!(counts(&view).await, (4, 2, 1, 1));
     let before = view.version(id(DATE)).await.unwrap();
@@ -92,7 +140,7 @@ async fn expiry_shows_at_its_instant_and_moves_the_version() {
 
 #[tokio::test]
 async fn a_snapshot_has_the_version_of_what_it_shows() {
-    let (view, clock) = view_of(four());
+    let (view, clock) = sole_view_of(four());
     let before = view.date(id(DATE)).await.unwrap().unwrap();
     clock.set(100);
     let after = view.date(id(DATE)).await.unwrap().unwrap();
@@ -103,23 +151,56 @@ async fn a_snapshot_has_the_version_of_what_it_shows() {
 
 #[tokio::test]
 async fn readers_at_once_load_a_date_once() {
-    let mut queries = MockQueries::new();
-    queries.expect_seats().once().returning(|_| Ok(four()));
-    let view = SeatView::new(Arc::new(queries), Arc::new(TestClock::default()));
-    let cell = view.cell(id(DATE));
-    let loading = cell.loading.lock().await;
-    let readers: Vec<_> = (0..3)
-        .map(|_| {
-            let view = view.clone();
-            tokio::spawn(async move { statuses(&view).await })
-        })
-        .collect();
-    // One for this test, one for each reader that waits for the load.
-    crate::testing::until(|| Arc::strong_count(&cell) == 2 + readers.len()).await;
-    drop(loading);
-    for reader in readers {
-        assert_eq!(reader.await.unwrap(), [Available, Held, Sold, Available]);
+    let (view, store) = shared_view(four());
+    let mut readers = tokio::task::JoinSet::new();
+    for _ in 0..100 {
+        let view = view.clone();
+        readers.spawn(async move { statuses(&view).await });
     }
+    for read in readers.join_all().await {
+        assert_eq!(read, [Available, Held, Sold, Available]);
+    }
+    assert_eq!(store.loads(), 1);
+}
+
+#[tokio::test]
+async fn reloads_at_once_are_two_at_most() {
+    let (view, store) = shared_view((1..=3_000).map(|number| seat_row(number, 1, SeatState::Available)).collect());
+    let mut reloads = tokio::task::JoinSet::new();
+    for _ in 0..500 {
+        let view = view.clone();
+        reloads.spawn(async move { view.reload(id(DATE)).await });
+    }
+    assert!(reloads.join_all().await.iter().all(Result::is_ok));
+    assert!(store.loads() <= 2, "{} loads", store.loads());
+    assert_eq!(counts(&view).await.0, 3_000);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_big_map_is_built_while_the_one_before_is_read_and_changed() {
+    const SEATS: u32 = 200_000;
+    let (view, _) = shared_view((1..=SEATS).map(|number| seat_row(number, 1, SeatState::Available)).collect());
+    view.catch_up().await.unwrap();
+    assert_eq!(counts(&view).await, (u64::from(SEATS), u64::from(SEATS), 0, 0));
+    let offer = offered(&view, 2, None, true).await.unwrap();
+    let reloading = {
+        let view = view.clone();
+        tokio::spawn(async move { view.reload(id(DATE)).await })
+    };
+    let (mut during, mut number) = (0, 10);
+    while !reloading.is_finished() && number < 100_000 {
+        number += 1;
+        view.apply(&[change(number, 2, sold(1))]);
+        assert_eq!(counts(&view).await.3, u64::from(number - 10));
+        during += 1;
+        tokio::task::yield_now().await;
+    }
+    reloading.await.unwrap().unwrap();
+    assert!(during > 10, "{during} reads while it was built");
+    assert_eq!(counts(&view).await.3, u64::from(number - 10), "nothing of it was lost");
+    assert_eq!(offered(&view, 2, None, true).await.unwrap().choices()[0], [3, 4], "and what was on offer still is");
+    drop(offer);
+    assert_eq!(offered(&view, 2, None, true).await.unwrap().choices()[0], [1, 2]);
 }
 
 #[tokio::test]
@@ -162,7 +243,7 @@ async fn a_reload_keeps_what_is_newer_and_brings_new_seats() {
 
 #[tokio::test]
 async fn a_date_without_seats_is_none_and_not_kept() {
-    let (view, _) = view_of(Vec::new());
+    let (view, _) = sole_view_of(Vec::new());
     assert!(view.date(id(DATE)).await.unwrap().is_none());
     assert!(view.dates.read().unwrap().is_empty());
 }
@@ -181,20 +262,32 @@ fn hall() -> Vec<SeatRow> {
     (1..=10).map(seat).collect()
 }
 
+async fn offered(view: &SeatView, count: u32, grade: Option<&str>, adjacent: bool) -> Option<Offer> {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    view.search(id(DATE), Wish { count, grade, adjacent }, deadline).next().await.unwrap()
+}
+
+/// What a caller is offered who asks alone.
+async fn alone(view: &SeatView, count: u32, grade: Option<&str>, adjacent: bool) -> Vec<Vec<SeatNumber>> {
+    offered(view, count, grade, adjacent).await.map(|offer| offer.choices().to_vec()).unwrap_or_default()
+}
+
 #[tokio::test]
 async fn best_is_the_higher_price_then_the_lower_number() {
-    let (view, _) = view_of(hall());
-    let best = async |count, grade, adjacent| view.best_choices(id(DATE), count, grade, adjacent).await.unwrap();
-    assert_eq!(best(2, None, true).await[..3], [vec![6, 7], vec![8, 9], vec![1, 2]]);
+    let (view, _) = sole_view_of(hall());
+    assert_eq!(alone(&view, 2, None, true).await, [[6, 7], [8, 9], [1, 2], [3, 4]]);
     view.apply(&[change(7, 2, sold(1))]);
-    assert_eq!(best(2, None, true).await[..2], [vec![8, 9], vec![1, 2]], "adjacent: 6 stands alone");
+    assert_eq!(alone(&view, 2, None, true).await[..2], [[8, 9], [1, 2]], "adjacent: 6 stands alone");
     view.apply(&[change(8, 2, sold(1))]);
-    assert_eq!(best(2, None, false).await[..2], [vec![6, 9], vec![10, 1]]);
+    assert_eq!(alone(&view, 2, None, false).await[..2], [[6, 9], [10, 1]]);
     view.apply(&[change(6, 2, sold(1))]);
-    assert_eq!(best(3, None, true).await, [vec![1, 2, 3]], "never over a row's or grade's edge");
-    assert_eq!(best(2, Some("R"), true).await[0], [3, 4], "the second call of a version starts one choice on");
-    assert_eq!(best(2, Some("none"), true).await, Vec::<Vec<u32>>::new());
-    assert_eq!(best(11, None, false).await, Vec::<Vec<u32>>::new());
+    assert_eq!(alone(&view, 3, None, true).await, [[1, 2, 3]], "never over a row's or grade's edge");
+    assert_eq!(alone(&view, 2, Some("R"), true).await, [[1, 2], [3, 4]]);
+    assert_eq!(alone(&view, 2, Some("VIP"), true).await, [[9, 10]]);
+    for (count, grade, adjacent) in [(2, Some("none"), true), (11, None, false), (3, Some("VIP"), false), (0, None, true), (6, None, true)]
+    {
+        assert!(alone(&view, count, grade, adjacent).await.is_empty(), "{count} {grade:?}");
+    }
 }
 
 #[tokio::test]
@@ -210,56 +303,94 @@ async fn adjacent_seats_have_all_in_common() {
         let mut rows: Vec<_> = (1..=5).map(|number| seat_row(number, 1, SeatState::Available)).collect();
         rows[2..].iter_mut().for_each(cut);
         let from = rows[2].seat.key.number;
-        let (view, _) = view_of(rows);
-        let choices = view.best_choices(id(DATE), 3, None, true).await.unwrap();
-        assert_eq!(choices, [vec![from, from + 1, from + 2]], "{what}");
-    }
-}
-
-#[tokio::test]
-async fn choices_are_bounded_wherever_they_begin() {
-    for adjacent in [true, false] {
-        let (view, _) = view_of((1..=40).map(|number| seat_row(number, 1, SeatState::Available)).collect());
-        for first in 1..=5 {
-            let choices = view.best_choices(id(DATE), 1, None, adjacent).await.unwrap();
-            assert_eq!(choices, (first..first + 8).map(|number| vec![number]).collect::<Vec<_>>());
-        }
-        // Whoever comes after the last choice begins again, with no more than the others.
-        let (view, _) = view_of((1..=10).map(|number| seat_row(number, 1, SeatState::Available)).collect());
-        for first in (1..=10).chain([1]) {
-            let choices = view.best_choices(id(DATE), 1, None, adjacent).await.unwrap();
-            assert_eq!((choices[0][0], choices.len()), (first, 8.min(11 - first as usize)));
-        }
+        let (view, _) = sole_view_of(rows);
+        assert_eq!(alone(&view, 3, None, true).await, [[from, from + 1, from + 2]], "{what}");
     }
 }
 
 #[tokio::test]
 async fn callers_at_once_are_offered_different_seats_first() {
-    let (view, _) = view_of(hall());
-    let mut first = Vec::new();
-    for _ in 0..5 {
-        let choices = view.best_choices(id(DATE), 2, None, true).await.unwrap();
-        let mut seats = choices.concat();
-        first.push(choices[0].clone());
+    let (view, _) = sole_view_of(hall());
+    let mut offers = Vec::new();
+    for first in [[6, 7], [8, 9], [1, 2], [3, 4]] {
+        let offer = offered(&view, 2, None, true).await.unwrap();
+        assert_eq!(offer.choices()[0], first);
+        let (mut seats, length) = (offer.choices().concat(), offer.choices().len());
         seats.sort_unstable();
         seats.dedup();
-        assert_eq!(seats.len(), choices.len() * 2, "choices are disjoint");
+        assert!(seats.len() == length * 2 && length <= best::CHOICES_MAX, "choices are disjoint and bounded");
+        offers.push(offer);
     }
-    assert_eq!(first, [[6, 7], [8, 9], [1, 2], [3, 4], [6, 7]], "and at the end from the best again");
     view.apply(&[change(6, 2, held(1, 100))]);
-    assert_eq!(view.best_choices(id(DATE), 2, None, true).await.unwrap()[0], [7, 8], "a quiet view offers the best");
+    drop(offers);
+    assert_eq!(alone(&view, 2, None, true).await[0], [7, 8], "what was not taken is offered again");
+}
+
+#[tokio::test]
+async fn many_callers_are_spread_behind_their_first_choices() {
+    let (view, _) = sole_view_of((1..=4_000).map(|number| seat_row(number, 1, SeatState::Available)).collect());
+    let mut crowd = Vec::new();
+    for _ in 0..100 {
+        crowd.push(offered(&view, 2, None, true).await.unwrap());
+    }
+    drop(crowd);
+    // Another instance may have taken what a crowd of that size was offered first.
+    let choices = alone(&view, 2, None, true).await;
+    assert_eq!(choices, [[1, 2], [201, 202], [401, 402], [601, 602]]);
 }
 
 #[tokio::test]
 async fn an_expired_hold_is_offered_again() {
-    let (view, clock) = view_of(vec![seat_row(1, 1, held(1, 100))]);
-    assert!(view.best_choices(id(DATE), 1, None, true).await.unwrap().is_empty());
+    let (view, clock) = sole_view_of(vec![seat_row(1, 1, held(1, 100))]);
+    assert!(alone(&view, 1, None, true).await.is_empty());
     clock.set(100);
-    assert_eq!(view.best_choices(id(DATE), 1, None, true).await.unwrap(), [[1]]);
+    assert_eq!(alone(&view, 1, None, true).await, [[1]]);
+}
+
+/// A thousand different halls in the middle of a sale, each asked for everything: what is offered is what a look at
+/// every seat finds.
+#[tokio::test]
+async fn an_offer_is_the_best_that_a_look_at_every_seat_finds() {
+    let mut number = 11_usize;
+    let mut random = move |below: usize| {
+        number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (number >> 33) % below
+    };
+    for _ in 0..1_000 {
+        let (mut rows, mut seat) = (Vec::new(), 0);
+        for _ in 0..random(20) + 1 {
+            seat += 1 + u32::from(random(8) == 0);
+            let state = if random(3) == 0 { sold(1) } else { SeatState::Available };
+            let mut row = seat_row(seat, 1, state);
+            row.seat.grade = ["R", "S"][usize::from(random(6) == 0)].into();
+            row.seat.price = 100 * (1 + i64::from(random(5) == 0));
+            rows.push(row);
+        }
+        let (view, _) = sole_view_of(rows.clone());
+        for (count, grade, adjacent) in [(1, None, true), (2, None, true), (3, Some("R"), true), (2, None, false), (3, Some("S"), false)] {
+            let found = alone(&view, count, grade, adjacent).await;
+            assert_eq!(found.first(), by_looking(&rows, count as usize, grade, adjacent).as_ref(), "{count} {grade:?} {adjacent} {rows:?}");
+        }
+    }
+}
+
+fn by_looking(rows: &[SeatRow], count: usize, grade: Option<&str>, adjacent: bool) -> Option<Vec<SeatNumber>> {
+    let fits = |row: &&SeatRow| row.seat.state == SeatState::Available && grade.is_none_or(|grade| *row.seat.grade == *grade);
+    let order = |row: &SeatRow| (std::cmp::Reverse(row.seat.price), row.seat.key.number);
+    let numbers = |rows: &[SeatRow]| rows.iter().map(|row| row.seat.key.number).collect::<Vec<_>>();
+    if adjacent {
+        let side_by_side =
+            |pair: &[SeatRow]| pair[1].seat.key.number == pair[0].seat.key.number + 1 && pair[0].seat.grade == pair[1].seat.grade;
+        let runs = rows.windows(count).filter(|run| run.iter().all(|row| fits(&row)) && run.windows(2).all(side_by_side));
+        return runs.min_by_key(|run| order(&run[0])).map(numbers);
+    }
+    let mut free: Vec<SeatRow> = rows.iter().filter(fits).cloned().collect();
+    free.sort_by_key(order);
+    (free.len() >= count).then(|| numbers(&free[..count]))
 }
 
 #[test]
 fn changes_of_other_dates_are_ignored() {
-    let (view, _) = view_of(four());
+    let (view, _) = sole_view_of(four());
     view.apply(&[SeatChange { key: SeatKey { date: id(1), number: 1 }, version: 9, state: SeatState::Available }]);
 }

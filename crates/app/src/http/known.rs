@@ -1,0 +1,34 @@
+//! Concerts, dates and rooms by id. One that this instance does not know yet, because another has imported it a moment
+//! ago, is looked up in the store before it is 404, and its room opened here.
+
+use std::sync::Arc;
+
+use boxoffice_domain::{ConcertId, DateId};
+use boxoffice_ports::{ConcertRow, DateRow, Opening, RoomError, StoreError};
+
+use super::App;
+use super::problem::Problem;
+
+pub(crate) async fn concert(app: &App, id: ConcertId) -> Result<Arc<ConcertRow>, Problem> {
+    app.shows.find_concert(id).await?.ok_or_else(Problem::not_found)
+}
+
+/// A date with its concert.
+pub(crate) async fn date(app: &App, id: DateId) -> Result<(Arc<ConcertRow>, DateRow), Problem> {
+    app.shows.find_date(id).await?.ok_or_else(Problem::not_found)
+}
+
+/// Asks a concert's room. One that is not open here is opened first; [`RoomError::NoRoom`] of a concert that is not in
+/// the store.
+pub(crate) async fn ask_room<T>(app: &App, id: ConcertId, ask: impl AsyncFn() -> Result<T, RoomError>) -> Result<T, RoomError> {
+    match ask().await {
+        Err(RoomError::NoRoom) => {}
+        answered => return answered,
+    }
+    let found = app.shows.find_concert(id).await.map_err(|error| match error {
+        StoreError::Unavailable(source) | StoreError::Broken(source) => RoomError::Unavailable(source),
+    })?;
+    let row = found.ok_or(RoomError::NoRoom)?;
+    app.room.open(Opening { concert: id, sale_starts_at: row.sale_starts_at, admission: row.admission }).await?;
+    ask().await
+}

@@ -1,0 +1,217 @@
+//! Work that many callers ask for at once and that is done once for all of them.
+//!
+//! A caller wants an outcome that is not older than its call. It gets that of the first run that began after it came:
+//! its own, or another caller's. So runs follow one another, never two at a time, and a crowd of any size costs two.
+//!
+//! *Failure.* A run that fails has failed for all who waited for it; the next caller begins another. A caller that goes
+//! away in the middle of its run leaves the work to one of those who wait.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use boxoffice_ports::StoreError;
+use tokio::sync::{MutexGuard, watch};
+
+/// See the module's opening.
+#[derive(Debug)]
+pub(crate) struct Coalesced<T> {
+    running: tokio::sync::Mutex<()>,
+    /// How many runs have begun.
+    begun: AtomicU64,
+    /// The last run that ended, and its outcome.
+    ended: Mutex<(u64, Option<Result<T, Failed>>)>,
+    /// Told whenever no run is on its way any more.
+    idle: watch::Sender<()>,
+}
+
+/// A failure that several callers get.
+#[derive(Clone, Debug)]
+struct Failed {
+    unavailable: bool,
+    reason: String,
+}
+
+impl From<&StoreError> for Failed {
+    fn from(error: &StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(source) => Self { unavailable: true, reason: source.to_string() },
+            StoreError::Broken(source) => Self { unavailable: false, reason: source.to_string() },
+        }
+    }
+}
+
+impl From<Failed> for StoreError {
+    fn from(Failed { unavailable, reason }: Failed) -> Self {
+        if unavailable { Self::Unavailable(reason.into()) } else { Self::Broken(reason.into()) }
+    }
+}
+
+impl<T> Default for Coalesced<T> {
+    fn default() -> Self {
+        Self {
+            running: tokio::sync::Mutex::default(),
+            begun: AtomicU64::new(0),
+            ended: Mutex::new((0, None)),
+            idle: watch::Sender::default(),
+        }
+    }
+}
+
+/// The right to run. Given up on every path, and then the others are told.
+struct Turn<'a> {
+    lock: Option<MutexGuard<'a, ()>>,
+    idle: &'a watch::Sender<()>,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        // Only then: a caller that is told while the lock is still held would wait for ever.
+        self.lock.take();
+        self.idle.send_modify(|()| ());
+    }
+}
+
+impl<T: Clone> Coalesced<T> {
+    /// The outcome of a run that began after this call.
+    pub(crate) async fn run<F>(&self, work: impl FnOnce() -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        self.run_after(std::future::ready(()), work).await
+    }
+
+    /// The same; each run begins only when `pause` is over, and who comes meanwhile is served by it.
+    pub(crate) async fn run_after<F>(&self, pause: impl Future<Output = ()>, work: impl FnOnce() -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        let mut idle = self.idle.subscribe();
+        let wanted = self.begun.load(Ordering::SeqCst) + 1;
+        let turn = loop {
+            idle.mark_unchanged();
+            if let Some(outcome) = self.outcome(wanted) {
+                return outcome.map_err(StoreError::from);
+            }
+            match self.running.try_lock() {
+                Ok(lock) => break Turn { lock: Some(lock), idle: &self.idle },
+                // The sender lives as long as this does.
+                Err(_) => drop(idle.changed().await),
+            }
+        };
+        // Another run may have ended between the look at its outcome and the lock.
+        if let Some(outcome) = self.outcome(wanted) {
+            return outcome.map_err(StoreError::from);
+        }
+        pause.await;
+        let number = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
+        let outcome = work().await;
+        let shared = outcome.as_ref().map(T::clone).map_err(Failed::from);
+        *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = (number, Some(shared));
+        drop(turn);
+        outcome
+    }
+
+    /// How many there were.
+    #[cfg(test)]
+    pub(crate) fn runs(&self) -> u64 {
+        self.begun.load(Ordering::SeqCst)
+    }
+
+    /// Callers that are inside.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.idle.receiver_count()
+    }
+
+    fn outcome(&self, wanted: u64) -> Option<Result<T, Failed>> {
+        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        if ended.0 >= wanted { ended.1.clone() } else { None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
+    use tokio::sync::Semaphore;
+
+    /// Work that waits for a permit each time, and counts.
+    #[derive(Default)]
+    struct Work {
+        runs: Coalesced<usize>,
+        begun: AtomicUsize,
+        fails: std::sync::atomic::AtomicBool,
+    }
+
+    impl Work {
+        async fn ask(&self, gate: &Semaphore) -> Result<usize, StoreError> {
+            self.runs
+                .run(async || {
+                    let number = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
+                    gate.acquire().await.unwrap().forget();
+                    if self.fails.load(Ordering::SeqCst) { Err(StoreError::Unavailable("gone".into())) } else { Ok(number) }
+                })
+                .await
+        }
+    }
+
+    fn crowd(work: &Arc<Work>, gate: &Arc<Semaphore>, size: usize) -> Vec<tokio::task::JoinHandle<Result<usize, StoreError>>> {
+        let ask = |_| {
+            let (work, gate) = (work.clone(), gate.clone());
+            tokio::spawn(async move { work.ask(&gate).await })
+        };
+        (0..size).map(ask).collect()
+    }
+
+    async fn come(work: &Work, waiting: usize) {
+        crate::testing::until(|| work.runs.waiting() == waiting).await;
+    }
+
+    #[tokio::test]
+    async fn a_crowd_gets_the_first_run_that_began_after_it_came() {
+        let (work, gate) = (Arc::<Work>::default(), Arc::new(Semaphore::new(0)));
+        let early = crowd(&work, &gate, 1);
+        crate::testing::until(|| work.begun.load(Ordering::SeqCst) == 1).await;
+        let late = crowd(&work, &gate, 500);
+        come(&work, 501).await;
+        gate.add_permits(1_000);
+        for one in early {
+            assert_eq!(one.await.unwrap().unwrap(), 1);
+        }
+        for one in late {
+            assert_eq!(one.await.unwrap().unwrap(), 2, "the run that was on its way may have read before it came");
+        }
+        assert_eq!(work.begun.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_that_of_all_who_waited_for_it_and_no_others() {
+        let (work, gate) = (Arc::<Work>::default(), Arc::new(Semaphore::new(0)));
+        work.fails.store(true, Ordering::SeqCst);
+        let all = crowd(&work, &gate, 20);
+        come(&work, 20).await;
+        gate.add_permits(100);
+        for one in all {
+            assert!(matches!(one.await.unwrap(), Err(StoreError::Unavailable(_))));
+        }
+        let runs = work.begun.load(Ordering::SeqCst);
+        assert!(runs <= 2, "{runs}");
+        work.fails.store(false, Ordering::SeqCst);
+        assert_eq!(work.ask(&gate).await.unwrap(), runs + 1);
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_goes_away_leaves_the_work_to_another() {
+        let (work, gate) = (Arc::<Work>::default(), Arc::new(Semaphore::new(0)));
+        let leader = crowd(&work, &gate, 1);
+        crate::testing::until(|| work.begun.load(Ordering::SeqCst) == 1).await;
+        let waiting = crowd(&work, &gate, 3);
+        come(&work, 4).await;
+        leader.into_iter().for_each(|one| one.abort());
+        gate.add_permits(1);
+        for one in waiting {
+            assert_eq!(one.await.unwrap().unwrap(), 2);
+        }
+    }
+}
