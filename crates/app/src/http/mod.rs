@@ -139,7 +139,20 @@ impl App {
         let openapi_json = openapi().to_json().unwrap_or_default().into();
         let metrics = metrics::Metrics::new(parts.stats.clone(), parts.traffic.clone(), parts.tasks.clone(), crowd.clone());
         let seat_pages = seat_pages::SeatPages::new();
-        Ok(Self { parts, auth, signing, tickets, rate, hub, limits, crowd, seat_pages, draws: draw::Draws::default(), metrics, openapi_json })
+        Ok(Self {
+            parts,
+            auth,
+            signing,
+            tickets,
+            rate,
+            hub,
+            limits,
+            crowd,
+            seat_pages,
+            draws: draw::Draws::default(),
+            metrics,
+            openapi_json,
+        })
     }
 }
 
