@@ -2,7 +2,6 @@
 
 use boxoffice_services::{Postgres, Redis};
 use boxoffice_tests::{Answer, Person, Process, Server, Setup, at_once, eventually, seats};
-use chrono::Utc;
 use reqwest::Method;
 use serde_json::json;
 use std::collections::HashSet;
@@ -304,7 +303,9 @@ async fn events_go_on_and_payments_are_answered_while_redis_is_away() {
     let redis = format!("redis.urls=[{:?}]", node.url());
     let mut server = Process::start_telling_events(&folder.path().join("b.db"), &["queue.backend=redis", &redis]).await.unwrap();
     let operator = server.person(true).await;
-    let at = |seconds| (Utc::now() + chrono::TimeDelta::seconds(seconds)).to_rfc3339();
+    let at = |seconds| {
+        (boxoffice_ports::Clock::now(&boxoffice_adapters::clock::SystemClock::default()) + chrono::TimeDelta::seconds(seconds)).to_rfc3339()
+    };
     let document = json!({
         "key": "sale", "name": "Moonlight Tour", "venue": "Olympic Hall",
         "dates": [{

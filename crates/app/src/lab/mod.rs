@@ -167,11 +167,11 @@ fn first_of(strategy: StrategyName, base: &Settings) -> Entrant {
 /// Runs the plan. `interrupt` ends it early; what was set up is taken down before this returns.
 pub async fn bench(base: &Settings, plan: &Plan, progress: &dyn Progress, interrupt: &Notify) -> Result<Report, LabError> {
     plan.check()?;
-    let mut lab = base.clone();
+    let mut lab = Box::new(base.clone());
     if !plan.rooms {
         lab.queue.backend = QueueBackend::Memory;
     }
-    let base = &lab;
+    let base: &Settings = &lab;
     let (strategies, mut skipped) = plan.strategies(base)?;
     skipped.iter().for_each(|one| progress.skipped(one));
     let reasons = || skipped.iter().map(|one| format!("{}: {}", one.strategy, one.reason)).collect::<Vec<_>>().join("; ");
