@@ -394,7 +394,7 @@ mod tests {
         let cells = |row: &str| row.replace("\\|", "").matches('|').count();
         assert_eq!(rows.len(), 4, "{markdown}");
         assert!(rows.iter().all(|row| cells(row) == 10), "{markdown}");
-        assert!(rows[2].starts_with("| combining | – / – / – / – / – | – / – / 4,000 / – / – |"), "{markdown}");
+        assert!(rows[2].starts_with("| combining | – / – / – / – / – / – / – | – / – / 4,000 / – / – / – / – |"), "{markdown}");
         assert!(rows[3].contains(super::super::judgements::of("spin").unwrap().choose_when), "{markdown}");
     }
 }
