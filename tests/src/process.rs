@@ -91,7 +91,7 @@ impl Process {
 
     /// What it has used of a processor since it began, all threads together.
     pub fn processor(&self) -> Result<Duration> {
-        // In hundredths of a second, whatever the machine (proc(5)).
+        // In hundredths of a second on every machine (proc(5)).
         const TICK: Duration = Duration::from_millis(10);
         let stat = std::fs::read_to_string(self.proc("stat")?)?;
         let fields: Vec<_> = stat.rsplit_once(')').context("no name")?.1.split_whitespace().collect();

@@ -206,7 +206,7 @@ pub struct Roots {
     pub dates: BTreeSet<DateId>,
     /// Whose live and sold seats of which date count against a limit.
     pub occupied: BTreeSet<(UserId, DateId)>,
-    /// Whose holds are read, of whatever date.
+    /// Users whose holds are read, of any date.
     pub payers: BTreeSet<UserId>,
 }
 

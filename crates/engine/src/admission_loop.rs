@@ -185,7 +185,7 @@ mod tests {
     use boxoffice_ports::{MockQueries, MockWaitingRoom, RoomError};
     use std::sync::Mutex;
 
-    /// Rooms that are to be opened, and in which somebody is.
+    /// Rooms that are to be opened, and rooms with entries.
     fn unopened() -> MockWaitingRoom {
         let mut room = MockWaitingRoom::new();
         room.expect_is_open().returning(|_| false);

@@ -139,7 +139,7 @@ impl Background {
 struct Pieces {
     tasks: Arc<dyn Tasks>,
     stopped: watch::Receiver<bool>,
-    /// One clone for whatever starts a piece, dropped with it.
+    /// One clone for each task that starts a piece, dropped with it.
     alive: mpsc::Sender<()>,
     kept: Vec<Kept>,
 }

@@ -80,7 +80,7 @@ impl HoldReturns {
         due.count += added;
     }
 
-    /// Gives back whatever is due. Fails as the first part that failed, after the others have been tried.
+    /// Gives back what is due. Fails as the first part that failed, after the others have been tried.
     pub(crate) async fn round(&self) -> Result<(), Source> {
         let (mut failed, mut left) = (Ok(()), Vec::new());
         let mut holds = std::mem::take(&mut self.due().holds);
@@ -89,7 +89,7 @@ impl HoldReturns {
             while let Some(part) = parts.pop_front() {
                 match self.give_back(part).await {
                     Ok(()) => {}
-                    // Behind all others: whoever holds a row delays its own hold alone.
+                    // Behind all others: a row that is locked delays its own hold alone.
                     Err(LedgerError::Refused(_) | LedgerError::LockTimeout) if part.len() > 1 => {
                         parts.extend([&part[..part.len() / 2], &part[part.len() / 2..]]);
                     }

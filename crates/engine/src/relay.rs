@@ -10,7 +10,7 @@
 //! moment.
 //!
 //! *Two readers.* Neither the sink nor the rooms wait for the other. The turns of a step begin to end before its rows are
-//! published, whatever becomes of that. A turn that has not ended [`ROOM_WAIT`] after the publication is set aside: its
+//! published, also when that fails. A turn that has not ended [`ROOM_WAIT`] after the publication is set aside: its
 //! row leaves the way of those behind it, is not published again, and a task of its own ends it when the room is back.
 //! While rooms are away nothing waits for them here.
 //!

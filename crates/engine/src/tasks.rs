@@ -3,7 +3,7 @@
 //! A task is a name and a way to begin. A run that returns has ended, since its owner is gone or the server stops. A
 //! run that panics or returns an error has failed: that is logged with the name and counted, and another run begins
 //! after a pause, [`PAUSE`] at first and twice as long each time up to [`PAUSE_MAX`]. What a task must not lose (the
-//! receiving end of its queue) belongs to whatever makes the runs, not to one run: what has queued up is served by the
+//! receiving end of its queue) belongs to the factory that makes the runs, not to one run: what has queued up is served by the
 //! next one. What a run has in hand is dropped with it, and the callers that wait for it see that at once.
 //!
 //! *Readiness.* One failure is mended by the next run and shows in the counter alone. A task that fails again before
@@ -138,7 +138,7 @@ impl Tasks for Supervisor {
     }
 }
 
-/// A task's place in the table, given up when the task ends in whatever way.
+/// A task's place in the table, given up when the task ends, also by a panic.
 struct Entry {
     id: u64,
     table: Weak<Mutex<Table>>,

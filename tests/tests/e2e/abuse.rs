@@ -1,5 +1,5 @@
 //! Clients that keep what they were given, claim what they do not send, or send what they do not read: each costs the
-//! server little, and nobody else anything.
+//! server little, and other clients nothing.
 
 use std::time::Duration;
 
@@ -275,7 +275,7 @@ async fn a_crowd_that_says_nothing_keeps_nobody_from_health_and_operators() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_of_one_address_are_bounded_whatever_they_are_for() {
+async fn connections_of_one_address_are_bounded_for_every_purpose() {
     let server = Setup::default().with("http.connections_per_address=5").start().await;
     let address = server.base.trim_start_matches("http://").to_owned();
     let mut open = Vec::new();

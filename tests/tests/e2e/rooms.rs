@@ -1,4 +1,4 @@
-//! Rooms as a whole server has them: many that nobody is in, and one whose operator changes it while Redis is away.
+//! Rooms as a whole server has them: many without entries, and one whose operator changes it while Redis is away.
 
 use boxoffice_domain::{Admission, ConcertId};
 use boxoffice_ports::{Opening, WaitingRoom as _};
@@ -85,7 +85,7 @@ async fn rooms_that_nobody_is_in_cost_the_stores_nothing() {
     let all = sent().await;
     println!("statements and commands within {WATCHED:?}: {one:?} with one room, {all:?} with {ROOMS}");
     assert!(all.0 < one.0 + ROOMS && all.1 < one.1 + ROOMS, "less than one for each");
-    // Whoever comes is let in as ever.
+    // Buyers who come are let in as ever.
     let mut person = server.person().await;
     person.enter(&names[7]).await;
 }

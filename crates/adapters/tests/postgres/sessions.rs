@@ -61,7 +61,7 @@ async fn database_without_writes_is_unavailable_and_serves_again_with_them() {
     }
 }
 
-/// Whoever asks for sessions that only read gets them, and keeps none once something is to be written.
+/// An address that asks for sessions that only read gets them, and keeps none once something is to be written.
 #[tokio::test(flavor = "multi_thread")]
 async fn first_refusal_of_a_write_retires_all_sessions_of_its_age() {
     let mut place = Place::new();

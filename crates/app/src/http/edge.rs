@@ -21,7 +21,7 @@ use super::routes::RouteName;
 
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Paths that a connection on a spare place is served with, whoever asks.
+/// Paths that a connection on a spare place is served with, with or without a token.
 const ALWAYS_SERVED: [&str; 3] = ["/health/live", "/health/ready", "/metrics"];
 /// The route that refusals of the door are counted by.
 const DOOR: &str = "door";
@@ -70,7 +70,7 @@ where
     }
 }
 
-/// Why a request is not served, whatever it asks.
+/// Why a request is not served on any path.
 fn refusal(key: &Key, request: &ServiceRequest) -> Option<Problem> {
     if let Some(fault) = key.fault() {
         return Some(match fault {

@@ -374,7 +374,7 @@ async fn readiness_names_a_task_that_fails_again_and_again() {
 }
 
 /// A room where the entry of every token has its turn.
-fn everybodys_turn() -> MockWaitingRoom {
+fn a_turn_for_each_entry() -> MockWaitingRoom {
     let place = |entry| Place {
         entry,
         user: Uuid::from_u128(1).into(),
@@ -403,7 +403,7 @@ fn at_fault(answer: &Answer) -> Vec<&str> {
 
 #[actix_web::test]
 async fn each_bound_of_the_document_is_taken_and_one_beyond_is_refused() {
-    let app = app_with(|parts| parts.room = Arc::new(everybodys_turn())).await;
+    let app = app_with(|parts| parts.room = Arc::new(a_turn_for_each_entry())).await;
     let document = serde_json::to_value(openapi()).unwrap();
     let (mut limits, mut keys) = (0, 0);
     for (path, item) in document["paths"].as_object().unwrap() {
@@ -447,7 +447,7 @@ async fn each_bound_of_the_document_is_taken_and_one_beyond_is_refused() {
 
 #[actix_web::test]
 async fn text_that_a_store_cannot_hold_is_refused_with_its_field() {
-    let app = app_with(|parts| parts.room = Arc::new(everybodys_turn())).await;
+    let app = app_with(|parts| parts.room = Arc::new(a_turn_for_each_entry())).await;
     let post = |path: &str, body: Value| {
         request(Method::POST, path)
             .insert_header(bearer(&app, 1, true))

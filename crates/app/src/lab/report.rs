@@ -136,7 +136,7 @@ pub struct Run {
     pub retries: u64,
     pub lock_waits: u64,
     pub lock_wait_ms: f64,
-    /// How often seats were chosen and tried for each that were had; null where nobody leaves the choice to the server.
+    /// How often seats were chosen and tried for each that were had; null where no caller leaves the choice to the server.
     pub tries_per_grant: Option<f64>,
     pub per_command: PerCommand,
     pub cpu: Cpu,

@@ -136,7 +136,7 @@ pub const WORKLOADS: [Workload; 7] = [
     },
     Workload {
         name: "pairs",
-        about: "everybody holds two seats of their own, side by side, in a hall of 100,000",
+        about: "each caller holds two seats of its own, side by side, in a hall of 100,000",
         steps: &[Step::HoldPair],
         users: Users::OneEach,
         seats: Seats::Hall,
@@ -144,7 +144,7 @@ pub const WORKLOADS: [Workload; 7] = [
     },
     Workload {
         name: "best",
-        about: "everybody holds the best two adjacent seats of a hall of 100,000",
+        about: "each caller holds the best two adjacent seats of a hall of 100,000",
         steps: &[Step::HoldBest],
         users: Users::OneEach,
         seats: Seats::Hall,

@@ -43,7 +43,7 @@ struct Drawn {
     beacon: Option<String>,
 }
 
-/// Where a draw has put somebody, as far as the list is ranked.
+/// Where a draw has put an entry, as far as the list is ranked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ranked {
     At(u64),

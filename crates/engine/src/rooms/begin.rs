@@ -26,7 +26,7 @@ const VERSION: u8 = 1;
 /// Places reserved before they are given out, at first.
 pub(super) const RESERVED_MIN: u64 = 1_000;
 
-/// What a big room takes long for is done on a thread of its own, beside whatever else this instance does.
+/// What a big room takes long for is done on a thread of its own, beside the other work of this instance.
 pub(super) async fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Untold> {
     tokio::task::spawn_blocking(work).await.map_err(unavailable)
 }

@@ -467,7 +467,7 @@ impl Noticed {
         }
     }
 
-    /// Whether there is something to tell, or somebody is connected of whom there may be.
+    /// Whether there is something to tell, or a connection of which there may be.
     pub(super) fn is_quiet(&self) -> bool {
         self.connections.is_empty() && self.changed.is_empty() && self.seen.is_empty()
     }

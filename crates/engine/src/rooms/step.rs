@@ -126,7 +126,7 @@ impl Hall {
         });
         let mut noticed = self.noticed();
         let Some((heard_at, adaptive, is_used, silence, now)) = heard else { return inputs };
-        // How an instance fares matters to a room in which somebody waits or has a turn.
+        // How an instance fares matters to a room with entries that wait or have their turn.
         if heard_at.is_none() && (noticed.has_connections() || adaptive && is_used) {
             inputs.push(RoomInput::Appear { instance });
             noticed.tell_all_again();

@@ -5,7 +5,7 @@
 //! decides. Behind the claimed choice each offer has a few others, further back the more callers there are, for when
 //! another instance or a caller with seats of its own was quicker.
 //!
-//! *Cost.* An offer takes a few steps whatever the size of the hall, and so does finding that there is none.
+//! *Cost.* An offer takes a few steps in a hall of any size, and so does finding that there is none.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;

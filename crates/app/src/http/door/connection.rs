@@ -520,7 +520,7 @@ impl AsyncWrite for Door {
             Poll::Pending => {
                 let (since, taken) = *this.unread.get_or_insert_with(|| (Instant::now(), 0));
                 if this.writing.poll(since + this.limits.write + this.limits.of(taken), context) {
-                    // Whatever lies in the system's buffers goes at once, too.
+                    // What lies in the system's buffers goes at once, too.
                     let _ = socket.set_zero_linger();
                     return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
                 }

@@ -2,7 +2,7 @@
 //!
 //! A process may open so many files. What stores, logs and brokers need of them is left to these, and [`SPARE`] are kept
 //! back: a connection beyond `http.connections_max`, or beyond `http.connections_per_address`, gets one of them, by
-//! which health, figures and operators are served and nobody else. When they are all taken, a new connection takes the
+//! which health, figures and operators are served and nothing else. When they are all taken, a new connection takes the
 //! place of the oldest that has sent no request: so none of them can be kept by silence.
 
 use std::cell::{Cell, RefCell};

@@ -1,7 +1,7 @@
 //! Where a request ends, so that no byte of the next one is handed over before the answer is gone.
 //!
 //! Heads are read by the parser that the HTTP server itself uses, with the same bounds, and judged by the same rules:
-//! what passes here is framed there in the same way. Whatever fails here is never handed over.
+//! what passes here is framed there in the same way. What fails here is never handed over.
 //!
 //! *Bounds.* [`HEAD_MAX`] for a head, [`LINE_MAX`] for what stands before a chunk, [`TRAILER_MAX`] after the last one.
 
@@ -327,7 +327,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_passes_is_framed_alike(
+        fn what_passes_is_framed_alike(
             version in 0..2, headers in prop::collection::vec(0..8_usize, 0..4), body in "(\\PC|[0-9a-f\r\n;]){0,24}", cut in 0..400_usize,
         ) {
             const HEADERS: [&str; 8] = [

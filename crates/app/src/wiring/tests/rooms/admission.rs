@@ -1,4 +1,4 @@
-//! What an operator set is in the mirror before the room knows it: whatever fails in between, the room obeys in the end.
+//! What an operator set is in the mirror before the room knows it: when something fails in between, the room obeys in the end.
 
 use super::faulty::{Fault, Faulty};
 use super::*;

@@ -27,7 +27,7 @@ async fn promotions_whose_answer_was_lost_reach_the_mirror() {
         entries.push(room.join(concert, user(), None, fresh()).await.unwrap().place.entry);
     }
     log.fail(Some(Fault::After));
-    assert!(room.tick(concert, PLENTY).await.is_err(), "it was appended, and nobody knows");
+    assert!(room.tick(concert, PLENTY).await.is_err(), "it was appended, and the instance does not know");
     log.fail(None);
     assert_eq!(room.tick(concert, PLENTY).await.unwrap().promoted, 0, "they were promoted before");
     let (_, turns) = stores.mirror.load(concert).await.unwrap().unwrap();

@@ -10,7 +10,7 @@ use std::time::Duration;
 const PLENTY: Stock = Stock { obtainable: 1_000, linked: true };
 
 #[tokio::test]
-async fn an_empty_room_asks_its_log_nothing_until_somebody_comes() {
+async fn an_empty_room_asks_its_log_nothing_until_a_caller_comes() {
     let clock = Arc::new(SystemClock::default());
     let store = MemoryStore::new(clock.clone());
     let stores = store.stores();
