@@ -64,7 +64,7 @@ impl Hall {
     }
 
     fn is_due(&self, stock: Stock) -> bool {
-        self.replica().look(&*self.shared.clock, |room, now| room.is_due(now, stock)).unwrap_or(true)
+        self.replica().is_due(&*self.shared.clock, stock).unwrap_or(true)
     }
 
     /// A beacon may take its time: meanwhile the steps go on, and each asks again once this has ended.
@@ -88,11 +88,11 @@ impl Hall {
         let (instance, mut inputs) = (self.shared.instance, Vec::new());
         let heard = self.replica().look(&*self.shared.clock, |room, now| {
             let silence = room.silent_since().map(|since| now - since);
-            (room.heard_at(instance), room.admission().adaptive, silence, now)
+            (room.heard_at(instance), room.admission().heeds_health(), silence, now)
         });
         let mut noticed = self.noticed();
-        let Some((heard_at, adaptive, silence, now)) = heard else { return inputs };
-        if heard_at.is_none() && (noticed.has_connections() || adaptive) {
+        let Some((heard_at, heeds_health, silence, now)) = heard else { return inputs };
+        if heard_at.is_none() && (noticed.has_connections() || heeds_health) {
             inputs.push(RoomInput::Appear { instance });
             noticed.tell_all_again();
         }
@@ -110,7 +110,7 @@ impl Hall {
         }
         drop(noticed);
         let (silent_for, most) = (heard_at.map_or(TimeDelta::MAX, |at| now - at), TimeDelta::seconds(INSTANCE_REPORTS_S));
-        if adaptive && silent_for >= TimeDelta::seconds(1) {
+        if heeds_health && silent_for >= TimeDelta::seconds(1) {
             inputs.push(RoomInput::Report { instance, health: *lock(&self.shared.health) });
         } else if inputs.is_empty() && (is_there && silent_for >= most || silence.is_some_and(|silence| silence >= most)) {
             // Also by whoever has no connections: a silence of all would not tell who has died.
