@@ -43,6 +43,11 @@ pub struct Admission {
 }
 
 impl Admission {
+    /// Whether it goes by how the servers fare: then every instance reports that.
+    pub fn heeds_health(&self) -> bool {
+        self.adaptive || self.auto
+    }
+
     /// What is wrong with it, field by field.
     pub fn faults(&self) -> Vec<Fault> {
         let mut faults = Vec::new();
@@ -82,6 +87,11 @@ impl Pace {
         while self.promotions.front().is_some_and(|(at, _)| *at < instant) {
             self.promotions.pop_front();
         }
+    }
+
+    /// The clock was set back by so much: what lies in the past is as long ago as it was.
+    pub fn move_back(&mut self, by: TimeDelta) {
+        self.promotions.iter_mut().for_each(|(at, _)| *at -= by);
     }
 
     /// How many were promoted after `now - window`, that instant itself excluded.

@@ -14,6 +14,7 @@
 //! * [`adaptive`]: the rate that the servers bear.
 //! * `look`: what a room and its entries read as at an instant; it changes nothing.
 //! * `loss`: giving back what a room has lost.
+//! * `set_back`: a clock that runs backwards.
 //! * `state`: the whole room as one value, to begin with.
 
 pub mod adaptive;
@@ -26,6 +27,7 @@ mod look;
 mod loss;
 mod presale;
 mod presence;
+mod set_back;
 mod state;
 mod turns;
 
@@ -37,6 +39,7 @@ pub use lanes::{LANES_MAX, SHARES};
 pub use loss::{ActivePlace, RoomMark};
 pub use presale::DrawView;
 pub use presence::{INSTANCE_LOST_S, INSTANCE_REPORTS_S};
+pub use set_back::{SET_BACK_S, is_set_back, log_time};
 pub use state::RoomState;
 pub use turns::Turns;
 
@@ -184,9 +187,9 @@ impl Room {
         }
     }
 
-    /// A clock that is set back stands still for the room until it is where it was. What changed for whom is added to
-    /// `changes`.
+    /// What changed for whom is added to `changes`.
     pub fn apply(&mut self, now: Timestamp, input: &RoomInput, changes: &mut Vec<RoomChange>) -> RoomOutput {
+        self.follow(now, changes);
         let now = now.max(self.latest_at);
         self.presence.after_silence(now - self.latest_at);
         self.latest_at = now;
@@ -237,7 +240,7 @@ impl Room {
             }
             RoomInput::Report { instance, health } => {
                 self.presence.heard(*instance, now);
-                if let Some(health) = health.filter(|_| self.admission().adaptive || self.admission().auto) {
+                if let Some(health) = health.filter(|_| self.admission().heeds_health()) {
                     let (rate, active) = (self.rate(now), self.active.len() as u64);
                     self.adaptive.observe(*instance, health, self.terms.p99_target_ms, rate, active, now);
                 }

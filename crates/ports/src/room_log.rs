@@ -21,7 +21,8 @@ pub struct LogPosition {
 pub struct RoomRecord {
     /// One more than the record before.
     pub seq: u64,
-    /// The store's time, moved by the clock's offset. It never goes back within a log.
+    /// The store's time, moved by the clock's offset. Within a log it goes back only when the clock was set back
+    /// ([`boxoffice_domain::waiting::log_time`]).
     pub at: Timestamp,
     pub inputs: Vec<RoomInput>,
 }
@@ -30,7 +31,7 @@ pub struct RoomRecord {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Exchanged {
     Records {
-        /// As `RoomRecord::at`, and never before any of them.
+        /// As `RoomRecord::at`, and never before the last of them.
         now: Timestamp,
         /// What follows the reader's position, in order and without a gap; not always all of it.
         records: Vec<RoomRecord>,

@@ -8,7 +8,7 @@ CREATE TABLE room_logs (
     -- Of the snapshot: records follow it without a gap.
     base_seq   bigint      NOT NULL CHECK (base_seq >= 0),
     last_seq   bigint      NOT NULL CHECK (last_seq >= base_seq),
-    -- Of the last record: time never goes back.
+    -- Of the last record.
     latest_at  timestamptz NOT NULL
 ) WITH (fillfactor = 20);
 

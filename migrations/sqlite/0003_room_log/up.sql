@@ -7,7 +7,7 @@ CREATE TABLE room_logs (
     -- Of the snapshot: records follow it without a gap.
     base_seq   INTEGER NOT NULL CHECK (base_seq >= 0),
     last_seq   INTEGER NOT NULL CHECK (last_seq >= base_seq),
-    -- Of the last record: time never goes back.
+    -- Of the last record.
     latest_at  INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 

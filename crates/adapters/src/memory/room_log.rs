@@ -8,7 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
-use boxoffice_domain::waiting::RoomInput;
+use boxoffice_domain::waiting::{RoomInput, log_time};
 use boxoffice_domain::{ConcertId, Timestamp};
 use boxoffice_ports::{Clock, Exchanged, LogPosition, RECORDS_READ_MAX, RoomLog, RoomLogError, RoomRecord};
 
@@ -48,7 +48,7 @@ impl MemoryRoomLog {
 
 impl Log {
     fn exchange(&mut self, now: Timestamp, since: LogPosition, inputs: Vec<RoomInput>) -> Exchanged {
-        let now = now.max(self.latest);
+        let now = log_time(now, self.latest);
         let Some(behind) = self.extent.behind(since) else {
             return Exchanged::Begin { now, position: self.extent.beginning(), snapshot: self.snapshot.clone() };
         };

@@ -8,7 +8,8 @@
 //!
 //! **Round trips**: one each. A record is on the server's disk before it is answered; what one appended is not sent back.
 //!
-//! **Time** is the server's, moved by the clock's offset; the log's row keeps the last record's, before which none comes.
+//! **Time** is the server's, moved by the clock's offset; the log's row keeps the last record's, before which none comes
+//! unless the server's clock was set back (`room_time`).
 //!
 //! **Failure.** What was not answered may have been done: a connection that ended before the answer says nothing of its
 //! commit. A crash leaves a whole call or none.

@@ -2,8 +2,8 @@
 //!
 //! Appends go through the one writer, so their order is its order, and whatever else is queued shares their commit: a
 //! record is on the disk before it is answered. What has nothing to append is read from a snapshot of the file, waits
-//! for no writer, and sees all that was answered before. Time is this machine's and never goes back within a log: its
-//! row keeps the last record's. One step each; a crash leaves a whole step or none.
+//! for no writer, and sees all that was answered before. Time is this machine's and goes back within a log only when its
+//! clock was set back: its row keeps the last record's. One step each; a crash leaves a whole step or none.
 
 use super::SqliteStore;
 use super::failure::{Failure, one};
@@ -12,7 +12,7 @@ use super::writer::{Session, Share};
 use crate::room_log::{Extent, draw_epoch};
 use crate::room_wire::{decode, encode};
 use async_trait::async_trait;
-use boxoffice_domain::waiting::RoomInput;
+use boxoffice_domain::waiting::{RoomInput, log_time};
 use boxoffice_domain::{ConcertId, Timestamp};
 use boxoffice_ports::{Exchanged, LogPosition, RECORDS_READ_MAX, RoomLog, RoomLogError, RoomRecord};
 use diesel::sql_types::{BigInt, Binary};
@@ -74,7 +74,7 @@ fn exchange(
     append: impl FnOnce(&mut SqliteConnection, Extent, Timestamp) -> Result<Option<u64>, Failure>,
 ) -> Result<Found, Failure> {
     let Some((extent, latest)) = log(conn, concert)? else { return Ok(Found { now, kind: Kind::Absent }) };
-    let now = now.max(latest);
+    let now = log_time(now, latest);
     let Some(behind) = extent.behind(since) else {
         let snapshot: Option<Vec<u8>> = row::<SelectSnapshot, _, _>(conn, (concert, stored(extent.base)?))?;
         let snapshot = snapshot.ok_or_else(|| Failure::Data("a log has no snapshot".to_owned()))?;

@@ -53,6 +53,19 @@ async fn shards_are_shared_out_among_the_relays_that_live() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_lease_ends_as_soon_as_ever_when_the_clock_is_set_back() {
+    let place = Place::new();
+    let outbox = place.open().await.stores().outbox;
+    claim(&outbox, &[1, 2, 1]).await;
+    shared_out(&claim(&outbox, &[1, 2]).await);
+    place.clock.advance(-chrono::TimeDelta::hours(1));
+    // One has died: its shards are not given away before a lease has passed, and not much later.
+    assert!(claim(&outbox, &[2]).await[0].len() < OUTBOX_SHARDS as usize);
+    place.clock.advance(chrono::TimeDelta::from_std(LEASE).expect("a lease"));
+    shared_out(&claim(&outbox, &[2]).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn claims_at_once_never_give_a_shard_to_two() {
     let place = Place::new();
     let outbox = place.open().await.stores().outbox;

@@ -6,6 +6,7 @@ use boxoffice_domain::admission::{INTERVAL_S_MAX, MAX_ACTIVE_MAX};
 use boxoffice_domain::concert::Fault;
 use boxoffice_domain::text;
 use boxoffice_domain::waiting::LANES_MAX;
+use iso_currency::Currency;
 use std::collections::HashSet;
 use std::ops::RangeInclusive;
 
@@ -131,8 +132,9 @@ impl Faults {
 
     fn money(&mut self, settings: &Settings) {
         let money = &settings.money;
-        if money.currency.len() != 3 || !money.currency.bytes().all(|byte| byte.is_ascii_uppercase()) {
-            self.add("money.currency", "must be three capital letters (ISO 4217), such as \"EUR\"");
+        // Gold and the codes for tests are on the list, too, and have no minor unit to count amounts in.
+        if Currency::from_code(&money.currency).and_then(Currency::exponent).is_none() {
+            self.add("money.currency", format!("{:?} is no currency of ISO 4217 with a minor unit, such as \"EUR\"", money.currency));
         }
         self.range("money.amount_max", money.amount_max, 1..=BALANCE_MAX);
         self.range("money.balance_max", money.balance_max, 1..=BALANCE_MAX);
@@ -377,6 +379,10 @@ mod tests {
             ("admission.room_wait_ms=10001", "admission.room_wait_ms"),
             ("admission.active_ttl_s=0", "admission.active_ttl_s"),
             ("money.currency=won", "money.currency"),
+            ("money.currency=ZZZ", "money.currency"),
+            ("money.currency=eur", "money.currency"),
+            ("money.currency=XAU", "money.currency"),
+            ("money.currency=", "money.currency"),
             ("money.amount_max=0", "money.amount_max"),
             ("money.balance_max=10", "money.balance_max"),
             ("telemetry.log=a=loud", "telemetry.log"),
@@ -402,6 +408,8 @@ mod tests {
             "strategy.seat=kafka;events.sink=kafka;kafka.brokers=\"a:9092,[::1]:9093\"",
             "strategy.wallet=rabbitmq;rabbitmq.url=\"amqp://ann:pa55@a:1/%2f\"",
             "events.sink=log",
+            "money.currency=EUR",
+            "money.currency=CLF",
             "queue.backend=redis;strategy.seat=simple;strategy.lease_ms=2000;redis.urls=[\"redis://:pw@a:1/0\"]",
             "strategy.seat=redlock;redis.redlock_nodes=[\"redis://a\",\"redis://b\",\"redis://c\"]",
             "admission.per_interval_count=5;admission.per_interval_s=1",

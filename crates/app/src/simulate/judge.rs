@@ -104,6 +104,7 @@ impl Judge {
 
 fn judged(answers: &[Answer], buyers: &[Buyer], ran_at: &[u32]) -> Calibration {
     let mut horizons = HORIZONS.map(|(name, _)| Horizon { horizon: name, ..Horizon::default() });
+    let mut widths_s = 0.0;
     for answer in answers {
         let (Some(eta), fate) = (answer.eta, buyers[answer.buyer as usize].fate) else { continue };
         if matches!(fate, Fate::GaveUp | Fate::Waiting) {
@@ -113,6 +114,7 @@ fn judged(answers: &[Answer], buyers: &[Buyer], ran_at: &[u32]) -> Calibration {
         let at = HORIZONS.iter().take_while(|(_, end_s)| f64::from(eta.mid_s) >= *end_s).count().min(HORIZONS.len() - 1);
         let horizon = &mut horizons[at];
         horizon.judged += 1;
+        widths_s += f64::from(eta.high_s - eta.low_s);
         horizon.sooner += u64::from(seconds < f64::from(eta.low_s));
         horizon.later += u64::from(seconds > f64::from(eta.high_s));
     }
@@ -121,7 +123,12 @@ fn judged(answers: &[Answer], buyers: &[Buyer], ran_at: &[u32]) -> Calibration {
     for one in &mut horizons {
         one.right = share(one.judged - one.sooner - one.later, one.judged);
     }
-    Calibration { judged, right: share(judged - wrong, judged), horizons: horizons.into_iter().filter(|one| one.judged > 0).collect() }
+    Calibration {
+        judged,
+        right: share(judged - wrong, judged),
+        width_s: (judged > 0).then(|| round(widths_s / judged as f64)),
+        horizons: horizons.into_iter().filter(|one| one.judged > 0).collect(),
+    }
 }
 
 fn share(part: u64, whole: u64) -> Option<f64> {

@@ -82,6 +82,8 @@ pub struct Calibration {
     pub judged: u64,
     /// The share of the ranges that held the truth; 0.8 is meant.
     pub right: Option<f64>,
+    /// From their lower to their upper end, seconds, on the average.
+    pub width_s: Option<f64>,
     pub horizons: Vec<Horizon>,
 }
 

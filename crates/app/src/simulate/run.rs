@@ -303,8 +303,8 @@ impl<'a> Run<'a> {
     /// Tells the room everything of this tick.
     fn tell(&mut self) {
         let now = at(self.now_ms);
-        if let Some(capacity) = self.world.capacity.filter(|_| self.now_ms.is_multiple_of(SECOND_MS)) {
-            let health = Some(servers::health(self.shoppers, capacity));
+        if self.room.admission().heeds_health() && self.now_ms.is_multiple_of(SECOND_MS) {
+            let health = Some(servers::health(self.shoppers, self.world.capacity));
             self.inputs.push(RoomInput::Report { instance: InstanceId(Uuid::from_u128(1)), health });
         }
         if self.room.awaits_reveal() {

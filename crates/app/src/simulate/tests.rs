@@ -46,6 +46,9 @@ fn four_ranges_in_five_are_right_in_every_world() {
         let asked = &report.eta_while_waiting;
         right += asked.right.unwrap() * asked.judged as f64;
         judged += asked.judged;
+        // Ranges that tell everything tell nothing: how wide they are stands beside how often they are right.
+        let width_s = asked.width_s.unwrap();
+        assert!(width_s > 0.0 && width_s < report.duration_s, "{name}: {width_s}");
     }
     assert!(wrong.is_empty(), "{wrong:?}");
     let share = right / judged as f64;

@@ -75,7 +75,8 @@ pub(super) fn figures(report: &Report) -> Vec<(&'static str, Vec<Line>)> {
 }
 
 fn calibration(of: &Calibration) -> String {
-    of.right.map_or(NONE.to_owned(), |right| format!("{} of {}", percent(right), count(of.judged)))
+    let width = of.width_s.map_or(NONE.to_owned(), duration);
+    of.right.map_or(NONE.to_owned(), |right| format!("{} of {}, {width} wide on the average", percent(right), count(of.judged)))
 }
 
 /// The whole report.

@@ -125,10 +125,11 @@ impl Adaptive {
         let is_bad = |health: &Health| health.p99_ms > target_p99_ms || health.errors_permille > ERRORS_MAX_PERMILLE;
         let telling = || self.reports.iter().map(|report| report.health).filter(|health| health.samples > 0);
         let (known, bad) = (telling().next().is_some(), telling().any(|health| is_bad(&health)));
-        match () {
-            () if bad => self.borne.fall(active, now),
-            () if known => self.borne.rise(active, now),
-            () => {}
+        // Servers that were asked nothing bear those who are active.
+        if bad {
+            self.borne.fall(active, now)
+        } else {
+            self.borne.rise(active, now)
         }
         match &mut self.limit {
             None if bad => self.limit = Some(Limit::beginning_at(measured_per_s, now)),
@@ -154,6 +155,14 @@ impl Adaptive {
             limit.budget -= f64::from(count);
             limit.used = limit.used.saturating_add(count);
         }
+    }
+
+    pub(super) fn move_back(&mut self, by: TimeDelta) {
+        let kept = self.reports.iter_mut().map(|report| &mut report.at);
+        let borne = [&mut self.borne.fell_at, &mut self.borne.rose_at].into_iter().flatten();
+        let limits = self.limit.iter_mut();
+        let limits = limits.flat_map(|limit| [&mut limit.fell_at, &mut limit.rose_at, &mut limit.needed_at, &mut limit.counted_at]);
+        kept.chain(borne).chain(limits).for_each(|at| *at -= by);
     }
 
     /// How many may be active at once as far as the servers go.

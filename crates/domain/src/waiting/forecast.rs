@@ -20,6 +20,7 @@
 
 use super::turns::Turns;
 use crate::{Eta, QueueEntryId, Timestamp};
+use chrono::TimeDelta;
 use chrono::serde::ts_microseconds_option;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -159,6 +160,10 @@ impl Forecast {
             self.ran_us += (now - at).num_microseconds().map_or(0, |us| us.max(0) as u64);
         }
         self.at = Some(now);
+    }
+
+    pub(super) fn move_back(&mut self, by: TimeDelta) {
+        self.at = self.at.map(|at| at - by);
     }
 
     /// A tick's promotions are over.

@@ -188,6 +188,13 @@ impl Lanes {
         wanted
     }
 
+    pub(super) fn move_back(&mut self, by: TimeDelta) {
+        for lane in &mut self.all {
+            lane.pace.move_back(by);
+            lane.forecast.move_back(by);
+        }
+    }
+
     pub(super) fn forget_before(&mut self, instant: Timestamp) {
         self.all.iter_mut().for_each(|lane| lane.pace.forget_before(instant));
     }

@@ -153,9 +153,11 @@ impl Room {
 
     /// Whether a tick would change anything now: what needs none should not be written into a log.
     pub fn is_due(&self, now: Timestamp, stock: Stock) -> bool {
+        let is_ahead = self.is_ahead_of(now);
         let now = now.max(self.latest_at);
         let grace = |s: u32| now - TimeDelta::seconds(i64::from(s));
-        self.overdue(now).next().is_some()
+        is_ahead
+            || self.overdue(now).next().is_some()
             || self.sold_out != (stock.obtainable == 0)
             || self.stock != stock
             || self.presence.misses(now, now - self.latest_at)

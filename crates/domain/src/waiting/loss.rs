@@ -60,6 +60,13 @@ pub(super) struct Lost {
     pub(super) resume_at: Timestamp,
 }
 
+impl Lost {
+    pub(super) fn move_back(&mut self, by: TimeDelta) {
+        self.frozen_until -= by;
+        self.resume_at -= by;
+    }
+}
+
 impl Room {
     /// A room from what the mirror kept of it: `own` is the admission an operator set, with its version, `draw` what was
     /// drawn, with its list and its seed. Places are reserved in the mirror before they are given out, so a mark without
@@ -98,7 +105,8 @@ impl Room {
         let mut began: Vec<_> =
             began.map(|turn| turn.promoted_at).filter(|at| *at > now - TimeDelta::seconds(i64::from(INTERVAL_S_MAX))).collect();
         began.sort_unstable();
-        began.into_iter().for_each(|at| room.pace.record(at, 1));
+        // One that began later than now began before the clock was set back: the window begins anew.
+        began.into_iter().for_each(|at| room.pace.record(at.min(now), 1));
         room
     }
 
@@ -107,6 +115,7 @@ impl Room {
     /// No place is given out that another instance can have given out; whoever got one comes back for it. A rate begins
     /// anew, because promotions that are not known here count, too.
     pub fn begin_again(&mut self, now: Timestamp) {
+        self.follow(now, &mut Vec::new());
         let (head, last) = (self.mark(now).promoted_to, self.last_place());
         if !self.pre_sale.is_to_be_drawn() {
             self.fill_places_to(self.reserved.unwrap_or(last));
@@ -126,6 +135,8 @@ impl Room {
         if until <= now {
             return;
         }
+        // No turn is longer from now on: it is of a clock that was set back.
+        let (promoted_at, until) = (promoted_at.min(now), until.min(now + self.active_ttl()));
         let is_free = self.active.len() < self.admission().max_active as usize;
         let stage = if is_free { Stage::Active(Turn { promoted_at, until, extended: 0, seen: true }) } else { Stage::Waiting };
         self.put_back(entry, Entry { user, place, lane: super::Lane(0), stage });
@@ -160,7 +171,7 @@ impl Room {
             self.end(other, QueueStatus::Left, now, changes);
         }
         let running = self.active.len() - self.overdue(now).count();
-        let until = active_until.filter(|_| running < self.admission().max_active as usize);
+        let until = active_until.filter(|_| running < self.admission().max_active as usize).map(|until| until.min(now + self.active_ttl()));
         let turn = |until: Timestamp| Turn { promoted_at: (until - self.active_ttl()).min(now), until, extended: 0, seen: true };
         let stage = until.map_or(Stage::Waiting, |until| Stage::Active(turn(until)));
         self.put_back(entry, Entry { user, place, lane, stage });

@@ -158,6 +158,18 @@ impl Presence {
         self.alive.values_mut().for_each(|at| *at += silence(gap));
     }
 
+    pub(super) fn move_back(&mut self, by: TimeDelta) {
+        for link in self.links.values_mut() {
+            match link {
+                Link::To { there: at, .. } | Link::Gone { since: at, .. } => *at -= by,
+            }
+        }
+        for gone in [&mut self.gone.waiting, &mut self.gone.in_turn] {
+            *gone = std::mem::take(gone).into_iter().map(|(since, entry)| (since - by, entry)).collect();
+        }
+        self.alive.values_mut().for_each(|at| *at -= by);
+    }
+
     /// Whether any instance has connections, or may have.
     pub(super) fn is_anybody_there(&self) -> bool {
         !self.alive.is_empty()

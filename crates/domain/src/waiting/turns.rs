@@ -1,4 +1,4 @@
-//! What ended turns have shown: how long they are, how many buy, how many nobody comes for.
+//! What ended turns have shown: how many buy, how many nobody comes for.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,6 +1,6 @@
 //! One room as this instance has it: what the log has said up to a position, and what time it is there.
 
-use boxoffice_domain::waiting::{Room, RoomChange, RoomOutput};
+use boxoffice_domain::waiting::{Room, RoomChange, RoomOutput, Stock, is_set_back};
 use boxoffice_domain::{Timestamp, UserId};
 use boxoffice_ports::{Clock, LogPosition, RoomRecord};
 
@@ -32,15 +32,23 @@ impl Replica {
         }
     }
 
-    /// The log said what time it is.
+    /// The log said what time it is. When its clock was set back, time stands still here until the room has gone back
+    /// with it: what is over in the room must not read as if it were not.
     pub(super) fn heard(&mut self, now: Timestamp, clock: &dyn Clock) {
-        self.latest = self.now(clock).max(now);
+        let known = self.now(clock);
+        let goes_back = is_set_back(now, known) && self.room.as_ref().is_some_and(|room| !room.is_ahead_of(now));
+        self.latest = if goes_back { now } else { known.max(now) };
         self.heard = HeardTime::new(now, clock);
     }
 
-    /// The room's time: it never runs backwards.
+    /// The room's time: it goes back only when the room has.
     pub(super) fn now(&self, clock: &dyn Clock) -> Timestamp {
         self.heard.now(clock).max(self.latest)
+    }
+
+    /// Whether a tick would change anything, by the log's time itself.
+    pub(super) fn is_due(&self, clock: &dyn Clock, stock: Stock) -> Option<bool> {
+        self.room.as_ref().map(|room| room.is_due(self.heard.now(clock), stock))
     }
 
     pub(super) fn look<R>(&self, clock: &dyn Clock, look: impl FnOnce(&Room, Timestamp) -> R) -> Option<R> {

@@ -98,7 +98,7 @@ impl Hall {
     }
 
     fn is_due(&self, stock: Stock) -> bool {
-        self.replica().look(&*self.shared.clock, |room, now| room.is_due(now, stock)).unwrap_or(true)
+        self.replica().is_due(&*self.shared.clock, stock).unwrap_or(true)
     }
 
     /// A beacon may take its time: meanwhile the steps go on, and each asks again once this has ended.
@@ -122,12 +122,12 @@ impl Hall {
         let (instance, mut inputs) = (self.shared.instance, Vec::new());
         let heard = self.replica().look(&*self.shared.clock, |room, now| {
             let silence = room.silent_since().map(|since| now - since);
-            (room.heard_at(instance), room.admission().adaptive, !room.is_empty(), silence, now)
+            (room.heard_at(instance), room.admission().heeds_health(), !room.is_empty(), silence, now)
         });
         let mut noticed = self.noticed();
-        let Some((heard_at, adaptive, is_used, silence, now)) = heard else { return inputs };
+        let Some((heard_at, heeds_health, is_used, silence, now)) = heard else { return inputs };
         // How an instance fares matters to a room with entries that wait or have their turn.
-        if heard_at.is_none() && (noticed.has_connections() || adaptive && is_used) {
+        if heard_at.is_none() && (noticed.has_connections() || heeds_health && is_used) {
             inputs.push(RoomInput::Appear { instance });
             noticed.tell_all_again();
         }
@@ -145,7 +145,7 @@ impl Hall {
         }
         drop(noticed);
         let (silent_for, most) = (heard_at.map_or(TimeDelta::MAX, |at| now - at), TimeDelta::seconds(INSTANCE_REPORTS_S));
-        if adaptive && is_used && silent_for >= TimeDelta::seconds(1) {
+        if heeds_health && is_used && silent_for >= TimeDelta::seconds(1) {
             inputs.push(RoomInput::Report { instance, health: *lock(&self.shared.health) });
         } else if inputs.is_empty() && (is_there && silent_for >= most || is_used && silence.is_some_and(|silence| silence >= most)) {
             // Also without connections, where anybody is in the room: a silence of all would not tell which instance has died.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use boxoffice_domain::draw;
-use boxoffice_domain::waiting::{Entered, Extended, RoomCounts, Ticked};
+use boxoffice_domain::waiting::{Entered, Extended, Health, RoomCounts, Ticked};
 use boxoffice_domain::{
     Admission, AdmissionMode, ConcertId, Lane, PerInterval, Place, QueueEntryId, QueueStatus, Stock, Timestamp, UserId,
 };
@@ -71,7 +71,8 @@ macro_rules! room_contract {
             admission_set_on_one_instance_is_obeyed_by_both
             admission_set_by_two_instances_at_once_is_set_by_one
             both_instances_agree_after_a_tumult
-            time_never_runs_backwards
+            how_many_may_be_active_is_learnt_from_how_the_instances_fare
+            a_clock_that_is_set_back_keeps_nobody_waiting
             connections_are_not_what_a_turn_ends_by_for_whoever_had_none
         });
     };

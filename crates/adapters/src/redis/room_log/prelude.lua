@@ -21,8 +21,9 @@ if epoch and (call('LLEN', RECORDS) ~= last - base or call('STRLEN', SNAPSHOT) ~
     call('UNLINK', HEAD, RECORDS, SNAPSHOT)
     epoch = false
 end
--- Time never goes back within a log, whichever node tells it.
-if epoch then now = math.max(now, latest) end
+-- Time goes back within a log only when the clock was set back by more than a second (the domain's SET_BACK_S): nodes that
+-- stand in for each other differ by less.
+if epoch and latest - now <= 1000000 then now = math.max(now, latest) end
 
 local function text(number) return string.format('%.0f', number) end
 

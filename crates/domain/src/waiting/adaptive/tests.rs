@@ -151,6 +151,19 @@ fn how_many_the_servers_bear_is_found() {
     assert!((0.6 * CAPACITY..=1.1 * CAPACITY).contains(&sum), "{sum}");
 }
 
+#[test]
+fn servers_that_are_asked_nothing_bear_those_who_are_active() {
+    let mut adaptive = Adaptive::default();
+    for s in 1..=20 {
+        let active = adaptive.bearable() as u64;
+        adaptive.observe(instance(1), health(0, 0, 0), TARGET_MS, 1.0, active, at(s * 1_000));
+    }
+    assert!(adaptive.bearable() > 4.0 * ACTIVE_AT_FIRST, "{}", adaptive.bearable());
+    let unused = adaptive.bearable();
+    adaptive.observe(instance(1), health(0, 0, 0), TARGET_MS, 1.0, 10, at(21_000));
+    assert_eq!(adaptive.bearable(), unused, "places that nobody needs say nothing of the servers");
+}
+
 proptest! {
     #[test]
     fn nobody_starves_and_no_second_sees_more_than_the_rate(reports in proptest::collection::vec((0u32..2_000, 0u16..30, 1u32..5, 0i64..3_000), 1..200)) {

@@ -8,6 +8,7 @@ mod order;
 mod presence;
 mod replication;
 mod rigging;
+mod set_back;
 mod turn;
 
 use super::*;
@@ -138,7 +139,10 @@ impl Told {
     fn tick(&mut self, ms: i64, stock: Stock) -> Vec<QueueEntryId> {
         let before = self.changes.len();
         let ticked = self.ticked(ms, stock);
-        let promoted: Vec<_> = self.changes[before..].iter().filter(|change| change.status == QueueStatus::Active).collect();
+        let promoted: Vec<_> = self.changes[before..]
+            .iter()
+            .filter(|change| change.was == Some(QueueStatus::Waiting) && change.status == QueueStatus::Active)
+            .collect();
         assert_eq!(promoted.len() as u64, ticked.promoted);
         promoted.into_iter().map(|change| change.entry).collect()
     }
@@ -191,21 +195,34 @@ fn claim(place: &Place) -> PlaceClaim {
 #[derive(Clone, Debug)]
 enum Step {
     Pass(i64),
+    /// Of the clock, and a tick.
+    SetBack(i64),
     Join(u128, u8),
     Leave(u128),
     Finish(u128, i64),
     Extend(u128),
     Tick(Stock),
     Admit(Admission, i64),
-    Open { lanes: Vec<LaneTerms>, start: Option<i64> },
+    Open {
+        lanes: Vec<LaneTerms>,
+        start: Option<i64>,
+    },
     Appear(u128),
     Connect(u128, Vec<u128>),
     Disconnect(u128, Vec<u128>),
     Seen(Vec<u128>),
     Report(u128, Option<Health>),
-    Restore { of: u128, lane: u8, ahead_of_last: i64, turn_s: Option<i64> },
+    Restore {
+        of: u128,
+        lane: u8,
+        ahead_of_last: i64,
+        turn_s: Option<i64>,
+    },
     Reserve(u64),
-    Reveal { right: bool, beacon: bool },
+    Reveal {
+        right: bool,
+        beacon: bool,
+    },
 }
 
 const USERS: u128 = 14;
@@ -231,6 +248,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         12 => (0i64..900).prop_map(Step::Pass),
         2 => (0i64..40_000).prop_map(Step::Pass),
+        1 => prop::sample::select(vec![1_500i64, 10_000, 3_600_000]).prop_map(Step::SetBack),
         15 => (who(), 0u8..5).prop_map(|(of, lane)| Step::Join(of, lane)),
         2 => who().prop_map(Step::Leave),
         2 => (who(), 0i64..3_000).prop_map(|(of, ago)| Step::Finish(of, ago)),
@@ -260,6 +278,7 @@ fn input(step: &Step, room: &Room, now: i64, next: &mut u128) -> Option<RoomInpu
     };
     Some(match step {
         Step::Pass(_) => return None,
+        Step::SetBack(_) => RoomInput::Tick(PLENTY),
         Step::Join(of, lane) => RoomInput::Join { user: user(*of), entry: fresh(), lane: Lane(*lane) },
         Step::Leave(of) => RoomInput::Leave { entry: latest(of)? },
         Step::Finish(of, ago) => RoomInput::Finish { user: user(*of), paid_at: at(now - ago) },

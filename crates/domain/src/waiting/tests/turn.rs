@@ -69,7 +69,7 @@ fn a_turn_is_lengthened_from_now_on_as_often_as_may_be_and_keeps_its_slot() {
     assert_eq!(told.changes.last().map(|change| (change.was, change.active_until)), Some((Some(QueueStatus::Active), Some(at(2 * OVER)))));
     assert_eq!(told.tick(2 * OVER - 1, PLENTY), []);
     assert_eq!(told.tick(2 * OVER, PLENTY), [entry(2)]);
-    assert_eq!(told.extend(9, 0), Extended::NotActive);
+    assert_eq!(told.extend(9, 2 * OVER), Extended::NotActive);
     let shorter = RoomTerms { active_ttl_s: 1, ..told.room.terms().clone() };
     told.tell(2 * OVER, RoomInput::Open(shorter));
     assert_eq!(until(told.extend(2, 2 * OVER + 5)), at(3 * OVER), "a turn is never shortened");

@@ -165,22 +165,60 @@ pub async fn both_instances_agree_after_a_tumult(fixture: RoomFixture) {
     assert_eq!(counts.waiting + counts.active + counts.served + counts.left + counts.expired, USERS as u64);
 }
 
-pub async fn time_never_runs_backwards(fixture: RoomFixture) {
-    let hall = Hall::open(fixture, at_most(1)).await;
-    let (ann, ben) = (hall.join(user()).await, hall.join(user()).await);
+/// Also where the rate does not adapt.
+pub async fn how_many_may_be_active_is_learnt_from_how_the_instances_fare(fixture: RoomFixture) {
+    const USERS: usize = 300;
+    const TICKS_MAX: u32 = 20;
+    let hall = Hall::open(fixture, Admission { auto: true, ..at_most(1_000_000) }).await;
+    hall.join_many(USERS).await;
     hall.tick(PLENTY).await;
-    let turn = hall.place(ann.entry).await.active_until.expect("a turn") - hall.shop.now().await;
-    hall.shop.advance(turn + TimeDelta::seconds(1));
-    assert_eq!(hall.status(ann.entry).await, QueueStatus::Expired);
-    assert_eq!(hall.tick(PLENTY).await.promoted, 1);
-    hall.shop.advance(-turn);
+    let at_first = hall.counts().await.active;
+    assert!(at_first < USERS as u64, "it begins with less than all");
     for room in hall.both() {
-        let over = hall.touch(room, ann.entry).await.expect("a place").status;
-        assert_eq!(over, QueueStatus::Expired, "what is over does not come back with the clock");
-        assert_eq!(room.tick(hall.concert, PLENTY).await.expect("a tick").promoted, 0);
+        room.fares(Health { p99_ms: 1, errors_permille: 0, samples: 100 });
     }
-    let until = hall.place(ben.entry).await.active_until.expect("a turn");
-    assert!(until > hall.shop.now().await + turn, "by the room's time");
+    for _ in 0..TICKS_MAX {
+        hall.shop.advance(TimeDelta::seconds(2));
+        hall.tick(PLENTY).await;
+        if hall.counts().await.active == USERS as u64 {
+            return;
+        }
+    }
+    panic!("{at_first} active at first, {:?} now", hall.counts().await);
+}
+
+/// The clock was an hour ahead, or ten seconds: nobody waits for it to come there again, and nothing that was over is
+/// not.
+pub async fn a_clock_that_is_set_back_keeps_nobody_waiting(fixture: RoomFixture) {
+    const TICKS_MAX: u32 = 10;
+    let rate = Some(PerInterval { count: 2, seconds: 1 });
+    let hall = Hall::open(fixture, Admission { per_interval: rate, ..at_most(100) }).await;
+    let places = hall.join_many(12).await;
+    assert_eq!(hall.tick(PLENTY).await.promoted, 2);
+    let turn = hall.place(places[0].entry).await.active_until.expect("a turn") - hall.shop.now().await;
+    hall.leave(places[0].entry).await;
+    for back in [TimeDelta::hours(1), TimeDelta::seconds(10)] {
+        let before = hall.counts().await.waiting;
+        hall.shop.advance(-back);
+        // The window begins anew: nobody more has gone when less than a second has passed.
+        let (mut promoted, mut ticks) = (0, 0);
+        while promoted == 0 && ticks < TICKS_MAX {
+            promoted = hall.tick(PLENTY).await.promoted;
+            hall.shop.advance(TimeDelta::milliseconds(300));
+            ticks += 1;
+        }
+        assert!(promoted == 2 && ticks > 1, "{promoted} after {ticks} ticks, {back} back");
+        assert_eq!(hall.counts().await.waiting, before - 2);
+        for room in hall.both() {
+            let left = hall.touch(room, places[0].entry).await.expect("a place").status;
+            assert_eq!(left, QueueStatus::Left, "what is over does not come back with the clock");
+            let until = hall.touch(room, places[1].entry).await.expect("a place").active_until.expect("a turn");
+            assert!(until - hall.shop.now().await <= turn, "a turn is as long as it was");
+        }
+    }
+    let last = hall.place(places[1].entry).await;
+    hall.advance_to_end(&last).await;
+    assert_eq!(hall.status(places[1].entry).await, QueueStatus::Expired, "by the clock as it is now");
 }
 
 pub async fn connections_are_not_what_a_turn_ends_by_for_whoever_had_none(fixture: RoomFixture) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use boxoffice_domain::waiting::RoomInput;
+use boxoffice_domain::waiting::{RoomInput, is_set_back, log_time};
 use boxoffice_domain::{ConcertId, Timestamp};
 
 use super::exchange;
@@ -52,16 +52,18 @@ impl Reader {
         assert!(records.len() <= RECORDS_READ_MAX + usize::from(appended), "{} records", records.len());
         for record in &records {
             assert_eq!(record.seq, self.position.seq + 1, "no gap, and nothing twice");
-            assert!(record.at >= self.latest, "{} after {}", record.at, self.latest);
-            assert!(record.at <= now, "now is {now}, before {}", record.at);
+            // Nobody sets a clock back by less than minutes here.
+            let is_later = record.at >= self.latest || is_set_back(record.at, self.latest);
+            assert!(is_later, "{} after {}", record.at, self.latest);
             assert!(!record.inputs.is_empty(), "nothing is no record");
             (self.position.seq, self.latest) = (record.seq, record.at);
         }
+        assert!(self.latest <= now || is_set_back(now, self.latest), "now is {now}, before {}", self.latest);
         if appended {
             assert_eq!(records.last().map(|record| record.inputs.as_slice()), Some(inputs), "one's own is the last");
             assert!(!inputs.is_empty());
         }
-        self.now = self.now.max(now);
+        self.now = log_time(now, self.now);
         self.records.extend(records);
         Some(appended)
     }
