@@ -8,11 +8,13 @@
 //! `connection.blocked` (the broker has an alarm and reads nothing more from whoever publishes) is a state of its own
 //! and no failure: the connection stays. The broker tells it at the first message after the alarm, not before.
 //!
-//! The task ends, and the connection with it, when the last clone of the link is dropped.
+//! The task, which the supervisor keeps, ends, and the connection with it, when the last clone of the link is dropped.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use boxoffice_ports::{Source, Tasks, WhenFailing};
 use futures_util::StreamExt;
 use lapin::protocol::constants::REPLY_SUCCESS;
 use lapin::{Channel, Connection, ConnectionProperties, Event};
@@ -90,9 +92,10 @@ pub(super) struct Link {
 
 impl Link {
     /// Connects in the background; `purpose` is how the broker lists the connection.
-    pub(super) fn start(address: Arc<Address>, topology: Topology, purpose: &'static str) -> Self {
+    pub(super) fn start(address: Arc<Address>, topology: Topology, purpose: &'static str, tasks: &dyn Tasks) -> Self {
         let (tell, state) = watch::channel(State::Connecting);
-        tokio::spawn(Keeper { address, topology: topology.clone(), purpose, tell }.run());
+        let keeper = Arc::new(Keeper { address, topology: topology.clone(), purpose, tell, sessions: AtomicU64::new(0) });
+        tasks.keep(format!("rabbitmq.{purpose}"), WhenFailing::NotReady, move || keeper.clone().run()).detach();
         Self { state, topology }
     }
 
@@ -155,20 +158,22 @@ struct Keeper {
     topology: Topology,
     purpose: &'static str,
     tell: watch::Sender<State>,
+    /// How many were begun.
+    sessions: AtomicU64,
 }
 
 impl Keeper {
-    async fn run(self) {
-        let (mut failures, mut number) = (0_u32, 0);
+    async fn run(self: Arc<Self>) -> Result<(), Source> {
+        let mut failures = 0_u32;
         while !self.tell.is_closed() {
-            number += 1;
+            let number = self.sessions.fetch_add(1, Ordering::Relaxed);
             let since = Instant::now();
             let failure = match self.connect(number).await {
                 Ok(session) => {
                     tracing::info!(broker.connection = self.purpose, "connected to RabbitMQ");
                     let failure = tokio::select! {
                         failure = self.watch(&session) => failure,
-                        () = self.tell.closed() => return,
+                        () = self.tell.closed() => return Ok(()),
                     };
                     if since.elapsed() > STEADY {
                         failures = 0;
@@ -189,9 +194,10 @@ impl Keeper {
             failures = failures.saturating_add(1);
             tokio::select! {
                 () = sleep(jittered(pause)) => {}
-                () = self.tell.closed() => return,
+                () = self.tell.closed() => return Ok(()),
             }
         }
+        Ok(())
     }
 
     async fn connect(&self, number: u64) -> Result<Arc<Session>, Failure> {

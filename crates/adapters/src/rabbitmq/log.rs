@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use boxoffice_ports::{Answer, AnswerReader, CommandLog, CommandReader, InstanceId, LogError, LoggedCommand, Source, Traffic};
+use boxoffice_ports::{Answer, AnswerReader, CommandLog, CommandReader, InstanceId, LogError, LoggedCommand, Source, Tasks, Traffic};
 use futures_util::future::join_all;
 use lapin::types::ShortString;
 
@@ -44,6 +44,7 @@ pub struct RabbitOptions {
     /// How many commands are decided together at most: the broker sends ahead twice as many.
     pub batch: u16,
     pub traffic: Arc<Traffic>,
+    pub tasks: Arc<dyn Tasks>,
 }
 
 /// See the module's opening.
@@ -56,7 +57,7 @@ pub struct RabbitLog {
 impl RabbitLog {
     /// Reads the settings; connects in the background, so it must be called in a runtime.
     pub fn open(options: RabbitOptions) -> Result<Self, Failure> {
-        let RabbitOptions { url, name, shards, retention, batch, traffic } = options;
+        let RabbitOptions { url, name, shards, retention, batch, traffic, tasks } = options;
         if retention.is_zero() || retention > RETENTION_MAX {
             return Err(Failure::Settings(format!("commands are kept for 1 ms to {} days", RETENTION_MAX.as_secs() / 86_400)));
         }
@@ -65,12 +66,12 @@ impl RabbitLog {
         }
         let address = Arc::new(Address::parse(&url)?);
         let names = Names::new(&name, shards)?;
-        let publishing = Link::start(address.clone(), Topology::Commands(names.clone()), "commands");
-        let reading = Link::start(address, Topology::Commands(names.clone()), "readers");
-        let publisher = Publisher::start(publishing.clone(), &traffic);
+        let publishing = Link::start(address.clone(), Topology::Commands(names.clone()), "commands", &*tasks);
+        let reading = Link::start(address, Topology::Commands(names.clone()), "readers", &*tasks);
+        let publisher = Publisher::start(publishing.clone(), &traffic, &*tasks);
         let answering = Answering::new(publishing.clone(), traffic.clone());
         let desk = Arc::new(Desk { names, retention, batch, traffic, publisher, publishing, reading });
-        let appending = Convoys::start(&desk, desk.names.shards() as usize);
+        let appending = Convoys::start(&desk, desk.names.shards() as usize, "rabbitmq", &*tasks);
         Ok(Self { desk, appending, answering })
     }
 

@@ -45,6 +45,7 @@ pub(crate) fn options(url: &str, name: &str) -> RabbitOptions {
         retention: RETENTION,
         batch: BATCH,
         traffic: Arc::default(),
+        tasks: boxoffice_ports::contract::supervisor(),
     }
 }
 

@@ -11,6 +11,7 @@ use boxoffice_adapters::kafka::{KafkaLog, KafkaOptions, KafkaSink, KafkaSinkOpti
 use boxoffice_adapters::log_sink::LogSink;
 #[cfg(feature = "rabbitmq")]
 use boxoffice_adapters::rabbitmq::{RabbitLog, RabbitOptions, RabbitSink};
+use boxoffice_engine::Supervisor;
 #[cfg(any(feature = "kafka", feature = "rabbitmq"))]
 use boxoffice_ports::Source;
 use boxoffice_ports::{CommandLog, EventSink, Traffic};
@@ -32,14 +33,14 @@ pub(super) struct BrokerParts {
 
 impl BrokerParts {
     #[cfg_attr(not(any(feature = "kafka", feature = "rabbitmq")), allow(unused_variables, reason = "no broker, nothing sent"))]
-    pub(super) async fn open(settings: &Settings, traffic: &Arc<Traffic>) -> Result<Self, StartError> {
+    pub(super) async fn open(settings: &Settings, traffic: &Arc<Traffic>, tasks: &Arc<Supervisor>) -> Result<Self, StartError> {
         refuse_what_is_lacking(settings)?;
         #[cfg_attr(not(any(feature = "kafka", feature = "rabbitmq")), allow(unused_mut, reason = "no broker, no probe"))]
         let mut probes: Vec<Arc<dyn Probe>> = Vec::new();
         #[cfg(feature = "kafka")]
         let kafka_log = match settings.strategy.class_with(StrategyName::Kafka) {
             Some(_) => {
-                let log = KafkaLog::open(kafka_options(settings, traffic)).await.map_err(failed("kafka.brokers"))?;
+                let log = KafkaLog::open(kafka_options(settings, traffic, tasks)).await.map_err(failed("kafka.brokers"))?;
                 let ping: PingOf<KafkaLog> = |log| async { health(log.ping().await) }.boxed();
                 probes.push(Arc::new(Commands { name: "kafka", log: log.clone(), ping }));
                 Some(log)
@@ -49,7 +50,7 @@ impl BrokerParts {
         #[cfg(feature = "rabbitmq")]
         let rabbitmq_log = match settings.strategy.class_with(StrategyName::Rabbitmq) {
             Some(_) => {
-                let log = RabbitLog::open(rabbitmq_options(settings, traffic)).map(Arc::new).map_err(failed("rabbitmq.url"))?;
+                let log = RabbitLog::open(rabbitmq_options(settings, traffic, tasks)).map(Arc::new).map_err(failed("rabbitmq.url"))?;
                 let ping: PingOf<RabbitLog> = |log| async { health(log.ping().await) }.boxed();
                 probes.push(Arc::new(Commands { name: "rabbitmq", log: log.clone(), ping }));
                 Some(log)
@@ -68,7 +69,7 @@ impl BrokerParts {
             #[cfg(feature = "rabbitmq")]
             EventSinkName::Rabbitmq => {
                 let (url, exchange) = (settings.rabbitmq.url.expose(), &settings.rabbitmq.events_exchange);
-                Some(Arc::new(RabbitSink::open(url, exchange, traffic.clone()).map_err(failed("rabbitmq.url"))?))
+                Some(Arc::new(RabbitSink::open(url, exchange, traffic.clone(), &**tasks).map_err(failed("rabbitmq.url"))?))
             }
             #[cfg(not(all(feature = "kafka", feature = "rabbitmq")))]
             lacking => return Err(lacking_sink(lacking)),
@@ -125,7 +126,7 @@ fn failed<E: Into<Source>>(key: &'static str) -> impl FnOnce(E) -> StartError {
 }
 
 #[cfg(feature = "kafka")]
-fn kafka_options(settings: &Settings, traffic: &Arc<Traffic>) -> KafkaOptions {
+fn kafka_options(settings: &Settings, traffic: &Arc<Traffic>, tasks: &Arc<Supervisor>) -> KafkaOptions {
     let kafka = &settings.kafka;
     KafkaOptions {
         brokers: kafka.brokers.clone(),
@@ -136,11 +137,12 @@ fn kafka_options(settings: &Settings, traffic: &Arc<Traffic>) -> KafkaOptions {
         readers: settings.lane_count(),
         retention: settings.command_retention(),
         traffic: traffic.clone(),
+        tasks: tasks.clone(),
     }
 }
 
 #[cfg(feature = "rabbitmq")]
-fn rabbitmq_options(settings: &Settings, traffic: &Arc<Traffic>) -> RabbitOptions {
+fn rabbitmq_options(settings: &Settings, traffic: &Arc<Traffic>, tasks: &Arc<Supervisor>) -> RabbitOptions {
     let rabbitmq = &settings.rabbitmq;
     RabbitOptions {
         url: rabbitmq.url.expose().to_owned(),
@@ -149,6 +151,7 @@ fn rabbitmq_options(settings: &Settings, traffic: &Arc<Traffic>) -> RabbitOption
         retention: settings.command_retention(),
         batch: u16::try_from(settings.strategy.batch_max).unwrap_or(u16::MAX),
         traffic: traffic.clone(),
+        tasks: tasks.clone(),
     }
 }
 
