@@ -1,8 +1,8 @@
 //! One connection that is kept up in the background.
 //!
 //! A task connects, declares the topology, and then watches: when the connection ends, is given up by who waited in
-//! vain, or falls silent (the heartbeat), it connects again, with pauses that double from [`PAUSE_MIN`] to
-//! [`PAUSE_MAX`], each drawn anew from its upper half, so that instances that lost a broker together do not come back
+//! vain, or falls silent (the heartbeat), it connects again, to the next node of a cluster each time, with pauses that
+//! double from [`PAUSE_MIN`] to [`PAUSE_MAX`], each drawn anew from its upper half, so that instances that lost a broker together do not come back
 //! together. Whoever wants to publish meanwhile is told at once; only the first attempt of all is waited for.
 //!
 //! `connection.blocked` (the broker has an alarm and reads nothing more from whoever publishes) is a state of its own
@@ -62,6 +62,10 @@ impl Session {
                 Err(Failure::Silent(OPEN_MAX))
             }
         }
+    }
+
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
     }
 
     pub(super) fn is(&self, other: &Self) -> bool {
@@ -149,8 +153,7 @@ impl Link {
     }
 }
 async fn declare(session: &Session, topology: &Topology) -> Result<(), Failure> {
-    let channel = session.channel().await?;
-    session.answers(topology.declare(&channel)).await
+    session.answers(topology.declare(&session.connection)).await
 }
 
 struct Keeper {
@@ -203,7 +206,7 @@ impl Keeper {
     async fn connect(&self, number: u64) -> Result<Arc<Session>, Failure> {
         let properties = ConnectionProperties::default().with_connection_name(format!("boxoffice {}", self.purpose).into());
         let made = async {
-            let connection = Connection::connect_uri(self.address.uri(), properties).await?;
+            let connection = Connection::connect_uri(self.address.uri(number), properties).await?;
             let session = Arc::new(Session { number, connection, given_up: Notify::new() });
             declare(&session, &self.topology).await?;
             Ok(session)

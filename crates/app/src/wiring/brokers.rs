@@ -2,6 +2,8 @@
 //! configuration does not use; a build without a broker's feature refuses it by name.
 
 use super::StartError;
+#[cfg(feature = "rabbitmq")]
+use crate::config::QueueTypeName;
 use crate::config::{EventSinkName, Settings, StrategyName};
 #[cfg(any(feature = "kafka", feature = "rabbitmq"))]
 use crate::http::Health;
@@ -10,7 +12,7 @@ use crate::http::Probe;
 use boxoffice_adapters::kafka::{KafkaLog, KafkaOptions, KafkaSink, KafkaSinkOptions};
 use boxoffice_adapters::log_sink::LogSink;
 #[cfg(feature = "rabbitmq")]
-use boxoffice_adapters::rabbitmq::{RabbitLog, RabbitOptions, RabbitSink};
+use boxoffice_adapters::rabbitmq::{QueueType, RabbitLog, RabbitOptions, RabbitSink};
 use boxoffice_engine::Supervisor;
 #[cfg(any(feature = "kafka", feature = "rabbitmq"))]
 use boxoffice_ports::Source;
@@ -148,6 +150,11 @@ fn rabbitmq_options(settings: &Settings, traffic: &Arc<Traffic>, tasks: &Arc<Sup
         url: rabbitmq.url.expose().to_owned(),
         name: rabbitmq.commands_queue.clone(),
         shards: rabbitmq.shards,
+        queue_type: match rabbitmq.queue_type {
+            QueueTypeName::Auto => None,
+            QueueTypeName::Classic => Some(QueueType::Classic),
+            QueueTypeName::Quorum => Some(QueueType::Quorum),
+        },
         retention: settings.command_retention(),
         batch: u16::try_from(settings.strategy.batch_max).unwrap_or(u16::MAX),
         traffic: traffic.clone(),
