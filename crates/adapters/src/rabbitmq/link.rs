@@ -18,6 +18,7 @@ use boxoffice_ports::{Source, Tasks, WhenFailing};
 use futures_util::StreamExt;
 use lapin::protocol::constants::REPLY_SUCCESS;
 use lapin::{Channel, Connection, ConnectionProperties, Event};
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -156,6 +157,21 @@ async fn declare(session: &Session, topology: &Topology) -> Result<(), Failure> 
     session.answers(topology.declare(&session.connection)).await
 }
 
+/// Closes a connection that nobody watches any more, also after a panic: the broker would keep its exclusive queue for it.
+struct Goodbye(Arc<Session>);
+
+impl Drop for Goodbye {
+    fn drop(&mut self) {
+        let session = self.0.clone();
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(async move {
+                // Whether it hears that makes no difference.
+                let _ = timeout(CLOSE_MAX, session.connection.close(REPLY_SUCCESS, "OK".into())).await;
+            });
+        }
+    }
+}
+
 struct Keeper {
     address: Arc<Address>,
     topology: Topology,
@@ -173,6 +189,7 @@ impl Keeper {
             let since = Instant::now();
             let failure = match self.connect(number).await {
                 Ok(session) => {
+                    let goodbye = Goodbye(session.clone());
                     tracing::info!(broker.connection = self.purpose, "connected to RabbitMQ");
                     let failure = tokio::select! {
                         failure = self.watch(&session) => failure,
@@ -181,10 +198,7 @@ impl Keeper {
                     if since.elapsed() > STEADY {
                         failures = 0;
                     }
-                    tokio::spawn(async move {
-                        // Whether it hears that makes no difference.
-                        let _ = timeout(CLOSE_MAX, session.connection.close(REPLY_SUCCESS, "OK".into())).await;
-                    });
+                    drop(goodbye);
                     failure
                 }
                 Err(failure) => failure,

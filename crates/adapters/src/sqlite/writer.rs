@@ -262,7 +262,12 @@ mod tests {
         assert!(writer.write(Share::Small, defect).await.is_err());
         let refused = timeout(Duration::from_secs(5), writer.write(Share::Small, |_| Ok(()))).await.expect("an answer in time");
         assert!(matches!(refused, Err(Failure::Open { .. })), "{refused:?}");
-        assert!(tasks.failures("sqlite.writer") > 0, "it is known to have ended");
+        let known = async {
+            while tasks.failures("sqlite.writer") == 0 {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(Duration::from_secs(5), known).await.expect("it is known to have ended");
         std::fs::rename(&away, &path).unwrap();
         let writes = async {
             while writer.write(Share::Small, |_| Ok(())).await.is_err() {

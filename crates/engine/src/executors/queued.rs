@@ -279,12 +279,15 @@ async fn read(
     decider: Decider,
     batch_max: usize,
 ) -> Result<(), Source> {
-    let readers = match first {
-        Some(readers) => readers,
-        None => log.readers().await?,
-    };
+    let mut readers = first;
+    while readers.is_none() {
+        match log.readers().await {
+            Ok(made) => readers = Some(made),
+            Err(error) => not_yet(error).await,
+        }
+    }
     let mut reading = JoinSet::new();
-    for reader in readers {
+    for reader in readers.into_iter().flatten() {
         reading.spawn(Consumer { reader, decider: decider.clone(), batch_max }.run());
     }
     match reading.join_next().await {
@@ -293,17 +296,27 @@ async fn read(
     }
 }
 
+/// The broker may be away, or keep what belonged to the run before for a moment.
+async fn not_yet(error: Source) {
+    tracing::debug!(error, "the log cannot be read yet");
+    sleep(PAUSE).await;
+}
+
 async fn hear(
     log: Arc<dyn CommandLog>,
     instance: InstanceId,
     first: Option<Box<dyn AnswerReader>>,
     outstanding: Arc<Outstanding>,
 ) -> Result<(), Source> {
-    let mut answers = match first {
-        Some(answers) => answers,
-        None => log.answers(instance).await?,
-    };
+    let mut answers = first;
     loop {
+        let Some(answers) = &mut answers else {
+            match log.answers(instance).await {
+                Ok(made) => answers = Some(made),
+                Err(error) => not_yet(error).await,
+            }
+            continue;
+        };
         let heard = answers.heard().await;
         if heard.is_empty() {
             // Not what is promised; asking again at once would take all of a processor.

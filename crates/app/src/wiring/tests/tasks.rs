@@ -34,7 +34,7 @@ async fn strike(running: &Running, spared: impl Fn(&str) -> bool) {
 async fn strike_everything(running: &Running) {
     strike(running, |name| name == "relay").await;
     strike(running, |name| name != "relay").await;
-    assert_eq!(running.tasks.failing(), [], "each failed once");
+    assert_eq!(running.tasks.failing(), [], "each has failed once");
     // What has just been started connects anew.
     let begun = Instant::now();
     while get(running.address, "/health/ready").await.unwrap() != "HTTP/1.1 200 OK" {
