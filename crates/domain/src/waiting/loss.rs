@@ -169,6 +169,19 @@ impl Room {
         self.place(entry, now)
     }
 
+    /// Whether a claim might bring its entry back. One that cannot need not be appended to the log, however often
+    /// somebody comes with it. Of a claim without a place that is known only once it is applied, while something is lost.
+    pub fn may_come_back(&self, claim: &PlaceClaim, now: Timestamp) -> bool {
+        let PlaceClaim { user, place, active_until, .. } = *claim;
+        let other = self.entry_of(user);
+        if place == 0 {
+            return self.lost.is_some() || (self.waits_for_draw(now) && other.is_none());
+        }
+        let is_lost = place > self.last_place() || self.lost.is_some_and(|lost| place <= lost.to && place > lost.head);
+        let is_over = active_until.is_some_and(|until| until <= now);
+        is_lost && !is_over && !self.is_taken(place)
+    }
+
     /// Whether whoever had this place may come back for it.
     fn was_lost(&mut self, place: u64, now: Timestamp) -> bool {
         let lost = self.lost.unwrap_or(Lost { to: 0, head: 0, frozen_until: now, resume_at: now });

@@ -3,9 +3,9 @@
 use super::*;
 use async_trait::async_trait;
 use boxoffice_domain::waiting::RoomInput;
-use boxoffice_domain::{ConcertId, QueueStatus, Stock};
+use boxoffice_domain::{ConcertId, Lane, QueueStatus, Stock};
 use boxoffice_ports::contract::build::{admission, demo_plan, fresh, user};
-use boxoffice_ports::{Exchanged, LogPosition, Opening, RoomLogError, WaitingRoom};
+use boxoffice_ports::{Exchanged, LogPosition, Opening, PlaceClaim, RoomLogError, WaitingRoom};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 const PLENTY: Stock = Stock { obtainable: 1_000, linked: true };
@@ -14,12 +14,22 @@ const PLENTY: Stock = Stock { obtainable: 1_000, linked: true };
 struct Counted {
     log: Arc<dyn RoomLog>,
     exchanges: AtomicU64,
+    /// Exchanges with something to append.
+    appends: AtomicU64,
+    is_volatile: bool,
+}
+
+impl Counted {
+    fn new(log: Arc<dyn RoomLog>, is_volatile: bool) -> Arc<Self> {
+        Arc::new(Self { log, exchanges: AtomicU64::new(0), appends: AtomicU64::new(0), is_volatile })
+    }
 }
 
 #[async_trait]
 impl RoomLog for Counted {
     async fn exchange(&self, concert: ConcertId, since: LogPosition, inputs: Vec<RoomInput>) -> Result<Exchanged, RoomLogError> {
         self.exchanges.fetch_add(1, Ordering::Relaxed);
+        self.appends.fetch_add(u64::from(!inputs.is_empty()), Ordering::Relaxed);
         self.log.exchange(concert, since, inputs).await
     }
 
@@ -32,7 +42,7 @@ impl RoomLog for Counted {
     }
 
     fn is_volatile(&self) -> bool {
-        self.log.is_volatile()
+        self.is_volatile
     }
 }
 
@@ -41,7 +51,7 @@ async fn an_empty_room_asks_its_log_seldom_until_somebody_comes() {
     let clock = Arc::new(SystemClock::default());
     let store = MemoryStore::new(clock.clone());
     let stores = store.stores();
-    let counted = Arc::new(Counted { log: store.room_log(), exchanges: AtomicU64::new(0) });
+    let counted = Counted::new(store.room_log(), false);
     let (room, other) = (instance(counted.clone(), &stores, clock.clone()), instance(store.room_log(), &stores, clock.clone()));
     let concert = stores.catalog.import(vec![demo_plan(clock.now())], admission()).await.unwrap()[0].id;
     for each in [&room, &other] {
@@ -63,4 +73,22 @@ async fn an_empty_room_asks_its_log_seldom_until_somebody_comes() {
     assert_eq!(exchanges(50).await, 50, "somebody is there");
     other.leave(concert, entry).await.unwrap();
     assert!(exchanges(50).await <= 3, "and has gone");
+}
+
+#[tokio::test]
+async fn a_token_that_is_forgotten_for_good_appends_nothing_to_a_log_that_may_be_lost() {
+    let clock = Arc::new(SystemClock::default());
+    let store = MemoryStore::new(clock.clone());
+    let stores = store.stores();
+    let counted = Counted::new(store.room_log(), true);
+    let room = instance(counted.clone(), &stores, clock.clone());
+    let concert = stores.catalog.import(vec![demo_plan(clock.now())], admission()).await.unwrap()[0].id;
+    room.open(Opening { concert, sale_starts_at: None, admission: admission() }).await.unwrap();
+    let known = room.join(concert, user(), None, fresh()).await.unwrap().place;
+    let before = counted.appends.load(Ordering::Relaxed);
+    let forgotten = PlaceClaim { entry: fresh(), user: user(), lane: Lane(0), place: known.arrival, active_until: None };
+    for _ in 0..20 {
+        assert_eq!(room.restore(concert, forgotten).await.unwrap(), None);
+    }
+    assert_eq!(counted.appends.load(Ordering::Relaxed), before);
 }
