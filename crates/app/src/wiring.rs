@@ -111,7 +111,7 @@ pub async fn start(settings: Settings, clock: Arc<SystemClock>) -> Result<Runnin
     settings.check()?;
     let settings = Arc::new(settings);
     let (traffic, tasks): (Arc<Traffic>, _) = (Arc::default(), Supervisor::new());
-    let open = stores::open(&settings, clock.clone(), &traffic).await?;
+    let open = stores::open(&settings, clock.clone(), &traffic, &tasks).await?;
     if settings.demo_season() {
         load_season(&settings, &open.stores).await?;
     }
@@ -233,10 +233,10 @@ async fn load_season(settings: &Settings, stores: &Stores) -> Result<(), StartEr
 pub(crate) async fn parts_in_memory() -> http::Parts {
     let mut settings = Settings::defaults().expect("the defaults are valid");
     settings.store.backend = StoreBackend::Memory;
-    let (clock, traffic) = (Arc::new(SystemClock::default()), Arc::default());
-    let open = stores::open(&settings, clock.clone(), &traffic).await.expect("memory is there");
+    let (clock, traffic, tasks) = (Arc::new(SystemClock::default()), Arc::default(), Supervisor::new());
+    let open = stores::open(&settings, clock.clone(), &traffic, &tasks).await.expect("memory is there");
     let time = StoreTime::start(open.stores.queries.clone(), clock).await.expect("memory answers");
-    Engine::new(&open, &settings, time, traffic, Supervisor::new()).http_parts(&Arc::new(settings)).await.expect("it needs no service")
+    Engine::new(&open, &settings, time, traffic, tasks).http_parts(&Arc::new(settings)).await.expect("it needs no service")
 }
 
 #[cfg(test)]

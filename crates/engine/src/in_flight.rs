@@ -152,7 +152,7 @@ fn lock(shard: &Shard) -> MutexGuard<'_, HashMap<IdempotencyKey, Flight>> {
 mod tests {
     use super::*;
     use crate::testing::{ScriptedLedger, TestClock, charge, committed, number, policy, reply_to, until};
-    use crate::{Combining, CombiningSettings};
+    use crate::{Combining, CombiningSettings, Supervisor};
     use boxoffice_domain::Batch;
     use boxoffice_ports::{LedgerError, MockExecutor};
     use std::sync::atomic::{AtomicU32, Ordering};
@@ -162,7 +162,7 @@ mod tests {
 
     fn over(ledger: &Arc<ScriptedLedger>) -> Arc<SingleFlight> {
         let settings = CombiningSettings { lanes: 1, batch_max: 1, queue_max: 100, wait: WAIT };
-        let inner = Combining::start(ledger.clone(), policy(), settings, Arc::default());
+        let inner = Combining::start(ledger.clone(), policy(), settings, Arc::default(), &*Supervisor::new());
         SingleFlight::new(inner, Arc::new(TestClock::default()), WAIT)
     }
 

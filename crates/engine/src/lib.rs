@@ -40,7 +40,7 @@ mod turn_ends;
 mod watched;
 
 pub use background::{Background, BackgroundSettings, Parts};
-pub use executors::{Combining, CombiningSettings, Direct, Locked, Queued, QueuedSettings};
+pub use executors::{Combining, CombiningSettings, Direct, Locked, Queued, QueuedParts, QueuedSettings};
 pub use fares::Fares;
 pub use hold_returns::{HoldReturns, NotReturned};
 pub use in_flight::SingleFlight;

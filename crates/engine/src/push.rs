@@ -36,10 +36,8 @@ use std::time::Duration;
 
 use boxoffice_domain::waiting::Place;
 use boxoffice_domain::{ConcertId, QueueEntryId, Timestamp};
-use boxoffice_ports::RoomError;
-use tokio::runtime::Handle;
+use boxoffice_ports::{Kept, RoomError, Tasks, WhenFailing};
 use tokio::sync::broadcast::error::RecvError;
-use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::{RoomNews, Rooms, Stats};
@@ -98,13 +96,14 @@ pub struct Hub {
     ids: AtomicU64,
     listeners: AtomicU64,
     closing: AtomicBool,
-    task: Mutex<Option<AbortHandle>>,
+    /// Ends with the hub.
+    task: Mutex<Option<Kept>>,
 }
 
 impl Hub {
-    /// On the current tokio runtime, for as long as it is held.
-    pub fn start(rooms: Arc<Rooms>, frames: Arc<dyn OwnFrames>, stats: Arc<Stats>, pace: Pace) -> Arc<Self> {
-        let mut news = rooms.news();
+    /// Kept by `tasks`, for as long as it is held.
+    pub fn start(rooms: Arc<Rooms>, frames: Arc<dyn OwnFrames>, stats: Arc<Stats>, pace: Pace, tasks: &dyn Tasks) -> Arc<Self> {
+        let mut news = Some(rooms.news());
         let hub = Arc::new(Self {
             rooms,
             frames,
@@ -117,21 +116,36 @@ impl Hub {
             task: Mutex::default(),
         });
         let weak: Weak<Self> = Arc::downgrade(&hub);
-        let task = Handle::current().spawn(async move {
-            loop {
-                let heard = news.recv().await;
-                let Some(hub) = weak.upgrade() else { return };
-                match heard {
-                    Ok(news) => hub.heard(&news).await,
-                    Err(RecvError::Lagged(missed)) => {
-                        tracing::warn!(missed, "listeners are told everything again");
+        let run = move || {
+            // What a run that failed had heard may not have been told: the next one begins with everything.
+            let first = news.take();
+            let weak = weak.clone();
+            async move {
+                let Some(hub) = weak.upgrade() else { return Ok(()) };
+                let mut news = match first {
+                    Some(news) => news,
+                    None => {
+                        let news = hub.rooms.news();
                         hub.tell_everybody().await;
+                        news
                     }
-                    Err(RecvError::Closed) => return,
+                };
+                drop(hub);
+                loop {
+                    let heard = news.recv().await;
+                    let Some(hub) = weak.upgrade() else { return Ok(()) };
+                    match heard {
+                        Ok(news) => hub.heard(&news).await,
+                        Err(RecvError::Lagged(missed)) => {
+                            tracing::warn!(missed, "listeners are told everything again");
+                            hub.tell_everybody().await;
+                        }
+                        Err(RecvError::Closed) => return Ok(()),
+                    }
                 }
             }
-        });
-        *lock(&hub.task) = Some(task.abort_handle());
+        };
+        *lock(&hub.task) = Some(tasks.keep("push", WhenFailing::NotReady, run));
         hub
     }
 
@@ -296,14 +310,6 @@ impl Hub {
                 lock(&channel).distrust_all();
                 self.pulse(concert, &channel).await;
             }
-        }
-    }
-}
-
-impl Drop for Hub {
-    fn drop(&mut self) {
-        if let Some(task) = lock(&self.task).take() {
-            task.abort();
         }
     }
 }

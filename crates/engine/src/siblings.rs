@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use boxoffice_domain::SeatChange;
-use boxoffice_ports::{Fanout, Listener, Source};
-use tokio::sync::mpsc;
+use boxoffice_ports::{Fanout, Listener, Source, Tasks, WhenFailing};
+use tokio::sync::{Mutex, mpsc};
 use tokio::time::timeout;
 
 /// Commits that wait to be told of, at most. Beyond it they are not told.
@@ -35,13 +35,21 @@ pub struct Siblings {
 }
 
 impl Siblings {
-    /// Starts the task that tells them, on the current tokio runtime; it ends when this is dropped. Without a fan-out
-    /// nobody is told anything.
-    pub fn start(fanout: Option<Arc<dyn Fanout>>) -> Arc<Self> {
+    /// Starts the task that tells them, kept by `tasks`; it ends when this is dropped. Without a fan-out nobody is told
+    /// anything.
+    pub fn start(fanout: Option<Arc<dyn Fanout>>, tasks: &dyn Tasks) -> Arc<Self> {
         let reached = Arc::new(AtomicBool::new(true));
         let commits = fanout.clone().map(|fanout| {
             let (commits, waiting) = mpsc::channel(COMMITS_MAX);
-            tokio::spawn(tell_all(fanout, waiting, reached.clone()));
+            let (waiting, reached) = (Arc::new(Mutex::new(waiting)), reached.clone());
+            let run = move || {
+                let (fanout, waiting, reached) = (fanout.clone(), waiting.clone(), reached.clone());
+                async move {
+                    tell_all(&*fanout, &mut *waiting.lock().await, &reached).await;
+                    Ok(())
+                }
+            };
+            tasks.keep("siblings", WhenFailing::NotReady, run).detach();
             commits
         });
         Arc::new(Self { fanout, commits, reached })
@@ -69,7 +77,7 @@ impl Siblings {
     }
 }
 
-async fn tell_all(fanout: Arc<dyn Fanout>, mut waiting: mpsc::Receiver<Vec<SeatChange>>, reached: Arc<AtomicBool>) {
+async fn tell_all(fanout: &dyn Fanout, waiting: &mut mpsc::Receiver<Vec<SeatChange>>, reached: &AtomicBool) {
     let mut commits = Vec::new();
     // `Err`: nobody has committed anything.
     while timeout(HEARTBEAT, waiting.recv_many(&mut commits, COMMITS_MAX)).await != Ok(0) {
@@ -90,6 +98,7 @@ async fn tell_all(fanout: Arc<dyn Fanout>, mut waiting: mpsc::Receiver<Vec<SeatC
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Supervisor;
     use crate::testing::{key, until};
     use async_trait::async_trait;
     use boxoffice_domain::SeatState;
@@ -126,7 +135,7 @@ mod tests {
     #[tokio::test]
     async fn what_queued_is_told_together_and_in_bounded_messages() {
         let fanout = gated(0);
-        let siblings = Siblings::start(Some(fanout.clone()));
+        let siblings = Siblings::start(Some(fanout.clone()), &*Supervisor::new());
         siblings.tell(&changes(1..3));
         siblings.tell(&[]);
         siblings.tell(&changes(3..4));
@@ -140,7 +149,7 @@ mod tests {
     #[tokio::test]
     async fn a_fanout_that_hangs_holds_nobody_up() {
         let fanout = gated(0);
-        let siblings = Siblings::start(Some(fanout.clone()));
+        let siblings = Siblings::start(Some(fanout.clone()), &*Supervisor::new());
         for _ in 0..5 * COMMITS_MAX {
             siblings.tell(&changes(1..2));
         }
@@ -156,7 +165,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn whoever_has_nothing_to_tell_notices_too() {
         let fanout = gated(100);
-        let siblings = Siblings::start(Some(fanout.clone()));
+        let siblings = Siblings::start(Some(fanout.clone()), &*Supervisor::new());
         fanout.fails.store(true, Ordering::SeqCst);
         tokio::time::sleep(2 * HEARTBEAT).await;
         assert_eq!(siblings.read_again_after(), EVERY_UNTOLD);
@@ -167,9 +176,9 @@ mod tests {
 
     #[tokio::test]
     async fn what_cannot_be_told_is_read_more_often() {
-        assert_eq!(Siblings::start(None).read_again_after(), EVERY_UNTOLD);
+        assert_eq!(Siblings::start(None, &*Supervisor::new()).read_again_after(), EVERY_UNTOLD);
         let fanout = gated(100);
-        let siblings = Siblings::start(Some(fanout.clone()));
+        let siblings = Siblings::start(Some(fanout.clone()), &*Supervisor::new());
         assert_eq!(siblings.read_again_after(), EVERY_TOLD);
         fanout.fails.store(true, Ordering::SeqCst);
         siblings.tell(&changes(1..2));

@@ -93,9 +93,9 @@ impl Ledger for Watched {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::SeatStatus;
     use crate::testing::room::FakeRoom;
     use crate::testing::{CONCERT, DATE, ScriptedLedger, TestClock, charge, committed, id, key, paid, policy, seat_row, until};
+    use crate::{SeatStatus, Supervisor};
     use boxoffice_domain::{Reply, SeatChange, SeatState};
     use boxoffice_ports::{MockFanout, MockQueries};
     use std::sync::Mutex;
@@ -138,7 +138,7 @@ mod tests {
             others.lock().unwrap().extend(changes);
             Ok(())
         });
-        let siblings = Siblings::start(Some(Arc::new(fanout)));
+        let siblings = Siblings::start(Some(Arc::new(fanout)), &*Supervisor::new());
         let watched = Watched::new(sells(ScriptedLedger::new), seats.clone(), siblings, ends(&room), Arc::default());
         watched.transact(Batch::new(vec![charge(5, 1)], policy()), Guard::RowLock).await.unwrap();
         assert_eq!(statuses(&seats).await, [SeatStatus::Sold]);
@@ -155,7 +155,7 @@ mod tests {
     async fn what_follows_a_commit_happens_without_its_caller() {
         let (seats, room) = (view().await, FakeRoom::open());
         let ledger = sells(ScriptedLedger::gated);
-        let watched = Watched::new(ledger.clone(), seats.clone(), Siblings::start(None), ends(&room), Arc::default());
+        let watched = Watched::new(ledger.clone(), seats.clone(), Siblings::start(None, &*Supervisor::new()), ends(&room), Arc::default());
         let call = tokio::spawn(async move { watched.transact(Batch::new(vec![charge(5, 1)], policy()), Guard::RowLock).await });
         until(|| ledger.begun.load(std::sync::atomic::Ordering::SeqCst) == 1).await;
         call.abort();
@@ -183,7 +183,7 @@ mod tests {
     #[tokio::test]
     async fn a_panic_of_the_ledger_is_its_callers() {
         let (seats, room) = (view().await, FakeRoom::open());
-        let watched = Watched::new(ScriptedLedger::new(|_| panic!("a defect")), seats, Siblings::start(None), ends(&room), Arc::default());
+        let watched = Watched::new(ScriptedLedger::new(|_| panic!("a defect")), seats, Siblings::start(None, &*Supervisor::new()), ends(&room), Arc::default());
         let call = tokio::spawn(async move { watched.transact(Batch::new(vec![charge(5, 1)], policy()), Guard::RowLock).await });
         assert!(call.await.is_err_and(|end| end.is_panic()));
     }

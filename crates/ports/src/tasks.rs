@@ -25,7 +25,7 @@ pub trait Tasks: Send + Sync {
     fn start(&self, name: String, when_failing: WhenFailing, start: TaskStart) -> Kept;
 }
 
-impl dyn Tasks {
+impl dyn Tasks + '_ {
     /// [`Tasks::start`] for runs of any type.
     pub fn keep<R>(&self, name: impl Into<String>, when_failing: WhenFailing, mut start: impl FnMut() -> R + Send + 'static) -> Kept
     where

@@ -194,6 +194,6 @@ async fn a_report_from_kafka_is_right_whatever_comes_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_report_from_rabbitmq_is_right_whatever_comes_again() {
     let (url, stream) = (RabbitMq::shared().url(), "sales-report-events".to_owned());
-    let sink = RabbitSink::open(&url, &stream, Arc::default()).unwrap();
+    let sink = RabbitSink::open(&url, &stream, Arc::default(), &*boxoffice_ports::contract::supervisor()).unwrap();
     everything_twice(&sink, &Broker::Rabbitmq { url, stream }).await;
 }

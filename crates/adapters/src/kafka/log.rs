@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use boxoffice_ports::{Answer, AnswerReader, CommandLog, CommandReader, InstanceId, LogError, LoggedCommand, Source, Traffic};
+use boxoffice_ports::{Answer, AnswerReader, CommandLog, CommandReader, InstanceId, LogError, LoggedCommand, Source, Tasks, Traffic};
 use rdkafka::producer::FutureRecord;
 
 use super::answers::KafkaAnswers;
@@ -58,6 +58,7 @@ pub struct KafkaOptions {
     /// How long commands and answers are kept in topics that are created.
     pub retention: Duration,
     pub traffic: Arc<Traffic>,
+    pub tasks: Arc<dyn Tasks>,
 }
 
 /// See the module's opening.
@@ -85,7 +86,7 @@ pub(super) struct Shared {
 impl KafkaLog {
     /// Connects, and creates what topics are missing.
     pub async fn open(options: KafkaOptions) -> Result<Arc<Self>, Failure> {
-        let KafkaOptions { brokers, commands_topic: commands, group, partitions, readers, retention, traffic } = options;
+        let KafkaOptions { brokers, commands_topic: commands, group, partitions, readers, retention, traffic, tasks } = options;
         let (answers, dead) = (answers_of(&commands), dead_of(&commands));
         let kept = Some(retention);
         let wanted = [(&commands, kept), (&answers, kept), (&dead, None)];
@@ -97,7 +98,7 @@ impl KafkaLog {
         let answering = Some(producer(&hasty(&brokers, ANSWERS_QUEUED_MAX, ANSWER_MAX))?);
         let shared =
             Arc::new(Shared { brokers, commands, answers, dead, command_partitions, answer_partitions, appending, answering, traffic });
-        let appending = Convoys::start(&shared, command_partitions);
+        let appending = Convoys::start(&shared, command_partitions, "kafka", &*tasks);
         Ok(Arc::new(Self { shared, appending, group, readers }))
     }
 

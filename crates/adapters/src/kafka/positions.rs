@@ -115,8 +115,12 @@ pub(super) struct Committer {
 
 impl Committer {
     pub(super) fn start(consumer: Arc<StreamConsumer<Positions>>, topic: String) -> Result<Self, Failure> {
+        Self::start_with(move |asked| commit_all(&consumer, &topic, asked))
+    }
+
+    fn start_with(commit_all: impl FnOnce(&Receiver<()>) + Send + 'static) -> Result<Self, Failure> {
         let (more, asked) = channel();
-        let thread = thread::Builder::new().name("kafka-commit".to_owned()).spawn(move || commit_all(&consumer, &topic, &asked));
+        let thread = thread::Builder::new().name("kafka-commit".to_owned()).spawn(move || commit_all(&asked));
         Ok(Self { more, thread: thread.map_err(Failure::Thread)? })
     }
 
@@ -124,6 +128,11 @@ impl Committer {
     pub(super) fn commit(&self) {
         // It ends with this alone.
         let _ = self.more.send(());
+    }
+
+    /// It commits no more: a defect has ended it.
+    pub(super) fn has_ended(&self) -> bool {
+        self.thread.is_finished()
     }
 
     /// Waits until what was acknowledged is committed, or could not be.
@@ -206,6 +215,20 @@ mod tests {
     fn took(positions: &Positions, partition: i32, offset: i64) {
         positions.gave(1);
         positions.over(partition, offset);
+    }
+
+    #[test]
+    fn a_committer_that_panicked_is_known_to_have_ended() {
+        let lives = Committer::start_with(|asked| while asked.recv().is_ok() {}).unwrap();
+        let panics = Committer::start_with(|_| panic!("a defect")).unwrap();
+        let begun = Instant::now();
+        while !panics.has_ended() {
+            assert!(begun.elapsed() < Duration::from_secs(10));
+            thread::yield_now();
+        }
+        assert!(!lives.has_ended());
+        lives.finish();
+        panics.finish();
     }
 
     #[test]

@@ -161,6 +161,11 @@ impl KafkaReader {
         }
     }
 
+    /// What is acknowledged stays uncommitted: the thread for that has ended.
+    fn commits_no_more(&self) -> bool {
+        self.consumer.as_ref().is_some_and(|member| member.committer.has_ended())
+    }
+
     /// A command that was taken, as it came.
     fn as_it_came(&self, command: &LoggedCommand) -> Option<Vec<u8>> {
         self.taken.left().find_map(|texts| {
@@ -215,7 +220,7 @@ impl CommandReader for KafkaReader {
             if self.opened.is_none() && batch.is_empty() {
                 // From here to the return there is no waiting with anything in hand.
                 let first = timeout(LOOK_EVERY, consumer.recv()).await;
-                if consumer.context().is_stuck(Instant::now()) || is_over(&consumer) {
+                if consumer.context().is_stuck(Instant::now()) || is_over(&consumer) || self.commits_no_more() {
                     tracing::warn!("a kafka consumer is stuck and replaced");
                     drop(first);
                     drop(consumer);

@@ -1,4 +1,4 @@
-//! Which broker the settings name.
+//! Which broker the settings name: one address, or several nodes of a cluster in one, separated by commas.
 
 use std::str::FromStr;
 
@@ -9,30 +9,53 @@ use super::failure::Failure;
 /// A connection on which nothing was heard for so long has ended, unless the address says otherwise (`?heartbeat=`).
 const HEARTBEAT_S: u16 = 10;
 
-/// Where the broker is and who asks. It holds a password and is not to be printed.
-pub(super) struct Address(AMQPUri);
+/// Where the nodes of the broker are, one at least, and who asks. It holds a password and is not to be printed.
+pub(super) struct Address(Vec<AMQPUri>);
 
 impl Address {
     /// An error never repeats the address.
     pub(super) fn parse(url: &str) -> Result<Self, Failure> {
         let refused = |why: &str| Err(Failure::Settings(format!("the address of RabbitMQ {why}")));
-        let Ok(mut uri) = AMQPUri::from_str(url) else {
-            return refused("is not of the form amqp://user:password@host:5672/%2f");
-        };
-        if uri.scheme == AMQPScheme::AMQPS {
-            return refused("asks for TLS, which is not built in");
-        }
         // The library would go to localhost instead.
         if url.contains('[') {
             return refused("must name a host or hold an IPv4 address");
         }
-        uri.query.heartbeat.get_or_insert(HEARTBEAT_S);
-        Ok(Self(uri))
+        let (before, nodes, after) = parts(url);
+        let mut uris = Vec::new();
+        for node in nodes.split(',') {
+            let Ok(mut uri) = AMQPUri::from_str(&format!("{before}{node}{after}")) else {
+                return refused("is not of the form amqp://user:password@host:5672/%2f");
+            };
+            if uri.scheme == AMQPScheme::AMQPS {
+                return refused("asks for TLS, which is not built in");
+            }
+            if node.is_empty() && nodes.contains(',') {
+                return refused("names no node beside a comma");
+            }
+            uri.query.heartbeat.get_or_insert(HEARTBEAT_S);
+            uris.push(uri);
+        }
+        Ok(Self(uris))
     }
 
-    pub(super) fn uri(&self) -> AMQPUri {
-        self.0.clone()
+    /// Where the `attempt`th attempt goes: to one node after the other.
+    pub(super) fn uri(&self, attempt: u64) -> AMQPUri {
+        // The remainder is below the number of nodes, of which there is one at least.
+        self.0[(attempt % self.0.len() as u64) as usize].clone()
     }
+
+    /// Several nodes are named.
+    pub(super) fn is_cluster(&self) -> bool {
+        self.0.len() > 1
+    }
+}
+
+/// Scheme and user, the nodes, the virtual host and what follows.
+fn parts(url: &str) -> (&str, &str, &str) {
+    let authority = url.find("://").map_or(0, |at| at + 3);
+    let end = url[authority..].find(['/', '?']).map_or(url.len(), |at| authority + at);
+    let nodes = url[..end].rfind('@').filter(|at| *at >= authority).map_or(authority, |at| at + 1);
+    (&url[..nodes], &url[nodes..end], &url[end..])
 }
 
 #[cfg(test)]
@@ -41,10 +64,10 @@ mod tests {
 
     #[test]
     fn an_address_is_read_and_never_repeated() {
-        let uri = Address::parse("amqp://ann:s3cret@broker:5673/shop").map(|address| address.uri()).unwrap();
+        let uri = Address::parse("amqp://ann:s3cret@broker:5673/shop").map(|address| address.uri(7)).unwrap();
         assert_eq!((uri.authority.host.as_str(), uri.authority.port, uri.vhost.as_str()), ("broker", 5_673, "shop"));
         assert_eq!(uri.query.heartbeat, Some(HEARTBEAT_S));
-        assert_eq!(Address::parse("amqp://broker/%2f?heartbeat=3").map(|address| address.uri().query.heartbeat).unwrap(), Some(3));
+        assert_eq!(Address::parse("amqp://broker/%2f?heartbeat=3").map(|address| address.uri(0).query.heartbeat).unwrap(), Some(3));
         for url in [
             "",
             "s3cret",
@@ -53,9 +76,24 @@ mod tests {
             "amqps://a:s3cret@b",
             "amqp://a:s3cret@[::1]:5672/%2f",
             "amqp://a:s3cret@b:x",
+            "amqp://a:s3cret@b,",
+            "amqp://a:s3cret@,b",
+            "amqp://a:s3cret@b,c:x/%2f",
         ] {
             let Err(error) = Address::parse(url) else { panic!("{url}") };
             assert!(!format!("{error} {error:?}").contains("s3cret"), "{error:?}");
         }
+    }
+
+    #[test]
+    fn each_attempt_goes_to_the_next_node_of_a_cluster() {
+        let cluster = Address::parse("amqp://ann:s3cret@one:5673,two,three:5674/shop?heartbeat=3").unwrap();
+        let places: Vec<_> = (0..4).map(|attempt| cluster.uri(attempt)).collect();
+        let nodes: Vec<_> = places.iter().map(|uri| (uri.authority.host.as_str(), uri.authority.port)).collect();
+        assert_eq!(nodes, [("one", 5_673), ("two", 5_672), ("three", 5_674), ("one", 5_673)]);
+        let same = |uri: &AMQPUri| uri.vhost == "shop" && uri.query.heartbeat == Some(3) && uri.authority.userinfo.password == "s3cret";
+        assert!(places.iter().all(same));
+        let one = Address::parse("amqp://one").unwrap();
+        assert_eq!((cluster.is_cluster(), one.is_cluster()), (true, false));
     }
 }

@@ -1,21 +1,24 @@
 //! One connection that is kept up in the background.
 //!
 //! A task connects, declares the topology, and then watches: when the connection ends, is given up by who waited in
-//! vain, or falls silent (the heartbeat), it connects again, with pauses that double from [`PAUSE_MIN`] to
-//! [`PAUSE_MAX`], each drawn anew from its upper half, so that instances that lost a broker together do not come back
+//! vain, or falls silent (the heartbeat), it connects again, to the next node of a cluster each time, with pauses that
+//! double from [`PAUSE_MIN`] to [`PAUSE_MAX`], each drawn anew from its upper half, so that instances that lost a broker together do not come back
 //! together. Whoever wants to publish meanwhile is told at once; only the first attempt of all is waited for.
 //!
 //! `connection.blocked` (the broker has an alarm and reads nothing more from whoever publishes) is a state of its own
 //! and no failure: the connection stays. The broker tells it at the first message after the alarm, not before.
 //!
-//! The task ends, and the connection with it, when the last clone of the link is dropped.
+//! The task, which the supervisor keeps, ends, and the connection with it, when the last clone of the link is dropped.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use boxoffice_ports::{Source, Tasks, WhenFailing};
 use futures_util::StreamExt;
 use lapin::protocol::constants::REPLY_SUCCESS;
 use lapin::{Channel, Connection, ConnectionProperties, Event};
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -62,6 +65,10 @@ impl Session {
         }
     }
 
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
     pub(super) fn is(&self, other: &Self) -> bool {
         self.number == other.number
     }
@@ -90,9 +97,10 @@ pub(super) struct Link {
 
 impl Link {
     /// Connects in the background; `purpose` is how the broker lists the connection.
-    pub(super) fn start(address: Arc<Address>, topology: Topology, purpose: &'static str) -> Self {
+    pub(super) fn start(address: Arc<Address>, topology: Topology, purpose: &'static str, tasks: &dyn Tasks) -> Self {
         let (tell, state) = watch::channel(State::Connecting);
-        tokio::spawn(Keeper { address, topology: topology.clone(), purpose, tell }.run());
+        let keeper = Arc::new(Keeper { address, topology: topology.clone(), purpose, tell, sessions: AtomicU64::new(0) });
+        tasks.keep(format!("rabbitmq.{purpose}"), WhenFailing::NotReady, move || keeper.clone().run()).detach();
         Self { state, topology }
     }
 
@@ -146,8 +154,22 @@ impl Link {
     }
 }
 async fn declare(session: &Session, topology: &Topology) -> Result<(), Failure> {
-    let channel = session.channel().await?;
-    session.answers(topology.declare(&channel)).await
+    session.answers(topology.declare(&session.connection)).await
+}
+
+/// Closes a connection that nobody watches any more, also after a panic: the broker would keep its exclusive queue for it.
+struct Goodbye(Arc<Session>);
+
+impl Drop for Goodbye {
+    fn drop(&mut self) {
+        let session = self.0.clone();
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(async move {
+                // Whether it hears that makes no difference.
+                let _ = timeout(CLOSE_MAX, session.connection.close(REPLY_SUCCESS, "OK".into())).await;
+            });
+        }
+    }
 }
 
 struct Keeper {
@@ -155,28 +177,28 @@ struct Keeper {
     topology: Topology,
     purpose: &'static str,
     tell: watch::Sender<State>,
+    /// How many were begun.
+    sessions: AtomicU64,
 }
 
 impl Keeper {
-    async fn run(self) {
-        let (mut failures, mut number) = (0_u32, 0);
+    async fn run(self: Arc<Self>) -> Result<(), Source> {
+        let mut failures = 0_u32;
         while !self.tell.is_closed() {
-            number += 1;
+            let number = self.sessions.fetch_add(1, Ordering::Relaxed);
             let since = Instant::now();
             let failure = match self.connect(number).await {
                 Ok(session) => {
+                    let goodbye = Goodbye(session.clone());
                     tracing::info!(broker.connection = self.purpose, "connected to RabbitMQ");
                     let failure = tokio::select! {
                         failure = self.watch(&session) => failure,
-                        () = self.tell.closed() => return,
+                        () = self.tell.closed() => return Ok(()),
                     };
                     if since.elapsed() > STEADY {
                         failures = 0;
                     }
-                    tokio::spawn(async move {
-                        // Whether it hears that makes no difference.
-                        let _ = timeout(CLOSE_MAX, session.connection.close(REPLY_SUCCESS, "OK".into())).await;
-                    });
+                    drop(goodbye);
                     failure
                 }
                 Err(failure) => failure,
@@ -189,15 +211,16 @@ impl Keeper {
             failures = failures.saturating_add(1);
             tokio::select! {
                 () = sleep(jittered(pause)) => {}
-                () = self.tell.closed() => return,
+                () = self.tell.closed() => return Ok(()),
             }
         }
+        Ok(())
     }
 
     async fn connect(&self, number: u64) -> Result<Arc<Session>, Failure> {
         let properties = ConnectionProperties::default().with_connection_name(format!("boxoffice {}", self.purpose).into());
         let made = async {
-            let connection = Connection::connect_uri(self.address.uri(), properties).await?;
+            let connection = Connection::connect_uri(self.address.uri(number), properties).await?;
             let session = Arc::new(Session { number, connection, given_up: Notify::new() });
             declare(&session, &self.topology).await?;
             Ok(session)

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use boxoffice_ports::{Answer, AnswerReader, CommandLog, CommandReader, InstanceId, LogError, LoggedCommand, Source, Traffic};
+use boxoffice_ports::{Answer, AnswerReader, CommandLog, CommandReader, InstanceId, LogError, LoggedCommand, Source, Tasks, Traffic};
 use futures_util::future::join_all;
 use lapin::types::ShortString;
 
@@ -18,7 +18,7 @@ use super::flight::Message;
 use super::link::Link;
 use super::publisher::Publisher;
 use super::reader::RabbitReader;
-use super::topology::{Names, Topology, table, text};
+use super::topology::{Names, QueueType, Topology, table, text};
 use crate::wire;
 use crate::wire::convoy::{self, Carrier, Convoys, Unsent};
 
@@ -33,17 +33,20 @@ pub(super) const CONTENT_TYPE: &str = "application/json";
 const SEQUENCE_TYPE: &str = "application/json-seq";
 
 pub struct RabbitOptions {
-    /// `amqp://user:password@host:port/vhost`; neither logged nor part of any error.
+    /// `amqp://user:password@host:port/vhost`, with several nodes separated by commas; neither logged nor part of any error.
     pub url: String,
     /// What the queues are called after, such as `boxoffice.commands`.
     pub name: String,
     /// The same for all instances.
     pub shards: u32,
+    /// `None`: quorum queues where the address names several nodes, else the virtual host's default.
+    pub queue_type: Option<QueueType>,
     /// How long a command may wait to be decided; then it goes to the dead letters.
     pub retention: Duration,
     /// How many commands are decided together at most: the broker sends ahead twice as many.
     pub batch: u16,
     pub traffic: Arc<Traffic>,
+    pub tasks: Arc<dyn Tasks>,
 }
 
 /// See the module's opening.
@@ -56,7 +59,7 @@ pub struct RabbitLog {
 impl RabbitLog {
     /// Reads the settings; connects in the background, so it must be called in a runtime.
     pub fn open(options: RabbitOptions) -> Result<Self, Failure> {
-        let RabbitOptions { url, name, shards, retention, batch, traffic } = options;
+        let RabbitOptions { url, name, shards, queue_type, retention, batch, traffic, tasks } = options;
         if retention.is_zero() || retention > RETENTION_MAX {
             return Err(Failure::Settings(format!("commands are kept for 1 ms to {} days", RETENTION_MAX.as_secs() / 86_400)));
         }
@@ -64,13 +67,14 @@ impl RabbitLog {
             return Err(Failure::Settings(format!("a batch has 1 to {BATCH_MAX} commands")));
         }
         let address = Arc::new(Address::parse(&url)?);
-        let names = Names::new(&name, shards)?;
-        let publishing = Link::start(address.clone(), Topology::Commands(names.clone()), "commands");
-        let reading = Link::start(address, Topology::Commands(names.clone()), "readers");
-        let publisher = Publisher::start(publishing.clone(), &traffic);
+        let several = if address.is_cluster() { QueueType::Quorum } else { QueueType::Default };
+        let names = Names::new(&name, shards, queue_type.unwrap_or(several))?;
+        let publishing = Link::start(address.clone(), Topology::Commands(names.clone()), "commands", &*tasks);
+        let reading = Link::start(address, Topology::Commands(names.clone()), "readers", &*tasks);
+        let publisher = Publisher::start(publishing.clone(), &traffic, &*tasks);
         let answering = Answering::new(publishing.clone(), traffic.clone());
         let desk = Arc::new(Desk { names, retention, batch, traffic, publisher, publishing, reading });
-        let appending = Convoys::start(&desk, desk.names.shards() as usize);
+        let appending = Convoys::start(&desk, desk.names.shards() as usize, "rabbitmq", &*tasks);
         Ok(Self { desk, appending, answering })
     }
 

@@ -41,9 +41,10 @@
 //!
 //! # Classic or quorum queues
 //!
-//! Neither is asked for: the virtual host's default type is taken, which is classic unless its operator says otherwise
-//! (`rabbitmqctl add_vhost --default-queue-type quorum`, for a cluster that replicates). On one node of 3.10, with two
-//! cores shared with the clients and others, four shards, publisher confirms:
+//! [`QueueType`] says which. With several nodes in the address they are quorum queues unless the settings say otherwise:
+//! a command must not be lost with one node. On one node nothing is named, and the virtual host's default type is taken,
+//! which is classic unless its operator says otherwise (`rabbitmqctl add_vhost --default-queue-type quorum`). On one node
+//! of 3.10, with two cores shared with the clients and others, four shards, publisher confirms:
 //!
 //! | 30,000 commands, a message each | classic | quorum |
 //! | --- | --- | --- |
@@ -52,7 +53,7 @@
 //! | 1,000 tasks, one wallet | 8,100/s | 7,400/s |
 //! | taken and acknowledged | 12,500 to 14,900/s | 8,600 to 16,800/s |
 //!
-//! With speed no reason, safety is one: that version of the broker writes down which quorum queues and streams it has
+//! With speed no reason, safety is one, for a single node: that version of the broker writes down which quorum queues and streams it has
 //! only from time to time. Killed soon after one was declared it has forgotten it, with all that was confirmed in it: the
 //! queue has no leader and the stream is `down or inaccessible`, for good. Classic queues survive that. For the sink it
 //! means that on a new installation the stream is safe only some minutes after it was declared; what cannot be published
@@ -76,6 +77,7 @@ pub use failure::Failure;
 pub use log::{RabbitLog, RabbitOptions};
 pub use remove::{remove, server_version};
 pub use sink::RabbitSink;
+pub use topology::QueueType;
 
 /// A pause between half of `pause` and all of it, so that those who failed together do not come back together.
 fn jittered(pause: Duration) -> Duration {

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use boxoffice_ports::Traffic;
+use boxoffice_ports::{Source, Tasks, Traffic, WhenFailing};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::timeout;
 
@@ -34,11 +34,14 @@ pub(super) struct Publisher {
 }
 
 impl Publisher {
-    pub(super) fn start(link: Link, traffic: &Arc<Traffic>) -> Self {
+    /// The tasks are kept by `tasks`, and end with this.
+    pub(super) fn start(link: Link, traffic: &Arc<Traffic>, tasks: &dyn Tasks) -> Self {
         let (orders, taken) = mpsc::channel(WAITING_MAX);
         let taken = Arc::new(Mutex::new(taken));
-        for _ in 0..PUBLISHERS {
-            tokio::spawn(publish(link.clone(), taken.clone(), traffic.clone()));
+        for at in 0..PUBLISHERS {
+            let (link, taken, traffic) = (link.clone(), taken.clone(), traffic.clone());
+            let run = move || publish(link.clone(), taken.clone(), traffic.clone());
+            tasks.keep(format!("rabbitmq.publisher.{at}"), WhenFailing::NotReady, run).detach();
         }
         Self { link, orders }
     }
@@ -57,7 +60,7 @@ impl Publisher {
     }
 }
 
-async fn publish(link: Link, orders: Arc<Mutex<mpsc::Receiver<Order>>>, traffic: Arc<Traffic>) {
+async fn publish(link: Link, orders: Arc<Mutex<mpsc::Receiver<Order>>>, traffic: Arc<Traffic>) -> Result<(), Source> {
     let mut runway = Runway::default();
     let mut taken = Vec::with_capacity(FLIGHT_MAX);
     while orders.lock().await.recv_many(&mut taken, FLIGHT_MAX).await > 0 {
@@ -74,4 +77,5 @@ async fn publish(link: Link, orders: Arc<Mutex<mpsc::Receiver<Order>>>, traffic:
             let _ = caller.send(outcome);
         }
     }
+    Ok(())
 }

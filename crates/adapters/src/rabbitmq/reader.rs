@@ -109,7 +109,7 @@ async fn subscribe(desk: &Desk, shard: u32) -> Result<(Channel, Consumer), Failu
     let channel = session.channel().await?;
     let subscribed = async {
         // The queue may have been deleted while the connection stayed.
-        declare_shard(&channel, &desk.names, shard).await?;
+        declare_shard(session.connection(), &desk.names, shard).await?;
         let prefetch = desk.batch.saturating_mul(BATCHES_AHEAD);
         consume(&channel, desk.names.shard(shard), BasicConsumeOptions::default(), prefetch).await
     };

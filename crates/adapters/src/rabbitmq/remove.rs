@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::address::Address;
 use super::failure::Failure;
-use super::topology::Names;
+use super::topology::{Names, QueueType};
 
 /// The longest either may take.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
@@ -27,9 +27,9 @@ const FRAME_MAX: usize = 128 * 1024;
 /// Deletes the queues and the exchange of a log, with all that is in them. What is not there need not be deleted. The
 /// log must be closed.
 pub async fn remove(url: &str, name: &str, shards: u32) -> Result<(), Failure> {
-    let (address, names) = (Address::parse(url)?, Names::new(name, shards)?);
+    let (address, names) = (Address::parse(url)?, Names::new(name, shards, QueueType::Default)?);
     let removed = async {
-        let connection = Connection::connect_uri(address.uri(), ConnectionProperties::default()).await?;
+        let connection = Connection::connect_uri(address.uri(0), ConnectionProperties::default()).await?;
         let channel = connection.create_channel().await?;
         for shard in 0..names.shards() {
             channel.queue_delete(names.shard(shard), QueueDeleteOptions::default()).await?;
@@ -56,7 +56,7 @@ pub async fn server_version(url: &str) -> Result<Option<String>, Failure> {
 
 /// The first frame of a broker, without its head and end.
 async fn greeting(address: &Address) -> std::io::Result<Vec<u8>> {
-    let authority = address.uri().authority;
+    let authority = address.uri(0).authority;
     let mut stream = TcpStream::connect((authority.host.as_str(), authority.port)).await?;
     stream.write_all(&GREETING).await?;
     let mut head = [0; FRAME_HEAD];

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use boxoffice_ports::{EventSink, OutboxRow, Source, Traffic};
+use boxoffice_ports::{EventSink, OutboxRow, Source, Tasks, Traffic};
 use lapin::types::ShortString;
 use tokio::sync::Mutex;
 
@@ -38,9 +38,9 @@ pub struct RabbitSink {
 impl RabbitSink {
     /// Reads the settings; connects in the background, so it must be called in a runtime. `name` is that of the
     /// exchange and of the stream.
-    pub fn open(url: &str, name: &str, traffic: Arc<Traffic>) -> Result<Self, Failure> {
+    pub fn open(url: &str, name: &str, traffic: Arc<Traffic>, tasks: &dyn Tasks) -> Result<Self, Failure> {
         let (address, topology) = (Arc::new(Address::parse(url)?), Topology::events(name)?);
-        let link = Link::start(address, topology, "events");
+        let link = Link::start(address, topology, "events", tasks);
         Ok(Self { link, exchange: name.into(), runway: Mutex::default(), traffic })
     }
 

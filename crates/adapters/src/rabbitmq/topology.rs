@@ -11,16 +11,19 @@
 //! never depends on the settings, so instances with different ones agree and a change of one needs no new queue: how
 //! long a command is kept is written on each command.
 //!
-//! *The type* of the queues is not named, so it is the default of the virtual host: classic, unless its operator set another
-//! one. The module's opening says why.
+//! *The type* of the queues that keep commands is what [`QueueType`] says. A queue that is there already, of another type
+//! and the same otherwise, is used as it is, with a warning: commands may stand in it. Its operator deletes it once it is
+//! empty, and it is declared again as it should be.
 //!
 //! *Fewer shards* than before leave queues that nobody reads: what is in them expires to the dead letters.
 
 use boxoffice_domain::Key;
 use boxoffice_ports::InstanceId;
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::protocol::constants::REPLY_SUCCESS;
+use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::{Channel, ExchangeKind};
+use lapin::{Channel, Connection, ErrorKind, ExchangeKind};
 
 use super::failure::Failure;
 
@@ -34,20 +37,61 @@ const DEAD_LETTERS_MAX: i64 = 1_000_000;
 const ANSWERS_MAX: i64 = 10_000;
 /// How long an event can be read again; the oldest are dropped a segment at a time.
 const STREAM_AGE: &str = "7D";
+/// How often a quorum queue delivers a command again: as often as it takes. From its version 4 on the broker would put it
+/// with the dead letters after twenty times, which a store that is away reaches.
+const DELIVERIES_MAX: i64 = 1_000_000_000;
+
+/// What kind of queue keeps commands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum QueueType {
+    /// The default of the virtual host: classic, unless its operator has set another one.
+    #[default]
+    Default,
+    /// On one node.
+    Classic,
+    /// On most nodes of a cluster.
+    Quorum,
+}
+
+impl QueueType {
+    /// This one first, then those that a queue may have that is there already.
+    fn tries(self) -> [Self; 3] {
+        match self {
+            Self::Default => [Self::Default, Self::Classic, Self::Quorum],
+            Self::Classic => [Self::Classic, Self::Default, Self::Quorum],
+            Self::Quorum => [Self::Quorum, Self::Default, Self::Classic],
+        }
+    }
+
+    fn add_to(self, arguments: &mut FieldTable) {
+        let name = match self {
+            Self::Default => return,
+            Self::Classic => "classic",
+            Self::Quorum => "quorum",
+        };
+        arguments.insert(TYPE.into(), text(name));
+        if self == Self::Quorum {
+            arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(DELIVERIES_MAX));
+        }
+    }
+}
+
+const TYPE: &str = "x-queue-type";
 
 /// The names of one log.
 #[derive(Clone, Debug)]
 pub(super) struct Names {
     name: String,
     shards: u32,
+    queue_type: QueueType,
 }
 
 impl Names {
-    pub(super) fn new(name: &str, shards: u32) -> Result<Self, Failure> {
+    pub(super) fn new(name: &str, shards: u32, queue_type: QueueType) -> Result<Self, Failure> {
         if !(1..=SHARDS_MAX).contains(&shards) {
             return Err(Failure::Settings(format!("a log has 1 to {SHARDS_MAX} shards")));
         }
-        Ok(Self { name: checked(name)?, shards })
+        Ok(Self { name: checked(name)?, shards, queue_type })
     }
 
     pub(super) fn shards(&self) -> u32 {
@@ -103,30 +147,81 @@ impl Topology {
         Ok(Self::Events(checked(name)?.into()))
     }
 
-    pub(super) async fn declare(&self, channel: &Channel) -> lapin::Result<()> {
+    pub(super) async fn declare(&self, connection: &Connection) -> lapin::Result<()> {
+        let mut declaring = Declaring::begin(connection).await?;
         match self {
             Self::Commands(names) => {
-                declare_dead(channel, names).await?;
+                declare_dead(&mut declaring, names).await?;
                 for shard in 0..names.shards {
-                    declare_shard(channel, names, shard).await?;
+                    declaring.shard(names, shard).await?;
                 }
-                Ok(())
             }
-            Self::Events(name) => declare_events(channel, name).await,
+            Self::Events(name) => declare_events(&declaring.channel, name).await?,
         }
+        declaring.end().await
     }
 }
 
-async fn declare_dead(channel: &Channel, names: &Names) -> lapin::Result<()> {
-    let dead = names.dead();
-    exchange(channel, &dead, ExchangeKind::Fanout).await?;
-    queue(channel, &dead, QueueDeclareOptions::durable(), table([("x-max-length", AMQPValue::LongLongInt(DEAD_LETTERS_MAX))])).await?;
-    bind(channel, &dead, "").await
+/// Declares one thing after the other. A channel on which the broker has refused something is over, and replaced.
+struct Declaring<'a> {
+    connection: &'a Connection,
+    channel: Channel,
 }
 
-pub(super) async fn declare_shard(channel: &Channel, names: &Names, shard: u32) -> lapin::Result<()> {
-    let arguments = [("x-single-active-consumer", AMQPValue::Boolean(true)), ("x-dead-letter-exchange", text(names.dead().as_str()))];
-    queue(channel, &names.shard(shard), QueueDeclareOptions::durable(), table(arguments)).await
+impl<'a> Declaring<'a> {
+    async fn begin(connection: &'a Connection) -> lapin::Result<Self> {
+        Ok(Self { connection, channel: connection.create_channel().await? })
+    }
+
+    async fn end(self) -> lapin::Result<()> {
+        self.channel.close(REPLY_SUCCESS, "OK".into()).await
+    }
+
+    async fn shard(&mut self, names: &Names, shard: u32) -> lapin::Result<()> {
+        let arguments = [("x-single-active-consumer", AMQPValue::Boolean(true)), ("x-dead-letter-exchange", text(names.dead().as_str()))];
+        self.queue(&names.shard(shard), names.queue_type, table(arguments)).await
+    }
+
+    /// A durable queue. One that is there with the same arguments and another type is used as it is.
+    async fn queue(&mut self, name: &ShortString, queue_type: QueueType, arguments: FieldTable) -> lapin::Result<()> {
+        let mut refused = None;
+        for tried in queue_type.tries() {
+            let mut arguments = arguments.clone();
+            tried.add_to(&mut arguments);
+            match queue(&self.channel, name, QueueDeclareOptions::durable(), arguments).await {
+                Ok(()) if refused.is_none() => return Ok(()),
+                Ok(()) => {
+                    tracing::warn!(queue = %name, wanted = ?queue_type, found = ?tried, "a queue of another type is used as it is");
+                    return Ok(());
+                }
+                Err(error) if is_otherwise(&error) => {
+                    refused.get_or_insert(error);
+                    self.channel = self.connection.create_channel().await?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        refused.map_or(Ok(()), Err)
+    }
+}
+
+/// What is there under the name has other arguments.
+fn is_otherwise(error: &lapin::Error) -> bool {
+    let ErrorKind::ProtocolError(error) = error.kind() else { return false };
+    matches!(error.kind(), AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED))
+}
+
+async fn declare_dead(declaring: &mut Declaring<'_>, names: &Names) -> lapin::Result<()> {
+    let dead = names.dead();
+    exchange(&declaring.channel, &dead, ExchangeKind::Fanout).await?;
+    declaring.queue(&dead, names.queue_type, table([("x-max-length", AMQPValue::LongLongInt(DEAD_LETTERS_MAX))])).await?;
+    bind(&declaring.channel, &dead, "").await
+}
+
+pub(super) async fn declare_shard(connection: &Connection, names: &Names, shard: u32) -> lapin::Result<()> {
+    let mut declaring = Declaring::begin(connection).await?;
+    declaring.shard(names, shard).await?;
+    declaring.end().await
 }
 
 pub(super) async fn declare_answers(channel: &Channel, name: &ShortString) -> lapin::Result<()> {
@@ -136,7 +231,7 @@ pub(super) async fn declare_answers(channel: &Channel, name: &ShortString) -> la
 
 async fn declare_events(channel: &Channel, name: &ShortString) -> lapin::Result<()> {
     exchange(channel, name, ExchangeKind::Topic).await?;
-    let arguments = [("x-queue-type", text("stream")), ("x-max-age", text(STREAM_AGE))];
+    let arguments = [(TYPE, text("stream")), ("x-max-age", text(STREAM_AGE))];
     queue(channel, name, QueueDeclareOptions::durable(), table(arguments)).await?;
     bind(channel, name, "#").await
 }
@@ -198,9 +293,9 @@ mod tests {
 
     #[test]
     fn names_and_shards_have_bounds() {
-        assert!(Names::new("boxoffice.commands", SHARDS_MAX).is_ok());
+        assert!(Names::new("boxoffice.commands", SHARDS_MAX, QueueType::Default).is_ok());
         for (name, shards) in [("", 1), (&*"n".repeat(NAME_MAX + 1), 1), ("n", 0), ("n", SHARDS_MAX + 1)] {
-            assert!(matches!(Names::new(name, shards), Err(Failure::Settings(_))), "{name} {shards}");
+            assert!(matches!(Names::new(name, shards, QueueType::Default), Err(Failure::Settings(_))), "{name} {shards}");
         }
         assert!(Topology::events("").is_err());
     }

@@ -57,6 +57,9 @@ pub enum Failure {
     /// No answer in time; whether the command was done is unknown.
     #[error("Redis did not answer within {} ms", ROUND_TRIP_MAX.as_millis())]
     Silent,
+    /// An attempt to connect ended by a defect; another one follows.
+    #[error("connecting to Redis has failed by a defect")]
+    Broken,
     /// It answered with an error, or with what makes no sense here.
     #[error("Redis refused a command: {0}")]
     Refused(#[source] RedisError),
@@ -265,22 +268,27 @@ impl Link {
     /// In a task of its own: callers may go away, and the next ones find what it made.
     fn connect(self: &Arc<Self>, failures: u32) -> Attempt {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let (tell, told) = oneshot::channel();
         let link = Arc::clone(self);
+        self.attempt(turn, failures, async move { link.address.connect(turn).await })
+    }
+
+    fn attempt(
+        self: &Arc<Self>,
+        turn: usize,
+        failures: u32,
+        connecting: impl Future<Output = redis::RedisResult<Channel>> + Send + 'static,
+    ) -> Attempt {
+        let (tell, told) = oneshot::channel();
+        let mut end = AttemptEnd { link: Arc::clone(self), turn, failures, made: Err(Failure::Broken) };
         tokio::spawn(async move {
-            let made = timeout(CONNECT_MAX, link.address.connect(turn)).await;
+            let made = timeout(CONNECT_MAX, connecting).await;
             let made = made.map_or(Err(Failure::Silent), |made| made.map_err(Failure::from_redis));
-            *link.state() = match &made {
-                Ok(channel) => State::Up(turn, channel.clone()),
-                Err(failure) => {
-                    let pause = super::jittered(reconnect_pause(failures));
-                    State::Down { failures: failures.saturating_add(1), wait: Some((Instant::now() + pause, failure.clone())) }
-                }
-            };
+            end.made = made.clone();
+            drop(end);
             // Nobody waits any more: the state says it.
             let _ = tell.send(made.map(|channel| (turn, channel)));
         });
-        told.map(|told| told.unwrap_or(Err(Failure::Silent))).boxed().shared()
+        told.map(|told| told.unwrap_or(Err(Failure::Broken))).boxed().shared()
     }
 
     /// The connection of that turn is broken. A later one is left alone.
@@ -306,6 +314,27 @@ impl Link {
     /// Always whole: no code that could panic runs while it is locked.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The end of an attempt, in whatever way its task ends: if that left no trace here, nobody would try again.
+struct AttemptEnd {
+    link: Arc<Link>,
+    turn: usize,
+    failures: u32,
+    made: Result<Channel, Failure>,
+}
+
+impl Drop for AttemptEnd {
+    fn drop(&mut self) {
+        let state = match &self.made {
+            Ok(channel) => State::Up(self.turn, channel.clone()),
+            Err(failure) => {
+                let pause = super::jittered(reconnect_pause(self.failures));
+                State::Down { failures: self.failures.saturating_add(1), wait: Some((Instant::now() + pause, failure.clone())) }
+            }
+        };
+        *self.link.state() = state;
     }
 }
 
@@ -338,5 +367,20 @@ mod tests {
         let pauses: Vec<_> = (0..7).map(|failures| reconnect_pause(failures).as_millis()).collect();
         assert_eq!(pauses, [20, 40, 80, 160, 320, 500, 500]);
         assert_eq!(reconnect_pause(u32::MAX), RECONNECT_PAUSE_MAX);
+    }
+
+    #[tokio::test]
+    async fn an_attempt_that_panics_is_followed_by_another() {
+        // Nothing listens at the reserved port.
+        let redis = Redis::open(&["redis://127.0.0.1:1".to_owned()], Arc::default()).unwrap();
+        let attempt = redis.link.attempt(0, 0, async { panic!("a defect") });
+        *redis.link.state() = State::Connecting(attempt.clone());
+        assert!(matches!(attempt.await, Err(Failure::Broken)));
+        let connects = async {
+            while !matches!(redis.ping().await, Err(Failure::Unreachable(_))) {
+                tokio::time::sleep(RECONNECT_PAUSE_MIN).await;
+            }
+        };
+        timeout(Duration::from_secs(5), connects).await.expect("it connects anew, and is refused by a real socket");
     }
 }

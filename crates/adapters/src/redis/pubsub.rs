@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use boxoffice_domain::{CommandId, Key};
-use boxoffice_ports::{Lease, Lock, LockError};
+use boxoffice_ports::{Lease, Lock, LockError, Tasks};
 use tokio::time::{Instant, timeout_at};
 
 use super::connect::{Failure, Redis};
@@ -39,9 +39,10 @@ pub struct PubSubLock {
 }
 
 impl PubSubLock {
-    /// `lease` is how long a lock outlives a holder that is gone. Starts a task that listens; it ends with the lock.
-    pub fn start(redis: Redis, lease: Duration) -> Self {
-        let releases = Releases::start(redis.clone());
+    /// `lease` is how long a lock outlives a holder that is gone. Starts a task that listens, kept by `tasks`; it ends with
+    /// the lock.
+    pub fn start(redis: Redis, lease: Duration, tasks: &dyn Tasks) -> Self {
+        let releases = Releases::start(redis.clone(), tasks);
         Self { locks: Locks::new(redis, lease, Waiting::Listening), queue: LocalQueue::new(MOMENT), releases }
     }
 

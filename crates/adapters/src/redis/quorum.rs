@@ -18,10 +18,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use boxoffice_ports::Traffic;
+use boxoffice_ports::{Kept, Source, Tasks, Traffic, WhenFailing};
 use redis::Client;
 use rslock::LockManager;
-use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::connect::{Failure, Redis};
@@ -43,7 +42,7 @@ const NOBODY: &str = "unix:///dev/null/nobody";
 /// The nodes, and the tasks that probe them, which end when this is dropped.
 pub(super) struct Quorum {
     nodes: Arc<Nodes>,
-    tasks: Vec<AbortHandle>,
+    _tasks: Vec<Kept>,
 }
 
 struct Nodes {
@@ -65,7 +64,7 @@ pub(super) struct Majority {
 
 impl Quorum {
     /// All nodes vote until a probe says otherwise. `lease` is how long a vote given before a restart may count.
-    pub(super) fn start(urls: &[String], lease: Duration, traffic: &Arc<Traffic>) -> Result<Self, Failure> {
+    pub(super) fn start(urls: &[String], lease: Duration, traffic: &Arc<Traffic>, tasks: &dyn Tasks) -> Result<Self, Failure> {
         if urls.is_empty() || urls.len() > NODES_MAX {
             return Err(Failure::Address(format!("redis.redlock_nodes needs 1 to {NODES_MAX} nodes")));
         }
@@ -80,8 +79,11 @@ impl Quorum {
         let nobody = Client::open(NOBODY).map_err(|_| Failure::Address("Redlock needs Unix sockets".to_owned()))?;
         let voting = AtomicU64::new((1 << urls.len()) - 1);
         let nodes = Arc::new(Nodes { clients, probes, nobody, voting, managers: Mutex::default() });
-        let tasks = (0..urls.len()).map(|at| tokio::spawn(watch(nodes.clone(), at, lease)).abort_handle()).collect();
-        Ok(Self { nodes, tasks })
+        let tasks = (0..urls.len()).map(|at| {
+            let nodes = nodes.clone();
+            tasks.keep(format!("redlock.{at}"), WhenFailing::NotReady, move || watch(nodes.clone(), at, lease))
+        });
+        Ok(Self { _tasks: tasks.collect(), nodes })
     }
 
     /// A manager over the nodes that vote; `None` when they are no majority.
@@ -100,12 +102,6 @@ impl Quorum {
     pub(super) fn shortage(&self) -> String {
         let (voting, all) = (self.nodes.voting.load(Ordering::Relaxed).count_ones(), self.nodes.clients.len());
         format!("{voting} of {all} Redlock nodes can vote, {} are needed", majority_of(all))
-    }
-}
-
-impl Drop for Quorum {
-    fn drop(&mut self) {
-        self.tasks.iter().for_each(AbortHandle::abort);
     }
 }
 
@@ -144,7 +140,7 @@ impl Nodes {
 }
 
 /// Probes one node for ever.
-async fn watch(nodes: Arc<Nodes>, at: usize, lease: Duration) {
+async fn watch(nodes: Arc<Nodes>, at: usize, lease: Duration) -> Result<(), Source> {
     let mut health = Health::new(lease);
     loop {
         let mut probe = std::pin::pin!(nodes.run_id(at));
@@ -186,11 +182,12 @@ impl Health {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use boxoffice_ports::contract::supervisor;
 
     fn nodes(all: usize) -> Quorum {
         let urls: Vec<_> = (0..all).map(|at| format!("redis://127.0.0.{}:1", at + 1)).collect();
-        let quorum = Quorum::start(&urls, Duration::from_secs(2), &Arc::default()).unwrap();
-        quorum.tasks.iter().for_each(AbortHandle::abort);
+        let mut quorum = Quorum::start(&urls, Duration::from_secs(2), &Arc::default(), &*supervisor()).unwrap();
+        quorum._tasks.clear();
         quorum
     }
 
@@ -213,7 +210,7 @@ mod tests {
         }
         let many = (0..=NODES_MAX).map(|at| format!("redis://h:{}", at + 1)).collect();
         for wrong in [vec![], many, vec!["redis://secret@h".to_owned(); 2], vec!["http://u:secret@h".to_owned()]] {
-            let refused = Quorum::start(&wrong, Duration::from_secs(2), &Arc::default()).map(drop);
+            let refused = Quorum::start(&wrong, Duration::from_secs(2), &Arc::default(), &*supervisor()).map(drop);
             assert!(refused.is_err_and(|error| !error.to_string().contains("secret")));
         }
     }

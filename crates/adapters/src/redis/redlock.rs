@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use boxoffice_domain::{CommandId, Key};
-use boxoffice_ports::{Lease, Lock, LockError, Traffic};
+use boxoffice_ports::{Lease, Lock, LockError, Tasks, Traffic};
 use futures_util::future::join_all;
 use rslock::LockError as Refusal;
 use tokio::runtime::Handle;
@@ -67,10 +67,11 @@ pub struct Redlock {
 }
 
 impl Redlock {
-    /// `urls` are independent nodes, best an odd number. Starts the tasks that probe them; they end with the lock.
-    pub fn start(urls: &[String], lease: Duration, traffic: Arc<Traffic>) -> Result<Self, Failure> {
+    /// `urls` are independent nodes, best an odd number. Starts the tasks that probe them, kept by `tasks`; they end with
+    /// the lock.
+    pub fn start(urls: &[String], lease: Duration, traffic: Arc<Traffic>, tasks: &dyn Tasks) -> Result<Self, Failure> {
         let ttl = lease;
-        let nodes = Arc::new(Quorum::start(urls, ttl, &traffic)?);
+        let nodes = Arc::new(Quorum::start(urls, ttl, &traffic, tasks)?);
         Ok(Self { nodes, queue: LocalQueue::new(PAUSE_MAX), ttl, traffic })
     }
 }

@@ -14,10 +14,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use boxoffice_ports::{Kept, Source, Tasks, WhenFailing};
 use futures_util::StreamExt;
 use redis::aio::{PubSubSink, PubSubStream};
 use tokio::sync::{Notify, watch};
-use tokio::task::AbortHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::connect::{Failure, ROUND_TRIP_MAX, Redis};
@@ -34,7 +34,7 @@ const RECONNECT_PAUSE_MAX: Duration = Duration::from_millis(500);
 /// The channels, and the task that listens to them. It ends when this is dropped.
 pub(super) struct Releases {
     shared: Arc<Shared>,
-    task: AbortHandle,
+    _task: Kept,
 }
 
 struct Shared {
@@ -54,10 +54,12 @@ struct Channel {
 }
 
 impl Releases {
-    pub(super) fn start(redis: Redis) -> Self {
+    pub(super) fn start(redis: Redis, tasks: &dyn Tasks) -> Self {
         let shared = Arc::new(Shared { channels: Mutex::default(), added: Notify::new() });
-        let task = tokio::spawn(listen(shared.clone(), redis)).abort_handle();
-        Self { shared, task }
+        let heard = shared.clone();
+        // Waiters poll while nothing is heard.
+        let task = tasks.keep("redis.releases", WhenFailing::Impaired, move || listen(heard.clone(), redis.clone()));
+        Self { shared, _task: task }
     }
 
     /// A waiter's ear on a channel.
@@ -72,12 +74,6 @@ impl Releases {
             self.shared.added.notify_one();
         }
         Subscription { shared: self.shared.clone(), channel: channel.to_owned(), told }
-    }
-}
-
-impl Drop for Releases {
-    fn drop(&mut self) {
-        self.task.abort();
     }
 }
 
@@ -165,7 +161,7 @@ impl Shared {
 }
 
 /// For ever: connects, hears, and connects again.
-async fn listen(shared: Arc<Shared>, redis: Redis) {
+async fn listen(shared: Arc<Shared>, redis: Redis) -> Result<(), Source> {
     loop {
         // The first waiter is what a connection is made for.
         while shared.channels().is_empty() {
@@ -237,7 +233,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn waiters_are_told_of_releases_and_of_every_gap_and_idle_channels_go() {
         let server = Server::start().unwrap();
-        let releases = Releases::start(Redis::open(&[server.url()], Arc::default()).unwrap());
+        let releases = Releases::start(Redis::open(&[server.url()], Arc::default()).unwrap(), &*boxoffice_ports::contract::supervisor());
         let (mut one, mut same, mut other) = (releases.subscription("a"), releases.subscription("a"), releases.subscription("b"));
         for subscription in [&mut one, &mut same, &mut other] {
             subscription.confirmed(Instant::now() + LONG).await;

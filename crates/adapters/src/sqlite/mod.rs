@@ -28,7 +28,7 @@ mod writer;
 
 pub use file::{ServingLock, lock_for_serving, migrate, revert};
 
-use boxoffice_ports::{Clock, StoreError, Stores};
+use boxoffice_ports::{Clock, StoreError, Stores, Tasks};
 use failure::Failure;
 use file::{Role, check_schema, connect};
 use readers::Readers;
@@ -48,7 +48,7 @@ pub struct SqliteOptions {
     pub readers: usize,
 }
 
-/// One file, open. The writer's thread ends with the last handle.
+/// One file, open. The writer's thread, which `tasks` keeps, ends with the last handle.
 pub struct SqliteStore {
     writer: Arc<Writer>,
     readers: Arc<Readers>,
@@ -57,12 +57,12 @@ pub struct SqliteStore {
 
 impl SqliteStore {
     /// Opens a file that [`migrate`] has brought up to date; fails as unavailable, saying why, if it is missing or not
-    /// current.
-    pub fn open(options: SqliteOptions, clock: Arc<dyn Clock>) -> Result<Arc<Self>, StoreError> {
+    /// current. Must be called in a runtime.
+    pub fn open(options: SqliteOptions, clock: Arc<dyn Clock>, tasks: &dyn Tasks) -> Result<Arc<Self>, StoreError> {
         let mut conn = connect(&options.path, Role::Writer)?;
         check_schema(&mut conn)?;
         drop(conn);
-        let writer = Arc::new(Writer::start(&options.path, clock.clone())?);
+        let writer = Arc::new(Writer::start(&options.path, clock.clone(), tasks)?);
         let readers = Arc::new(Readers::new(options.path, options.readers));
         Ok(Arc::new(Self { writer, readers, clock }))
     }

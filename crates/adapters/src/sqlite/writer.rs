@@ -1,4 +1,5 @@
-//! The one writer: a thread that owns the one connection that writes, fed through a bounded queue.
+//! The one writer: a thread that owns the one connection that writes, fed through a bounded queue. The supervisor keeps
+//! it: a thread that has ended is followed by another one, on a fresh connection, with what has queued up.
 //!
 //! SQLite allows one writing transaction at a time, so more writers would only wait for each other's locks. What is
 //! queued when the thread comes back from a commit goes into the next transaction together: any number of small pieces
@@ -11,12 +12,12 @@
 use super::failure::Failure;
 use super::file::{Role, connect};
 use boxoffice_domain::Timestamp;
-use boxoffice_ports::Clock;
+use boxoffice_ports::{Clock, Source, Tasks, WhenFailing};
 use diesel::SqliteConnection;
 use diesel::connection::{AnsiTransactionManager, TransactionManager};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
@@ -47,13 +48,23 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Starts the thread. It ends when the last handle is gone and everything queued is done.
-    pub(super) fn start(path: &Path, clock: Arc<dyn Clock>) -> Result<Self, Failure> {
-        let conn = connect(path, Role::Writer)?;
+    /// Starts the thread, kept by `tasks`. It ends when the last handle is gone and everything queued is done.
+    pub(super) fn start(path: &Path, clock: Arc<dyn Clock>, tasks: &dyn Tasks) -> Result<Self, Failure> {
+        let mut first = Some(connect(path, Role::Writer)?);
         let (queue, works) = mpsc::channel(QUEUE_MAX);
-        let (path, session) = (path.to_owned(), Session { conn, clock, outbox_id: 0 });
-        let thread = std::thread::Builder::new().name("sqlite-writer".to_owned());
-        thread.spawn(move || serve(path, session, works)).map_err(|_| Failure::Gone("the writer's thread could not be started"))?;
+        let desk = Arc::new(Desk { path: path.to_owned(), clock, works: Mutex::new(Works { queue: works, outbox_id: 0 }) });
+        let run = move || {
+            let (desk, conn) = (desk.clone(), first.take());
+            let (tell, ended) = oneshot::channel();
+            let thread = std::thread::Builder::new().name("sqlite-writer".to_owned());
+            let started = thread.spawn(move || tell.send(desk.serve(conn)));
+            async move {
+                drop(started?);
+                // Dropped without a word: the thread has panicked.
+                ended.await.unwrap_or_else(|_| Err("the writer's thread has panicked".into()))
+            }
+        };
+        tasks.keep("sqlite.writer", WhenFailing::NotReady, run).detach();
         Ok(Self { queue })
     }
 
@@ -132,25 +143,36 @@ impl<T: Send, F: FnMut(&mut Session) -> Result<T, Failure> + Send> Work for Piec
     }
 }
 
-fn serve(path: PathBuf, mut session: Session, mut queue: mpsc::Receiver<Box<dyn Work>>) {
-    let mut waiting = Vec::new();
-    while queue.blocking_recv_many(&mut waiting, MERGE_MAX) > 0 {
-        while !waiting.is_empty() {
-            let group = take_group(&mut waiting);
-            if catch_unwind(AssertUnwindSafe(|| session.serve(group))).is_ok() {
-                continue;
-            }
-            // A defect, which the panic hook has told of. Its callers see a stopped writer; the transaction goes with
-            // the connection, and the next piece of work finds a fresh one.
-            tracing::error!("the writer starts again after a panic");
-            match connect(&path, Role::Writer) {
-                Ok(conn) => session.conn = conn,
-                Err(error) => {
-                    tracing::error!(error = %error, "the writer cannot open the database again");
-                    return;
-                }
-            }
+/// What outlives a thread of the writer.
+struct Desk {
+    path: PathBuf,
+    clock: Arc<dyn Clock>,
+    /// Locked by the one thread that serves.
+    works: Mutex<Works>,
+}
+
+struct Works {
+    queue: mpsc::Receiver<Box<dyn Work>>,
+    /// The last one that a thread gave out.
+    outbox_id: i64,
+}
+
+impl Desk {
+    /// Serves what is queued until the last handle is gone. Whoever has queued while the database cannot be opened is
+    /// answered so.
+    fn serve(&self, conn: Option<SqliteConnection>) -> Result<(), Source> {
+        let works = &mut *self.works.lock().unwrap_or_else(PoisonError::into_inner);
+        let opened = conn.map_or_else(|| connect(&self.path, Role::Writer), Ok).and_then(|conn| {
+            let mut session = Session { conn, clock: self.clock.clone(), outbox_id: works.outbox_id };
+            let served = session.serve_all(&self.path, &mut works.queue);
+            works.outbox_id = session.outbox_id;
+            served
+        });
+        let Err(failure) = opened else { return Ok(()) };
+        while let Ok(work) = works.queue.try_recv() {
+            work.answer(Err(failure.clone()));
         }
+        Err(failure.into())
     }
 }
 
@@ -162,6 +184,30 @@ fn take_group(waiting: &mut Vec<Box<dyn Work>>) -> Vec<Box<dyn Work>> {
 }
 
 impl Session {
+    /// Fails when the database cannot be opened again.
+    fn serve_all(&mut self, path: &Path, queue: &mut mpsc::Receiver<Box<dyn Work>>) -> Result<(), Failure> {
+        let mut waiting = Vec::new();
+        while queue.blocking_recv_many(&mut waiting, MERGE_MAX) > 0 {
+            while !waiting.is_empty() {
+                let group = take_group(&mut waiting);
+                if catch_unwind(AssertUnwindSafe(|| self.serve(group))).is_ok() {
+                    continue;
+                }
+                // A defect, which the panic hook has told of. Its callers see a stopped writer; the transaction goes
+                // with the connection, and the next piece of work finds a fresh one.
+                tracing::error!("the writer starts again after a panic");
+                match connect(path, Role::Writer) {
+                    Ok(conn) => self.conn = conn,
+                    Err(failure) => {
+                        waiting.into_iter().for_each(|work| work.answer(Err(failure.clone())));
+                        return Err(failure);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn serve(&mut self, mut group: Vec<Box<dyn Work>>) {
         let outcome = self.transact(&mut group);
         let alone = group.len() == 1 || !outcome.as_ref().is_err_and(Failure::is_own);
@@ -190,5 +236,44 @@ impl Session {
     pub(super) fn outbox_id(&mut self, now: Timestamp) -> i64 {
         self.outbox_id = (self.outbox_id + 1).max(now.timestamp_micros());
         self.outbox_id
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+    use boxoffice_ports::contract::supervisor;
+    use std::time::Duration;
+    use tokio::time::{sleep, timeout};
+
+    #[tokio::test]
+    async fn a_writer_that_cannot_open_its_file_again_answers_so_and_comes_back_with_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, away) = (folder.path().join("boxoffice.db"), folder.path().join("away.db"));
+        crate::sqlite::migrate(&path).unwrap();
+        let tasks = supervisor();
+        let writer = Writer::start(&path, Arc::new(SystemClock::default()), &*tasks).unwrap();
+        let (from, to) = (path.clone(), away.clone());
+        let defect = move |_: &mut Session| -> Result<(), Failure> {
+            std::fs::rename(&from, &to).unwrap();
+            panic!("a defect")
+        };
+        assert!(writer.write(Share::Small, defect).await.is_err());
+        let refused = timeout(Duration::from_secs(5), writer.write(Share::Small, |_| Ok(()))).await.expect("an answer in time");
+        assert!(matches!(refused, Err(Failure::Open { .. })), "{refused:?}");
+        let known = async {
+            while tasks.failures("sqlite.writer") == 0 {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(Duration::from_secs(5), known).await.expect("it is known to have ended");
+        std::fs::rename(&away, &path).unwrap();
+        let writes = async {
+            while writer.write(Share::Small, |_| Ok(())).await.is_err() {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(Duration::from_secs(5), writes).await.expect("it writes again");
     }
 }

@@ -12,15 +12,16 @@
 //! [`MESSAGE_COMMANDS_MAX`] and [`MESSAGE_BYTES_MAX`], or one command alone.
 //!
 //! *Failure.* The commands of a message share its fate. Whoever goes away while it waits is left behind; what is under
-//! way arrives or not. Dropped, nothing more is sent, and who waits is told [`Unsent::Late`].
+//! way arrives or not. A shard's task that panics is started again; what it had under way is told as [`Unsent::Late`] too,
+//! and may have been sent. Dropped, nothing more is sent, and who waits is told [`Unsent::Late`].
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use boxoffice_domain::{CommandId, Key};
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
+use boxoffice_ports::{Kept, Source, Tasks, WhenFailing};
+use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::sequence::sequence;
@@ -76,20 +77,20 @@ struct Waiting<F> {
 /// See the module's opening.
 pub(crate) struct Convoys<F> {
     shards: Vec<mpsc::Sender<Waiting<F>>>,
-    /// Aborted when dropped.
-    _tasks: JoinSet<()>,
+    /// Ended when dropped.
+    _tasks: Vec<Kept>,
 }
 
 impl<F: Clone + Send + 'static> Convoys<F> {
-    /// For so many shards, one at least; must be called in a runtime.
-    pub(crate) fn start(carrier: &Arc<impl Carrier<Failure = F>>, shards: usize) -> Self {
-        let mut tasks = JoinSet::new();
+    /// For so many shards, one at least, each a task that `tasks` keeps under the `broker`'s name.
+    pub(crate) fn start(carrier: &Arc<impl Carrier<Failure = F>>, shards: usize, broker: &str, tasks: &dyn Tasks) -> Self {
         let start = |shard| {
             let (queue, waiting) = mpsc::channel(WAITING_MAX);
-            tasks.spawn(run(carrier.clone(), shard, waiting));
-            queue
+            let (carrier, waiting) = (carrier.clone(), Arc::new(Mutex::new(waiting)));
+            let run = move || run(carrier.clone(), shard, waiting.clone());
+            (queue, tasks.keep(format!("{broker}.append.{shard}"), WhenFailing::NotReady, run))
         };
-        let shards = (0..shards.max(1)).map(start).collect();
+        let (shards, tasks) = (0..shards.max(1)).map(start).unzip();
         Self { shards, _tasks: tasks }
     }
 
@@ -104,8 +105,13 @@ impl<F: Clone + Send + 'static> Convoys<F> {
 
 type Callers<F> = Vec<oneshot::Sender<Result<(), Unsent<F>>>>;
 
-async fn run<F: Clone + Send + 'static>(carrier: Arc<impl Carrier<Failure = F>>, shard: usize, mut waiting: mpsc::Receiver<Waiting<F>>) {
-    let mut taken = Vec::new();
+/// What a run that fails had in hand is unknown to its callers; what has queued up is for the next run.
+async fn run<F: Clone + Send + 'static>(
+    carrier: Arc<impl Carrier<Failure = F>>,
+    shard: usize,
+    waiting: Arc<Mutex<mpsc::Receiver<Waiting<F>>>>,
+) -> Result<(), Source> {
+    let (mut waiting, mut taken) = (waiting.lock().await, Vec::new());
     while waiting.recv_many(&mut taken, CONVOY_MAX).await > 0 {
         let (messages, callers) = load(taken.drain(..));
         if messages.is_empty() {
@@ -120,6 +126,7 @@ async fn run<F: Clone + Send + 'static>(carrier: Arc<impl Carrier<Failure = F>>,
             }
         }
     }
+    Ok(())
 }
 
 /// Puts what still wants to go into messages, in order, each with those who wait for it.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use boxoffice_adapters::kafka::{Failure, KafkaLog, KafkaOptions};
 use boxoffice_domain::{CommandId, UserId};
 use boxoffice_ports::contract::build::{charge, fresh};
+use boxoffice_ports::contract::tasks::TestTasks;
 use boxoffice_ports::{CommandLog, CommandReader, InstanceId, LogError, LoggedCommand, Traffic};
 use chrono::DateTime;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -32,12 +33,21 @@ pub(crate) struct Site {
     pub(crate) partitions: u32,
     pub(crate) readers: usize,
     pub(crate) traffic: Arc<Traffic>,
+    pub(crate) tasks: Arc<TestTasks>,
 }
 
 impl Site {
     pub(crate) fn new(brokers: String, partitions: u32, readers: usize) -> Self {
         let name: Uuid = fresh();
-        Self { brokers, topic: format!("commands-{name}"), group: format!("group-{name}"), partitions, readers, traffic: Arc::default() }
+        Self {
+            brokers,
+            topic: format!("commands-{name}"),
+            group: format!("group-{name}"),
+            partitions,
+            readers,
+            traffic: Arc::default(),
+            tasks: Arc::default(),
+        }
     }
 
     pub(crate) async fn open(&self) -> Result<Arc<KafkaLog>, Failure> {
@@ -49,6 +59,7 @@ impl Site {
             readers: self.readers,
             retention: Duration::from_secs(3_600),
             traffic: self.traffic.clone(),
+            tasks: self.tasks.clone(),
         };
         timeout(LONG, KafkaLog::open(options)).await.expect("opened in time")
     }

@@ -29,7 +29,7 @@ fn rows(shard: u32, ids: std::ops::Range<i64>) -> Vec<OutboxRow> {
 }
 
 fn open(url: &str, name: &str) -> Arc<RabbitSink> {
-    Arc::new(RabbitSink::open(url, name, Arc::default()).expect("settings"))
+    Arc::new(RabbitSink::open(url, name, Arc::default(), &*boxoffice_ports::contract::supervisor()).expect("settings"))
 }
 
 /// As a relay does: the same again until it is safe.

@@ -42,9 +42,11 @@ pub(crate) fn options(url: &str, name: &str) -> RabbitOptions {
         url: url.to_owned(),
         name: name.to_owned(),
         shards: SHARDS,
+        queue_type: None,
         retention: RETENTION,
         batch: BATCH,
         traffic: Arc::default(),
+        tasks: boxoffice_ports::contract::supervisor(),
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use boxoffice_adapters::rabbitmq::{Failure, RabbitLog, RabbitOptions};
+use boxoffice_adapters::rabbitmq::{Failure, QueueType, RabbitLog, RabbitOptions};
 use boxoffice_domain::Key;
 use boxoffice_ports::contract::build::user;
 use boxoffice_ports::{CommandLog, LogError};
@@ -33,6 +33,46 @@ async fn commands_that_nobody_takes_in_time_are_dead_letters() {
         assert_eq!(header(&properties, "x-first-death-reason").as_deref(), Some("expired"));
     }
     assert_eq!(client.waiting(&queue_of(&name, Key::Account(of))).await, Some(0));
+}
+
+/// The types of the log's queues, as the broker lists them.
+async fn types_of(name: &str) -> BTreeSet<(String, String)> {
+    let node = shared().await;
+    let listed = node.command(&["list_queues", "--no-table-headers", "name", "type"]).expect("a list");
+    let of_the_log = |line: &str| {
+        let (queue, kind) = line.split_once('\t')?;
+        queue.strip_prefix(name).map(|rest| (rest.to_owned(), kind.trim().to_owned()))
+    };
+    listed.lines().filter_map(of_the_log).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn queues_have_the_type_that_is_asked_for_and_those_that_are_there_are_used_as_they_are() {
+    let url = shared().await.url();
+    let (user_part, rest) = url.split_once('@').expect("a user");
+    let (node, host) = rest.split_once('/').expect("a virtual host");
+    let cluster = format!("{user_part}@{node},{node}/{host}");
+    for (url, queue_type, wanted, other) in [
+        (&url, None, "classic", QueueType::Quorum),
+        (&url, Some(QueueType::Quorum), "quorum", QueueType::Classic),
+        (&cluster, None, "quorum", QueueType::Classic),
+        (&cluster, Some(QueueType::Classic), "classic", QueueType::Quorum),
+    ] {
+        let (name, of) = (new_name(), user());
+        let open_with = |queue_type| RabbitLog::open(RabbitOptions { queue_type, ..options(url, &name) }).map(Arc::new).expect("settings");
+        let log = open_with(queue_type);
+        log.append(command(of, 1)).await.expect("appended");
+        let shards = (0..SHARDS).map(|shard| format!(".{shard}"));
+        let all: BTreeSet<_> = shards.chain([".dead".to_owned()]).map(|queue| (queue, wanted.to_owned())).collect();
+        assert_eq!(types_of(&name).await, all, "{queue_type:?}");
+        // Another instance asks for another type of what is there.
+        let others = open_with(Some(other));
+        others.append(command(of, 2)).await.expect("used as it is");
+        let mut reader = reader_of(&others, Key::Account(of)).await;
+        assert_eq!(take(&mut reader, 2).await.iter().map(at).collect::<Vec<_>>(), [1, 2]);
+        reader.acknowledge(usize::MAX).await.expect("acknowledged");
+        assert_eq!(types_of(&name).await, all, "{queue_type:?}, asked for {other:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

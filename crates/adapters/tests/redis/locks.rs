@@ -33,7 +33,8 @@ struct Kind {
 
 const SIMPLE: Kind = Kind { make: |nodes, lease| Arc::new(AskedAgain(Arc::new(SimpleLock::new(connect(nodes), lease)))), nodes: 1 };
 const SPIN: Kind = Kind { make: |nodes, lease| Arc::new(SpinLock::new(connect(nodes), lease)), nodes: 1 };
-const PUBSUB: Kind = Kind { make: |nodes, lease| Arc::new(PubSubLock::start(connect(nodes), lease)), nodes: 1 };
+const PUBSUB: Kind =
+    Kind { make: |nodes, lease| Arc::new(PubSubLock::start(connect(nodes), lease, &*boxoffice_ports::contract::supervisor())), nodes: 1 };
 const REDLOCK: Kind = Kind { make: |nodes, lease| Arc::new(redlock(nodes, lease)), nodes: 5 };
 
 fn urls(nodes: &[Server]) -> Vec<String> {
@@ -45,7 +46,7 @@ fn connect(nodes: &[Server]) -> Redis {
 }
 
 fn redlock(nodes: &[Server], lease: Duration) -> Redlock {
-    Redlock::start(&urls(nodes), lease, Arc::default()).expect("addresses")
+    Redlock::start(&urls(nodes), lease, Arc::default(), &*boxoffice_ports::contract::supervisor()).expect("addresses")
 }
 
 fn start(nodes: usize) -> Vec<Server> {
@@ -335,7 +336,7 @@ async fn a_message_wakes_the_waiter_and_a_release_sends_one() {
     const MESSAGES: usize = 500;
     let (traffic, one, nodes) = (Arc::new(Traffic::default()), key(), PUBSUB.shared());
     let redis = Redis::open(&urls(nodes), traffic.clone()).expect("an address");
-    let lock: Arc<dyn Lock> = Arc::new(PubSubLock::start(redis, LEASE_LONG));
+    let lock: Arc<dyn Lock> = Arc::new(PubSubLock::start(redis, LEASE_LONG, &*boxoffice_ports::contract::supervisor()));
     let holder = take(&PUBSUB.lock(), one, fresh()).await.expect("a lock");
     let waiter = {
         let lock = lock.clone();
@@ -367,7 +368,7 @@ async fn a_release_wakes_one_waiter_of_a_process_and_costs_a_few_commands() {
     const WAITERS: u64 = 50;
     let (traffic, one) = (Arc::new(Traffic::default()), key());
     let redis = Redis::open(&urls(PUBSUB.shared()), traffic.clone()).expect("an address");
-    let lock: Arc<dyn Lock> = Arc::new(PubSubLock::start(redis, LEASE_LONG));
+    let lock: Arc<dyn Lock> = Arc::new(PubSubLock::start(redis, LEASE_LONG, &*boxoffice_ports::contract::supervisor()));
     let lease = take(&lock, one, fresh()).await.expect("a lock");
     let mut tasks = JoinSet::new();
     for _ in 0..WAITERS {
@@ -387,8 +388,10 @@ async fn an_address_is_checked_and_a_redis_that_is_not_there_is_unavailable() {
     let refused = Redis::open(&["http://u:secret@h".to_owned()], Arc::default()).map(drop).expect_err("no address");
     assert!(!refused.to_string().contains("secret"));
     let nobody = Redis::open(&["redis://:secret@127.0.0.1:1".to_owned()], Arc::default()).expect("an address");
-    let locks: [Arc<dyn Lock>; 2] =
-        [Arc::new(SpinLock::new(nobody.clone(), LEASE_SHORT)), Arc::new(PubSubLock::start(nobody, LEASE_SHORT))];
+    let locks: [Arc<dyn Lock>; 2] = [
+        Arc::new(SpinLock::new(nobody.clone(), LEASE_SHORT)),
+        Arc::new(PubSubLock::start(nobody, LEASE_SHORT, &*boxoffice_ports::contract::supervisor())),
+    ];
     for lock in locks {
         let Err(LockError::Unavailable(error)) = lock.acquire(vec![key()], fresh(), SHORT).await else { panic!("there is none") };
         assert!(!format!("{error} {error:?}").contains("secret"));

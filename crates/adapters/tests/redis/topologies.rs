@@ -92,7 +92,7 @@ pub(crate) mod cluster {
         use super::*;
 
         async fn make() -> Arc<dyn Lock> {
-            Arc::new(PubSubLock::start(connect(&urls().await), LEASE))
+            Arc::new(PubSubLock::start(connect(&urls().await), LEASE, &*boxoffice_ports::contract::supervisor()))
         }
 
         boxoffice_ports::lock_contract!(make);
@@ -101,7 +101,10 @@ pub(crate) mod cluster {
     #[tokio::test(flavor = "multi_thread")]
     async fn two_instances_exclude_each_other_on_keys_that_lie_apart() {
         let urls = urls().await;
-        let (one, other) = (PubSubLock::start(connect(&urls), LEASE), PubSubLock::start(connect(&urls), LEASE));
+        let (one, other) = (
+            PubSubLock::start(connect(&urls), LEASE, &*boxoffice_ports::contract::supervisor()),
+            PubSubLock::start(connect(&urls), LEASE, &*boxoffice_ports::contract::supervisor()),
+        );
         for _ in 0..20 {
             let mut keys: Vec<_> = (0..6).map(|_| key()).collect();
             keys.sort_unstable();
@@ -173,8 +176,10 @@ pub(crate) mod sentinel {
         let sentinel = Sentinel::start(&master);
         // The first of the list is not there, the second is asked.
         let url = format!("redis+sentinel://127.0.0.1:1,127.0.0.1:{}/shop", sentinel.port);
-        let locks: [Box<dyn Lock>; 2] =
-            [Box::new(SpinLock::new(connect(std::slice::from_ref(&url)), LEASE)), Box::new(PubSubLock::start(connect(&[url]), LEASE))];
+        let locks: [Box<dyn Lock>; 2] = [
+            Box::new(SpinLock::new(connect(std::slice::from_ref(&url)), LEASE)),
+            Box::new(PubSubLock::start(connect(&[url]), LEASE, &*boxoffice_ports::contract::supervisor())),
+        ];
         let one = key();
         for lock in &locks {
             let lease = take(lock.as_ref(), vec![one]).await;

@@ -146,7 +146,11 @@ fn second_server_of_a_file_is_refused() {
 #[test]
 fn file_that_is_missing_or_not_migrated_is_refused() {
     let place = Place::new();
-    let refused = |path| SqliteStore::open(SqliteOptions { path, readers: 1 }, place.clock.clone()).map(drop).expect_err("refused");
+    let refused = |path| {
+        SqliteStore::open(SqliteOptions { path, readers: 1 }, place.clock.clone(), &*boxoffice_ports::contract::supervisor())
+            .map(drop)
+            .expect_err("refused")
+    };
     let missing = refused(place.folder.path().join("none.db"));
     assert!(missing.to_string().contains("boxoffice migrate"), "{missing}");
     assert!(!place.folder.path().join("none.db").exists(), "opening creates nothing");

@@ -32,7 +32,8 @@ impl Place {
     }
 
     pub(crate) fn open_with(&self, clock: Arc<dyn Clock>) -> Arc<SqliteStore> {
-        SqliteStore::open(SqliteOptions { path: self.path(), readers: 4 }, clock).expect("a store")
+        SqliteStore::open(SqliteOptions { path: self.path(), readers: 4 }, clock, &*boxoffice_ports::contract::supervisor())
+            .expect("a store")
     }
 
     /// Another process's connection.

@@ -9,7 +9,7 @@ use boxoffice::config::Settings;
 use boxoffice_adapters::clock::{SystemClock, SystemIds};
 use boxoffice_adapters::sqlite::{self, SqliteOptions, SqliteStore};
 use boxoffice_domain::UserId;
-use boxoffice_engine::{Combining, CombiningSettings, Stats};
+use boxoffice_engine::{Combining, CombiningSettings, Stats, Supervisor};
 use boxoffice_ports::{Executor, Ids};
 use hdrhistogram::Histogram;
 use std::sync::{Mutex, PoisonError};
@@ -24,12 +24,13 @@ pub(crate) async fn run() -> Result<()> {
     let folder = TempDir::new()?;
     let path = folder.path().join("boxoffice.db");
     sqlite::migrate(&path)?;
-    let store = SqliteStore::open(SqliteOptions { path, readers: 2 }, Arc::new(SystemClock::default()))?;
+    let tasks = Supervisor::new();
+    let store = SqliteStore::open(SqliteOptions { path, readers: 2 }, Arc::new(SystemClock::default()), &*tasks)?;
     let settings = Settings::defaults()?;
     let strategy = &settings.strategy;
     let combining = CombiningSettings { lanes: 1, batch_max: strategy.batch_max, queue_max: strategy.queue_max, wait: strategy.wait() };
     let stats = Arc::new(Stats::default());
-    let executor = Combining::start(store.stores().ledger, Arc::new(settings.policy()), combining, stats.clone());
+    let executor = Combining::start(store.stores().ledger, Arc::new(settings.policy()), combining, stats.clone(), &*tasks);
     let user = UserId(SystemIds.fresh());
 
     let peak = at_peak(&executor, user).await;

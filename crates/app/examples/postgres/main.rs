@@ -26,7 +26,7 @@ use anyhow::Result;
 use boxoffice_adapters::clock::SystemClock;
 use boxoffice_adapters::postgres::{PostgresOptions, PostgresStore, migrate};
 use boxoffice_domain::Policy;
-use boxoffice_engine::{Combining, CombiningSettings, Stats};
+use boxoffice_engine::{Combining, CombiningSettings, Stats, Supervisor};
 use boxoffice_ports::Traffic;
 use boxoffice_services::Postgres;
 use load::{Measured, Work, measure};
@@ -106,7 +106,7 @@ impl<'a> Bench<'a> {
             idempotency_ttl_s: 86_400,
         };
         let settings = CombiningSettings { lanes, batch_max: BATCH_MAX, queue_max: QUEUE_MAX, wait: Duration::from_secs(5) };
-        Ok(Combining::start(store, Arc::new(policy), settings, Arc::new(Stats::default())))
+        Ok(Combining::start(store, Arc::new(policy), settings, Arc::new(Stats::default()), &*Supervisor::new()))
     }
 
     /// The same work by `combining` and by `pgbench`, in turns.

@@ -305,11 +305,22 @@ pub struct KafkaSettings {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct RabbitmqSettings {
-    /// Empty: no RabbitMQ.
+    /// Empty: no RabbitMQ. Several nodes of a cluster are separated by commas.
     pub url: SecretUrl,
     pub commands_queue: String,
     pub events_exchange: String,
     pub shards: u32,
+    pub queue_type: QueueTypeName,
+}
+
+/// The type of the queues that keep commands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum QueueTypeName {
+    /// Quorum queues where the address names several nodes, else what the virtual host has by default.
+    Auto,
+    Classic,
+    Quorum,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]

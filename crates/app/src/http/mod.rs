@@ -132,7 +132,7 @@ impl App {
         let auth = auth::Auth::from_settings(&parts.settings, parts.stores.secrets.as_ref()).await?;
         let signing = signing::SigningKeys::from_settings(&parts.settings, parts.stores.secrets.as_ref()).await?;
         let tickets = tickets::Tickets::of(&parts.stores).await?;
-        let hub = Hub::start(parts.rooms.clone(), Arc::new(push::QueueFrames), parts.stats.clone(), Pace::default());
+        let hub = Hub::start(parts.rooms.clone(), Arc::new(push::QueueFrames), parts.stats.clone(), Pace::default(), &*parts.tasks);
         let crowd = door::Crowd::new(&parts.settings.http);
         let limits = limits::Limits::new(&parts.settings.http, crowd.max());
         let rate = rate::RateLimit::new(parts.settings.http.requests_per_second_per_user);

@@ -2,6 +2,8 @@
 //! configuration does not use; a build without a broker's feature refuses it by name.
 
 use super::StartError;
+#[cfg(feature = "rabbitmq")]
+use crate::config::QueueTypeName;
 use crate::config::{EventSinkName, Settings, StrategyName};
 #[cfg(any(feature = "kafka", feature = "rabbitmq"))]
 use crate::http::Health;
@@ -10,7 +12,8 @@ use crate::http::Probe;
 use boxoffice_adapters::kafka::{KafkaLog, KafkaOptions, KafkaSink, KafkaSinkOptions};
 use boxoffice_adapters::log_sink::LogSink;
 #[cfg(feature = "rabbitmq")]
-use boxoffice_adapters::rabbitmq::{RabbitLog, RabbitOptions, RabbitSink};
+use boxoffice_adapters::rabbitmq::{QueueType, RabbitLog, RabbitOptions, RabbitSink};
+use boxoffice_engine::Supervisor;
 #[cfg(any(feature = "kafka", feature = "rabbitmq"))]
 use boxoffice_ports::Source;
 use boxoffice_ports::{CommandLog, EventSink, Traffic};
@@ -32,14 +35,14 @@ pub(super) struct BrokerParts {
 
 impl BrokerParts {
     #[cfg_attr(not(any(feature = "kafka", feature = "rabbitmq")), allow(unused_variables, reason = "no broker, nothing sent"))]
-    pub(super) async fn open(settings: &Settings, traffic: &Arc<Traffic>) -> Result<Self, StartError> {
+    pub(super) async fn open(settings: &Settings, traffic: &Arc<Traffic>, tasks: &Arc<Supervisor>) -> Result<Self, StartError> {
         refuse_what_is_lacking(settings)?;
         #[cfg_attr(not(any(feature = "kafka", feature = "rabbitmq")), allow(unused_mut, reason = "no broker, no probe"))]
         let mut probes: Vec<Arc<dyn Probe>> = Vec::new();
         #[cfg(feature = "kafka")]
         let kafka_log = match settings.strategy.class_with(StrategyName::Kafka) {
             Some(_) => {
-                let log = KafkaLog::open(kafka_options(settings, traffic)).await.map_err(failed("kafka.brokers"))?;
+                let log = KafkaLog::open(kafka_options(settings, traffic, tasks)).await.map_err(failed("kafka.brokers"))?;
                 let ping: PingOf<KafkaLog> = |log| async { health(log.ping().await) }.boxed();
                 probes.push(Arc::new(Commands { name: "kafka", log: log.clone(), ping }));
                 Some(log)
@@ -49,7 +52,7 @@ impl BrokerParts {
         #[cfg(feature = "rabbitmq")]
         let rabbitmq_log = match settings.strategy.class_with(StrategyName::Rabbitmq) {
             Some(_) => {
-                let log = RabbitLog::open(rabbitmq_options(settings, traffic)).map(Arc::new).map_err(failed("rabbitmq.url"))?;
+                let log = RabbitLog::open(rabbitmq_options(settings, traffic, tasks)).map(Arc::new).map_err(failed("rabbitmq.url"))?;
                 let ping: PingOf<RabbitLog> = |log| async { health(log.ping().await) }.boxed();
                 probes.push(Arc::new(Commands { name: "rabbitmq", log: log.clone(), ping }));
                 Some(log)
@@ -68,7 +71,7 @@ impl BrokerParts {
             #[cfg(feature = "rabbitmq")]
             EventSinkName::Rabbitmq => {
                 let (url, exchange) = (settings.rabbitmq.url.expose(), &settings.rabbitmq.events_exchange);
-                Some(Arc::new(RabbitSink::open(url, exchange, traffic.clone()).map_err(failed("rabbitmq.url"))?))
+                Some(Arc::new(RabbitSink::open(url, exchange, traffic.clone(), &**tasks).map_err(failed("rabbitmq.url"))?))
             }
             #[cfg(not(all(feature = "kafka", feature = "rabbitmq")))]
             lacking => return Err(lacking_sink(lacking)),
@@ -125,7 +128,7 @@ fn failed<E: Into<Source>>(key: &'static str) -> impl FnOnce(E) -> StartError {
 }
 
 #[cfg(feature = "kafka")]
-fn kafka_options(settings: &Settings, traffic: &Arc<Traffic>) -> KafkaOptions {
+fn kafka_options(settings: &Settings, traffic: &Arc<Traffic>, tasks: &Arc<Supervisor>) -> KafkaOptions {
     let kafka = &settings.kafka;
     KafkaOptions {
         brokers: kafka.brokers.clone(),
@@ -136,19 +139,26 @@ fn kafka_options(settings: &Settings, traffic: &Arc<Traffic>) -> KafkaOptions {
         readers: settings.lane_count(),
         retention: settings.command_retention(),
         traffic: traffic.clone(),
+        tasks: tasks.clone(),
     }
 }
 
 #[cfg(feature = "rabbitmq")]
-fn rabbitmq_options(settings: &Settings, traffic: &Arc<Traffic>) -> RabbitOptions {
+fn rabbitmq_options(settings: &Settings, traffic: &Arc<Traffic>, tasks: &Arc<Supervisor>) -> RabbitOptions {
     let rabbitmq = &settings.rabbitmq;
     RabbitOptions {
         url: rabbitmq.url.expose().to_owned(),
         name: rabbitmq.commands_queue.clone(),
         shards: rabbitmq.shards,
+        queue_type: match rabbitmq.queue_type {
+            QueueTypeName::Auto => None,
+            QueueTypeName::Classic => Some(QueueType::Classic),
+            QueueTypeName::Quorum => Some(QueueType::Quorum),
+        },
         retention: settings.command_retention(),
         batch: u16::try_from(settings.strategy.batch_max).unwrap_or(u16::MAX),
         traffic: traffic.clone(),
+        tasks: tasks.clone(),
     }
 }
 

@@ -8,8 +8,8 @@ use crate::http;
 use boxoffice_adapters::memory::MemoryLock;
 use boxoffice_domain::Policy;
 use boxoffice_engine::{
-    BackgroundSettings, Combining, CombiningSettings, Direct, Fares, HoldReturns, KnownHolds, Locked, Parts, Queued, QueuedSettings, Rooms,
-    RoomsParts, SeatView, Shows, Siblings, SingleFlight, Stats, StoreTime, Supervisor, TurnEnds, Watched,
+    BackgroundSettings, Combining, CombiningSettings, Direct, Fares, HoldReturns, KnownHolds, Locked, Parts, Queued, QueuedParts, QueuedSettings,
+    Rooms, RoomsParts, SeatView, Shows, Siblings, SingleFlight, Stats, StoreTime, Supervisor, TurnEnds, Watched,
 };
 use boxoffice_ports::{Beacon, Executor, Guard, Ids, InstanceId, Ledger, Lock, Stores, Traffic};
 use std::collections::HashMap;
@@ -58,7 +58,7 @@ impl<'a> Engine<'a> {
         });
         let seats = SeatView::new(stores.queries.clone(), clock.clone());
         let turns = TurnEnds::new(room.clone(), settings.admission.room_wait());
-        let siblings = Siblings::start(open.redis.fanout(settings));
+        let siblings = Siblings::start(open.redis.fanout(settings), &*tasks);
         let holds = Arc::<KnownHolds>::default();
         let ledger = Watched::new(stores.ledger.clone(), seats.clone(), siblings.clone(), turns.clone(), holds.clone());
         let shows = Shows::new(stores.queries.clone());
@@ -175,7 +175,7 @@ impl<'a> Engine<'a> {
         let inner: Arc<dyn Executor> = match name {
             StrategyName::Combining => {
                 let (lanes, batch_max, queue_max) = (settings.lane_count(), strategy.batch_max, strategy.queue_max);
-                Combining::start(ledger, policy, CombiningSettings { lanes, batch_max, queue_max, wait }, stats)
+                Combining::start(ledger, policy, CombiningSettings { lanes, batch_max, queue_max, wait }, stats, &*self.tasks)
             }
             StrategyName::Pessimistic => direct(Guard::RowLock),
             StrategyName::Optimistic => direct(Guard::Version),
@@ -183,8 +183,9 @@ impl<'a> Engine<'a> {
                 let (batch_max, backlog_max) = (strategy.batch_max, strategy.backlog_max);
                 let queued = QueuedSettings { batch_max, backlog_max, wait, retention: settings.command_retention() };
                 let log = self.open.brokers.log(name)?;
-                let started = Queued::start(log, ledger.clone(), policy.clone(), self.clock.clone(), self.instance, queued, stats.clone());
-                started.await.map_err(StartError::Log)?
+                let (clock, instance) = (self.clock.clone(), self.instance);
+                let parts = QueuedParts { log, ledger, policy, clock, instance, stats };
+                Queued::start(parts, queued, &*self.tasks).await.map_err(StartError::Log)?
             }
             StrategyName::Memory => locked(Arc::new(MemoryLock::new())),
             StrategyName::Simple | StrategyName::Spin | StrategyName::Pubsub | StrategyName::Redlock => {

@@ -3,13 +3,14 @@
 use super::StartError;
 use crate::config::{QueueBackend, Settings, StrategyName};
 use crate::http::Probe;
+use boxoffice_engine::Supervisor;
 use boxoffice_ports::{Clock, Fanout, Lock, RoomLog, Traffic};
 use std::sync::Arc;
 
 pub(super) struct RedisParts;
 
 impl RedisParts {
-    pub(super) fn open(settings: &Settings, _: &Arc<Traffic>) -> Result<Self, StartError> {
+    pub(super) fn open(settings: &Settings, _: &Arc<Traffic>, _: &Arc<Supervisor>) -> Result<Self, StartError> {
         let needs_redis = |name: StrategyName| name.locks_in_redis() || name == StrategyName::Redlock;
         if settings.queue.backend == QueueBackend::Redis {
             return Err(lacking("queue.backend", settings.queue.backend.name()));

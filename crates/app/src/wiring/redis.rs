@@ -5,6 +5,7 @@ use super::StartError;
 use crate::config::{SecretUrl, Settings, StoreBackend, StrategyName};
 use crate::http::{Health, Probe};
 use boxoffice_adapters::redis::{Failure, PubSubLock, Redis, RedisFanout, RedisRoomLog, Redlock, SimpleLock, SpinLock};
+use boxoffice_engine::Supervisor;
 use boxoffice_ports::{Clock, Fanout, Lock, RoomLog, Traffic};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
@@ -17,17 +18,19 @@ pub(super) struct RedisParts {
     /// Those of `redis.redlock_nodes` with their addresses, if a strategy is `redlock`.
     nodes: Vec<(String, Redis)>,
     traffic: Arc<Traffic>,
+    tasks: Arc<Supervisor>,
 }
 
 impl RedisParts {
-    pub(super) fn open(settings: &Settings, traffic: &Arc<Traffic>) -> Result<Self, StartError> {
+    pub(super) fn open(settings: &Settings, traffic: &Arc<Traffic>, tasks: &Arc<Supervisor>) -> Result<Self, StartError> {
         let urls = &settings.redis.urls;
         let shared = (!urls.is_empty()).then(|| Redis::open(&exposed(urls), traffic.clone()));
         let shared = shared.transpose().map_err(failed("redis.urls"))?;
         let needed = settings.strategy.classes().into_iter().any(|(_, name)| name == StrategyName::Redlock);
         let node = |url: &SecretUrl| Ok((url.masked(), Redis::open(&[url.expose().to_owned()], traffic.clone())?));
         let nodes = settings.redis.redlock_nodes.iter().filter(|_| needed).map(node).collect::<Result<_, _>>();
-        Ok(Self { shared, nodes: nodes.map_err(failed("redis.redlock_nodes"))?, traffic: traffic.clone() })
+        let nodes = nodes.map_err(failed("redis.redlock_nodes"))?;
+        Ok(Self { shared, nodes, traffic: traffic.clone(), tasks: tasks.clone() })
     }
 
     /// `None` without Redis, and on a store that no other instance can be on.
@@ -46,12 +49,12 @@ impl RedisParts {
         let lease = settings.strategy.lease();
         Ok(match name {
             StrategyName::Redlock => {
-                let lock = Redlock::start(&exposed(&settings.redis.redlock_nodes), lease, self.traffic.clone());
+                let lock = Redlock::start(&exposed(&settings.redis.redlock_nodes), lease, self.traffic.clone(), &*self.tasks);
                 Arc::new(lock.map_err(failed("redis.redlock_nodes"))?)
             }
             StrategyName::Simple => Arc::new(SimpleLock::new(self.shared()?, lease)),
             StrategyName::Spin => Arc::new(SpinLock::new(self.shared()?, lease)),
-            _ => Arc::new(PubSubLock::start(self.shared()?, lease)),
+            _ => Arc::new(PubSubLock::start(self.shared()?, lease, &*self.tasks)),
         })
     }
 

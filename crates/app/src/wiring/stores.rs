@@ -11,6 +11,7 @@ use boxoffice_adapters::memory::MemoryStore;
 use boxoffice_adapters::postgres::{self, PostgresOptions, PostgresStore};
 #[cfg(feature = "sqlite")]
 use boxoffice_adapters::sqlite::{self, SqliteOptions, SqliteStore};
+use boxoffice_engine::Supervisor;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 use boxoffice_ports::Source;
 use boxoffice_ports::{RoomLog, Stores, Traffic};
@@ -28,9 +29,14 @@ pub(super) struct Open {
 }
 
 /// Opens what a server needs, brought up to date where the configuration allows it.
-pub(super) async fn open(settings: &Settings, clock: Arc<SystemClock>, traffic: &Arc<Traffic>) -> Result<Open, StartError> {
-    let redis = RedisParts::open(settings, traffic)?;
-    let brokers = BrokerParts::open(settings, traffic).await?;
+pub(super) async fn open(
+    settings: &Settings,
+    clock: Arc<SystemClock>,
+    traffic: &Arc<Traffic>,
+    tasks: &Arc<Supervisor>,
+) -> Result<Open, StartError> {
+    let redis = RedisParts::open(settings, traffic, tasks)?;
+    let brokers = BrokerParts::open(settings, traffic, tasks).await?;
     let in_memory = || MemoryStore::new(clock.clone()).room_log();
     let elsewhere = match settings.queue.backend {
         QueueBackend::Store => None,
@@ -45,7 +51,7 @@ pub(super) async fn open(settings: &Settings, clock: Arc<SystemClock>, traffic: 
         #[cfg(feature = "sqlite")]
         StoreBackend::Sqlite => {
             let serving = sqlite::lock_for_serving(&settings.store.sqlite_path).map_err(store_error(settings))?;
-            let store = open_sqlite(settings, clock.clone()).await?;
+            let store = open_sqlite(settings, clock.clone(), tasks).await?;
             (store.stores(), store.room_log(), Some(Box::new(serving)))
         }
         #[cfg(feature = "postgres")]
@@ -83,7 +89,7 @@ pub async fn open_stores(settings: &Settings) -> Result<Stores, StartError> {
     match settings.store.backend {
         StoreBackend::Memory => Err(StartError::NothingKept),
         #[cfg(feature = "sqlite")]
-        StoreBackend::Sqlite => Ok(open_sqlite(settings, Arc::new(SystemClock::default())).await?.stores()),
+        StoreBackend::Sqlite => Ok(open_sqlite(settings, Arc::new(SystemClock::default()), &Supervisor::new()).await?.stores()),
         #[cfg(feature = "postgres")]
         StoreBackend::Postgres => Ok(open_postgres(settings, Arc::new(SystemClock::default()), &Arc::default()).await?.stores()),
         #[cfg(not(all(feature = "sqlite", feature = "postgres")))]
@@ -103,12 +109,12 @@ pub async fn open_existing_stores(settings: &Settings) -> Result<Stores, StartEr
 }
 
 #[cfg(feature = "sqlite")]
-async fn open_sqlite(settings: &Settings, clock: Arc<SystemClock>) -> Result<Arc<SqliteStore>, StartError> {
+async fn open_sqlite(settings: &Settings, clock: Arc<SystemClock>, tasks: &Arc<Supervisor>) -> Result<Arc<SqliteStore>, StartError> {
     if settings.store.migrate_on_start {
         migrate(settings).await?;
     }
     let options = SqliteOptions { path: settings.store.sqlite_path.clone(), readers: settings.store.connection_count() };
-    SqliteStore::open(options, clock).map_err(store_error(settings))
+    SqliteStore::open(options, clock, &**tasks).map_err(store_error(settings))
 }
 
 #[cfg(feature = "postgres")]

@@ -7,6 +7,8 @@ mod rooms;
 #[cfg(feature = "kafka")]
 mod scratch;
 
+mod tasks;
+
 use super::*;
 use crate::config::{Layers, load};
 use std::io::{Read as _, Write as _};

@@ -13,8 +13,9 @@
 //! answer is [`ExecuteError::Overloaded`] at once, and so it is for a command that would not be decided within `wait`,
 //! checked when its batch is made up. What is in a batch is decided.
 //!
-//! *Failure.* A caller that goes away changes nothing: the command is decided and its reply kept. A failing batch is
-//! run again or cut in two (`attempt`). A crash before the commit loses commands that nobody was told of; after it,
+//! *Failure.* A lane is kept by the supervisor: one that panics is started again with what has queued up, and the
+//! commands that it had in hand are answered as unavailable. A caller that goes away changes nothing: the command is
+//! decided and its reply kept. A failing batch is run again or cut in two (`attempt`). A crash before the commit loses commands that nobody was told of; after it,
 //! answers, which the replies repeat.
 
 use std::hash::{BuildHasher, RandomState};
@@ -23,9 +24,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use boxoffice_domain::{Policy, Request};
-use boxoffice_ports::{ExecuteError, Executor, Ledger, Receipt};
+use boxoffice_ports::{ExecuteError, Executor, Ledger, Receipt, Tasks, WhenFailing};
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::attempt::{Answer, answer_all};
@@ -56,22 +57,34 @@ pub struct Combining {
 }
 
 impl Combining {
-    /// Starts the workers on the current tokio runtime. They end when the executor is dropped and what waited is
-    /// answered.
-    pub fn start(ledger: Arc<dyn Ledger>, policy: Arc<Policy>, settings: CombiningSettings, stats: Arc<Stats>) -> Arc<Self> {
+    /// Starts the workers, kept by `tasks`. They end when the executor is dropped and what waited is answered.
+    pub fn start(
+        ledger: Arc<dyn Ledger>,
+        policy: Arc<Policy>,
+        settings: CombiningSettings,
+        stats: Arc<Stats>,
+        tasks: &dyn Tasks,
+    ) -> Arc<Self> {
         let lanes = settings.lanes.max(1);
         let capacity = (settings.queue_max / lanes).max(1);
-        let start_lane = |_| {
+        let start_lane = |at| {
             let (queue, waiting) = mpsc::channel(capacity);
-            let lane = Lane {
-                waiting,
+            let lane = Arc::new(Lane {
+                waiting: Mutex::new(waiting),
                 ledger: ledger.clone(),
                 policy: policy.clone(),
                 stats: stats.clone(),
                 batch_max: settings.batch_max.max(1),
                 wait: settings.wait,
+            });
+            let run = move || {
+                let lane = lane.clone();
+                async move {
+                    lane.run().await;
+                    Ok(())
+                }
             };
-            tokio::spawn(lane.run());
+            tasks.keep(format!("lane.{at}"), WhenFailing::NotReady, run).detach();
             queue
         };
         Arc::new(Self { lanes: (0..lanes).map(start_lane).collect(), hasher: RandomState::new(), stats: stats.clone() })
@@ -120,7 +133,8 @@ fn stopped() -> ExecuteError {
 }
 
 struct Lane {
-    waiting: mpsc::Receiver<Waiting>,
+    /// Locked by the one run there is.
+    waiting: Mutex<mpsc::Receiver<Waiting>>,
     ledger: Arc<dyn Ledger>,
     policy: Arc<Policy>,
     stats: Arc<Stats>,
@@ -129,11 +143,12 @@ struct Lane {
 }
 
 impl Lane {
-    async fn run(mut self) {
+    async fn run(&self) {
+        let mut waiting = self.waiting.lock().await;
         let mut taken = Vec::with_capacity(self.batch_max);
         // How long the last ledger call took: a command that could only be answered too late is refused instead.
         let mut last_call = Duration::ZERO;
-        while self.waiting.recv_many(&mut taken, self.batch_max).await > 0 {
+        while waiting.recv_many(&mut taken, self.batch_max).await > 0 {
             let started = Instant::now();
             let mut requests = Vec::with_capacity(taken.len());
             let mut callers = Vec::with_capacity(taken.len());

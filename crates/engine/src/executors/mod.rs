@@ -15,4 +15,4 @@ mod stored;
 pub use combining::{Combining, CombiningSettings};
 pub use direct::Direct;
 pub use locked::Locked;
-pub use queued::{Queued, QueuedSettings};
+pub use queued::{Queued, QueuedParts, QueuedSettings};

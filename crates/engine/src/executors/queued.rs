@@ -25,8 +25,9 @@
 //!
 //! *A crash* of whoever asked loses nobody but the waiting; the command is decided. Of whoever reads, before the commit:
 //! another reader decides it; between commit and acknowledgement: it comes again, its reply is found, and its answer is
-//! given a second time. Dropping the executor ends its tasks at once, so that other instances take the shards over; a
-//! ledger call that has begun runs to its end.
+//! given a second time. Of a task here: the supervisor starts it again. Readers are then made anew, all of them, so that
+//! what they had taken comes again; what waits to be told is told by the next run. Dropping the executor ends its tasks
+//! at once, so that other instances take the shards over; a ledger call that has begun runs to its end.
 
 mod consumer;
 mod outstanding;
@@ -38,9 +39,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use boxoffice_domain::{Decision, Policy, Rejection, Reply, Request};
 use boxoffice_ports::{
-    AnswerReader, Clock, CommandLog, ExecuteError, Executor, InstanceId, Ledger, LogError, LoggedCommand, Receipt, Source,
+    AnswerReader, Clock, CommandLog, CommandReader, ExecuteError, Executor, InstanceId, Kept, Ledger, LogError, LoggedCommand, Receipt,
+    Source, Tasks, WhenFailing,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, sleep, timeout, timeout_at};
 
@@ -67,6 +69,16 @@ pub struct QueuedSettings {
     pub retention: Duration,
 }
 
+/// What it decides with, and for whom.
+pub struct QueuedParts {
+    pub log: Arc<dyn CommandLog>,
+    pub ledger: Arc<dyn Ledger>,
+    pub policy: Arc<Policy>,
+    pub clock: Arc<dyn Clock>,
+    pub instance: InstanceId,
+    pub stats: Arc<Stats>,
+}
+
 /// See the module's opening.
 pub struct Queued {
     log: Arc<dyn CommandLog>,
@@ -76,41 +88,49 @@ pub struct Queued {
     wait: Duration,
     stats: Arc<Stats>,
     outstanding: Arc<Outstanding>,
-    /// Aborted when dropped.
-    _tasks: JoinSet<()>,
+    /// Ended when dropped.
+    _tasks: Vec<Kept>,
 }
 
 impl Queued {
-    /// Starts the readers and hears answers, in tasks on the current tokio runtime that end when the executor is dropped.
-    /// Fails when the log's adapter cannot begin to read.
-    pub async fn start(
-        log: Arc<dyn CommandLog>,
-        ledger: Arc<dyn Ledger>,
-        policy: Arc<Policy>,
-        clock: Arc<dyn Clock>,
-        instance: InstanceId,
-        settings: QueuedSettings,
-        stats: Arc<Stats>,
-    ) -> Result<Arc<Self>, Source> {
+    /// Starts the readers and hears answers, in tasks that `tasks` keeps and that end when the executor is dropped. Fails
+    /// when the log's adapter cannot begin to read.
+    pub async fn start(parts: QueuedParts, settings: QueuedSettings, tasks: &dyn Tasks) -> Result<Arc<Self>, Source> {
+        let QueuedParts { log, ledger, policy, clock, instance, stats } = parts;
         let QueuedSettings { batch_max, backlog_max, wait, retention } = settings;
         let (batch_max, backlog_max) = (batch_max.max(1), backlog_max.max(1));
         let outstanding = Arc::new(Outstanding::new(PaceSettings { batch_max, backlog_max, wait }, retention, stats.clone()));
         // Whoever is to be answered listens before anything is appended.
-        let answers = log.answers(instance).await?;
-        let readers = log.readers().await?;
-        let (others, waiting) = mpsc::channel(GROUPS_MAX);
-        let mut tasks = JoinSet::new();
-        tasks.spawn(hear(answers, outstanding.clone()));
-        tasks.spawn(look(outstanding.clone(), ledger.clone()));
-        tasks.spawn(tell_others(log.clone(), waiting));
-        let (own, told) = mpsc::channel(BATCHES_MAX);
-        tasks.spawn(tell_own(outstanding.clone(), told));
+        let mut answers = Some(log.answers(instance).await?);
+        let mut readers = Some(log.readers().await?);
+        let ((others, waiting), (own, told)) = (mpsc::channel(GROUPS_MAX), mpsc::channel(BATCHES_MAX));
+        let (waiting, told) = (Arc::new(Mutex::new(waiting)), Arc::new(Mutex::new(told)));
         let decider =
             Decider { ledger: ledger.clone(), policy, clock: clock.clone(), stats: stats.clone(), instance, own, others, retention };
-        for reader in readers {
-            tasks.spawn(Consumer { reader, decider: decider.clone(), batch_max }.run());
-        }
-        Ok(Arc::new(Self { log, ledger, clock, instance, wait, stats, outstanding, _tasks: tasks }))
+        let name = |task| format!("log.{task}");
+        let kept = vec![
+            tasks.keep(name("answers"), WhenFailing::Impaired, {
+                let (log, outstanding) = (log.clone(), outstanding.clone());
+                move || hear(log.clone(), instance, answers.take(), outstanding.clone())
+            }),
+            tasks.keep(name("look"), WhenFailing::NotReady, {
+                let (outstanding, ledger) = (outstanding.clone(), ledger.clone());
+                move || look(outstanding.clone(), ledger.clone())
+            }),
+            tasks.keep(name("others"), WhenFailing::Impaired, {
+                let log = log.clone();
+                move || tell_others(log.clone(), waiting.clone())
+            }),
+            tasks.keep(name("own"), WhenFailing::NotReady, {
+                let outstanding = outstanding.clone();
+                move || tell_own(outstanding.clone(), told.clone())
+            }),
+            tasks.keep(name("readers"), WhenFailing::NotReady, {
+                let log = log.clone();
+                move || read(log.clone(), readers.take(), decider.clone(), batch_max)
+            }),
+        ];
+        Ok(Arc::new(Self { log, ledger, clock, instance, wait, stats, outstanding, _tasks: kept }))
     }
 
     /// What a request is answered that is not let in.
@@ -252,8 +272,51 @@ fn receipt(told: Result<Told, oneshot::error::RecvError>) -> Result<Receipt, Exe
     }
 }
 
-async fn hear(mut answers: Box<dyn AnswerReader>, outstanding: Arc<Outstanding>) {
+/// Reads with every reader of this instance. One that panics takes the others with it: their commands come again.
+async fn read(
+    log: Arc<dyn CommandLog>,
+    first: Option<Vec<Box<dyn CommandReader>>>,
+    decider: Decider,
+    batch_max: usize,
+) -> Result<(), Source> {
+    let mut readers = first;
+    while readers.is_none() {
+        match log.readers().await {
+            Ok(made) => readers = Some(made),
+            Err(error) => not_yet(error).await,
+        }
+    }
+    let mut reading = JoinSet::new();
+    for reader in readers.into_iter().flatten() {
+        reading.spawn(Consumer { reader, decider: decider.clone(), batch_max }.run());
+    }
+    match reading.join_next().await {
+        Some(ended) => Err(ended.map_or_else(Source::from, |()| "a reader has ended".into())),
+        None => Err("the log has no readers".into()),
+    }
+}
+
+/// The broker may be away, or keep what belonged to the run before for a moment.
+async fn not_yet(error: Source) {
+    tracing::debug!(error, "the log cannot be read yet");
+    sleep(PAUSE).await;
+}
+
+async fn hear(
+    log: Arc<dyn CommandLog>,
+    instance: InstanceId,
+    first: Option<Box<dyn AnswerReader>>,
+    outstanding: Arc<Outstanding>,
+) -> Result<(), Source> {
+    let mut answers = first;
     loop {
+        let Some(answers) = &mut answers else {
+            match log.answers(instance).await {
+                Ok(made) => answers = Some(made),
+                Err(error) => not_yet(error).await,
+            }
+            continue;
+        };
         let heard = answers.heard().await;
         if heard.is_empty() {
             // Not what is promised; asking again at once would take all of a processor.
@@ -264,7 +327,7 @@ async fn hear(mut answers: Box<dyn AnswerReader>, outstanding: Arc<Outstanding>)
 }
 
 /// Asks the ledger for unheard commands: their answers may have been lost.
-async fn look(outstanding: Arc<Outstanding>, ledger: Arc<dyn Ledger>) {
+async fn look(outstanding: Arc<Outstanding>, ledger: Arc<dyn Ledger>) -> Result<(), Source> {
     let mut timer = tokio::time::interval(LOOK_EVERY);
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::Supervisor;
 use crate::testing::{DATE, TestClock, id, key, seat_row, until};
 use crate::{SeatStatus, SeatView};
 use async_trait::async_trait;
@@ -93,7 +94,7 @@ impl Listener for Ear {
 async fn a_round_brings_what_others_committed_since_the_last() {
     let shared = Arc::<Shared>::default();
     shared.sell(3);
-    let (sync, seats) = instance(shared.queries(), Siblings::start(None));
+    let (sync, seats) = instance(shared.queries(), Siblings::start(None, &*Supervisor::new()));
     assert!(sync.round().await.unwrap());
     assert_eq!(sold(&seats).await, [3]);
     shared.sell(1);
@@ -105,7 +106,7 @@ async fn a_round_brings_what_others_committed_since_the_last() {
 #[tokio::test]
 async fn what_was_loaded_before_the_first_mark_is_loaded_again() {
     let shared = Arc::<Shared>::default();
-    let (sync, seats) = instance(shared.queries(), Siblings::start(None));
+    let (sync, seats) = instance(shared.queries(), Siblings::start(None, &*Supervisor::new()));
     assert_eq!(sold(&seats).await, [0; 0]);
     shared.sell(2);
     sync.round().await.unwrap();
@@ -115,7 +116,7 @@ async fn what_was_loaded_before_the_first_mark_is_loaded_again() {
 #[tokio::test]
 async fn a_failed_round_loses_nothing() {
     let shared = Arc::<Shared>::default();
-    let (sync, seats) = instance(shared.queries(), Siblings::start(None));
+    let (sync, seats) = instance(shared.queries(), Siblings::start(None, &*Supervisor::new()));
     sync.round().await.unwrap();
     sold(&seats).await;
     shared.sell(1);
@@ -157,7 +158,7 @@ async fn a_date_that_comes_in_during_a_round_misses_nothing() {
         }
         Ok(Some(ChangedSeats { changes: found, mark: SeatMark(changes.len() as u64) }))
     });
-    let (sync, seats) = instance(queries, Siblings::start(None));
+    let (sync, seats) = instance(queries, Siblings::start(None, &*Supervisor::new()));
     *view.lock().unwrap() = Some(seats.clone());
     sync.round().await.unwrap();
     sync.round().await.unwrap();
@@ -180,7 +181,7 @@ fn at_once<F: Future>(future: F) -> impl FnMut() -> F::Output {
 #[tokio::test(start_paused = true)]
 async fn a_date_that_nobody_reads_is_unloaded() {
     let shared = Arc::<Shared>::default();
-    let (sync, seats) = instance(shared.queries(), Siblings::start(None));
+    let (sync, seats) = instance(shared.queries(), Siblings::start(None, &*Supervisor::new()));
     sync.round().await.unwrap();
     sold(&seats).await;
     for _ in 0..4 {
@@ -200,7 +201,7 @@ async fn a_date_that_nobody_reads_is_unloaded() {
 async fn a_store_of_ones_own_is_not_read_again() {
     let mut queries = MockQueries::new();
     queries.expect_changed_seats().once().returning(|_, _| Ok(None));
-    let (sync, _) = instance(queries, Siblings::start(None));
+    let (sync, _) = instance(queries, Siblings::start(None, &*Supervisor::new()));
     let (_stop, stopped) = watch::channel(false);
     sync.read_again(stopped).await;
 }
@@ -208,7 +209,7 @@ async fn a_store_of_ones_own_is_not_read_again() {
 #[tokio::test(start_paused = true)]
 async fn without_a_fanout_others_are_seen_by_reading_twice_a_second() {
     let shared = Arc::<Shared>::default();
-    let (sync, seats) = instance(shared.queries(), Siblings::start(None));
+    let (sync, seats) = instance(shared.queries(), Siblings::start(None, &*Supervisor::new()));
     let (stop, stopped) = watch::channel(false);
     let task = tokio::spawn(sync.read_again(stopped));
     until(|| shared.asked.load(Ordering::SeqCst) == 1).await;
@@ -229,8 +230,8 @@ async fn what_is_told_is_seen_at_once_and_what_was_missed_is_read() {
     let (room, _keep) = broadcast::channel(1);
     let fanout: Arc<dyn Fanout> = Arc::new(Room(room.clone()));
     let (stop, stopped) = watch::channel(false);
-    let teller = Siblings::start(Some(fanout.clone()));
-    let (sync, seats) = instance(shared.queries(), Siblings::start(Some(fanout)));
+    let teller = Siblings::start(Some(fanout.clone()), &*Supervisor::new());
+    let (sync, seats) = instance(shared.queries(), Siblings::start(Some(fanout), &*Supervisor::new()));
     let tasks = [tokio::spawn(sync.clone().read_again(stopped.clone())), tokio::spawn(sync.listen(stopped))];
     until(|| room.receiver_count() == 2).await;
     sleep(2 * PAUSE).await;
@@ -271,7 +272,7 @@ async fn listening_is_tried_again() {
         }
     }
     let deaf = Arc::new(Deaf(AtomicUsize::new(0)));
-    let (sync, _) = instance(MockQueries::new(), Siblings::start(Some(deaf.clone())));
+    let (sync, _) = instance(MockQueries::new(), Siblings::start(Some(deaf.clone()), &*Supervisor::new()));
     let (stop, stopped) = watch::channel(false);
     let task = tokio::spawn(sync.listen(stopped));
     while deaf.0.load(Ordering::SeqCst) < 3 {

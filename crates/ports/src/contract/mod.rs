@@ -14,6 +14,9 @@ pub mod mirror;
 pub mod room;
 pub mod room_log;
 pub mod shop;
+pub mod tasks;
+
+pub use tasks::supervisor;
 
 pub use ledger::{batches, booking, catalog, changes, contention, expiry, lists, replies};
 

@@ -78,7 +78,7 @@ fn texts(of: &[&[&str]]) -> Vec<Vec<String>> {
 #[tokio::test(start_paused = true)]
 async fn what_queued_behind_the_first_goes_together_each_shard_by_itself() {
     let road = Road::new("");
-    let convoys = Arc::new(Convoys::start(&road, 2));
+    let convoys = Arc::new(Convoys::start(&road, 2, "road", &*boxoffice_ports::contract::supervisor()));
     let mut sent = send_all(&convoys, 0, &["a"]).await;
     road.has_carried(1).await;
     sent.extend(send_all(&convoys, 0, &["b", "c", "d"]).await);
@@ -96,7 +96,7 @@ async fn what_queued_behind_the_first_goes_together_each_shard_by_itself() {
 async fn a_message_is_bounded_and_its_commands_share_its_fate_alone() {
     let long = "x".repeat(MESSAGE_BYTES_MAX + 1);
     let road = Road::new("cursed");
-    let convoys = Arc::new(Convoys::start(&road, 1));
+    let convoys = Arc::new(Convoys::start(&road, 1, "road", &*boxoffice_ports::contract::supervisor()));
     let first = send(&convoys, 0, "first").await;
     road.has_carried(1).await;
     let sent = send_all(&convoys, 0, &["a", "cursed", &long, "b"]).await;
@@ -118,7 +118,7 @@ async fn a_message_is_bounded_and_its_commands_share_its_fate_alone() {
 #[tokio::test(start_paused = true)]
 async fn whoever_went_away_or_waited_too_long_is_not_sent() {
     let road = Road::new("");
-    let convoys = Arc::new(Convoys::start(&road, 1));
+    let convoys = Arc::new(Convoys::start(&road, 1, "road", &*boxoffice_ports::contract::supervisor()));
     let first = send(&convoys, 0, "first").await;
     road.has_carried(1).await;
     let late = send(&convoys, 0, "late").await;
@@ -136,7 +136,7 @@ async fn whoever_went_away_or_waited_too_long_is_not_sent() {
 #[tokio::test(start_paused = true)]
 async fn beyond_the_bound_the_next_is_refused_at_once() {
     let road = Road::new("");
-    let convoys = Arc::new(Convoys::start(&road, 1));
+    let convoys = Arc::new(Convoys::start(&road, 1, "road", &*boxoffice_ports::contract::supervisor()));
     let first = send(&convoys, 0, "first").await;
     road.has_carried(1).await;
     let waiting = send_all(&convoys, 0, &vec!["one"; WAITING_MAX]).await;
@@ -144,4 +144,18 @@ async fn beyond_the_bound_the_next_is_refused_at_once() {
     drop(waiting);
     drop(Arc::into_inner(convoys));
     first.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_whose_task_has_failed_goes_on_with_what_has_queued() {
+    let (road, tasks) = (Road::new(""), boxoffice_ports::contract::supervisor());
+    let convoys = Arc::new(Convoys::start(&road, 1, "road", &*tasks));
+    let first = send(&convoys, 0, "first").await;
+    road.has_carried(1).await;
+    let next = send(&convoys, 0, "next").await;
+    assert_eq!(tasks.strike("road.append.0"), 1);
+    assert_eq!(first.await.unwrap(), Err(Unsent::Late(Duration::ZERO)), "nobody knows whether it arrived");
+    road.open.add_permits(2);
+    assert_eq!(next.await.unwrap(), Ok(()));
+    assert_eq!((&road.carried()[1..], tasks.failures("road")), (&[(0, texts(&[&["next"]]))][..], 1));
 }

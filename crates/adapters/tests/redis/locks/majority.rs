@@ -154,7 +154,8 @@ async fn instances_that_see_different_nodes_exclude_each_other() {
         let own = |at: usize| (from..from + 3).contains(&at);
         (0..5).map(|at| if own(at) { nodes[at].url() } else { format!("redis://127.0.0.1:{}", at + 1) }).collect()
     };
-    let [left, right] = [0, 2].map(|from| Redlock::start(&seen(from), LEASE_LONG, Arc::default()).expect("addresses"));
+    let [left, right] = [0, 2]
+        .map(|from| Redlock::start(&seen(from), LEASE_LONG, Arc::default(), &*boxoffice_ports::contract::supervisor()).expect("addresses"));
     let one = key();
     for (holder, other) in [(&left, &right), (&right, &left)] {
         let lease = holder.acquire(vec![one], fresh(), LONG).await.expect("three of five");

@@ -80,7 +80,7 @@ fn database() -> String {
 fn sqlite_store(folder: &TempDir, clock: &Arc<SystemClock>) -> Arc<SqliteStore> {
     let path = folder.path().join("boxoffice.db");
     sqlite::migrate(&path).unwrap();
-    SqliteStore::open(SqliteOptions { path, readers: 4 }, clock.clone()).unwrap()
+    SqliteStore::open(SqliteOptions { path, readers: 4 }, clock.clone(), &*boxoffice_engine::Supervisor::new()).unwrap()
 }
 
 mod memory {

@@ -26,6 +26,7 @@ async fn a_log_of_kafka_is_deleted_with_its_topics() {
             readers: 1,
             retention: Duration::from_secs(60),
             traffic: Arc::default(),
+            tasks: boxoffice_engine::Supervisor::new(),
         })
     };
     drop(open(1).await.unwrap());

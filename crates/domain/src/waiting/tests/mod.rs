@@ -169,8 +169,12 @@ impl Told {
     }
 
     fn restore(&mut self, claim: PlaceClaim, ms: i64) -> Option<Place> {
+        let (is_known, may) = (self.room.place(claim.entry, at(ms)).is_some(), self.room.may_give_back(&claim, at(ms)));
         match self.tell(ms, RoomInput::Restore(claim)) {
-            RoomOutput::Place(place) => place,
+            RoomOutput::Place(place) => {
+                assert!(is_known || may || place.is_none(), "it came back, and it was said that it cannot: {claim:?}");
+                place
+            }
             other => panic!("{other:?}"),
         }
     }

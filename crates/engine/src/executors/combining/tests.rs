@@ -1,4 +1,5 @@
 use super::*;
+use crate::Supervisor;
 use crate::testing::{ScriptedLedger, charge, committed, number, policy, reply_to, until};
 use boxoffice_domain::Batch;
 use boxoffice_ports::{Guard, LedgerError};
@@ -10,7 +11,7 @@ const WAIT: Duration = Duration::from_secs(3);
 fn start(ledger: &Arc<ScriptedLedger>, batch_max: usize, queue_max: usize) -> (Arc<Combining>, Arc<Stats>) {
     let stats = Arc::new(Stats::default());
     let settings = CombiningSettings { lanes: 1, batch_max, queue_max, wait: WAIT };
-    (Combining::start(ledger.clone(), policy(), settings, stats.clone()), stats)
+    (Combining::start(ledger.clone(), policy(), settings, stats.clone(), &*Supervisor::new()), stats)
 }
 
 fn send(executor: &Arc<Combining>, n: u128) -> JoinHandle<Result<Receipt, ExecuteError>> {
@@ -244,11 +245,29 @@ async fn a_store_that_stays_away_is_waited_for_until_the_deadline() {
 async fn equal_keys_share_a_lane() {
     let ledger = ScriptedLedger::gated(|batch| Ok(committed(batch)));
     let settings = CombiningSettings { lanes: 4, batch_max: 100, queue_max: 100, wait: WAIT };
-    let executor = Combining::start(ledger.clone(), policy(), settings, Arc::default());
+    let executor = Combining::start(ledger.clone(), policy(), settings, Arc::default(), &*Supervisor::new());
     let sent = queue_up(&executor, &ledger, 1..20).await;
     ledger.let_through(100);
     for answer in sent {
         answer.await.unwrap().unwrap();
     }
     assert_eq!(ledger.batches(), [vec![0], (1..20).collect()], "one wallet is never split over two connections");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_that_panics_answers_what_it_had_in_hand_and_decides_what_has_queued() {
+    let (ledger, tasks) = (ScriptedLedger::gated(|batch| Ok(committed(batch))), Supervisor::new());
+    let settings = CombiningSettings { lanes: 1, batch_max: 100, queue_max: 100, wait: WAIT };
+    let executor = Combining::start(ledger.clone(), policy(), settings, Arc::default(), &*tasks);
+    let mut sent = queue_up(&executor, &ledger, 1..11).await.into_iter();
+    assert_eq!(tasks.strike("lane.0"), 1);
+    let in_hand = sent.next().unwrap().await.unwrap();
+    assert!(matches!(in_hand, Err(ExecuteError::Unavailable(_))), "{in_hand:?}");
+    ledger.let_through(2);
+    for (n, answer) in (1..).zip(sent) {
+        assert_eq!(answer.await.unwrap().unwrap(), Receipt::Done(reply_to(&charge(1, n))));
+    }
+    assert_eq!(tasks.figures().into_iter().map(|task| (task.up, task.restarts)).collect::<Vec<_>>(), [(true, 1)]);
+    drop(executor);
+    until(|| tasks.figures().is_empty()).await;
 }

@@ -27,9 +27,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use boxoffice_domain::{CommandId, Policy, Request};
-use boxoffice_ports::{Answer, Clock, CommandLog, CommandReader, ExecuteError, InstanceId, Ledger, LoggedCommand};
+use boxoffice_ports::{Answer, Clock, CommandLog, CommandReader, ExecuteError, InstanceId, Ledger, LoggedCommand, Source};
 use chrono::TimeDelta;
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::super::attempt::{answer_all, jittered};
@@ -207,18 +207,22 @@ fn answer(to: InstanceId, command: CommandId, reply: Told) -> Addressed {
 }
 
 /// Tells the callers of this instance, batch after batch.
-pub(super) async fn tell_own(outstanding: Arc<Outstanding>, mut waiting: mpsc::Receiver<Vec<Answer>>) {
+pub(super) async fn tell_own(outstanding: Arc<Outstanding>, waiting: Arc<Mutex<mpsc::Receiver<Vec<Answer>>>>) -> Result<(), Source> {
+    let mut waiting = waiting.lock().await;
     while let Some(answers) = waiting.recv().await {
         outstanding.answered(answers);
     }
+    Ok(())
 }
 
 /// Sends the groups in order.
-pub(super) async fn tell_others(log: Arc<dyn CommandLog>, mut waiting: mpsc::Receiver<Group>) {
+pub(super) async fn tell_others(log: Arc<dyn CommandLog>, waiting: Arc<Mutex<mpsc::Receiver<Group>>>) -> Result<(), Source> {
+    let mut waiting = waiting.lock().await;
     while let Some((instance, answers)) = waiting.recv().await {
         let told = timeout(TELL_MAX, log.answer(instance, answers)).await;
         if let Err(error) = told.unwrap_or_else(|_| Err("no answer in time".into())) {
             tracing::debug!(error, %instance, "an instance was not told its answers; it looks into the ledger");
         }
     }
+    Ok(())
 }

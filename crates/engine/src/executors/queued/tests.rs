@@ -3,6 +3,7 @@ mod reading;
 
 use super::outstanding::may_retry;
 use super::*;
+use crate::Supervisor;
 use crate::testing::log::{Appends, Log, MemoryLog};
 use crate::testing::{ScriptedLedger, TestClock, best, charge, committed, eventually, id, number, policy, reply_to, until};
 use boxoffice_domain::Fingerprint;
@@ -18,10 +19,21 @@ fn instance(n: u128) -> InstanceId {
     InstanceId(id(n))
 }
 
-async fn start_with(log: &Arc<MemoryLog>, ledger: Arc<dyn Ledger>, n: u128, settings: QueuedSettings) -> (Arc<Queued>, Arc<Stats>) {
+async fn start_kept(
+    log: &Arc<MemoryLog>,
+    ledger: Arc<dyn Ledger>,
+    n: u128,
+    settings: QueuedSettings,
+    tasks: &Supervisor,
+) -> (Arc<Queued>, Arc<Stats>) {
     let (stats, clock) = (Arc::<Stats>::default(), Arc::new(TestClock::default()));
     let log = Arc::new(Log(log.clone()));
-    (Queued::start(log, ledger, policy(), clock, instance(n), settings, stats.clone()).await.unwrap(), stats)
+    let parts = QueuedParts { log, ledger, policy: policy(), clock, instance: instance(n), stats: stats.clone() };
+    (Queued::start(parts, settings, tasks).await.unwrap(), stats)
+}
+
+async fn start_with(log: &Arc<MemoryLog>, ledger: Arc<dyn Ledger>, n: u128, settings: QueuedSettings) -> (Arc<Queued>, Arc<Stats>) {
+    start_kept(log, ledger, n, settings, &Supervisor::new()).await
 }
 
 async fn start(log: &Arc<MemoryLog>, ledger: &Arc<ScriptedLedger>) -> (Arc<Queued>, Arc<Stats>) {

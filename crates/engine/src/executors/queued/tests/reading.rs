@@ -24,6 +24,25 @@ async fn what_has_arrived_is_one_batch_in_order() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn tasks_that_fail_are_started_again_and_what_the_readers_had_comes_again() {
+    let (log, ledger, tasks) = (MemoryLog::new(1), gated(), Supervisor::new());
+    let (executor, _) = start_kept(&log, ledger.clone(), 1, SETTINGS, &tasks).await;
+    let sent = send_all(&executor, &log, [charge(1, 0), charge(1, 1)]).await;
+    until(|| ledger.begun.load(Ordering::SeqCst) == 1).await;
+    let names = ["log.answers", "log.look", "log.others", "log.own", "log.readers"];
+    names.iter().for_each(|name| assert_eq!(tasks.strike(name), 1, "{name}"));
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    ledger.let_through(10);
+    for (n, caller) in sent.into_iter().enumerate() {
+        assert_eq!(caller.await.unwrap().unwrap(), Receipt::Done(reply_to(&charge(1, n as u128))));
+    }
+    let all: Vec<_> = tasks.figures().into_iter().map(|task| (task.name, task.up, task.restarts)).collect();
+    assert_eq!(all, names.map(|name| (name.to_owned(), true, 1)));
+    until(|| log.left() == 0).await;
+    assert_eq!(executor.execute(charge(1, 7)).await.unwrap(), Receipt::Done(reply_to(&charge(1, 7))));
+}
+
+#[tokio::test(start_paused = true)]
 async fn each_shard_keeps_its_order() {
     let (log, ledger) = (MemoryLog::new(3), gated());
     let (executor, _) = start(&log, &ledger).await;
