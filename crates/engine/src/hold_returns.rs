@@ -4,14 +4,17 @@
 //! decision, and stays as it is.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use boxoffice_domain::{Actor, Batch, Command, CommandId, ConcertId, FreshIds, Policy, Request, ReservationId, UserId};
-use boxoffice_ports::{Guard, Ids, Ledger, LedgerError, Queries, StoreError};
+use boxoffice_ports::{Deadline, Guard, Ids, Ledger, LedgerError, Queries, StoreError};
 
 /// How often it is tried when the store asks for it to be run again.
 const TRIES_MAX: u32 = 3;
 /// Holds given back in one transaction.
 const TOGETHER_MAX: usize = 200;
+/// How long one transaction may take.
+const CALL_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
 pub enum NotReturned {
@@ -42,7 +45,7 @@ impl HoldReturns {
             let batch = Batch::new(some.iter().map(|hold| self.release(*hold)).collect::<Vec<_>>(), self.policy.clone());
             let mut tried = 1;
             loop {
-                match self.ledger.transact(batch.clone(), Guard::RowLock).await {
+                match self.ledger.transact(batch.clone(), Guard::RowLock, Deadline::after(CALL_MAX)).await {
                     Ok(_) => break,
                     Err(LedgerError::Retryable(_) | LedgerError::Conflict) if tried < TRIES_MAX => tried += 1,
                     Err(error) => return Err(error.into()),

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use boxoffice_domain::{Batch, IdempotencyKey, Key, Request};
-use boxoffice_ports::{Committed, Guard, Ledger, LedgerError, StoredAnswer};
+use boxoffice_ports::{Committed, Deadline, Guard, Ledger, LedgerError, StoredAnswer};
 use tokio::runtime::Handle;
 use tracing::Instrument;
 
@@ -55,10 +55,10 @@ impl Watched {
 
 #[async_trait]
 impl Ledger for Watched {
-    async fn transact(&self, batch: Batch, guard: Guard) -> Result<Committed, LedgerError> {
+    async fn transact(&self, batch: Batch, guard: Guard, deadline: Deadline) -> Result<Committed, LedgerError> {
         let (inner, follows) = (self.inner.clone(), self.follows.clone());
         let call = async move {
-            let committed = inner.transact(batch, guard).await?;
+            let committed = inner.transact(batch, guard, deadline).await?;
             follows.commit(&committed);
             Ok(committed)
         };
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
     use crate::SeatStatus;
     use crate::testing::room::FakeRoom;
-    use crate::testing::{DATE, ScriptedLedger, TestClock, charge, committed, id, key, paid, policy, seat_row, until};
+    use crate::testing::{DATE, ScriptedLedger, TestClock, charge, committed, id, key, paid, policy, seat_row, soon, until};
     use boxoffice_domain::{Decision, Reply, SeatChange, SeatState};
     use boxoffice_ports::{MockFanout, MockQueries};
     use std::sync::Mutex;
@@ -130,11 +130,11 @@ mod tests {
         });
         let siblings = Siblings::start(Some(Arc::new(fanout)));
         let watched = Watched::new(sells(ScriptedLedger::new), seats.clone(), siblings, ends(&room));
-        watched.transact(Batch::new(vec![charge(5, 1)], policy()), Guard::RowLock).await.unwrap();
+        watched.transact(Batch::new(vec![charge(5, 1)], policy()), Guard::RowLock, soon()).await.unwrap();
         assert_eq!(statuses(&seats).await, [SeatStatus::Sold]);
         until(|| room.ended() == [id(5)] && told.lock().unwrap().iter().any(|change| change.key == key(1))).await;
         // A replay was told when it was new.
-        watched.transact(Batch::new(vec![charge(5, 1), charge(5, 2)], policy()), Guard::RowLock).await.unwrap();
+        watched.transact(Batch::new(vec![charge(5, 1), charge(5, 2)], policy()), Guard::RowLock, soon()).await.unwrap();
         for _ in 0..100 {
             tokio::task::yield_now().await;
         }
@@ -146,7 +146,7 @@ mod tests {
         let (seats, room) = (view().await, FakeRoom::open());
         let ledger = sells(ScriptedLedger::gated);
         let watched = Watched::new(ledger.clone(), seats.clone(), Siblings::start(None), ends(&room));
-        let call = tokio::spawn(async move { watched.transact(Batch::new(vec![charge(5, 1)], policy()), Guard::RowLock).await });
+        let call = tokio::spawn(async move { watched.transact(Batch::new(vec![charge(5, 1)], policy()), Guard::RowLock, soon()).await });
         until(|| ledger.begun.load(std::sync::atomic::Ordering::SeqCst) == 1).await;
         call.abort();
         assert!(call.await.is_err_and(|end| end.is_cancelled()));
@@ -159,7 +159,7 @@ mod tests {
     async fn a_panic_of_the_ledger_is_its_callers() {
         let (seats, room) = (view().await, FakeRoom::open());
         let watched = Watched::new(ScriptedLedger::new(|_| panic!("a defect")), seats, Siblings::start(None), ends(&room));
-        let call = tokio::spawn(async move { watched.transact(Batch::new(vec![charge(5, 1)], policy()), Guard::RowLock).await });
+        let call = tokio::spawn(async move { watched.transact(Batch::new(vec![charge(5, 1)], policy()), Guard::RowLock, soon()).await });
         assert!(call.await.is_err_and(|end| end.is_panic()));
     }
 }

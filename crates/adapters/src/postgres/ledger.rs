@@ -56,7 +56,7 @@ use async_trait::async_trait;
 use boxoffice_domain::{
     Batch, CommandId, Fingerprint, IdempotencyKey, Key, Outcome, Rejection, Request, Roots, StoredReply, Timestamp, UserId, decide_batch,
 };
-use boxoffice_ports::{Clock, Committed, Guard, Ledger, LedgerError, StoredAnswer, Traffic};
+use boxoffice_ports::{Clock, Committed, Deadline, Guard, Ledger, LedgerError, StoredAnswer, Traffic};
 use connections::Connections;
 use diesel::sql_types::{Binary, Bool, Text, Timestamptz, Uuid as SqlUuid};
 use known::KnownAccounts;
@@ -168,7 +168,7 @@ statements! {
 
 #[async_trait]
 impl Ledger for PostgresStore {
-    async fn transact(&self, batch: Batch, guard: Guard) -> Result<Committed, LedgerError> {
+    async fn transact(&self, batch: Batch, guard: Guard, _deadline: Deadline) -> Result<Committed, LedgerError> {
         if batch.requests.is_empty() {
             return Ok(Committed { replies: Vec::new(), seats: Vec::new() });
         }

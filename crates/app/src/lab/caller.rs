@@ -90,7 +90,7 @@ async fn in_process(executors: &Executors, ledger: &dyn Ledger, ids: &dyn Ids, a
     };
     let request = keyed(ids, user, ask.key, command);
     let key = IdempotencyKey { user, command: request.command_id };
-    outcome(executor.execute(request).await, ledger, key).await
+    outcome(executor.execute(request, executors.deadline()).await, ledger, key).await
 }
 
 /// A user's command under a key.

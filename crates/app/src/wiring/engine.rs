@@ -164,20 +164,20 @@ impl<'a> Engine<'a> {
     }
 
     async fn executor(&self, name: StrategyName, settings: &Settings) -> Result<Arc<dyn Executor>, StartError> {
-        let (strategy, wait) = (&settings.strategy, settings.strategy.wait());
+        let strategy = &settings.strategy;
         let (ledger, policy, stats, permits) = (self.ledger.clone(), self.policy.clone(), self.stats.clone(), self.permits.clone());
-        let locked = |lock: Arc<dyn Lock>| Locked::new(lock, ledger.clone(), policy.clone(), wait, permits.clone(), stats.clone());
-        let direct = |guard| Direct::new(ledger.clone(), guard, policy.clone(), wait, permits.clone(), stats.clone());
+        let locked = |lock: Arc<dyn Lock>| Locked::new(lock, ledger.clone(), policy.clone(), permits.clone(), stats.clone());
+        let direct = |guard| Direct::new(ledger.clone(), guard, policy.clone(), permits.clone(), stats.clone());
         let inner: Arc<dyn Executor> = match name {
             StrategyName::Combining => {
                 let (lanes, batch_max, queue_max) = (settings.lane_count(), strategy.batch_max, strategy.queue_max);
-                Combining::start(ledger, policy, CombiningSettings { lanes, batch_max, queue_max, wait }, stats)
+                Combining::start(ledger, policy, CombiningSettings { lanes, batch_max, queue_max }, stats)
             }
             StrategyName::Pessimistic => direct(Guard::RowLock),
             StrategyName::Optimistic => direct(Guard::Version),
             StrategyName::Kafka | StrategyName::Rabbitmq => {
                 let (batch_max, backlog_max) = (strategy.batch_max, strategy.backlog_max);
-                let queued = QueuedSettings { batch_max, backlog_max, wait, retention: settings.command_retention() };
+                let queued = QueuedSettings { batch_max, backlog_max, wait: strategy.wait(), retention: settings.command_retention() };
                 let log = self.open.brokers.log(name)?;
                 let started = Queued::start(log, ledger.clone(), policy.clone(), self.clock.clone(), self.instance, queued, stats.clone());
                 started.await.map_err(StartError::Log)?
@@ -187,6 +187,6 @@ impl<'a> Engine<'a> {
                 locked(self.open.redis.lock(name, settings)?)
             }
         };
-        Ok(SingleFlight::new(inner, self.clock.clone(), wait))
+        Ok(SingleFlight::new(inner, self.clock.clone()))
     }
 }

@@ -27,10 +27,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use boxoffice_domain::{CommandId, Policy, Request};
-use boxoffice_ports::{Answer, Clock, CommandLog, CommandReader, ExecuteError, InstanceId, Ledger, LoggedCommand};
+use boxoffice_ports::{Answer, Clock, CommandLog, CommandReader, Deadline, ExecuteError, InstanceId, Ledger, LoggedCommand};
 use chrono::TimeDelta;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 use super::super::attempt::{answer_all, jittered};
 use super::outstanding::{Outstanding, Told};
@@ -132,7 +132,7 @@ impl Decider {
         let mut pause = Pause(PAUSE);
         while !left.is_empty() {
             let requests: Arc<[Request]> = left.iter().map(|command| command.request.clone()).collect();
-            let deadline = Instant::now() + STORE_PATIENCE;
+            let deadline = Deadline::after(STORE_PATIENCE);
             let replies = answer_all(&self.ledger, requests, &self.policy, &self.stats, deadline).await;
             let (mut answers, mut again) = (Vec::with_capacity(left.len()), Vec::new());
             for (command, reply) in left.into_iter().zip(replies) {
