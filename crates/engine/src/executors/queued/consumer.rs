@@ -42,8 +42,9 @@ pub(super) const BATCHES_MAX: usize = 4;
 pub(super) const GROUPS_MAX: usize = 1_024;
 /// How long one group may take. Longer, and it is given up.
 const TELL_MAX: Duration = Duration::from_secs(2);
-/// How long an unreachable store is waited for before a warning says so; then it is waited for again.
-const STORE_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a batch may take, and an unreachable store is waited for, before a warning says so; then it is tried again.
+/// Longer than any commit that will ever end: what was accepted has no deadline of its own.
+const STORE_PATIENCE: Duration = Duration::from_secs(10);
 /// The first pause before whatever failed is tried again; it doubles.
 pub(super) const PAUSE: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
