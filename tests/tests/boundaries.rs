@@ -66,8 +66,8 @@ const WALLS: &[Wall] = &[
         name: "ports",
         internal: &["boxoffice-domain"],
         internal_tests: &[],
-        external: Some(&["async-trait", "chrono", "thiserror", "uuid"]),
-        optional: &["futures-util", "mockall", "serde_json", "tokio"],
+        external: Some(&["async-trait", "chrono", "thiserror", "tokio", "uuid"]),
+        optional: &["futures-util", "mockall", "serde_json"],
         never: OUTSIDE_ENGINE,
     },
     Wall {

@@ -29,11 +29,12 @@ use actix_web::dev::ServerHandle;
 use actix_web::web::Data;
 use boxoffice_engine::push::Hub;
 use boxoffice_engine::{Background, Rooms, SeatView, Stats, StoreTime, Supervisor};
-use boxoffice_ports::{Executor, Source, Stores, Traffic};
+use boxoffice_ports::{Deadline, Executor, Source, Stores, Traffic};
 use engine::Engine;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use stores::Open;
 use tokio::task::JoinHandle;
 
@@ -104,6 +105,15 @@ pub struct Executors {
     pub seat: Arc<dyn Executor>,
     pub wallet: Arc<dyn Executor>,
     pub payment: Arc<dyn Executor>,
+    /// How long a request may take.
+    pub wait: Duration,
+}
+
+impl Executors {
+    /// Of a request that comes now.
+    pub fn deadline(&self) -> Deadline {
+        Deadline::after(self.wait)
+    }
 }
 
 /// Starts a server on `settings`, which are checked first.
@@ -120,7 +130,8 @@ pub async fn start(settings: Settings, clock: Arc<SystemClock>) -> Result<Runnin
     let parts = engine.http_parts(&settings).await?;
     let background = Background::start(engine.background_parts(), engine.background_settings(&settings));
     let background = background.await.map_err(StartError::Background)?;
-    let executors = Executors { seat: parts.seat.clone(), wallet: parts.wallet.clone(), payment: parts.payment.clone() };
+    let (seat, wallet, payment) = (parts.seat.clone(), parts.wallet.clone(), parts.payment.clone());
+    let executors = Executors { seat, wallet, payment, wait: settings.strategy.wait() };
     let Bound { server, address, hub } = match bind(parts).await {
         Ok(bound) => bound,
         Err(error) => {

@@ -11,9 +11,10 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use boxoffice_domain::{Actor, Batch, Command, CommandId, ConcertId, FreshIds, Policy, Request, ReservationId, UserId};
-use boxoffice_ports::{Guard, Ids, Ledger, LedgerError, Queries, Source, StoreError};
+use boxoffice_ports::{Deadline, Guard, Ids, Ledger, LedgerError, Queries, Source, StoreError};
 
 /// How often it is tried when the store asks for it to be run again.
 const TRIES_MAX: u32 = 3;
@@ -23,6 +24,8 @@ const TOGETHER_MAX: usize = 500;
 const LOOKED_TOGETHER: usize = 2_000;
 /// Users, and holds, that wait to be given back.
 const DUE_MAX: usize = 100_000;
+/// How long one transaction may take.
+const CALL_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
 pub enum NotReturned {
@@ -147,7 +150,7 @@ impl HoldReturns {
         let batch = Batch::new(holds.iter().map(|hold| self.release(*hold)).collect::<Vec<_>>(), self.policy.clone());
         let mut tried = 1;
         loop {
-            match self.ledger.transact(batch.clone(), Guard::RowLock).await {
+            match self.ledger.transact(batch.clone(), Guard::RowLock, Deadline::after(CALL_MAX)).await {
                 Ok(_) => return Ok(()),
                 Err(LedgerError::Retryable(_) | LedgerError::Conflict) if tried < TRIES_MAX => tried += 1,
                 Err(error) => return Err(error),

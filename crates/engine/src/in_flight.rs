@@ -4,7 +4,7 @@
 //! fingerprint is refused at once, as the ledger would. When the first one gets no answer (an error, or its caller
 //! went away), the followers run the command themselves: the ledger's stored reply keeps it to one effect.
 //!
-//! *Bounds.* A follower waits at most `wait`, then [`ExecuteError::InProgress`]. Who asks first whether there is room is
+//! *Bounds.* A follower waits until its deadline, then [`ExecuteError::InProgress`]. Who asks first whether there is room is
 //! told so of the inner executor, without a look at what runs.
 //!
 //! Who submits waits for no outcome and so follows nobody: the ledger's stored reply alone keeps it to one effect.
@@ -12,11 +12,10 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use boxoffice_domain::{Decision, Fingerprint, IdempotencyKey, Rejection, Reply, Request};
-use boxoffice_ports::{Clock, ExecuteError, Executor, Receipt};
+use boxoffice_ports::{Clock, Deadline, ExecuteError, Executor, Receipt};
 use tokio::sync::oneshot;
 
 /// The map is cut into this many, each under its own mutex.
@@ -35,13 +34,12 @@ pub struct SingleFlight {
     shards: Vec<Shard>,
     hasher: RandomState,
     clock: Arc<dyn Clock>,
-    wait: Duration,
 }
 
 impl SingleFlight {
-    pub fn new(inner: Arc<dyn Executor>, clock: Arc<dyn Clock>, wait: Duration) -> Arc<Self> {
+    pub fn new(inner: Arc<dyn Executor>, clock: Arc<dyn Clock>) -> Arc<Self> {
         let shards = (0..SHARDS).map(|_| Shard::default()).collect();
-        Arc::new(Self { inner, shards, hasher: RandomState::new(), clock, wait })
+        Arc::new(Self { inner, shards, hasher: RandomState::new(), clock })
     }
 
     fn shard(&self, key: &IdempotencyKey) -> &Shard {
@@ -51,10 +49,9 @@ impl SingleFlight {
 
 #[async_trait]
 impl Executor for SingleFlight {
-    async fn execute(&self, request: Request) -> Result<Receipt, ExecuteError> {
-        let Some((key, fingerprint)) = request.idempotency() else { return self.inner.execute(request).await };
+    async fn execute(&self, request: Request, deadline: Deadline) -> Result<Receipt, ExecuteError> {
+        let Some((key, fingerprint)) = request.idempotency() else { return self.inner.execute(request, deadline).await };
         let shard = self.shard(&key);
-        let deadline = tokio::time::Instant::now() + self.wait;
         loop {
             let follow = {
                 let mut flights = lock(shard);
@@ -77,14 +74,14 @@ impl Executor for SingleFlight {
             match follow {
                 None => {
                     let landing = Landing { shard, key, landed: false };
-                    let result = self.inner.execute(request).await;
+                    let result = self.inner.execute(request, deadline).await;
                     let followers = landing.end();
                     if let Ok(receipt) = &result {
                         share(receipt, followers);
                     }
                     return result;
                 }
-                Some(receiver) => match tokio::time::timeout_at(deadline, receiver).await {
+                Some(receiver) => match deadline.bound(receiver).await {
                     Ok(Ok(receipt)) => return Ok(receipt),
                     // The first one got no answer: one of the followers becomes the first.
                     Ok(Err(_)) => {}
@@ -94,8 +91,8 @@ impl Executor for SingleFlight {
         }
     }
 
-    async fn submit(&self, request: Request) -> Result<Receipt, ExecuteError> {
-        self.inner.submit(request).await
+    async fn submit(&self, request: Request, deadline: Deadline) -> Result<Receipt, ExecuteError> {
+        self.inner.submit(request, deadline).await
     }
 
     fn turns_away(&self, request: &Request) -> bool {
@@ -151,24 +148,22 @@ fn lock(shard: &Shard) -> MutexGuard<'_, HashMap<IdempotencyKey, Flight>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{ScriptedLedger, TestClock, charge, committed, number, policy, reply_to, until};
+    use crate::testing::{ScriptedLedger, TestClock, WAIT, charge, committed, number, policy, reply_to, soon, until};
     use crate::{Combining, CombiningSettings, Supervisor};
     use boxoffice_domain::Batch;
     use boxoffice_ports::{LedgerError, MockExecutor};
     use std::sync::atomic::{AtomicU32, Ordering};
     use tokio::task::JoinHandle;
 
-    const WAIT: Duration = Duration::from_secs(3);
-
     fn over(ledger: &Arc<ScriptedLedger>) -> Arc<SingleFlight> {
-        let settings = CombiningSettings { lanes: 1, batch_max: 1, queue_max: 100, wait: WAIT };
+        let settings = CombiningSettings { lanes: 1, batch_max: 1, queue_max: 100 };
         let inner = Combining::start(ledger.clone(), policy(), settings, Arc::default(), &*Supervisor::new());
-        SingleFlight::new(inner, Arc::new(TestClock::default()), WAIT)
+        SingleFlight::new(inner, Arc::new(TestClock::default()))
     }
 
     fn send(executor: &Arc<SingleFlight>, request: Request) -> JoinHandle<Result<Receipt, ExecuteError>> {
         let executor = executor.clone();
-        tokio::spawn(async move { executor.execute(request).await })
+        tokio::spawn(async move { executor.execute(request, soon()).await })
     }
 
     async fn followed(executor: &SingleFlight, request: &Request, followers: usize) {
@@ -202,7 +197,7 @@ mod tests {
         let first = send(&executor, charge(1, 5));
         until(|| ledger.begun.load(Ordering::SeqCst) == 1).await;
         let other = Request { fingerprint: Some(Fingerprint([9; 32])), ..charge(1, 5) };
-        let Receipt::Done(reply) = executor.execute(other).await.unwrap() else { panic!("not done") };
+        let Receipt::Done(reply) = executor.execute(other, soon()).await.unwrap() else { panic!("not done") };
         assert_eq!(reply.decision, Decision::Refused(Rejection::IdempotencyKeyReused));
         ledger.let_through(1);
         first.await.unwrap().unwrap();
@@ -286,21 +281,21 @@ mod tests {
         let _first = send(&executor, charge(1, 5));
         until(|| ledger.begun.load(Ordering::SeqCst) == 1).await;
         let before = tokio::time::Instant::now();
-        assert!(matches!(executor.execute(charge(1, 5)).await, Err(ExecuteError::InProgress)));
+        assert!(matches!(executor.execute(charge(1, 5), soon()).await, Err(ExecuteError::InProgress)));
         assert_eq!(before.elapsed(), WAIT);
     }
 
     #[tokio::test]
     async fn requests_without_a_key_pass() {
         let mut inner = MockExecutor::new();
-        inner.expect_execute().times(2).returning(|request| {
+        inner.expect_execute().times(2).returning(|request, _| {
             assert_eq!(number(&request), 5);
             Ok(Receipt::Done(reply_to(&request)))
         });
-        let executor = SingleFlight::new(Arc::new(inner), Arc::new(TestClock::default()), WAIT);
+        let executor = SingleFlight::new(Arc::new(inner), Arc::new(TestClock::default()));
         let request = Request { fingerprint: None, ..charge(1, 5) };
         for _ in 0..2 {
-            executor.execute(request.clone()).await.unwrap();
+            executor.execute(request.clone(), soon()).await.unwrap();
         }
     }
 
@@ -309,7 +304,7 @@ mod tests {
         for full in [true, false] {
             let mut inner = MockExecutor::new();
             inner.expect_turns_away().once().return_const(full);
-            let executor = SingleFlight::new(Arc::new(inner), Arc::new(TestClock::default()), WAIT);
+            let executor = SingleFlight::new(Arc::new(inner), Arc::new(TestClock::default()));
             assert_eq!(executor.turns_away(&charge(1, 5)), full);
         }
     }
@@ -317,28 +312,28 @@ mod tests {
     #[tokio::test]
     async fn who_submits_follows_nobody() {
         let mut inner = MockExecutor::new();
-        inner.expect_execute().once().returning(|request| Ok(Receipt::Accepted(request.command_id)));
-        inner.expect_submit().times(2).returning(|request| Ok(Receipt::Accepted(request.command_id)));
-        let executor = SingleFlight::new(Arc::new(inner), Arc::new(TestClock::default()), WAIT);
+        inner.expect_execute().once().returning(|request, _| Ok(Receipt::Accepted(request.command_id)));
+        inner.expect_submit().times(2).returning(|request, _| Ok(Receipt::Accepted(request.command_id)));
+        let executor = SingleFlight::new(Arc::new(inner), Arc::new(TestClock::default()));
         for _ in 0..2 {
             let accepted = Receipt::Accepted(charge(1, 5).command_id);
-            assert_eq!(executor.submit(charge(1, 5)).await.unwrap(), accepted);
+            assert_eq!(executor.submit(charge(1, 5), soon()).await.unwrap(), accepted);
         }
-        executor.execute(charge(1, 5)).await.unwrap();
+        executor.execute(charge(1, 5), soon()).await.unwrap();
     }
 
     #[tokio::test]
     async fn followers_are_told_that_a_command_stands_in_a_log() {
         let mut inner = MockExecutor::new();
-        inner.expect_execute().once().returning(|request| Ok(Receipt::Accepted(request.command_id)));
-        let executor = SingleFlight::new(Arc::new(inner), Arc::new(TestClock::default()), WAIT);
+        inner.expect_execute().once().returning(|request, _| Ok(Receipt::Accepted(request.command_id)));
+        let executor = SingleFlight::new(Arc::new(inner), Arc::new(TestClock::default()));
         let (key, fingerprint) = charge(1, 5).idempotency().unwrap();
         lock(executor.shard(&key)).insert(key, Flight { fingerprint, followers: Vec::new() });
         let follower = send(&executor, charge(1, 5));
         followed(&executor, &charge(1, 5), 1).await;
         // The first one lands with what it was told.
         let followers = Landing { shard: executor.shard(&key), key, landed: false }.end();
-        share(&executor.inner.execute(charge(1, 5)).await.unwrap(), followers);
+        share(&executor.inner.execute(charge(1, 5), soon()).await.unwrap(), followers);
         assert_eq!(follower.await.unwrap().unwrap(), Receipt::Accepted(charge(1, 5).command_id));
     }
 }

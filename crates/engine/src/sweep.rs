@@ -7,9 +7,10 @@
 //! is left alone and does not keep the others back.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use boxoffice_domain::{Actor, Batch, Command, CommandId, FreshIds, Policy, Request, ReservationId};
-use boxoffice_ports::{Guard, Ids, Ledger, LedgerError, Source, Upkeep};
+use boxoffice_ports::{Deadline, Guard, Ids, Ledger, LedgerError, Source, Upkeep};
 
 use crate::Stats;
 
@@ -19,6 +20,8 @@ pub(crate) const SWEEP_BATCH: usize = 500;
 const LOOK_AHEAD: u32 = 4_000;
 /// Replies pruned in one step.
 const PRUNE_BATCH: u32 = 2_000;
+/// How long one ledger call may take; what it did not do is due again.
+const CALL_MAX: Duration = Duration::from_secs(5);
 
 pub(crate) struct Sweep {
     pub(crate) ledger: Arc<dyn Ledger>,
@@ -53,7 +56,7 @@ impl Sweep {
         let (mut parts, mut swept) = (vec![holds], 0);
         while let Some(part) = parts.pop() {
             let requests: Vec<_> = part.iter().map(|&hold| self.expire(hold)).collect();
-            match self.ledger.transact(Batch::new(requests, self.policy.clone()), Guard::RowLock).await {
+            match self.ledger.transact(Batch::new(requests, self.policy.clone()), Guard::RowLock, Deadline::after(CALL_MAX)).await {
                 Ok(_) => swept += part.len() as u64,
                 Err(LedgerError::Refused(error)) => match part {
                     [hold] => tracing::error!(error, reservation.id = %hold, "the store refuses to let a hold expire"),

@@ -6,13 +6,14 @@ pub(crate) mod room;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use boxoffice_domain::{
     Actor, Admission, AdmissionMode, Batch, Command, CommandId, ConcertRef, DateRef, Decision, Fingerprint, FreshIds, IdempotencyKey,
     Outcome, Payment, Policy, Rejection, Reply, Request, Reservation, ReservationStatus, Seat, SeatAtSale, SeatKey, SeatState, Timestamp,
 };
-use boxoffice_ports::{Clock, Committed, ConcertRow, DateRow, Guard, Ids, Ledger, LedgerError, SeatRow, StoredAnswer};
+use boxoffice_ports::{Clock, Committed, ConcertRow, DateRow, Deadline, Guard, Ids, Ledger, LedgerError, SeatRow, StoredAnswer};
 use chrono::{DateTime, TimeDelta};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
@@ -35,6 +36,14 @@ pub(crate) fn policy() -> Arc<Policy> {
         reward_percent: 5,
         idempotency_ttl_s: 60,
     })
+}
+
+/// How long the tests' callers wait.
+pub(crate) const WAIT: Duration = Duration::from_secs(3);
+
+/// The deadline of a request that comes now.
+pub(crate) fn soon() -> Deadline {
+    Deadline::after(WAIT)
 }
 
 /// A charge of user `user` as command `n`.
@@ -145,7 +154,7 @@ impl ScriptedLedger {
 
 #[async_trait]
 impl Ledger for ScriptedLedger {
-    async fn transact(&self, batch: Batch, guard: Guard) -> Result<Committed, LedgerError> {
+    async fn transact(&self, batch: Batch, guard: Guard, _: Deadline) -> Result<Committed, LedgerError> {
         self.guards.lock().unwrap().push(guard);
         self.begun.fetch_add(1, Ordering::SeqCst);
         self.gate.acquire().await.unwrap().forget();

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use boxoffice_domain::{Batch, Decision, IdempotencyKey, Key, Outcome, Request};
-use boxoffice_ports::{Committed, Guard, Ledger, LedgerError, StoredAnswer};
+use boxoffice_ports::{Committed, Deadline, Guard, Ledger, LedgerError, StoredAnswer};
 use tokio::runtime::Handle;
 use tracing::Instrument;
 
@@ -65,10 +65,10 @@ impl Watched {
 
 #[async_trait]
 impl Ledger for Watched {
-    async fn transact(&self, batch: Batch, guard: Guard) -> Result<Committed, LedgerError> {
+    async fn transact(&self, batch: Batch, guard: Guard, deadline: Deadline) -> Result<Committed, LedgerError> {
         let (inner, follows) = (self.inner.clone(), self.follows.clone());
         let call = async move {
-            let committed = inner.transact(batch, guard).await?;
+            let committed = inner.transact(batch, guard, deadline).await?;
             follows.commit(&committed);
             Ok(committed)
         };
@@ -94,7 +94,7 @@ impl Ledger for Watched {
 mod tests {
     use super::*;
     use crate::testing::room::FakeRoom;
-    use crate::testing::{CONCERT, DATE, ScriptedLedger, TestClock, charge, committed, id, key, paid, policy, seat_row, until};
+    use crate::testing::{CONCERT, DATE, ScriptedLedger, TestClock, charge, committed, id, key, paid, policy, seat_row, soon, until};
     use crate::{SeatStatus, Supervisor};
     use boxoffice_domain::{Reply, SeatChange, SeatState};
     use boxoffice_ports::{MockFanout, MockQueries};
@@ -140,11 +140,11 @@ mod tests {
         });
         let siblings = Siblings::start(Some(Arc::new(fanout)), &*Supervisor::new());
         let watched = Watched::new(sells(ScriptedLedger::new), seats.clone(), siblings, ends(&room), Arc::default());
-        watched.transact(Batch::new(vec![charge(5, 1)], policy()), Guard::RowLock).await.unwrap();
+        watched.transact(Batch::new(vec![charge(5, 1)], policy()), Guard::RowLock, soon()).await.unwrap();
         assert_eq!(statuses(&seats).await, [SeatStatus::Sold]);
         until(|| room.ended() == [id(5)] && told.lock().unwrap().iter().any(|change| change.key == key(1))).await;
         // A replay was told when it was new.
-        watched.transact(Batch::new(vec![charge(5, 1), charge(5, 2)], policy()), Guard::RowLock).await.unwrap();
+        watched.transact(Batch::new(vec![charge(5, 1), charge(5, 2)], policy()), Guard::RowLock, soon()).await.unwrap();
         for _ in 0..100 {
             tokio::task::yield_now().await;
         }
@@ -156,7 +156,7 @@ mod tests {
         let (seats, room) = (view().await, FakeRoom::open());
         let ledger = sells(ScriptedLedger::gated);
         let watched = Watched::new(ledger.clone(), seats.clone(), Siblings::start(None, &*Supervisor::new()), ends(&room), Arc::default());
-        let call = tokio::spawn(async move { watched.transact(Batch::new(vec![charge(5, 1)], policy()), Guard::RowLock).await });
+        let call = tokio::spawn(async move { watched.transact(Batch::new(vec![charge(5, 1)], policy()), Guard::RowLock, soon()).await });
         until(|| ledger.begun.load(std::sync::atomic::Ordering::SeqCst) == 1).await;
         call.abort();
         assert!(call.await.is_err_and(|end| end.is_cancelled()));
@@ -176,15 +176,21 @@ mod tests {
             Ok(committed)
         });
         let watched = Watched::new(ledger, seats, Siblings::start(None), ends(&room), holds.clone());
-        watched.transact(Batch::new(vec![charge(5, 1)], policy()), Guard::RowLock).await.unwrap();
+        watched.transact(Batch::new(vec![charge(5, 1)], policy()), Guard::RowLock, soon()).await.unwrap();
         assert_eq!(holds.concert_of(id(5), id(2)), Some(id(CONCERT)));
     }
 
     #[tokio::test]
     async fn a_panic_of_the_ledger_is_its_callers() {
         let (seats, room) = (view().await, FakeRoom::open());
-        let watched = Watched::new(ScriptedLedger::new(|_| panic!("a defect")), seats, Siblings::start(None, &*Supervisor::new()), ends(&room), Arc::default());
-        let call = tokio::spawn(async move { watched.transact(Batch::new(vec![charge(5, 1)], policy()), Guard::RowLock).await });
+        let watched = Watched::new(
+            ScriptedLedger::new(|_| panic!("a defect")),
+            seats,
+            Siblings::start(None, &*Supervisor::new()),
+            ends(&room),
+            Arc::default(),
+        );
+        let call = tokio::spawn(async move { watched.transact(Batch::new(vec![charge(5, 1)], policy()), Guard::RowLock, soon()).await });
         assert!(call.await.is_err_and(|end| end.is_panic()));
     }
 }

@@ -1,7 +1,7 @@
 use async_trait::async_trait;
 use boxoffice_domain::{CommandId, Reply, Request};
 
-use crate::Source;
+use crate::{Deadline, Source};
 
 /// What became of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,13 +35,14 @@ pub enum ExecuteError {
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait Executor: Send + Sync {
-    /// A caller that drops the future loses its answer, never the command's atomicity.
-    async fn execute(&self, request: Request) -> Result<Receipt, ExecuteError>;
+    /// Answers by `deadline`, or [`GRACE`](crate::GRACE) later. A caller that drops the future loses its answer, never
+    /// the command's atomicity.
+    async fn execute(&self, request: Request, deadline: Deadline) -> Result<Receipt, ExecuteError>;
 
     /// For a caller that does not wait for the outcome: where commands are kept in a log, [`Receipt::Accepted`] as soon
     /// as it stands there; the same as [`Executor::execute`] otherwise.
-    async fn submit(&self, request: Request) -> Result<Receipt, ExecuteError> {
-        self.execute(request).await
+    async fn submit(&self, request: Request, deadline: Deadline) -> Result<Receipt, ExecuteError> {
+        self.execute(request, deadline).await
     }
 
     /// Whether `request` is refused as [`ExecuteError::Overloaded`] before anything is done for it, and counted as such:

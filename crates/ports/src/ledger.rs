@@ -3,7 +3,7 @@ use boxoffice_domain::{Batch, IdempotencyKey, Key, Reply, Request, SeatChange};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::Source;
+use crate::{Deadline, Source};
 
 /// How a write is guarded against what others commit meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +50,11 @@ pub trait Ledger: Send + Sync {
     /// Loads what the batch touches, runs [`boxoffice_domain::decide_batch`], writes everything: all effects of the
     /// batch are durable when this returns `Ok`, or none is. Once polled it runs to its end, even when its future is
     /// dropped.
-    async fn transact(&self, batch: Batch, guard: Guard) -> Result<Committed, LedgerError>;
+    ///
+    /// What has not begun to commit by `deadline` is given up, and nothing was written. A commit that has begun is
+    /// waited for, because its outcome is wanted: callers with a deadline bound the whole call and look for the reply
+    /// later.
+    async fn transact(&self, batch: Batch, guard: Guard, deadline: Deadline) -> Result<Committed, LedgerError>;
 
     /// The rows of `requests` ([`Command::rows`](boxoffice_domain::Command::rows)) that another transaction keeps locked
     /// at this moment, or on which such a row hangs. Waits for none of them, and locks nothing beyond this call. Where
@@ -59,7 +63,7 @@ pub trait Ledger: Send + Sync {
         Ok(BTreeSet::new())
     }
 
-    /// The live reply stored under `key`, marked as replayed.
+    /// The live reply stored under `key`, marked as replayed. Dropping the future gives it up, at any time.
     async fn reply(&self, key: IdempotencyKey) -> Result<Option<StoredAnswer>, LedgerError>;
 }
 

@@ -1,8 +1,7 @@
 use async_trait::async_trait;
 use boxoffice_domain::{CommandId, Key};
-use std::time::Duration;
 
-use crate::Source;
+use crate::{Deadline, Source};
 
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
@@ -28,7 +27,7 @@ pub trait Lease: Send + Sync {
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait Lock: Send + Sync {
-    /// Takes all of `keys`, which are sorted and without duplicates, in that order, or none. Waits at most `wait` in
-    /// all; a caller that goes away while waiting leaves nothing behind.
-    async fn acquire(&self, keys: Vec<Key>, owner: CommandId, wait: Duration) -> Result<Box<dyn Lease>, LockError>;
+    /// Takes all of `keys`, which are sorted and without duplicates, in that order, or none. Waits until
+    /// `deadline` for all of them; a caller that goes away while waiting leaves nothing behind.
+    async fn acquire(&self, keys: Vec<Key>, owner: CommandId, deadline: Deadline) -> Result<Box<dyn Lease>, LockError>;
 }

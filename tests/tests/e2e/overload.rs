@@ -1,7 +1,7 @@
 //! More than can be served: refused at once, with the key still free; and a hundred thousand holds that end together.
 
 use boxoffice_domain::{Actor, Batch, Command, CommandId, FreshIds, Request, SeatState, UserId};
-use boxoffice_ports::{Guard, Ids};
+use boxoffice_ports::{Deadline, Guard, Ids};
 use boxoffice_tests::{Answer, Setup, at_once, eventually};
 use serde_json::json;
 
@@ -44,7 +44,11 @@ async fn a_hundred_thousand_holds_that_end_together_are_swept_beside_other_comma
     };
     for first in (1..=HOLDS).step_by(1_000) {
         let holds: Vec<_> = (first..first + 1_000).map(hold).collect();
-        stores.ledger.transact(Batch::new(holds, policy.clone()), Guard::RowLock).await.unwrap();
+        stores
+            .ledger
+            .transact(Batch::new(holds, policy.clone()), Guard::RowLock, Deadline::after(std::time::Duration::from_secs(30)))
+            .await
+            .unwrap();
     }
     let owner = server.person().await;
     server.advance(301);

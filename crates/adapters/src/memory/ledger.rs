@@ -10,7 +10,7 @@ use boxoffice_domain::batch::{HoldOf, Occupied};
 use boxoffice_domain::{
     Batch, IdempotencyKey, Reply, ReservationStatus, Roots, SeatChange, SeatKey, Timestamp, Tracked, WorkingSet, decide_batch,
 };
-use boxoffice_ports::{Committed, Guard, Ledger, LedgerError, OutboxRow, StoreError, StoredAnswer};
+use boxoffice_ports::{Committed, Deadline, Guard, Ledger, LedgerError, OutboxRow, StoreError, StoredAnswer};
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use super::tables::{Row, Tables};
 
 #[async_trait]
 impl Ledger for MemoryStore {
-    async fn transact(&self, batch: Batch, guard: Guard) -> Result<Committed, LedgerError> {
+    async fn transact(&self, batch: Batch, guard: Guard, _: Deadline) -> Result<Committed, LedgerError> {
         let (mut tables, now) = self.tables_now().map_err(broken)?;
         let mut set = load(&tables, &batch, now);
         if guard == Guard::Version {

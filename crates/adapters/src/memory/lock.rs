@@ -5,13 +5,11 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use boxoffice_domain::{CommandId, Key};
-use boxoffice_ports::{Lease, Lock, LockError};
+use boxoffice_ports::{Deadline, Lease, Lock, LockError};
 use tokio::sync::OwnedMutexGuard;
-use tokio::time::{Instant, timeout_at};
 
 /// See the module's opening.
 #[derive(Clone, Default)]
@@ -38,14 +36,13 @@ impl MemoryLock {
 
 #[async_trait]
 impl Lock for MemoryLock {
-    async fn acquire(&self, keys: Vec<Key>, owner: CommandId, wait: Duration) -> Result<Box<dyn Lease>, LockError> {
+    async fn acquire(&self, keys: Vec<Key>, owner: CommandId, deadline: Deadline) -> Result<Box<dyn Lease>, LockError> {
         debug_assert!(keys.windows(2).all(|pair| pair[0] < pair[1]));
-        let deadline = Instant::now() + wait;
         let mut taken = Vec::with_capacity(keys.len());
         for key in keys {
             let mut interest = Interest::new(&self.slots, key);
             let mutex = Arc::clone(&interest.mutex);
-            match timeout_at(deadline, mutex.lock_owned()).await {
+            match deadline.bound(mutex.lock_owned()).await {
                 Ok(guard) => {
                     interest.hold(guard, owner);
                     taken.push(interest);
@@ -127,14 +124,16 @@ fn enter(slots: &Slots) -> MutexGuard<'_, HashMap<Key, Slot>> {
 mod tests {
     use super::*;
     use boxoffice_ports::contract::build::{fresh, user};
+    use std::time::Duration;
 
     #[tokio::test]
     async fn memory_lock_forgets_an_owner_that_gave_it_back() {
         let lock = MemoryLock::new();
         let (key, owner) = (Key::Account(user()), fresh());
-        let lease = lock.acquire(vec![key], owner, Duration::ZERO).await.unwrap();
+        let lease = lock.acquire(vec![key], owner, Deadline::after(Duration::ZERO)).await.unwrap();
         let (waiter, other) = (lock.clone(), fresh());
-        let waiter = tokio::spawn(async move { waiter.acquire(vec![key], other, Duration::from_secs(30)).await.map(drop) });
+        let waiter =
+            tokio::spawn(async move { waiter.acquire(vec![key], other, Deadline::after(Duration::from_secs(30))).await.map(drop) });
         while enter(&lock.slots)[&key].interested < 2 {
             tokio::task::yield_now().await;
         }
@@ -148,10 +147,11 @@ mod tests {
     async fn memory_lock_forgets_keys_that_nobody_wants() {
         let lock = MemoryLock::new();
         let key = Key::Account(user());
-        let lease = lock.acquire(vec![key], fresh(), Duration::ZERO).await.unwrap();
-        assert!(lock.acquire(vec![key], fresh(), Duration::ZERO).await.is_err());
+        let lease = lock.acquire(vec![key], fresh(), Deadline::after(Duration::ZERO)).await.unwrap();
+        assert!(lock.acquire(vec![key], fresh(), Deadline::after(Duration::ZERO)).await.is_err());
         let (waiter, other) = (lock.clone(), fresh());
-        let waiter = tokio::spawn(async move { waiter.acquire(vec![key], other, Duration::from_secs(30)).await.map(drop) });
+        let waiter =
+            tokio::spawn(async move { waiter.acquire(vec![key], other, Deadline::after(Duration::from_secs(30))).await.map(drop) });
         while enter(&lock.slots)[&key].interested < 2 {
             tokio::task::yield_now().await;
         }

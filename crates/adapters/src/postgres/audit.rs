@@ -182,7 +182,7 @@ const LIMIT: i64 = BREACHES_MAX as i64;
 #[async_trait]
 impl Audit for PostgresStore {
     async fn audit(&self, max_seats_per_user: u32) -> Result<AuditReport, StoreError> {
-        let mut conn = self.conn().await?;
+        let mut conn = self.conn().await?.patient();
         conn.begin(Isolation::ReadOnly).await?;
         let report = audit(&mut conn, max_seats_per_user, self.offset_us()).await?;
         conn.rollback().await?;

@@ -100,7 +100,7 @@ type LockedColumns = (i64, i32, State<StateWord>, Option<Id<ReservationId>>, Opt
 #[async_trait]
 impl Catalog for PostgresStore {
     async fn import(&self, plans: Vec<ConcertPlan>, admission: Admission) -> Result<Vec<Imported>, CatalogError> {
-        let mut conn = self.conn().await?;
+        let mut conn = self.conn().await?.patient();
         conn.begin(Isolation::ReadCommitted).await?;
         match import(&mut conn, &plans, admission, self.offset_us()).await {
             Ok(imported) => {

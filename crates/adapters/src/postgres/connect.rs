@@ -11,14 +11,16 @@
 //! only read: the database may have moved on without that server.
 
 use super::failure::Failure;
+use boxoffice_ports::Deadline;
 use futures_util::future::poll_fn;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::task::AbortHandle;
 use tokio_postgres::config::{SslMode, TargetSessionAttrs};
 use tokio_postgres::{Client, Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-/// How long a connection may take to be made.
+/// How long one of several addresses may take to answer, before the next one is tried.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// When a silent connection is asked whether it still lives, and after how long without an answer it is given up: a
 /// server that vanished without a word is noticed, even in the middle of a commit.
@@ -103,8 +105,13 @@ impl Address {
         self.retired.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|retired| made <= retired)
     }
 
-    /// A connection with its driver, which the caller runs.
-    pub(super) async fn connect(&self, role: Role) -> Result<Connected, Failure> {
+    /// A connection with its driver, which the caller runs, by `deadline`: a server that hangs takes the connection and
+    /// then says nothing.
+    pub(super) async fn connect(&self, role: Role, deadline: Deadline) -> Result<Connected, Failure> {
+        deadline.bound(self.make(role)).await.unwrap_or_else(|overdue| Err(Failure::Connect(overdue.into())))
+    }
+
+    async fn make(&self, role: Role) -> Result<Connected, Failure> {
         let mut config = self.config.clone();
         // What the address itself sets comes last and wins.
         let given = config.get_options().unwrap_or_default();
@@ -138,15 +145,36 @@ pub(super) enum Connected {
 impl Connected {
     /// Drives the connection in a task that ends with its client.
     pub(super) fn drive(self) -> Client {
-        match self {
-            Self::Plain(client, driver) => {
-                tokio::spawn(quietly(driver));
-                client
-            }
-            Self::Encrypted(client, driver) => {
-                tokio::spawn(quietly(driver));
-                client
-            }
+        let (client, cut) = self.drive_apart();
+        cut.never();
+        client
+    }
+
+    /// The same with a hold on the connection itself: a client that is dropped waits for the answers it is owed, and a
+    /// server that hangs owes them for ever.
+    pub(super) fn drive_apart(self) -> (Client, Cut) {
+        let (client, driver) = match self {
+            Self::Plain(client, driver) => (client, tokio::spawn(quietly(driver))),
+            Self::Encrypted(client, driver) => (client, tokio::spawn(quietly(driver))),
+        };
+        (client, Cut(Some(driver.abort_handle())))
+    }
+}
+
+/// Cuts a connection when it is dropped, whatever the server still owes.
+pub(super) struct Cut(Option<AbortHandle>);
+
+impl Cut {
+    /// The connection ends with its client.
+    fn never(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Cut {
+    fn drop(&mut self) {
+        if let Some(driver) = &self.0 {
+            driver.abort();
         }
     }
 }

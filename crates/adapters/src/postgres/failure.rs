@@ -4,7 +4,7 @@
 //! SQLSTATE beyond its few kinds, which is one reason why the ledger, where deadlock and lock time-out are told apart,
 //! runs its statements on tokio-postgres itself.
 
-use boxoffice_ports::{CatalogError, LedgerError, RoomError, RoomLogError, StoreError};
+use boxoffice_ports::{CatalogError, LedgerError, Overdue, RoomError, RoomLogError, StoreError};
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use tokio_postgres::error::SqlState;
 
@@ -22,6 +22,9 @@ pub(super) enum Failure {
     /// A connection ended while it was in use.
     #[error("the connection was lost: {0}")]
     Lost(#[source] boxoffice_ports::Source),
+    /// The server did not answer in time.
+    #[error("PostgreSQL: {0}")]
+    Silent(#[source] Overdue),
     /// What was to be written could not be expressed, or what was read made no sense.
     #[error("{0}")]
     Data(String),
@@ -95,7 +98,7 @@ impl Failure {
         match self {
             Self::Diesel(error) => class_of_diesel(error),
             Self::Server(error) => class_of_server(error),
-            Self::Lost(_) => Class::Lost,
+            Self::Lost(_) | Self::Silent(_) => Class::Lost,
             Self::AccountGone => Class::Again,
             Self::ReplyTaken => Class::Taken,
             Self::Connect(_) | Self::Schema | Self::ReadOnly | Self::Gone(_) => Class::Unreachable,
@@ -107,6 +110,7 @@ impl Failure {
     /// again. One session too many that is made anew costs less than one that refuses everything for as long as it lives.
     pub(super) fn ends_session(&self) -> bool {
         match self {
+            Self::Silent(_) => true,
             Self::Server(error) => match error.code() {
                 Some(code) => ends_session(code.code()),
                 None => class_of_server(error) == Class::Lost,

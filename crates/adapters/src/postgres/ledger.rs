@@ -38,7 +38,7 @@
 //!
 //! **Failure.** The transaction runs in a task of its own, so a caller that goes away changes nothing. After an error
 //! the session is rolled back and used again; one that can serve no more (lost, of a server that takes no writes, left
-//! in a failed transaction), or did not roll back in time, is closed.
+//! in a failed transaction), did not answer by the deadline, or did not roll back in time, is cut.
 
 mod connections;
 mod held;
@@ -56,15 +56,18 @@ use async_trait::async_trait;
 use boxoffice_domain::{
     Batch, CommandId, Fingerprint, IdempotencyKey, Key, Outcome, Rejection, Request, Roots, StoredReply, Timestamp, UserId, decide_batch,
 };
-use boxoffice_ports::{Clock, Committed, Guard, Ledger, LedgerError, StoredAnswer, Traffic};
+use boxoffice_ports::{Clock, Committed, Deadline, Guard, Ledger, LedgerError, StoredAnswer, Traffic};
 use connections::Connections;
 use diesel::sql_types::{Binary, Bool, Text, Timestamptz, Uuid as SqlUuid};
 use known::KnownAccounts;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Outbox ids are drawn once for a batch, this many; a batch with more events is refused, and half of it is not.
 const EVENTS_MAX: usize = 1 << 20;
+/// How long a look that belongs to no transaction may take; its caller may give it up earlier.
+const LOOK_MAX: Duration = Duration::from_secs(5);
 
 /// What the ledger needs of its store.
 pub(super) struct PostgresLedger {
@@ -78,8 +81,8 @@ impl PostgresLedger {
         Self { connections: Connections::new(address, connections, traffic), known: KnownAccounts::default(), clock }
     }
 
-    async fn transact(&self, batch: &Batch, guard: Guard) -> Result<Committed, LedgerError> {
-        let lease = self.connections.get().await?;
+    async fn transact(&self, batch: &Batch, guard: Guard, deadline: Deadline) -> Result<Committed, LedgerError> {
+        let lease = self.connections.get(deadline).await?;
         match self.attempt(lease.session(), batch, guard).await {
             Ok(committed) => {
                 lease.give_back();
@@ -97,7 +100,7 @@ impl PostgresLedger {
 
     /// Fails unless a transaction could be written now.
     pub(super) async fn check(&self) -> Result<(), Failure> {
-        let lease = self.connections.get().await?;
+        let lease = self.connections.get(Deadline::after(LOOK_MAX)).await?;
         let session = lease.session();
         match session.flight(session.rows::<SelectReadOnly, bool>(())).await {
             Ok(read_only) if read_only == [false] => {
@@ -113,7 +116,7 @@ impl PostgresLedger {
     }
 
     async fn held(&self, requests: &[Request]) -> Result<BTreeSet<Key>, Failure> {
-        let lease = self.connections.get().await?;
+        let lease = self.connections.get(Deadline::after(LOOK_MAX)).await?;
         match held::roots(lease.session(), &Roots::of(requests)).await {
             Ok(held) => {
                 lease.give_back();
@@ -168,12 +171,12 @@ statements! {
 
 #[async_trait]
 impl Ledger for PostgresStore {
-    async fn transact(&self, batch: Batch, guard: Guard) -> Result<Committed, LedgerError> {
+    async fn transact(&self, batch: Batch, guard: Guard, deadline: Deadline) -> Result<Committed, LedgerError> {
         if batch.requests.is_empty() {
             return Ok(Committed { replies: Vec::new(), seats: Vec::new() });
         }
         let ledger = self.ledger.clone();
-        let transaction = tokio::spawn(async move { ledger.transact(&batch, guard).await });
+        let transaction = tokio::spawn(async move { ledger.transact(&batch, guard, deadline).await });
         transaction.await.unwrap_or_else(|_| Err(LedgerError::Refused("the transaction's task panicked".into())))
     }
 

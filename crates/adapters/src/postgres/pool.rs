@@ -1,12 +1,15 @@
 //! Connections for everything but the ledger's transactions, which have their own: no read queues behind a write.
 //!
-//! At most `connections` are open. Who finds all of them in use waits for [`WAIT_MAX`], then fails as unavailable. A
-//! connection that ended while it lay idle (the server was started again) is replaced when it is asked for. One that is
-//! dropped within a transaction is closed, and the server rolls back; so is one whose session can serve no more.
+//! At most `connections` are open. A connection that ended while it lay idle (the server was started again) is replaced
+//! when it is asked for. One that is dropped within a transaction, or before a statement was answered, is closed: nothing
+//! that comes later waits behind it, and the server rolls back; so is one whose session can serve no more.
+//!
+//! *Bounds.* A caller gives a read up by dropping it, at its own deadline. [`WAIT_MAX`] bounds the wait for a connection,
+//! with everything that making one takes, and [`STATEMENT_MAX`] each statement, for callers without a deadline.
 
 use super::connect::{Address, Connected, Role};
 use super::failure::Failure;
-use boxoffice_ports::Traffic;
+use boxoffice_ports::{Deadline, Overdue, Traffic};
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use diesel::{ConnectionError, QueryResult};
 use diesel_async::pooled_connection::deadpool::{Object, Pool};
@@ -17,6 +20,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const WAIT_MAX: Duration = Duration::from_secs(5);
+/// The longest a statement is waited for: a season's seats take a second or two.
+const STATEMENT_MAX: Duration = Duration::from_secs(10);
+/// The same of imports and audits, whose statements the server ends by itself earlier.
+const LONG_STATEMENT_MAX: Duration = Duration::from_secs(65);
 
 pub(super) struct Readers {
     pool: Pool<AsyncPgConnection>,
@@ -40,8 +47,8 @@ impl Readers {
 
     /// A connection of one's own until it is dropped.
     pub(super) async fn get(&self) -> Result<Conn, Failure> {
-        let got = tokio::time::timeout(WAIT_MAX, self.current()).await;
-        let object = got.map_err(|_| Failure::Gone("no connection was free in time"))??;
+        let got = Deadline::after(WAIT_MAX).bound(self.current()).await;
+        let object = got.map_err(|_| Failure::Gone("no connection was to be had in time"))??;
         let made = Object::metrics(&object).created;
         Ok(Conn {
             object: Some(object),
@@ -50,6 +57,8 @@ impl Readers {
             traffic: self.traffic.clone(),
             in_transaction: false,
             is_over: false,
+            unanswered: false,
+            statement_max: STATEMENT_MAX,
         })
     }
 
@@ -67,7 +76,7 @@ impl Readers {
 
 /// One connection for diesel.
 pub(super) async fn establish(address: &Address) -> Result<AsyncPgConnection, Failure> {
-    let connection = match address.connect(Role::Reader).await? {
+    let connection = match address.connect(Role::Reader, Deadline::after(WAIT_MAX)).await? {
         Connected::Plain(client, driver) => AsyncPgConnection::try_from_client_and_connection(client, driver).await,
         Connected::Encrypted(client, driver) => AsyncPgConnection::try_from_client_and_connection(client, driver).await,
     };
@@ -84,6 +93,9 @@ pub(super) struct Conn {
     in_transaction: bool,
     /// Its session can serve no more.
     is_over: bool,
+    /// A statement was sent, and its answer did not come yet.
+    unanswered: bool,
+    statement_max: Duration,
 }
 
 /// How a transaction sees what others commit meanwhile.
@@ -104,9 +116,30 @@ impl Conn {
         }
     }
 
-    /// Counts what is sent.
-    pub(super) fn count(&self, statements: u64) {
-        self.traffic.statements(statements);
+    /// For statements that may take long.
+    #[must_use]
+    pub(super) fn patient(self) -> Self {
+        let mut conn = self;
+        conn.statement_max = LONG_STATEMENT_MAX;
+        conn
+    }
+
+    /// To be called before a statement is sent: until when it is waited for. Until [`Conn::answered`], dropping the
+    /// connection closes it.
+    pub(super) fn asks(&mut self) -> Deadline {
+        self.traffic.statements(1);
+        self.unanswered = true;
+        Deadline::after(self.statement_max)
+    }
+
+    /// What the statement came to.
+    pub(super) async fn answered<T>(&mut self, answer: Result<QueryResult<T>, Overdue>) -> Result<T, Failure> {
+        let answer = answer.map_err(Failure::Silent)?;
+        self.unanswered = false;
+        match answer {
+            Ok(answer) => Ok(answer),
+            Err(error) => Err(self.failure(error).await),
+        }
     }
 
     /// Begins a transaction. Until [`Conn::commit`] or [`Conn::rollback`] has succeeded, dropping the connection closes
@@ -136,12 +169,9 @@ impl Conn {
     }
 
     async fn simple(&mut self, sql: &str) -> Result<(), Failure> {
-        self.count(1);
-        let done: QueryResult<()> = self.diesel().batch_execute(sql).await;
-        match done {
-            Ok(()) => Ok(()),
-            Err(error) => Err(self.failure(error).await),
-        }
+        let until = self.asks();
+        let done = until.bound(self.diesel().batch_execute(sql)).await;
+        self.answered(done).await
     }
 
     /// What a statement's error means. diesel does not say when the server ended the session: that is told by asking
@@ -150,7 +180,7 @@ impl Conn {
         let failure = match error {
             // A query, because an empty one is answered even where a transaction was left behind failed.
             DieselError::DatabaseError(DatabaseErrorKind::Unknown, _)
-                if self.diesel().is_broken() || (!self.in_transaction && self.diesel().batch_execute("SELECT").await.is_err()) =>
+                if self.diesel().is_broken() || (!self.in_transaction && !self.is_well().await) =>
             {
                 Failure::Lost(error.into())
             }
@@ -169,9 +199,18 @@ impl Conn {
     }
 }
 
+impl Conn {
+    async fn is_well(&mut self) -> bool {
+        self.unanswered = true;
+        let answer = Deadline::after(STATEMENT_MAX).bound(self.diesel().batch_execute("SELECT")).await;
+        self.unanswered = answer.is_err();
+        matches!(answer, Ok(Ok(())))
+    }
+}
+
 impl Drop for Conn {
     fn drop(&mut self) {
-        if (self.in_transaction || self.is_over)
+        if (self.in_transaction || self.is_over || self.unanswered)
             && let Some(object) = self.object.take()
         {
             drop(Object::take(object));

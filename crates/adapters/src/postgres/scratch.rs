@@ -2,11 +2,13 @@
 
 use super::connect::{Address, Role};
 use super::failure::Failure;
-use boxoffice_ports::StoreError;
+use boxoffice_ports::{Deadline, StoreError};
+use std::time::Duration;
 use tokio_postgres::Client;
 
 /// The longest name PostgreSQL keeps whole, bytes.
 const NAME_MAX: usize = 63;
+const CONNECT_MAX: Duration = Duration::from_secs(10);
 
 /// Makes an empty database on the server at `url`, whose own database is only connected to; the address of the new one.
 /// A name is lower-case letters, digits and `_`.
@@ -39,7 +41,7 @@ async fn statement(url: &str, statement: &str) -> Result<(), Failure> {
 }
 
 async fn client(url: &str) -> Result<Client, Failure> {
-    Ok(Address::parse(url)?.connect(Role::Reader).await?.drive())
+    Ok(Address::parse(url)?.connect(Role::Reader, Deadline::after(CONNECT_MAX)).await?.drive())
 }
 
 /// A name cannot be a parameter of these statements.

@@ -4,11 +4,15 @@
 //! together, in order, and the server works through them while their answers travel back. Every statement is prepared
 //! beforehand: preparing in between would let a later one overtake.
 //!
-//! A session that failed is asked to roll back; one that cannot is closed, never used again.
+//! A session that failed is asked to roll back; one that cannot is cut, never used again.
+//!
+//! *Bounds.* A session is lent until a deadline, which bounds its flights together, but for the commit: its outcome is
+//! wanted, so it is waited for, [`COMMIT_MAX`] at most, by whoever runs the transaction.
 
+use super::connect::Cut;
 use super::failure::{Failure, all};
 use super::sql::{Binds, Bound, Statement};
-use boxoffice_ports::Traffic;
+use boxoffice_ports::{Deadline, Traffic};
 use diesel::deserialize::FromSqlRow;
 use diesel::pg::{Pg, PgMetadataLookup, PgTypeMetadata, PgValue, TypeOidLookup};
 use diesel::query_builder::QueryFragment;
@@ -21,7 +25,6 @@ use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::private::BytesMut;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
@@ -35,8 +38,8 @@ pub(super) fn known<S: Statement>() -> Known {
     (TypeId::of::<S>(), S::SQL)
 }
 
-/// How long the answers of one flight may take, waiting for locked rows included; then the session is given up.
-const FLIGHT_MAX: Duration = Duration::from_secs(10);
+/// How long a commit may take before its outcome is taken for unknown. A server that vanished is noticed earlier.
+const COMMIT_MAX: Duration = Duration::from_secs(30);
 /// How long a roll-back may take.
 const ROLLBACK_MAX: Duration = Duration::from_secs(2);
 
@@ -48,15 +51,29 @@ pub(super) struct Session {
     made: Instant,
     prepared: HashMap<TypeId, Prepared>,
     traffic: Arc<Traffic>,
+    until: Deadline,
+    _cut: Cut,
 }
 
 impl Session {
     /// Prepares `all` in one flight, on a connection that was asked for at `made`.
-    pub(super) async fn prepare(client: Client, made: Instant, all: &[Known], traffic: Arc<Traffic>) -> Result<Self, Failure> {
-        let preparing = timeout(FLIGHT_MAX, try_join_all(all.iter().map(|(_, sql)| client.prepare(sql)))).await;
-        let prepared = preparing.map_err(|_| silent())??;
+    pub(super) async fn prepare(
+        client: Client,
+        cut: Cut,
+        made: Instant,
+        all: &[Known],
+        traffic: Arc<Traffic>,
+        until: Deadline,
+    ) -> Result<Self, Failure> {
+        let preparing = until.bound(try_join_all(all.iter().map(|(_, sql)| client.prepare(sql)))).await;
+        let prepared = preparing.map_err(Failure::Silent)??;
         let prepared = all.iter().map(|(id, _)| *id).zip(prepared).collect();
-        Ok(Self { client, made, prepared, traffic })
+        Ok(Self { client, made, prepared, traffic, until, _cut: cut })
+    }
+
+    /// For the next transaction.
+    pub(super) fn lend(&mut self, until: Deadline) {
+        self.until = until;
     }
 
     pub(super) fn made(&self) -> Instant {
@@ -69,7 +86,7 @@ impl Session {
 
     /// Waits for all answers of what is sent together.
     pub(super) async fn flight<T>(&self, answers: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-        timeout(FLIGHT_MAX, answers).await.unwrap_or_else(|_| Err(silent()))
+        self.until.bound(answers).await.unwrap_or_else(|overdue| Err(Failure::Silent(overdue)))
     }
 
     /// Everything that a statement gives.
@@ -131,10 +148,14 @@ impl Session {
         Box::pin(async move { all(what, changed.await?, expected) })
     }
 
-    /// To be called only when every statement before has succeeded.
+    /// To be called only when every statement before has succeeded. What has not begun by the deadline does not begin:
+    /// its callers have been answered.
     pub(super) async fn commit(&self) -> Result<(), Failure> {
+        if self.until.is_over() {
+            return Err(Failure::Gone("the time was over before the commit"));
+        }
         self.traffic.statements(1);
-        self.flight(async { Ok(self.client.batch_execute("COMMIT").await?) }).await?;
+        Deadline::after(COMMIT_MAX).bound(self.client.batch_execute("COMMIT")).await.map_err(Failure::Silent)??;
         self.traffic.commit();
         Ok(())
     }
@@ -142,8 +163,8 @@ impl Session {
     /// Waits for what was sent before, too.
     pub(super) async fn rollback(&self) -> Result<(), Failure> {
         self.traffic.statements(1);
-        let done = timeout(ROLLBACK_MAX, self.client.batch_execute("ROLLBACK")).await;
-        Ok(done.map_err(|_| silent())??)
+        let done = Deadline::after(ROLLBACK_MAX).bound(self.client.batch_execute("ROLLBACK")).await;
+        Ok(done.map_err(Failure::Silent)??)
     }
 
     fn bind<S: Statement>(&self, binds: impl Binds) -> Result<(&Prepared, Vec<Value>), Failure> {
@@ -165,10 +186,6 @@ async fn cause<T>(answer: Result<T, tokio_postgres::Error>) -> Result<T, Failure
         Err(error) if error.code() == Some(&SqlState::IN_FAILED_SQL_TRANSACTION) => std::future::pending().await,
         answer => Ok(answer?),
     }
-}
-
-fn silent() -> Failure {
-    Failure::Lost("the server did not answer in time".into())
 }
 
 /// Types are PostgreSQL's own, so none has to be looked up.

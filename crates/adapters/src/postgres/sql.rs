@@ -62,12 +62,9 @@ where
     S: Statement,
 {
     async move {
-        conn.count(1);
-        let run = diesel_async::RunQueryDsl::execute(Bound::<S, _>::new(binds), conn.diesel()).await;
-        match run {
-            Ok(changed) => Ok(changed),
-            Err(error) => Err(conn.failure(error).await),
-        }
+        let until = conn.asks();
+        let run = until.bound(diesel_async::RunQueryDsl::execute(Bound::<S, _>::new(binds), conn.diesel())).await;
+        conn.answered(run).await
     }
     .boxed()
 }
@@ -81,12 +78,9 @@ where
     Bound<S, B>: LoadQuery<'c, AsyncPgConnection, R>,
 {
     async move {
-        conn.count(1);
-        let rows = diesel_async::RunQueryDsl::load(Bound::<S, _>::new(binds), conn.diesel()).await;
-        match rows {
-            Ok(rows) => Ok(rows),
-            Err(error) => Err(conn.failure(error).await),
-        }
+        let until = conn.asks();
+        let rows = until.bound(diesel_async::RunQueryDsl::load(Bound::<S, _>::new(binds), conn.diesel())).await;
+        conn.answered(rows).await
     }
     .boxed()
 }

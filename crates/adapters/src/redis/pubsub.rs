@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use boxoffice_domain::{CommandId, Key};
-use boxoffice_ports::{Lease, Lock, LockError, Tasks};
+use boxoffice_ports::{Deadline, Lease, Lock, LockError, Tasks};
 use tokio::time::{Instant, timeout_at};
 
 use super::connect::{Failure, Redis};
@@ -56,9 +56,9 @@ impl PubSubLock {
 
 #[async_trait]
 impl Lock for PubSubLock {
-    async fn acquire(&self, keys: Vec<Key>, owner: CommandId, wait: Duration) -> Result<Box<dyn Lease>, LockError> {
-        let deadline = Instant::now() + wait;
+    async fn acquire(&self, keys: Vec<Key>, owner: CommandId, deadline: Deadline) -> Result<Box<dyn Lease>, LockError> {
         let turn = self.queue.turn(&keys, owner, deadline).await?;
+        let deadline = deadline.instant();
         let claim = self.locks.claim(&keys, owner, Some(turn));
         let mut backoff = Backoff::new(FAILURE_PAUSE_MIN, FALLBACK_POLL);
         let mut listening: Option<(usize, Subscription)> = None;

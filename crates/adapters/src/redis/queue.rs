@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use boxoffice_domain::{CommandId, Key};
-use boxoffice_ports::{Lease, Lock, LockError};
+use boxoffice_ports::{Deadline, Lease, Lock, LockError};
 use tokio::time::{Instant, sleep};
 
 use crate::memory::MemoryLock;
@@ -51,11 +51,10 @@ impl LocalQueue {
     }
 
     /// Returns when it is the caller's turn to ask Redis for all of `keys`.
-    pub(super) async fn turn(&self, keys: &[Key], owner: CommandId, deadline: Instant) -> Result<Turn, LockError> {
-        let wait = deadline.saturating_duration_since(Instant::now());
-        let place = self.places.acquire(keys.to_vec(), owner, wait).await?;
+    pub(super) async fn turn(&self, keys: &[Key], owner: CommandId, deadline: Deadline) -> Result<Turn, LockError> {
+        let place = self.places.acquire(keys.to_vec(), owner, deadline).await?;
         if self.gives_way(keys) {
-            sleep(self.moment.min(deadline.saturating_duration_since(Instant::now()))).await;
+            sleep(self.moment.min(deadline.remaining())).await;
         }
         Ok(Turn { _place: place, keys: keys.to_vec(), rows: self.rows.clone() })
     }
@@ -118,7 +117,7 @@ mod tests {
     /// How long it took until the turn came.
     async fn take(queue: &LocalQueue, keys: &[Key], wanted: bool) -> Duration {
         let before = Instant::now();
-        let turn = queue.turn(keys, fresh(), before + Duration::from_secs(1)).await.unwrap();
+        let turn = queue.turn(keys, fresh(), Deadline::after(Duration::from_secs(1))).await.unwrap();
         let waited = before.elapsed();
         turn.end(wanted);
         waited

@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use boxoffice_domain::{CommandId, Key};
-use boxoffice_ports::{Lease, Lock, LockError, Tasks, Traffic};
+use boxoffice_ports::{Deadline, Lease, Lock, LockError, Tasks, Traffic};
 use futures_util::future::join_all;
 use rslock::LockError as Refusal;
 use tokio::runtime::Handle;
@@ -78,9 +78,9 @@ impl Redlock {
 
 #[async_trait]
 impl Lock for Redlock {
-    async fn acquire(&self, keys: Vec<Key>, owner: CommandId, wait: Duration) -> Result<Box<dyn Lease>, LockError> {
-        let deadline = Instant::now() + wait;
+    async fn acquire(&self, keys: Vec<Key>, owner: CommandId, deadline: Deadline) -> Result<Box<dyn Lease>, LockError> {
         let turn = self.queue.turn(&keys, owner, deadline).await?;
+        let deadline = deadline.instant();
         let claim = Claim::new(Votes::new(self, &keys, owner), Some(turn));
         let votes = claim.held();
         let mut backoff = Backoff::new(PAUSE_MIN, PAUSE_MAX);

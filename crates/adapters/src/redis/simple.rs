@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use boxoffice_domain::{CommandId, Key};
-use boxoffice_ports::{Lease, Lock, LockError};
+use boxoffice_ports::{Deadline, Lease, Lock, LockError};
 
 use super::connect::Redis;
 use super::lock::{Locks, Tried, Waiting};
@@ -28,8 +28,8 @@ impl SimpleLock {
 
 #[async_trait]
 impl Lock for SimpleLock {
-    /// Never waits, whatever `wait` says.
-    async fn acquire(&self, keys: Vec<Key>, owner: CommandId, _wait: Duration) -> Result<Box<dyn Lease>, LockError> {
+    /// Never waits, however much time is left.
+    async fn acquire(&self, keys: Vec<Key>, owner: CommandId, _: Deadline) -> Result<Box<dyn Lease>, LockError> {
         let claim = self.locks.claim(&keys, owner, None);
         match claim.held().take().await {
             Ok(Tried::Taken(until)) => Ok(Box::new(claim.into_lease(until, self.locks.ttl()))),

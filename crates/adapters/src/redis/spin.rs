@@ -12,8 +12,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use boxoffice_domain::{CommandId, Key};
-use boxoffice_ports::{Lease, Lock, LockError};
-use tokio::time::Instant;
+use boxoffice_ports::{Deadline, Lease, Lock, LockError};
 
 use super::connect::Redis;
 use super::lease::Backoff;
@@ -41,9 +40,9 @@ impl SpinLock {
 
 #[async_trait]
 impl Lock for SpinLock {
-    async fn acquire(&self, keys: Vec<Key>, owner: CommandId, wait: Duration) -> Result<Box<dyn Lease>, LockError> {
-        let deadline = Instant::now() + wait;
+    async fn acquire(&self, keys: Vec<Key>, owner: CommandId, deadline: Deadline) -> Result<Box<dyn Lease>, LockError> {
         let turn = self.queue.turn(&keys, owner, deadline).await?;
+        let deadline = deadline.instant();
         let claim = self.locks.claim(&keys, owner, Some(turn));
         let mut backoff = Backoff::new(PAUSE_MIN, PAUSE_MAX);
         loop {

@@ -27,7 +27,7 @@ use super::writer::{Session, Share};
 use super::{Failure, SqliteStore};
 use async_trait::async_trait;
 use boxoffice_domain::{Batch, Fingerprint, IdempotencyKey, Outcome, Rejection, StoredReply, decide_batch};
-use boxoffice_ports::{Committed, Guard, Ledger, LedgerError, StoredAnswer};
+use boxoffice_ports::{Committed, Deadline, Guard, Ledger, LedgerError, StoredAnswer};
 use diesel::sql_types::{BigInt, Binary, Text};
 
 statements! {
@@ -63,7 +63,7 @@ fn transact(session: &mut Session, batch: &Batch) -> Result<Committed, Failure> 
 
 #[async_trait]
 impl Ledger for SqliteStore {
-    async fn transact(&self, batch: Batch, _: Guard) -> Result<Committed, LedgerError> {
+    async fn transact(&self, batch: Batch, _: Guard, _deadline: Deadline) -> Result<Committed, LedgerError> {
         Ok(self.writer.write(Share::Batch, move |session| transact(session, &batch)).await?)
     }
 

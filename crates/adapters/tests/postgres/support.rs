@@ -4,7 +4,7 @@ use boxoffice_adapters::clock::SystemClock;
 use boxoffice_adapters::postgres::{self, PostgresOptions, PostgresStore};
 use boxoffice_domain::{Batch, ConcertId, DateId, Request};
 use boxoffice_ports::contract::build::{fresh, policy};
-use boxoffice_ports::{Clock, Committed, Guard, Ledger, LedgerError, Traffic};
+use boxoffice_ports::{Clock, Committed, Deadline, Guard, Ledger, LedgerError, Traffic};
 use boxoffice_services::Postgres;
 use std::sync::Arc;
 use std::time::Duration;
@@ -106,5 +106,5 @@ impl Place {
 }
 
 pub(crate) async fn transact(store: &PostgresStore, requests: Vec<Request>, guard: Guard) -> Result<Committed, LedgerError> {
-    store.transact(Batch::new(requests, Arc::new(policy())), guard).await
+    store.transact(Batch::new(requests, Arc::new(policy())), guard, Deadline::after(WAIT_MAX)).await
 }

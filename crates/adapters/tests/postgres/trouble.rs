@@ -5,7 +5,7 @@ use boxoffice_adapters::clock::SystemClock;
 use boxoffice_adapters::postgres::{self, PostgresOptions, PostgresStore};
 use boxoffice_domain::{Batch, Decision, Outcome};
 use boxoffice_ports::contract::build::{charge, hold, pay, policy, user};
-use boxoffice_ports::{Guard, Ledger, LedgerError, StoreError, Traffic};
+use boxoffice_ports::{Deadline, Guard, Ledger, LedgerError, StoreError, Traffic};
 use boxoffice_services::Postgres;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -232,6 +232,6 @@ async fn first_command_after_a_restart_works() {
     assert!(matches!(down, Err(StoreError::Unavailable(_))), "{down:?}");
     cluster.restart().expect("started again");
     let batch = Batch::new(vec![charge(ann, "b", 1)], Arc::new(policy()));
-    store.transact(batch, Guard::RowLock).await.expect("committed");
+    store.transact(batch, Guard::RowLock, Deadline::after(Duration::from_secs(30))).await.expect("committed");
     assert_eq!(store.stores().queries.wallet(ann).await.expect("read").balance, 2);
 }

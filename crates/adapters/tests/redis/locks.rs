@@ -10,7 +10,7 @@ use boxoffice_adapters::redis::{PubSubLock, Redis, Redlock, SimpleLock, SpinLock
 use boxoffice_domain::{CommandId, Key};
 use boxoffice_ports::contract::build::{fresh, user};
 use boxoffice_ports::contract::lock::AskedAgain;
-use boxoffice_ports::{Lease, Lock, LockError, Traffic};
+use boxoffice_ports::{Deadline, Lease, Lock, LockError, Traffic};
 use boxoffice_services::Redis as Server;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
@@ -113,7 +113,7 @@ fn name(key: Key) -> String {
 }
 
 async fn take(lock: &Arc<dyn Lock>, key: Key, owner: CommandId) -> Result<Box<dyn Lease>, LockError> {
-    timeout(LONG, lock.acquire(vec![key], owner, LONG)).await.expect("in time")
+    timeout(LONG, lock.acquire(vec![key], owner, Deadline::after(LONG))).await.expect("in time")
 }
 
 /// A command of the test's own to each node, which blocks for a moment.
@@ -171,14 +171,14 @@ async fn a_holder_that_is_gone_is_outlived(kind: Kind) {
     let gone = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
         let lock = || (kind.make)(kind.shared(), LEASE_SHORT);
-        let lease = runtime.block_on(async { lock().acquire(vec![one], fresh(), LONG).await }).expect("a lock");
+        let lease = runtime.block_on(async { lock().acquire(vec![one], fresh(), Deadline::after(LONG)).await }).expect("a lock");
         runtime.shutdown_background();
         drop(lease);
     });
     gone.join().expect("no panic");
     assert!(kept(kind.shared(), one) > kind.nodes / 2, "it left its key");
     let lock = kind.lock();
-    assert!(matches!(lock.acquire(vec![one], fresh(), SHORT).await, Err(LockError::Busy { same_command: false })));
+    assert!(matches!(lock.acquire(vec![one], fresh(), Deadline::after(SHORT)).await, Err(LockError::Busy { same_command: false })));
     take(&lock, one, fresh()).await.expect("its time to live is over").release().await;
 }
 
@@ -189,7 +189,7 @@ async fn a_lock_that_became_somebody_elses_is_neither_kept_nor_given_back(kind: 
     assert!(mine.iter().all(|answer| answer == "+OK"));
     timeout(LONG, lease.lost()).await.expect("the next renewal finds it");
     lease.release().await;
-    drop(lock.acquire(vec![one], fresh(), SHORT).await.map(drop).expect_err("the other has it"));
+    drop(lock.acquire(vec![one], fresh(), Deadline::after(SHORT)).await.map(drop).expect_err("the other has it"));
     assert!(ask(kind.shared(), &["STRLEN", &name(one)]).iter().all(|length| length == ":7"), "it is the other's still");
 }
 
@@ -208,14 +208,14 @@ async fn a_redis_that_ends_while_the_lock_is_held_hangs_nobody(kind: Kind) {
     let lease = take(&lock, one, fresh()).await.expect("a lock");
     let waiter = {
         let lock = lock.clone();
-        tokio::spawn(async move { lock.acquire(vec![one], fresh(), Duration::from_millis(300)).await.err() })
+        tokio::spawn(async move { lock.acquire(vec![one], fresh(), Deadline::after(Duration::from_millis(300))).await.err() })
     };
     nodes.iter_mut().for_each(|node| node.kill().expect("killed"));
     let refused = timeout(LONG, waiter).await.expect("its wait ends").expect("no panic");
     assert!(refused.is_some(), "nobody could give it the lock");
     // A probe has to notice it first.
     let deadline = Instant::now() + LONG;
-    while !matches!(timeout(LONG, lock.acquire(vec![key()], fresh(), SHORT)).await, Ok(Err(LockError::Unavailable(_)))) {
+    while !matches!(timeout(LONG, lock.acquire(vec![key()], fresh(), Deadline::after(SHORT))).await, Ok(Err(LockError::Unavailable(_)))) {
         assert!(Instant::now() < deadline, "there is nobody");
     }
     timeout(LONG, lease.lost()).await.expect("it cannot be renewed");
@@ -224,7 +224,7 @@ async fn a_redis_that_ends_while_the_lock_is_held_hangs_nobody(kind: Kind) {
     // It connects again with pauses, so the first tries may come too early.
     let deadline = Instant::now() + LONG;
     loop {
-        match lock.acquire(vec![one], fresh(), Duration::from_secs(1)).await {
+        match lock.acquire(vec![one], fresh(), Deadline::after(Duration::from_secs(1))).await {
             Ok(lease) => break lease.release().await,
             Err(error) => assert!(Instant::now() < deadline, "{error}"),
         }
@@ -237,7 +237,7 @@ async fn a_redis_that_hangs_hangs_nobody_and_leaves_nothing(kind: Kind) {
     let lease = take(&lock, one, fresh()).await.expect("a lock");
     nodes.iter().for_each(|node| node.pause().expect("paused"));
     let asked = Instant::now();
-    let refused = timeout(LONG, lock.acquire(vec![two], fresh(), SHORT)).await.expect("its wait ends");
+    let refused = timeout(LONG, lock.acquire(vec![two], fresh(), Deadline::after(SHORT))).await.expect("its wait ends");
     println!("hung: refused after {:?} of a wait of {SHORT:?}", asked.elapsed());
     assert!(matches!(refused, Err(LockError::Unavailable(_))));
     timeout(LONG, lease.release()).await.expect("giving back hangs nobody");
@@ -255,7 +255,7 @@ async fn an_acquire_cancelled_at_any_moment_leaves_nothing(kind: Kind) {
         let one = key();
         let acquiring = {
             let lock = lock.clone();
-            tokio::spawn(async move { lock.acquire(vec![one], fresh(), LONG).await.map(drop) })
+            tokio::spawn(async move { lock.acquire(vec![one], fresh(), Deadline::after(LONG)).await.map(drop) })
         };
         // From before the command is sent to after its answer.
         let pause = Instant::now() + Duration::from_micros(step * 12);
@@ -275,10 +275,10 @@ async fn an_acquire_cancelled_at_any_moment_leaves_nothing(kind: Kind) {
 async fn simple_is_busy_at_once_whatever_it_may_wait() {
     let lock: Arc<dyn Lock> = Arc::new(SimpleLock::new(connect(SIMPLE.shared()), LEASE_LONG));
     let (one, owner) = (key(), fresh());
-    let lease = lock.acquire(vec![one], owner, LONG).await.expect("a lock");
-    let refused = timeout(LONG, lock.acquire(vec![one], fresh(), LONG * 10)).await.expect("it does not wait");
+    let lease = lock.acquire(vec![one], owner, Deadline::after(LONG)).await.expect("a lock");
+    let refused = timeout(LONG, lock.acquire(vec![one], fresh(), Deadline::after(LONG * 10))).await.expect("it does not wait");
     assert!(matches!(refused, Err(LockError::Busy { same_command: false })));
-    let refused = lock.acquire(vec![one], owner, LONG).await;
+    let refused = lock.acquire(vec![one], owner, Deadline::after(LONG)).await;
     assert!(matches!(refused, Err(LockError::Busy { same_command: true })));
     lease.release().await;
 }
@@ -288,9 +288,9 @@ async fn a_waiter_that_finds_its_own_command_on_another_instance_does_not_wait()
     for kind in [SPIN, PUBSUB, REDLOCK] {
         let (one, owner) = (key(), fresh());
         let lease = take(&kind.lock(), one, owner).await.expect("a lock");
-        let refused = timeout(LONG, kind.lock().acquire(vec![one], owner, LONG * 10)).await.expect("at once");
+        let refused = timeout(LONG, kind.lock().acquire(vec![one], owner, Deadline::after(LONG * 10))).await.expect("at once");
         assert!(matches!(refused, Err(LockError::Busy { same_command: true })));
-        let other = kind.lock().acquire(vec![one], fresh(), SHORT).await;
+        let other = kind.lock().acquire(vec![one], fresh(), Deadline::after(SHORT)).await;
         assert!(matches!(other, Err(LockError::Busy { same_command: false })));
         lease.release().await;
     }
@@ -393,7 +393,9 @@ async fn an_address_is_checked_and_a_redis_that_is_not_there_is_unavailable() {
         Arc::new(PubSubLock::start(nobody, LEASE_SHORT, &*boxoffice_ports::contract::supervisor())),
     ];
     for lock in locks {
-        let Err(LockError::Unavailable(error)) = lock.acquire(vec![key()], fresh(), SHORT).await else { panic!("there is none") };
+        let Err(LockError::Unavailable(error)) = lock.acquire(vec![key()], fresh(), Deadline::after(SHORT)).await else {
+            panic!("there is none")
+        };
         assert!(!format!("{error} {error:?}").contains("secret"));
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use boxoffice_adapters::redis::{PubSubLock, Redis, SpinLock};
 use boxoffice_domain::Key;
 use boxoffice_ports::contract::build::{fresh, user};
-use boxoffice_ports::{Lease, Lock, LockError};
+use boxoffice_ports::{Deadline, Lease, Lock, LockError};
 use boxoffice_services::Redis as Server;
 use tempfile::TempDir;
 use tokio::time::{Instant, timeout};
@@ -35,7 +35,7 @@ fn free_port() -> u16 {
 async fn take(lock: &dyn Lock, keys: Vec<Key>) -> Box<dyn Lease> {
     let deadline = Instant::now() + LONG;
     loop {
-        match timeout(LONG, lock.acquire(keys.clone(), fresh(), Duration::from_secs(1))).await.expect("its wait ends") {
+        match timeout(LONG, lock.acquire(keys.clone(), fresh(), Deadline::after(Duration::from_secs(1)))).await.expect("its wait ends") {
             Ok(lease) => return lease,
             Err(error) => assert!(Instant::now() < deadline, "{error}"),
         }
@@ -109,7 +109,7 @@ pub(crate) mod cluster {
             let mut keys: Vec<_> = (0..6).map(|_| key()).collect();
             keys.sort_unstable();
             let last = take(&one, vec![keys[5]]).await;
-            let refused = other.acquire(keys.clone(), fresh(), Duration::ZERO).await;
+            let refused = other.acquire(keys.clone(), fresh(), Deadline::after(Duration::ZERO)).await;
             assert!(matches!(refused, Err(LockError::Busy { same_command: false })));
             // What it had taken before it was refused is free again.
             take(&one, keys[..5].to_vec()).await.release().await;

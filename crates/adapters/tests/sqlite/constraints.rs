@@ -2,13 +2,14 @@
 
 use super::support::Place;
 use boxoffice_ports::contract::build::{admission, charge, demo_plan, hold, policy, user};
-use boxoffice_ports::{Clock, Guard};
+use boxoffice_ports::{Clock, Deadline, Guard};
 use diesel::connection::SimpleConnection;
 use diesel::result::{DatabaseErrorKind, Error};
 use diesel::{RunQueryDsl, SqliteConnection, sql_query};
 
 use boxoffice_domain::Batch;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A place with one wallet of two lines, and one held seat.
 async fn furnished() -> Place {
@@ -17,7 +18,11 @@ async fn furnished() -> Place {
     let imported = stores.catalog.import(vec![demo_plan(place.clock.now())], admission()).await.expect("imported");
     let ann = user();
     let requests = vec![charge(ann, "a", 500), charge(ann, "b", 1), hold(ann, "c", imported[0].dates[0].id, &[1])];
-    stores.ledger.transact(Batch::new(requests, Arc::new(policy())), Guard::RowLock).await.expect("committed");
+    stores
+        .ledger
+        .transact(Batch::new(requests, Arc::new(policy())), Guard::RowLock, Deadline::after(Duration::from_secs(30)))
+        .await
+        .expect("committed");
     place
 }
 

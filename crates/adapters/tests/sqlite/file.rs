@@ -4,15 +4,16 @@ use super::support::Place;
 use boxoffice_adapters::sqlite::{self, SqliteOptions, SqliteStore};
 use boxoffice_domain::{Batch, ConcertId, DateId, Decision, Outcome, Request, ReservationStatus};
 use boxoffice_ports::contract::build::{admission, charge, demo_plan, hold, policy, seats, user};
-use boxoffice_ports::{Clock, Guard, LedgerError, StoreError, Stores};
+use boxoffice_ports::{Clock, Deadline, Guard, LedgerError, StoreError, Stores};
 use diesel::connection::SimpleConnection;
 use diesel::sql_types::BigInt;
 use diesel::{QueryableByName, RunQueryDsl, sql_query};
 use std::sync::Arc;
+use std::time::Duration;
 
 async fn transact(stores: &Stores, requests: Vec<Request>) -> Vec<Decision> {
     let batch = Batch::new(requests, Arc::new(policy()));
-    let committed = stores.ledger.transact(batch, Guard::RowLock).await.expect("committed");
+    let committed = stores.ledger.transact(batch, Guard::RowLock, Deadline::after(Duration::from_secs(30))).await.expect("committed");
     committed.replies.into_iter().map(|reply| reply.decision).collect()
 }
 
@@ -83,7 +84,7 @@ async fn file_that_stays_locked_makes_a_batch_retryable() {
     let mut outside = place.outside();
     outside.batch_execute("BEGIN IMMEDIATE").expect("the lock");
     let batch = Batch::new(vec![charge(user(), "c", 5)], Arc::new(policy()));
-    let refused = stores.ledger.transact(batch, Guard::Version).await;
+    let refused = stores.ledger.transact(batch, Guard::Version, Deadline::after(Duration::from_secs(30))).await;
     assert!(matches!(refused, Err(LedgerError::Retryable(_))), "{refused:?}");
     outside.batch_execute("COMMIT").expect("released");
     assert_eq!(count(&place, "SELECT count(*) AS n FROM entries"), 0);
@@ -99,7 +100,7 @@ async fn batch_that_breaks_a_constraint_leaves_nothing() {
     let stray = "INSERT INTO entries SELECT user_id, 2, randomblob(16), 'charge', 1, 1, 2, NULL, NULL, NULL, 1 FROM accounts";
     place.outside().batch_execute(stray).expect("a stray line");
     let batch = Batch::new(vec![charge(bob, "b", 1), charge(ann, "b", 1)], Arc::new(policy()));
-    let refused = stores.ledger.transact(batch, Guard::RowLock).await;
+    let refused = stores.ledger.transact(batch, Guard::RowLock, Deadline::after(Duration::from_secs(30))).await;
     assert!(matches!(refused, Err(LedgerError::Refused(_))), "{refused:?}");
     assert_eq!(stores.queries.wallet(bob).await.expect("read").balance, 0);
     assert_eq!(count(&place, "SELECT count(*) AS n FROM replies"), 1);

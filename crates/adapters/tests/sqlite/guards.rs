@@ -4,16 +4,17 @@
 use super::support::Place;
 use boxoffice_domain::{Batch, ConcertId, DateId, Decision, Request, Timestamp, UserId};
 use boxoffice_ports::contract::build::{admission, charge, demo_plan, expire, extend, hold, pay, policy, refund, user};
-use boxoffice_ports::{Clock, Committed, Guard, LedgerError, Stores};
+use boxoffice_ports::{Clock, Committed, Deadline, Guard, LedgerError, Stores};
 use chrono::TimeDelta;
 use diesel::connection::SimpleConnection;
 use diesel::sql_types::Text;
 use diesel::{QueryableByName, RunQueryDsl, sql_query};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 async fn transact(stores: &Stores, requests: Vec<Request>) -> Result<Committed, LedgerError> {
-    stores.ledger.transact(Batch::new(requests, Arc::new(policy())), Guard::RowLock).await
+    stores.ledger.transact(Batch::new(requests, Arc::new(policy())), Guard::RowLock, Deadline::after(Duration::from_secs(30))).await
 }
 
 async fn on_sale(place: &Place, stores: &Stores) -> (ConcertId, DateId) {

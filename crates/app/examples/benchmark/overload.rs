@@ -10,7 +10,7 @@ use boxoffice_adapters::clock::{SystemClock, SystemIds};
 use boxoffice_adapters::sqlite::{self, SqliteOptions, SqliteStore};
 use boxoffice_domain::UserId;
 use boxoffice_engine::{Combining, CombiningSettings, Stats, Supervisor};
-use boxoffice_ports::{Executor, Ids};
+use boxoffice_ports::{Deadline, Executor, Ids};
 use hdrhistogram::Histogram;
 use std::sync::{Mutex, PoisonError};
 use tempfile::TempDir;
@@ -28,15 +28,15 @@ pub(crate) async fn run() -> Result<()> {
     let store = SqliteStore::open(SqliteOptions { path, readers: 2 }, Arc::new(SystemClock::default()), &*tasks)?;
     let settings = Settings::defaults()?;
     let strategy = &settings.strategy;
-    let combining = CombiningSettings { lanes: 1, batch_max: strategy.batch_max, queue_max: strategy.queue_max, wait: strategy.wait() };
+    let combining = CombiningSettings { lanes: 1, batch_max: strategy.batch_max, queue_max: strategy.queue_max };
     let stats = Arc::new(Stats::default());
     let executor = Combining::start(store.stores().ledger, Arc::new(settings.policy()), combining, stats.clone(), &*tasks);
     let user = UserId(SystemIds.fresh());
 
-    let peak = at_peak(&executor, user).await;
+    let peak = at_peak(&executor, user, strategy.wait()).await;
     println!("charges of one wallet in process, {CALLERS} callers: {peak:.0} a second");
     let before = resident_mib();
-    let flood = flood(&executor, user, peak * 10.0).await;
+    let flood = flood(&executor, user, peak * 10.0, strategy.wait()).await;
     println!(
         "  ten times that offered for {} s ({:.0} a second): {:.0} accepted a second ({:.0} % of the peak), p99 of the accepted {:.0} ms \
          (wait_ms {}), {} refused, memory {before:.0} to {:.0} MiB",
@@ -52,13 +52,13 @@ pub(crate) async fn run() -> Result<()> {
     Ok(())
 }
 
-async fn at_peak(executor: &Arc<Combining>, user: UserId) -> f64 {
+async fn at_peak(executor: &Arc<Combining>, user: UserId, wait: Duration) -> f64 {
     let count = Arc::new(AtomicU64::new(0));
     let callers: Vec<_> = (0..CALLERS)
         .map(|_| {
             let (executor, count) = (executor.clone(), count.clone());
             tokio::spawn(async move {
-                while executor.execute(charge(user)).await.is_ok() {
+                while executor.execute(charge(user), Deadline::after(wait)).await.is_ok() {
                     count.fetch_add(1, Ordering::Relaxed);
                 }
             })
@@ -80,7 +80,7 @@ struct Flood {
 }
 
 /// Offers `rate` commands a second whether or not they are answered.
-async fn flood(executor: &Arc<Combining>, user: UserId, rate: f64) -> Flood {
+async fn flood(executor: &Arc<Combining>, user: UserId, rate: f64, wait: Duration) -> Flood {
     let (accepted, refused) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let latencies = Arc::new(Mutex::new(Histogram::<u64>::new_with_bounds(1, 60_000_000, 3).ok()));
     let started = Instant::now();
@@ -92,7 +92,7 @@ async fn flood(executor: &Arc<Combining>, user: UserId, rate: f64) -> Flood {
             let (executor, accepted, refused, latencies) = (executor.clone(), accepted.clone(), refused.clone(), latencies.clone());
             tokio::spawn(async move {
                 let since = Instant::now();
-                if executor.execute(charge(user)).await.is_ok() {
+                if executor.execute(charge(user), Deadline::after(wait)).await.is_ok() {
                     accepted.fetch_add(1, Ordering::Relaxed);
                     if let Some(histogram) = latencies.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
                         histogram.saturating_record(since.elapsed().as_micros() as u64);

@@ -10,12 +10,13 @@ use boxoffice_adapters::clock::SystemIds;
 use boxoffice_domain::{
     Actor, Batch, Command, CommandId, ConcertPlan, DateId, DatePlan, Fingerprint, FreshIds, Request, SeatNumber, SeatPlan, UserId,
 };
-use boxoffice_ports::{Clock, Guard, Ids};
+use boxoffice_ports::{Clock, Deadline, Guard, Ids};
 use chrono::TimeDelta;
 use tempfile::TempDir;
 
 const HOLDS: u32 = 100_000;
 const BATCH: u32 = 1_000;
+const CALL_MAX: Duration = Duration::from_secs(30);
 
 pub(crate) async fn run() -> Result<()> {
     let folder = TempDir::new()?;
@@ -31,7 +32,7 @@ pub(crate) async fn run() -> Result<()> {
     let started = Instant::now();
     for first in (1..=HOLDS).step_by(BATCH as usize) {
         let holds: Vec<_> = (first..first + BATCH).map(|seat| hold(date, seat)).collect();
-        stores.ledger.transact(Batch::new(holds, policy.clone()), Guard::RowLock).await?;
+        stores.ledger.transact(Batch::new(holds, policy.clone()), Guard::RowLock, Deadline::after(CALL_MAX)).await?;
     }
     let held = f64::from(HOLDS) / started.elapsed().as_secs_f64();
     println!("holds of one seat in process, {BATCH} in a commit: {held:.0} a second");
@@ -42,7 +43,7 @@ pub(crate) async fn run() -> Result<()> {
     let (user, mut charges_ms) = (UserId(SystemIds.fresh()), Vec::new());
     while running.stats.swept_holds.get() - swept_before < u64::from(HOLDS) && due.elapsed() < Duration::from_secs(60) {
         let asked = Instant::now();
-        stores.ledger.transact(Batch::new(vec![charge(user)], policy.clone()), Guard::RowLock).await?;
+        stores.ledger.transact(Batch::new(vec![charge(user)], policy.clone()), Guard::RowLock, Deadline::after(CALL_MAX)).await?;
         charges_ms.push(asked.elapsed().as_secs_f64() * 1_000.0);
         tokio::time::sleep(Duration::from_millis(1)).await;
     }

@@ -6,13 +6,15 @@ use anyhow::{Result, bail};
 use boxoffice_adapters::clock::SystemIds;
 use boxoffice_domain::{Actor, Command, Decision, Fingerprint, FreshIds, Request, ReservationId, UserId};
 use boxoffice_engine::Combining;
-use boxoffice_ports::{Executor, Ids, Receipt};
+use boxoffice_ports::{Deadline, Executor, Ids, Receipt};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 const WARM_UP: Duration = Duration::from_secs(1);
 const WINDOW: Duration = Duration::from_secs(3);
+/// How long a command may take.
+const WAIT: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Copy)]
 pub(crate) enum Work {
@@ -84,7 +86,7 @@ fn request(user: UserId, command: Command) -> Request {
 }
 
 async fn ask(executor: &Combining, request: Request) -> Result<()> {
-    match executor.execute(request).await? {
+    match executor.execute(request, Deadline::after(WAIT)).await? {
         Receipt::Done(reply) if matches!(reply.decision, Decision::Done(_)) => Ok(()),
         other => bail!("{other:?}"),
     }

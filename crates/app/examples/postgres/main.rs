@@ -105,7 +105,7 @@ impl<'a> Bench<'a> {
             reward_percent: 5,
             idempotency_ttl_s: 86_400,
         };
-        let settings = CombiningSettings { lanes, batch_max: BATCH_MAX, queue_max: QUEUE_MAX, wait: Duration::from_secs(5) };
+        let settings = CombiningSettings { lanes, batch_max: BATCH_MAX, queue_max: QUEUE_MAX };
         Ok(Combining::start(store, Arc::new(policy), settings, Arc::new(Stats::default()), &*Supervisor::new()))
     }
 

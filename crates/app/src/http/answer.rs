@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::App;
 use super::commands::Accepted;
 use super::idempotency::{self, Keyed, REPLAYED};
+use super::in_time;
 use super::problem::Problem;
 use super::views::{EntryView, PaymentView, ReservationView};
 
@@ -54,7 +55,8 @@ pub(crate) async fn run(app: &App, executor: &dyn Executor, actor: Actor, keyed:
 /// where its caller may have to ask for it.
 pub(crate) async fn run_unkeyed(app: &App, user: UserId, request: &HttpRequest, command: Command) -> Result<Ran, Problem> {
     let (command_id, fingerprint) = (CommandId(app.ids.fresh()), Fingerprint([0; 32]));
-    let keyed = Keyed { user, command: command_id, fingerprint, asks_again: idempotency::prefers_async(request) };
+    let keyed =
+        Keyed { user, command: command_id, fingerprint, asks_again: idempotency::prefers_async(request), deadline: in_time::of(request) };
     let fingerprint = app.settings.strategy.seat.keeps_a_log().then_some(fingerprint);
     let request = Request { command_id, actor: Actor::User(user), fingerprint, fresh: fresh_ids(app), command };
     hand_over(app, app.seat.as_ref(), keyed, request).await
@@ -64,7 +66,8 @@ async fn hand_over(app: &App, executor: &dyn Executor, keyed: Keyed, request: Re
     if executor.turns_away(&request) {
         return Err(ExecuteError::Overloaded.into());
     }
-    let receipt = if keyed.asks_again { executor.submit(request).await? } else { executor.execute(request).await? };
+    let receipt =
+        if keyed.asks_again { executor.submit(request, keyed.deadline).await? } else { executor.execute(request, keyed.deadline).await? };
     Ok(match receipt {
         Receipt::Done(reply) => Ran::Decided(reply),
         Receipt::Accepted(_) => Ran::Accepted(Accepted::now(app, keyed)),

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::App;
 use super::door::{Fault, Key, Place};
 use super::edge::body_late;
+use super::in_time;
 use super::limits::BodyBytes;
 use super::problem::{Code, Problem};
 use crate::json::{self, JsonFault};
@@ -47,7 +48,7 @@ impl FromRequest for Body {
         let app = request.app_data::<Data<App>>().cloned();
         let key = request.conn_data::<Key>().cloned();
         let mut refused = wrong_type(request);
-        let mut payload = payload.take();
+        let (mut payload, arriving) = (payload.take(), in_time::body_arrives(request));
         Box::pin(async move {
             let max = allowed?;
             let app = app.ok_or_else(|| Problem::internal("no application data"))?;
@@ -93,6 +94,7 @@ impl FromRequest for Body {
                     counted.grow_to(rest.capacity())?;
                 }
             }
+            arriving.over();
             Ok(Self { bytes: if rest.is_empty() { first } else { rest.freeze() }, _counted: counted })
         })
     }

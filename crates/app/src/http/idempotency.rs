@@ -8,9 +8,11 @@ use std::io;
 use actix_web::HttpRequest;
 use actix_web::http::header::{HeaderName, HeaderValue};
 use boxoffice_domain::{CommandId, Fingerprint, IdempotencyKey, UserId};
+use boxoffice_ports::Deadline;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use super::in_time;
 use super::problem::{Code, Problem};
 
 pub(super) const HEADER: &str = "Idempotency-Key";
@@ -29,6 +31,8 @@ pub(crate) struct Keyed {
     pub(crate) fingerprint: Fingerprint,
     /// `Prefer: respond-async`: it asks again instead of waiting, where the strategy has commands wait elsewhere.
     pub(crate) asks_again: bool,
+    /// The request's.
+    pub(crate) deadline: Deadline,
 }
 
 /// The key alone, before the body is looked at.
@@ -46,7 +50,13 @@ impl Key {
     /// With the body as it was parsed.
     pub(crate) fn over(self, request: &HttpRequest, body: &impl Serialize) -> Result<Keyed, Problem> {
         let fingerprint = fingerprint(request.method().as_str(), request.path(), body)?;
-        Ok(Keyed { user: self.user, command: self.command, fingerprint, asks_again: prefers_async(request) })
+        Ok(Keyed {
+            user: self.user,
+            command: self.command,
+            fingerprint,
+            asks_again: prefers_async(request),
+            deadline: in_time::of(request),
+        })
     }
 }
 

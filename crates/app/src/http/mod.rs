@@ -15,6 +15,7 @@ mod draw;
 mod edge;
 mod health;
 mod idempotency;
+mod in_time;
 mod known;
 mod limits;
 mod metrics;

@@ -6,8 +6,10 @@ use std::collections::BTreeMap;
 use actix_web::Route;
 use actix_web::guard;
 use actix_web::http::Method;
+use actix_web::middleware::from_fn;
 use actix_web::web::{self, Data, ServiceConfig};
 
+use super::in_time::in_time;
 use super::problem::Problem;
 use super::{App, admin, commands, concerts, draw, health, payments, push, queue, reservations, seats, system, tickets, wallet};
 
@@ -59,6 +61,8 @@ pub(super) struct Entry {
     pub(super) refusals: &'static [u16],
     /// A command without a key.
     command: bool,
+    /// Has bounds of its own instead of the deadline that every other request has.
+    own_bounds: bool,
     route: fn() -> Route,
 }
 
@@ -71,14 +75,18 @@ impl Entry {
     fn command(self) -> Self {
         Self { command: true, ..self }
     }
+
+    fn own_bounds(self) -> Self {
+        Self { own_bounds: true, ..self }
+    }
 }
 
 fn entry(method: Method, path: &'static str, needs: Needs, refusals: &'static [u16], route: fn() -> Route) -> Entry {
-    Entry { method, path, documented: true, needs, refusals, command: false, route }
+    Entry { method, path, documented: true, needs, refusals, command: false, own_bounds: false, route }
 }
 
 fn page(path: &'static str, route: fn() -> Route) -> Entry {
-    Entry { method: Method::GET, path, documented: false, needs: NOTHING, refusals: &[], command: false, route }
+    Entry { method: Method::GET, path, documented: false, needs: NOTHING, refusals: &[], command: false, own_bounds: false, route }
 }
 
 /// GET, and HEAD with it: the same answer, of which the body is not sent (RFC 9110, 9.3.2).
@@ -98,7 +106,7 @@ pub(super) fn table() -> Vec<Entry> {
         page("/api/docs/{file:.*}", || read().to(system::docs)),
         page("/api/openapi.json", || read().to(system::openapi_json)),
         entry(GET, "/health/live", NOTHING, &[], || read().to(health::live)),
-        entry(GET, "/health/ready", NOTHING, &[], || read().to(health::ready)),
+        entry(GET, "/health/ready", NOTHING, &[], || read().to(health::ready)).own_bounds(),
         entry(GET, "/metrics", NOTHING, &[], || read().to(system::metrics)),
         entry(POST, "/api/v1/dev/users", NOTHING.body(), &[403], || web::post().to(system::create_user)),
         entry(GET, "/api/v1/concerts", NOTHING.paged(), &[], || read().to(concerts::list)),
@@ -128,7 +136,7 @@ pub(super) fn table() -> Vec<Entry> {
         entry(POST, "/api/v1/wallet/charges", USER.keyed(), &[403, 409, 422], || web::post().to(wallet::charge)),
         entry(POST, "/api/v1/wallet/uses", USER.keyed(), &[402, 409, 422], || web::post().to(wallet::spend)),
         entry(GET, "/api/v1/rewards", USER.paged(), &[], || read().to(wallet::rewards)),
-        entry(POST, "/api/v1/admin/concerts", OPERATOR.body(), &[409], || web::post().to(admin::import)),
+        entry(POST, "/api/v1/admin/concerts", OPERATOR.body(), &[409], || web::post().to(admin::import)).own_bounds(),
         entry(GET, "/api/v1/admin/concerts/{id}/admission", OPERATOR, &[404], || read().to(admin::admission)),
         entry(PATCH, "/api/v1/admin/concerts/{id}/admission", OPERATOR.body(), &[404], || web::patch().to(admin::set_admission)),
         entry(GET, "/api/v1/admin/concerts/{id}/stats", OPERATOR, &[404], || read().to(admin::stats)),
@@ -158,7 +166,8 @@ pub fn configure(app: Data<App>) -> impl FnOnce(&mut ServiceConfig) {
             let allow = allow.join(", ");
             let mut resource = web::resource(path).app_data(RouteName(path));
             for entry in entries {
-                resource = resource.route((entry.route)());
+                let route = (entry.route)();
+                resource = resource.route(if entry.own_bounds { route } else { route.wrap(from_fn(in_time)) });
             }
             let refuse = move || {
                 let problem = Problem::method_not_allowed(allow.as_str());

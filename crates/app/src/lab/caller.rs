@@ -104,7 +104,7 @@ async fn in_process(InProcess { executors, ledger, ids, .. }: &InProcess, ask: A
     };
     let request = keyed(ids.as_ref(), user, ask.key, command);
     let key = IdempotencyKey { user, command: request.command_id };
-    outcome(executor.execute(request).await, ledger.as_ref(), key).await
+    outcome(executor.execute(request, executors.deadline()).await, ledger.as_ref(), key).await
 }
 
 /// Two adjacent seats, offered and tried until they are held or there are none, as over HTTP.
@@ -122,7 +122,7 @@ async fn best_in_process(server: &InProcess, ask: Ask<'_>) -> Answered {
         let command = Command::HoldSeats { user, date, count: wish.count, choices: offer.choices().to_vec(), best: true, last: false };
         let request = keyed(server.ids.as_ref(), user, ask.key, command);
         let key = IdempotencyKey { user, command: request.command_id };
-        match server.executors.seat.execute(request).await {
+        match server.executors.seat.execute(request, server.executors.deadline()).await {
             Ok(Receipt::Done(Reply { decision: Decision::Retry, .. })) => {}
             receipt => return outcome(receipt, server.ledger.as_ref(), key).await,
         }

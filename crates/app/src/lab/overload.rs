@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use boxoffice_domain::{Command, IdempotencyKey, Request, UserId};
-use boxoffice_ports::{ExecuteError, Executor, Ledger, Receipt};
+use boxoffice_ports::{Deadline, ExecuteError, Executor, Ledger, Receipt};
 use tokio::runtime::Handle;
 
 use super::LabError;
@@ -159,13 +159,15 @@ impl Offers {
 struct Door {
     executor: Arc<dyn Executor>,
     ledger: Arc<dyn Ledger>,
+    /// How long each command may take.
+    wait: Duration,
     /// Commands to hand over, for which there seemed to be room.
     owed: AtomicU32,
 }
 
 impl Door {
     fn new(executor: Arc<dyn Executor>, of: &Running) -> Arc<Self> {
-        Arc::new(Self { executor, ledger: of.stores.ledger.clone(), owed: AtomicU32::new(0) })
+        Arc::new(Self { executor, ledger: of.stores.ledger.clone(), wait: of.executors.wait, owed: AtomicU32::new(0) })
     }
 }
 
@@ -174,7 +176,7 @@ struct Closed;
 
 #[async_trait]
 impl Executor for Closed {
-    async fn execute(&self, _: Request) -> Result<Receipt, ExecuteError> {
+    async fn execute(&self, _: Request, _: Deadline) -> Result<Receipt, ExecuteError> {
         Err(ExecuteError::Overloaded)
     }
 
@@ -286,7 +288,7 @@ async fn answered(offers: Arc<Offers>, door: Arc<Door>, prepared: Prepared, back
     let sent = Instant::now();
     let key = IdempotencyKey { user: offers.users[prepared.at as usize], command: prepared.request.command_id };
     let told = async {
-        match door.executor.execute(prepared.request.clone()).await {
+        match door.executor.execute(prepared.request.clone(), Deadline::after(door.wait)).await {
             Err(ExecuteError::Overloaded) => None,
             receipt => Some(outcome(receipt, door.ledger.as_ref(), key).await),
         }

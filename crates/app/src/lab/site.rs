@@ -20,7 +20,7 @@ use boxoffice_domain::{
     Actor, Admission, AdmissionMode, Batch, Command, CommandId, ConcertId, ConcertPlan, DateId, DatePlan, FreshIds, Request, SeatPlan,
     UserId,
 };
-use boxoffice_ports::{Guard, Ids, LedgerError, Receipt, Stores};
+use boxoffice_ports::{Deadline, Guard, Ids, LedgerError, Receipt, Stores};
 use chrono::TimeDelta;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use jsonwebtoken::{EncodingKey, Header};
@@ -43,6 +43,8 @@ use crate::wiring::{self, Running, SystemClock, SystemIds};
 const FUNDED_AT_ONCE: usize = 500;
 /// How often a funding is tried again.
 const FUND_TRIES: u32 = 5;
+/// How long one transaction of it may take.
+const FUND_MAX: Duration = Duration::from_secs(30);
 /// Connections of one instance that people join by.
 const JOINING: usize = 16;
 /// How long seeding may wait for any one thing to show.
@@ -224,7 +226,7 @@ impl Site {
             let tried = requests.map(|running| {
                 let user = UserId(self.ids.fresh());
                 let request = keyed(self.ids.as_ref(), user, "first", Command::ChargeWallet { user, amount: 1 });
-                running.executors.wallet.execute(request)
+                running.executors.wallet.execute(request, running.executors.deadline())
             });
             let answers = futures_util::future::join_all(tried).await;
             well = if answers.iter().all(|answer| matches!(answer, Ok(Receipt::Done(_)))) { well + 1 } else { 0 };
@@ -338,7 +340,7 @@ impl Site {
             let batch = Batch::new(some.iter().map(charge).collect::<Vec<_>>(), policy.clone());
             let mut tried = 1;
             loop {
-                match ledger.transact(batch.clone(), Guard::RowLock).await {
+                match ledger.transact(batch.clone(), Guard::RowLock, Deadline::after(FUND_MAX)).await {
                     Ok(_) => break,
                     Err(LedgerError::Conflict | LedgerError::LockTimeout | LedgerError::Retryable(_)) if tried < FUND_TRIES => tried += 1,
                     Err(error) => return Err(error.into()),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use boxoffice_domain::{Command, CommandId, Decision, FreshIds, Outcome, Reply, Request, UserId};
-use boxoffice_ports::{ExecuteError, Executor, Ids as _, Receipt};
+use boxoffice_ports::{Deadline, ExecuteError, Executor, Ids as _, Receipt};
 use tokio::sync::Notify;
 
 use super::caller::{Caller, InProcess};
@@ -252,9 +252,9 @@ fn fresh() -> FreshIds {
 
 #[async_trait]
 impl Executor for Liar {
-    async fn execute(&self, request: Request) -> Result<Receipt, ExecuteError> {
+    async fn execute(&self, request: Request, deadline: Deadline) -> Result<Receipt, ExecuteError> {
         if self.asked.fetch_add(1, Ordering::Relaxed) % LIED_ABOUT != LIED_ABOUT - 1 {
-            let receipt = self.inner.execute(request).await?;
+            let receipt = self.inner.execute(request, deadline).await?;
             if let Receipt::Done(reply) = &receipt {
                 *self.last.lock().unwrap() = Some(reply.clone());
             }
@@ -271,35 +271,35 @@ impl Executor for Liar {
                 Ok(Receipt::Done(Reply { decision: Decision::Done(Outcome::Entered { entry }), decided_at, replayed: false }))
             }
             (Lie::Doubles, _) => {
-                self.inner.execute(other).await?;
-                self.inner.execute(request).await
+                self.inner.execute(other, deadline).await?;
+                self.inner.execute(request, deadline).await
             }
             (Lie::Misdirects, Command::ChargeWallet { user, .. } | Command::UseWallet { user, .. }) => {
                 *user = UserId(SystemIds.fresh());
                 other.command = Command::ChargeWallet { user: *user, amount: 7 };
-                self.inner.execute(other).await
+                self.inner.execute(other, deadline).await
             }
             (Lie::Exaggerates, Command::ChargeWallet { amount, .. } | Command::UseWallet { amount, .. }) => {
                 *amount += 1;
-                self.inner.execute(other).await
+                self.inner.execute(other, deadline).await
             }
             (Lie::Repeats, _) => {
                 let last = self.last.lock().unwrap().clone();
-                self.inner.execute(request).await?;
+                self.inner.execute(request, deadline).await?;
                 last.map(Receipt::Done).ok_or(ExecuteError::Busy)
             }
             (Lie::Fails, _) => {
-                self.inner.execute(request).await?;
+                self.inner.execute(request, deadline).await?;
                 Err(ExecuteError::Unavailable("the answer was lost".into()))
             }
-            (Lie::Misdirects | Lie::Exaggerates, _) => self.inner.execute(request).await,
+            (Lie::Misdirects | Lie::Exaggerates, _) => self.inner.execute(request, deadline).await,
         }
     }
 }
 
 fn lying(executors: Executors, lie: Lie) -> Executors {
     let liar = |inner| -> Arc<dyn Executor> { Arc::new(Liar { inner, lie, asked: AtomicU32::new(0), last: Default::default() }) };
-    Executors { seat: executors.seat, wallet: liar(executors.wallet), payment: executors.payment }
+    Executors { seat: executors.seat, wallet: liar(executors.wallet), ..executors }
 }
 
 async fn run_with(lie: Option<Lie>) -> Run {
@@ -353,9 +353,9 @@ struct Accepts(Arc<dyn Executor>);
 
 #[async_trait]
 impl Executor for Accepts {
-    async fn execute(&self, request: Request) -> Result<Receipt, ExecuteError> {
+    async fn execute(&self, request: Request, deadline: Deadline) -> Result<Receipt, ExecuteError> {
         let (inner, command) = (self.0.clone(), request.command_id);
-        tokio::spawn(async move { inner.execute(request).await });
+        tokio::spawn(async move { inner.execute(request, deadline).await });
         Ok(Receipt::Accepted(command))
     }
 }
@@ -376,10 +376,10 @@ struct Picky(Arc<dyn Executor>, AtomicU32);
 
 #[async_trait]
 impl Executor for Picky {
-    async fn execute(&self, request: Request) -> Result<Receipt, ExecuteError> {
+    async fn execute(&self, request: Request, deadline: Deadline) -> Result<Receipt, ExecuteError> {
         match self.1.fetch_add(1, Ordering::Relaxed) % 2 {
             0 => Err(ExecuteError::Overloaded),
-            _ => self.0.execute(request).await,
+            _ => self.0.execute(request, deadline).await,
         }
     }
 }
@@ -406,7 +406,7 @@ struct Hangs;
 
 #[async_trait]
 impl Executor for Hangs {
-    async fn execute(&self, _: Request) -> Result<Receipt, ExecuteError> {
+    async fn execute(&self, _: Request, _: Deadline) -> Result<Receipt, ExecuteError> {
         std::future::pending().await
     }
 }
@@ -414,7 +414,7 @@ impl Executor for Hangs {
 #[tokio::test]
 async fn a_run_ends_whatever_does_not_answer() {
     let hangs: Arc<dyn Executor> = Arc::new(Hangs);
-    let executors = Executors { seat: hangs.clone(), wallet: hangs.clone(), payment: hangs };
+    let executors = Executors { seat: hangs.clone(), wallet: hangs.clone(), payment: hangs, wait: Duration::from_secs(3) };
     let ledger: Arc<dyn boxoffice_ports::Ledger> = Arc::new(boxoffice_ports::MockLedger::new());
     let seats = boxoffice_engine::SeatView::new(Arc::new(boxoffice_ports::MockQueries::new()), Arc::new(SystemClock::default()));
     let caller = |_| {

@@ -8,8 +8,8 @@ use crate::http;
 use boxoffice_adapters::memory::MemoryLock;
 use boxoffice_domain::Policy;
 use boxoffice_engine::{
-    BackgroundSettings, Combining, CombiningSettings, Direct, Fares, HoldReturns, KnownHolds, Locked, Parts, Queued, QueuedParts, QueuedSettings,
-    Rooms, RoomsParts, SeatView, Shows, Siblings, SingleFlight, Stats, StoreTime, Supervisor, TurnEnds, Watched,
+    BackgroundSettings, Combining, CombiningSettings, Direct, Fares, HoldReturns, KnownHolds, Locked, Parts, Queued, QueuedParts,
+    QueuedSettings, Rooms, RoomsParts, SeatView, Shows, Siblings, SingleFlight, Stats, StoreTime, Supervisor, TurnEnds, Watched,
 };
 use boxoffice_ports::{Beacon, Executor, Guard, Ids, InstanceId, Ledger, Lock, Stores, Traffic};
 use std::collections::HashMap;
@@ -168,20 +168,20 @@ impl<'a> Engine<'a> {
     }
 
     async fn executor(&self, name: StrategyName, settings: &Settings) -> Result<Arc<dyn Executor>, StartError> {
-        let (strategy, wait) = (&settings.strategy, settings.strategy.wait());
+        let strategy = &settings.strategy;
         let (ledger, policy, stats, permits) = (self.ledger.clone(), self.policy.clone(), self.stats.clone(), self.permits.clone());
-        let locked = |lock: Arc<dyn Lock>| Locked::new(lock, ledger.clone(), policy.clone(), wait, permits.clone(), stats.clone());
-        let direct = |guard| Direct::new(ledger.clone(), guard, policy.clone(), wait, permits.clone(), stats.clone());
+        let locked = |lock: Arc<dyn Lock>| Locked::new(lock, ledger.clone(), policy.clone(), permits.clone(), stats.clone());
+        let direct = |guard| Direct::new(ledger.clone(), guard, policy.clone(), permits.clone(), stats.clone());
         let inner: Arc<dyn Executor> = match name {
             StrategyName::Combining => {
                 let (lanes, batch_max, queue_max) = (settings.lane_count(), strategy.batch_max, strategy.queue_max);
-                Combining::start(ledger, policy, CombiningSettings { lanes, batch_max, queue_max, wait }, stats, &*self.tasks)
+                Combining::start(ledger, policy, CombiningSettings { lanes, batch_max, queue_max }, stats, &*self.tasks)
             }
             StrategyName::Pessimistic => direct(Guard::RowLock),
             StrategyName::Optimistic => direct(Guard::Version),
             StrategyName::Kafka | StrategyName::Rabbitmq => {
                 let (batch_max, backlog_max) = (strategy.batch_max, strategy.backlog_max);
-                let queued = QueuedSettings { batch_max, backlog_max, wait, retention: settings.command_retention() };
+                let queued = QueuedSettings { batch_max, backlog_max, wait: strategy.wait(), retention: settings.command_retention() };
                 let log = self.open.brokers.log(name)?;
                 let (clock, instance) = (self.clock.clone(), self.instance);
                 let parts = QueuedParts { log, ledger, policy, clock, instance, stats };
@@ -192,6 +192,6 @@ impl<'a> Engine<'a> {
                 locked(self.open.redis.lock(name, settings)?)
             }
         };
-        Ok(SingleFlight::new(inner, self.clock.clone(), wait))
+        Ok(SingleFlight::new(inner, self.clock.clone()))
     }
 }

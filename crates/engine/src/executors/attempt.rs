@@ -3,12 +3,15 @@
 //! Running it again is always safe: replies de-duplicate. So a transient failure is tried again [`TRIES`] times with
 //! jitter, an unreachable store until the deadline; a batch that the store refuses is cut in two until the culprit is
 //! alone, so that its neighbours get their answers. No request is dropped.
+//!
+//! *Bounds.* At the deadline every request has its answer. A ledger call that is under way by then goes on in its task,
+//! because it may be committing; its replies are found under the requests' keys.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use boxoffice_domain::{Batch, Policy, Reply, Request};
-use boxoffice_ports::{Committed, ExecuteError, Guard, Ledger, LedgerError};
+use boxoffice_ports::{Committed, Deadline, ExecuteError, Guard, Ledger, LedgerError, Overdue};
 use rand::Rng;
 use tokio::time::Instant;
 
@@ -22,18 +25,22 @@ const PAUSE_MAX: Duration = Duration::from_millis(400);
 
 pub(super) type Answer = Result<Reply, ExecuteError>;
 
-/// One answer for each request, in order. `deadline` bounds how long an unreachable store is waited for.
+/// One answer for each request, in order, by `deadline`: the latest of those that the requests came with.
 pub(super) async fn answer_all(
     ledger: &Arc<dyn Ledger>,
     requests: Arc<[Request]>,
     policy: &Arc<Policy>,
     stats: &Stats,
-    deadline: Instant,
+    deadline: Deadline,
 ) -> Vec<Answer> {
     let mut answers = Vec::with_capacity(requests.len());
     // Halves are pushed right first, so that answers come in order.
     let mut parts = vec![requests];
     while let Some(part) = parts.pop() {
+        if deadline.is_over() {
+            answers.extend(part.iter().map(|_| Err(ExecuteError::Unavailable(Overdue.into()))));
+            continue;
+        }
         match run(ledger, &part, policy, stats, deadline).await {
             Ok(committed) => answers.extend(committed.replies.into_iter().map(Ok)),
             Err(Failure::Culprit(error)) => match split(&part) {
@@ -76,6 +83,8 @@ enum LedgerFailure {
     Said(LedgerError),
     #[error("the ledger call panicked")]
     Panicked,
+    #[error(transparent)]
+    Overdue(#[from] Overdue),
 }
 
 impl LedgerFailure {
@@ -92,7 +101,7 @@ async fn run(
     part: &Arc<[Request]>,
     policy: &Arc<Policy>,
     stats: &Stats,
-    deadline: Instant,
+    deadline: Deadline,
 ) -> Result<Committed, Failure> {
     let (mut tries, mut pause) = (1, PAUSE);
     loop {
@@ -100,9 +109,12 @@ async fn run(
         let call = {
             let (ledger, batch) = (ledger.clone(), Batch { requests: part.clone(), policy: policy.clone() });
             // In a task of its own a panic costs this batch and not the lane.
-            tokio::spawn(async move { ledger.transact(batch, Guard::RowLock).await })
+            tokio::spawn(async move { ledger.transact(batch, Guard::RowLock, deadline).await })
         };
-        let result = call.await.map_err(|_| LedgerFailure::Panicked).and_then(|result| result.map_err(LedgerFailure::Said));
+        let result = match deadline.bound(call).await {
+            Ok(ended) => ended.map_err(|_| LedgerFailure::Panicked).and_then(|result| result.map_err(LedgerFailure::Said)),
+            Err(overdue) => Err(overdue.into()),
+        };
         stats.ledger_us.add(started.elapsed().as_micros() as u64);
         let failure = match result {
             Ok(committed) if committed.replies.len() == part.len() => {
@@ -115,15 +127,15 @@ async fn run(
             Err(failure) => failure,
         };
         tracing::warn!(error = %failure, batch.size = part.len(), tries, "a batch failed");
-        match &failure {
-            LedgerFailure::Said(LedgerError::Unavailable(_)) if Instant::now() + pause >= deadline => {
-                return Err(Failure::Everybody(failure));
-            }
-            LedgerFailure::Said(LedgerError::Unavailable(_)) => {}
-            LedgerFailure::Said(LedgerError::Retryable(_) | LedgerError::Conflict) if tries < TRIES => {}
-            // Cutting it up would not help, and would run it many times more.
-            LedgerFailure::Said(LedgerError::Retryable(_) | LedgerError::Conflict) => return Err(Failure::Everybody(failure)),
+        let again = match &failure {
+            LedgerFailure::Said(LedgerError::Unavailable(_)) => true,
+            LedgerFailure::Said(LedgerError::Retryable(_) | LedgerError::Conflict) => tries < TRIES,
+            LedgerFailure::Overdue(_) => false,
             _ => return Err(Failure::Culprit(failure)),
+        };
+        if !again || pause >= deadline.remaining() {
+            // Cutting it up would not help, and would run it many times more.
+            return Err(Failure::Everybody(failure));
         }
         stats.retries.add(1);
         tokio::time::sleep(jittered(pause)).await;

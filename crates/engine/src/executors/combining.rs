@@ -10,8 +10,9 @@
 //! *Order.* Within a lane, arrival. Across lanes the ledger's lock order rules; a payment may touch rows of several.
 //!
 //! *Bounds.* `queue_max` commands wait in all lanes together, a batch has at most `batch_max`; beyond the first the
-//! answer is [`ExecuteError::Overloaded`] at once, and so it is for a command that would not be decided within `wait`,
-//! checked when its batch is made up. What is in a batch is decided.
+//! answer is [`ExecuteError::Overloaded`] at once, and so it is for a command that would not be decided by its deadline,
+//! checked when its batch is made up. A batch has the latest of its commands' deadlines; each caller waits until its own,
+//! and what is in a batch by then may be decided all the same.
 //!
 //! *Failure.* A lane is kept by the supervisor: one that panics is started again with what has queued up, and the
 //! commands that it had in hand are answered as unavailable. A caller that goes away changes nothing: the command is
@@ -24,7 +25,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use boxoffice_domain::{Policy, Request};
-use boxoffice_ports::{ExecuteError, Executor, Ledger, Receipt, Tasks, WhenFailing};
+use boxoffice_ports::{Deadline, ExecuteError, Executor, Ledger, Receipt, Tasks, WhenFailing};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::Instant;
@@ -39,13 +40,12 @@ pub struct CombiningSettings {
     pub batch_max: usize,
     /// How many commands may wait, over all lanes.
     pub queue_max: usize,
-    /// How long a command may wait for its batch, and a batch for an unreachable store.
-    pub wait: Duration,
 }
 
 struct Waiting {
     request: Request,
     since: Instant,
+    deadline: Deadline,
     answer: oneshot::Sender<Answer>,
 }
 
@@ -75,7 +75,6 @@ impl Combining {
                 policy: policy.clone(),
                 stats: stats.clone(),
                 batch_max: settings.batch_max.max(1),
-                wait: settings.wait,
             });
             let run = move || {
                 let lane = lane.clone();
@@ -105,10 +104,10 @@ impl Combining {
 
 #[async_trait]
 impl Executor for Combining {
-    async fn execute(&self, request: Request) -> Result<Receipt, ExecuteError> {
+    async fn execute(&self, request: Request, deadline: Deadline) -> Result<Receipt, ExecuteError> {
         let (answer, answered) = oneshot::channel();
         let lane = self.lane_of(&request);
-        match lane.try_send(Waiting { request, since: Instant::now(), answer }) {
+        match lane.try_send(Waiting { request, since: Instant::now(), deadline, answer }) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => {
                 self.stats.overloaded.add(1);
@@ -116,7 +115,10 @@ impl Executor for Combining {
             }
             Err(TrySendError::Closed(_)) => return Err(stopped()),
         }
-        answered.await.map_err(|_| stopped())?.map(Receipt::Done)
+        match deadline.bound(answered).await {
+            Ok(answer) => answer.map_err(|_| stopped())?.map(Receipt::Done),
+            Err(overdue) => Err(ExecuteError::Unavailable(overdue.into())),
+        }
     }
 
     fn turns_away(&self, request: &Request) -> bool {
@@ -139,7 +141,6 @@ struct Lane {
     policy: Arc<Policy>,
     stats: Arc<Stats>,
     batch_max: usize,
-    wait: Duration,
 }
 
 impl Lane {
@@ -152,20 +153,21 @@ impl Lane {
             let started = Instant::now();
             let mut requests = Vec::with_capacity(taken.len());
             let mut callers = Vec::with_capacity(taken.len());
-            for Waiting { request, since, answer } in taken.drain(..) {
-                if started - since + last_call.min(self.wait / 2) > self.wait {
+            let mut latest = None;
+            for Waiting { request, since, deadline, answer } in taken.drain(..) {
+                let (wait, left) = (deadline.instant() - since, deadline.instant().saturating_duration_since(started));
+                if left < last_call.min(wait / 2) || left.is_zero() {
                     self.stats.overloaded.add(1);
                     // A caller that went away needs no answer.
                     let _ = answer.send(Err(ExecuteError::Overloaded));
                     continue;
                 }
+                latest = latest.max(Some(deadline));
                 requests.push(request);
                 callers.push(answer);
             }
-            if requests.is_empty() {
-                continue;
-            }
-            let answers = answer_all(&self.ledger, requests.into(), &self.policy, &self.stats, started + self.wait).await;
+            let Some(latest) = latest else { continue };
+            let answers = answer_all(&self.ledger, requests.into(), &self.policy, &self.stats, latest).await;
             last_call = started.elapsed();
             for (caller, answer) in callers.into_iter().zip(answers) {
                 let _ = caller.send(answer);

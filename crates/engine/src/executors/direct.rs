@@ -5,17 +5,15 @@
 //! them read, the first commit wins, and the others try again. Either way in a task of its own: a caller that goes away
 //! leaves no half command.
 //!
-//! *Bounds.* `wait` from the start on, queueing for a permit included; at most as many commands at the ledger as there
+//! *Bounds.* The request's deadline, queueing for a permit included; at most as many commands at the ledger as there
 //! are permits. See `one_by_one` for what is tried again and what is said in the end.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use boxoffice_domain::{Policy, Request};
-use boxoffice_ports::{ExecuteError, Executor, Guard, Ledger, Receipt};
+use boxoffice_ports::{Deadline, ExecuteError, Executor, Guard, Ledger, Receipt};
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::one_by_one::OneByOne;
@@ -24,26 +22,18 @@ use crate::Stats;
 /// See the module's opening.
 pub struct Direct {
     ledger: Arc<OneByOne>,
-    wait: Duration,
 }
 
 impl Direct {
-    pub fn new(
-        ledger: Arc<dyn Ledger>,
-        guard: Guard,
-        policy: Arc<Policy>,
-        wait: Duration,
-        permits: Arc<Semaphore>,
-        stats: Arc<Stats>,
-    ) -> Arc<Self> {
-        Arc::new(Self { ledger: Arc::new(OneByOne { ledger, policy, stats, guard, permits }), wait })
+    pub fn new(ledger: Arc<dyn Ledger>, guard: Guard, policy: Arc<Policy>, permits: Arc<Semaphore>, stats: Arc<Stats>) -> Arc<Self> {
+        Arc::new(Self { ledger: Arc::new(OneByOne { ledger, policy, stats, guard, permits }) })
     }
 }
 
 #[async_trait]
 impl Executor for Direct {
-    async fn execute(&self, request: Request) -> Result<Receipt, ExecuteError> {
-        let (ledger, deadline) = (self.ledger.clone(), Instant::now() + self.wait);
+    async fn execute(&self, request: Request, deadline: Deadline) -> Result<Receipt, ExecuteError> {
+        let ledger = self.ledger.clone();
         let decide = async move { ledger.decide(&request, deadline, std::future::pending()).await };
         let task = tokio::spawn(decide.in_current_span());
         task.await.map_err(|panic| ExecuteError::Internal(panic.to_string().into()))?.map(Receipt::Done)

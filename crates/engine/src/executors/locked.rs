@@ -2,12 +2,13 @@
 //!
 //! Acquire, transact, release, in that order, in a task of its own: a caller that goes away leaves no half command and
 //! no lock. The lock need not be trusted: the ledger is called under [`Guard::Version`], and a conflict is run again
-//! until `wait` is over. Whoever loses the lease stops retrying; a transaction already begun finishes, and its reply
+//! until the deadline. Whoever loses the lease stops retrying; a transaction already begun finishes, and its reply
 //! counts. See `one_by_one` for what is tried again and what is said in the end.
 //!
-//! *Bounds.* Waiting for the lock and retrying share one deadline, `wait` after the start. The lock is released on
-//! every path: success, refusal, error, panic. A lock that neither answers nor fails is given up [`GRACE`] after the
-//! deadline, and a release that does not return [`GRACE`] after it began: then the lease's expiry ends it.
+//! *Bounds.* Waiting for the lock and retrying share the request's deadline. The lock is released on every path: success,
+//! refusal, error, panic. A lock that neither answers nor fails is given up [`LAST_TRY`] after the deadline, and a release
+//! that does not return [`RELEASE_MAX`] after it began: then the lease's expiry ends it. What is left to do after the
+//! deadline takes [`GRACE`] in all.
 //!
 //! *Duplicates.* Whoever finds the lock held for its own command waits for that command's stored reply; and before any
 //! `busy` the reply is looked up once, because the other one may just have finished.
@@ -17,9 +18,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use boxoffice_domain::{Policy, Reply, Request};
-use boxoffice_ports::{ExecuteError, Executor, Guard, Lease, Ledger, Lock, LockError, Receipt};
+use boxoffice_ports::{Deadline, ExecuteError, Executor, GRACE, Guard, Lease, Ledger, Lock, LockError, Receipt};
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tracing::{Instrument, Span, field};
 
 use super::one_by_one::OneByOne;
@@ -27,8 +28,10 @@ use crate::Stats;
 
 /// How often the reply of a command that is decided elsewhere is looked for.
 const REPLY_POLL: Duration = Duration::from_millis(20);
-/// One round trip to whoever keeps the locks, at most.
-const GRACE: Duration = Duration::from_millis(450);
+/// For the round trip to whoever keeps the locks that is under way at the deadline.
+const LAST_TRY: Duration = Duration::from_millis(100);
+/// The longest a caller whose answer is there waits until the lock is given back.
+const RELEASE_MAX: Duration = Duration::from_millis(450);
 
 /// See the module's opening.
 pub struct Locked {
@@ -38,56 +41,48 @@ pub struct Locked {
 struct Inner {
     lock: Arc<dyn Lock>,
     ledger: OneByOne,
-    wait: Duration,
 }
 
 impl Locked {
-    pub fn new(
-        lock: Arc<dyn Lock>,
-        ledger: Arc<dyn Ledger>,
-        policy: Arc<Policy>,
-        wait: Duration,
-        permits: Arc<Semaphore>,
-        stats: Arc<Stats>,
-    ) -> Arc<Self> {
+    pub fn new(lock: Arc<dyn Lock>, ledger: Arc<dyn Ledger>, policy: Arc<Policy>, permits: Arc<Semaphore>, stats: Arc<Stats>) -> Arc<Self> {
         let ledger = OneByOne { ledger, policy, stats, guard: Guard::Version, permits };
-        Arc::new(Self { inner: Arc::new(Inner { lock, ledger, wait }) })
+        Arc::new(Self { inner: Arc::new(Inner { lock, ledger }) })
     }
 }
 
 #[async_trait]
 impl Executor for Locked {
-    async fn execute(&self, request: Request) -> Result<Receipt, ExecuteError> {
+    async fn execute(&self, request: Request, deadline: Deadline) -> Result<Receipt, ExecuteError> {
         let inner = self.inner.clone();
         let span = tracing::debug_span!("lock", lock.waited_us = field::Empty, lock.held_us = field::Empty);
         let task = tokio::spawn({
             let told = span.clone();
-            async move { inner.decide(request, &told).await }.instrument(span)
+            async move { inner.decide(request, deadline, &told).await }.instrument(span)
         });
         task.await.map_err(|panic| ExecuteError::Internal(panic.to_string().into()))?.map(Receipt::Done)
     }
 }
 
 impl Inner {
-    async fn decide(&self, request: Request, span: &Span) -> Result<Reply, ExecuteError> {
+    async fn decide(&self, request: Request, deadline: Deadline, span: &Span) -> Result<Reply, ExecuteError> {
         let started = Instant::now();
-        let deadline = started + self.wait;
         let keys = request.command.contention();
-        let acquire = self.lock.acquire(keys, request.command_id, self.wait);
-        let acquired = timeout(self.wait + GRACE, acquire).await.unwrap_or_else(|_| Err(LockError::Unavailable("no answer".into())));
+        let acquire = self.lock.acquire(keys, request.command_id, deadline);
+        let acquired = deadline.later_by(LAST_TRY).bound(acquire).await;
+        let acquired = acquired.unwrap_or_else(|overdue| Err(LockError::Unavailable(overdue.into())));
         self.waited(started.elapsed(), span);
         match acquired {
             Ok(lease) => self.decide_with(lease, &request, deadline, span).await,
             Err(LockError::Busy { same_command: true }) => self.reply_until(&request, deadline).await,
-            Err(LockError::Busy { same_command: false }) => self.ledger.stored_or_busy(&request).await,
+            Err(LockError::Busy { same_command: false }) => self.ledger.stored_or_busy(&request, deadline).await,
             Err(LockError::Unavailable(source)) => Err(ExecuteError::Unavailable(source)),
         }
     }
 
-    async fn decide_with(&self, lease: Box<dyn Lease>, request: &Request, deadline: Instant, span: &Span) -> Result<Reply, ExecuteError> {
+    async fn decide_with(&self, lease: Box<dyn Lease>, request: &Request, deadline: Deadline, span: &Span) -> Result<Reply, ExecuteError> {
         let taken = Instant::now();
         let result = self.ledger.decide(request, deadline, async { lease.lost().await }).await;
-        if timeout(GRACE, lease.release()).await.is_err() {
+        if deadline.later_by(GRACE).within(RELEASE_MAX).bound(lease.release()).await.is_err() {
             tracing::warn!("a lock was not given back in time; it ends by its expiry");
         }
         self.held(taken.elapsed(), span);
@@ -108,12 +103,12 @@ impl Inner {
     }
 
     /// The reply that another holder of the same command stores, if it comes in time.
-    async fn reply_until(&self, request: &Request, deadline: Instant) -> Result<Reply, ExecuteError> {
+    async fn reply_until(&self, request: &Request, deadline: Deadline) -> Result<Reply, ExecuteError> {
         loop {
-            if let Some(reply) = self.ledger.stored(request).await? {
+            if let Some(reply) = self.ledger.stored(request, deadline.later_by(GRACE)).await? {
                 return Ok(reply);
             }
-            if Instant::now() + REPLY_POLL >= deadline {
+            if deadline.remaining() <= REPLY_POLL {
                 return Err(ExecuteError::InProgress);
             }
             tokio::time::sleep(REPLY_POLL).await;

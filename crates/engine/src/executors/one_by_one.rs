@@ -6,21 +6,22 @@
 //!
 //! *Bounds.* At most as many commands are at the ledger at once as there are permits, all others queue for one in the
 //! order they came. Who lost against another commit keeps the permit: so no more than those few ever race for a hot row,
-//! and nobody races for ever while newcomers win. The deadline is looked at before each call and never during one: what has begun is decided. Who
-//! never got to the ledger is [`ExecuteError::Overloaded`].
+//! and nobody races for ever while newcomers win. A call that is under way at the deadline goes on in its task, because it
+//! may be committing. Who never got to the ledger is [`ExecuteError::Overloaded`].
 //!
 //! *Failure.* Each call is a task of its own, so that a panic in it costs this command alone, and what the caller holds
 //! (a lease) outlives it. Before anybody is told that there is no answer the stored reply is looked up once: the call
-//! may have been committed, or somebody else may have decided the same command.
+//! may have been committed, or somebody else may have decided the same command. At the deadline that takes [`GRACE`] more
+//! at most.
 
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use boxoffice_domain::{Batch, Policy, Reply, Request};
-use boxoffice_ports::{Committed, ExecuteError, Guard, Ledger, LedgerError};
+use boxoffice_ports::{Committed, Deadline, ExecuteError, GRACE, Guard, Ledger, LedgerError, Overdue};
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::attempt::{TRIES, jittered};
@@ -49,7 +50,7 @@ impl OneByOne {
     pub(super) async fn decide(
         &self,
         request: &Request,
-        deadline: Instant,
+        deadline: Deadline,
         give_up: impl Future<Output = ()>,
     ) -> Result<Reply, ExecuteError> {
         let requests: Arc<[Request]> = vec![request.clone()].into();
@@ -61,15 +62,15 @@ impl OneByOne {
             if kept.is_none() {
                 let permit = tokio::select! {
                     biased;
-                    permit = timeout_at(deadline, self.permits.acquire()) => permit,
-                    () = &mut give_up => return self.stored_or_busy(request).await,
+                    permit = deadline.bound(self.permits.acquire()) => permit,
+                    () = &mut give_up => return self.stored_or_busy(request, deadline).await,
                 };
                 kept = permit.ok().and_then(Result::ok);
             }
-            if kept.is_none() || Instant::now() >= deadline {
-                return self.without_answer(request, last).await;
+            if kept.is_none() || deadline.is_over() {
+                return self.without_answer(request, last, deadline).await;
             }
-            let error = match self.call(&requests).await? {
+            let error = match self.call(&requests, deadline).await? {
                 Ok(reply) => return Ok(reply),
                 Err(LedgerError::Refused(source)) => return Err(ExecuteError::Internal(source)),
                 Err(error) => error,
@@ -82,27 +83,30 @@ impl OneByOne {
                 }
             };
             let counts = matches!(error, LedgerError::Retryable(_) | LedgerError::LockTimeout);
-            let gives_up = counts && tries >= TRIES || Instant::now() + pause >= deadline;
+            let gives_up = counts && tries >= TRIES || pause >= deadline.remaining();
             tries += u32::from(counts);
             last = Some(error);
             if gives_up {
-                return self.without_answer(request, last).await;
+                return self.without_answer(request, last, deadline).await;
             }
             self.stats.retries.add(1);
             tokio::select! {
                 () = tokio::time::sleep(jittered(pause)) => {}
-                () = &mut give_up => return self.without_answer(request, last).await,
+                () = &mut give_up => return self.without_answer(request, last, deadline).await,
             }
             pause = (pause * 2).min(pause_max);
         }
     }
 
-    async fn call(&self, requests: &Arc<[Request]>) -> Result<Result<Reply, LedgerError>, ExecuteError> {
+    async fn call(&self, requests: &Arc<[Request]>, deadline: Deadline) -> Result<Result<Reply, LedgerError>, ExecuteError> {
         let started = Instant::now();
         let (ledger, guard) = (self.ledger.clone(), self.guard);
         let batch = Batch { requests: requests.clone(), policy: self.policy.clone() };
-        let call = tokio::spawn(async move { ledger.transact(batch, guard).await }.in_current_span());
-        let result = call.await.map_err(|panic| ExecuteError::Internal(panic.to_string().into()))?;
+        let call = tokio::spawn(async move { ledger.transact(batch, guard, deadline).await }.in_current_span());
+        let result = match deadline.bound(call).await {
+            Ok(ended) => ended.map_err(|panic| ExecuteError::Internal(panic.to_string().into()))?,
+            Err(Overdue) => Err(LedgerError::Unavailable(Overdue.into())),
+        };
         self.stats.ledger_us.add(started.elapsed().as_micros() as u64);
         match result {
             Ok(Committed { mut replies, .. }) => {
@@ -115,14 +119,14 @@ impl OneByOne {
     }
 
     /// What is said when there is no more trying: a reply that was stored meanwhile, or what went wrong last.
-    async fn without_answer(&self, request: &Request, last: Option<LedgerError>) -> Result<Reply, ExecuteError> {
+    async fn without_answer(&self, request: &Request, last: Option<LedgerError>, deadline: Deadline) -> Result<Reply, ExecuteError> {
         match last {
             None => {
                 self.stats.overloaded.add(1);
                 Err(ExecuteError::Overloaded)
             }
-            Some(LedgerError::Conflict) => self.stored_or_busy(request).await,
-            Some(error) => match self.stored(request).await {
+            Some(LedgerError::Conflict) => self.stored_or_busy(request, deadline).await,
+            Some(error) => match self.stored(request, deadline.later_by(GRACE)).await {
                 Ok(Some(reply)) => Ok(reply),
                 _ => Err(ExecuteError::Unavailable(error.into())),
             },
@@ -130,8 +134,8 @@ impl OneByOne {
     }
 
     /// Before anybody is told to be busy the stored reply is looked up: the other one may just have finished.
-    pub(super) async fn stored_or_busy(&self, request: &Request) -> Result<Reply, ExecuteError> {
-        match self.stored(request).await? {
+    pub(super) async fn stored_or_busy(&self, request: &Request, deadline: Deadline) -> Result<Reply, ExecuteError> {
+        match self.stored(request, deadline.later_by(GRACE)).await? {
             Some(reply) => Ok(reply),
             None => {
                 self.stats.busy.add(1);
@@ -141,7 +145,7 @@ impl OneByOne {
     }
 
     /// The reply stored for `request`, if it has one.
-    pub(super) async fn stored(&self, request: &Request) -> Result<Option<Reply>, ExecuteError> {
-        stored(&self.ledger, request).await
+    pub(super) async fn stored(&self, request: &Request, deadline: Deadline) -> Result<Option<Reply>, ExecuteError> {
+        stored(&self.ledger, request, deadline).await
     }
 }

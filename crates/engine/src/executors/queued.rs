@@ -10,7 +10,7 @@
 //! acknowledgement a batch, during which the next batch is taken; one message an instance that waits for answers of the
 //! batch.
 //!
-//! *Waiting.* A caller waits for `wait`, appending included, and never decides about the command by going away: what
+//! *Waiting.* A caller waits until its deadline, appending included, and never decides about the command by going away: what
 //! stands in the log is decided. When its time is over the ledger is asked once; without a reply there it is told
 //! [`Receipt::Accepted`], since the outcome will be found there, or [`ExecuteError::InProgress`] where the outcome may be
 //! "choose again", which is never stored. A request whose reply is not kept is refused: the log may bring it twice.
@@ -39,12 +39,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use boxoffice_domain::{Decision, Policy, Rejection, Reply, Request};
 use boxoffice_ports::{
-    AnswerReader, Clock, CommandLog, CommandReader, ExecuteError, Executor, InstanceId, Kept, Ledger, LogError, LoggedCommand, Receipt,
-    Source, Tasks, WhenFailing,
+    AnswerReader, Clock, CommandLog, CommandReader, Deadline, ExecuteError, Executor, GRACE, InstanceId, Kept, Ledger, LogError,
+    LoggedCommand, Receipt, Source, Tasks, WhenFailing,
 };
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, sleep, timeout, timeout_at};
+use tokio::time::{MissedTickBehavior, sleep, sleep_until};
 
 use self::consumer::{BATCHES_MAX, Consumer, Decider, GROUPS_MAX, PAUSE, tell_others, tell_own};
 use self::outstanding::{Full, Outstanding, Told, may_retry};
@@ -52,7 +52,7 @@ use self::pace::PaceSettings;
 use super::stored::stored;
 use crate::Stats;
 
-/// How long the ledger is asked for a reply, for somebody who has waited long enough already.
+/// How long the ledger is asked for a reply that nobody waits for.
 const LOOK_MAX: Duration = Duration::from_millis(500);
 /// How often the ledger is asked for unheard commands, and for how many at once.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -63,7 +63,7 @@ pub struct QueuedSettings {
     pub batch_max: usize,
     /// How many commands of this instance may stand in the log unanswered, at most.
     pub backlog_max: usize,
-    /// How long a caller waits for its outcome.
+    /// How long a caller usually waits for its outcome: by it is measured how many commands may stand in the log.
     pub wait: Duration,
     /// How old a command may be when it is decided: replies must be kept for longer, or it might be decided twice.
     pub retention: Duration,
@@ -85,7 +85,6 @@ pub struct Queued {
     ledger: Arc<dyn Ledger>,
     clock: Arc<dyn Clock>,
     instance: InstanceId,
-    wait: Duration,
     stats: Arc<Stats>,
     outstanding: Arc<Outstanding>,
     /// Ended when dropped.
@@ -130,7 +129,7 @@ impl Queued {
                 move || read(log.clone(), readers.take(), decider.clone(), batch_max)
             }),
         ];
-        Ok(Arc::new(Self { log, ledger, clock, instance, wait, stats, outstanding, _tasks: kept }))
+        Ok(Arc::new(Self { log, ledger, clock, instance, stats, outstanding, _tasks: kept }))
     }
 
     /// What a request is answered that is not let in.
@@ -160,14 +159,14 @@ impl Queued {
     }
 
     /// The reply stored for `request`, when it is to be had at once.
-    async fn look(&self, request: &Request) -> Option<Reply> {
-        timeout(LOOK_MAX, stored(&self.ledger, request)).await.ok()?.ok()?
+    async fn look(&self, request: &Request, deadline: Deadline) -> Option<Reply> {
+        stored(&self.ledger, request, deadline.later_by(GRACE).within(LOOK_MAX)).await.ok()?
     }
 
-    async fn not_appended(&self, error: LogError, request: &Request) -> Result<Receipt, ExecuteError> {
+    async fn not_appended(&self, error: LogError, request: &Request, deadline: Deadline) -> Result<Receipt, ExecuteError> {
         match error {
             LogError::Blocked => Err(self.overloaded()),
-            LogError::Unavailable(source) => match self.look(request).await {
+            LogError::Unavailable(source) => match self.look(request, deadline).await {
                 Some(reply) => Ok(Receipt::Done(reply)),
                 None => Err(ExecuteError::Unavailable(source)),
             },
@@ -177,9 +176,9 @@ impl Queued {
 
 #[async_trait]
 impl Executor for Queued {
-    async fn execute(&self, request: Request) -> Result<Receipt, ExecuteError> {
+    async fn execute(&self, request: Request, deadline: Deadline) -> Result<Receipt, ExecuteError> {
         has_key(&request)?;
-        let (over, request) = (sleep(self.wait), Arc::new(request));
+        let (over, request) = (sleep_until(deadline.instant()), Arc::new(request));
         let (caller, mut answered) = oneshot::channel();
         let mut ticket = match self.outstanding.enter(request.clone(), Some(caller)) {
             Ok(ticket) => ticket,
@@ -195,7 +194,7 @@ impl Executor for Queued {
             () = &mut over => Err(unconfirmed()),
         };
         if let Err(error) = appended {
-            let receipt = self.not_appended(error, &request).await;
+            let receipt = self.not_appended(error, &request, deadline).await;
             ticket.end();
             return receipt;
         }
@@ -205,7 +204,7 @@ impl Executor for Queued {
             told = &mut answered => return receipt(told),
             () = &mut over => {}
         }
-        let found = self.look(&request).await;
+        let found = self.look(&request, deadline).await;
         // It may have come while the ledger was asked.
         if let Ok(told) = answered.try_recv() {
             return receipt(Ok(told));
@@ -221,26 +220,25 @@ impl Executor for Queued {
     }
 
     /// A hold that may be told to choose again is waited for all the same.
-    async fn submit(&self, request: Request) -> Result<Receipt, ExecuteError> {
+    async fn submit(&self, request: Request, deadline: Deadline) -> Result<Receipt, ExecuteError> {
         if may_retry(&request.command) {
-            return self.execute(request).await;
+            return self.execute(request, deadline).await;
         }
         has_key(&request)?;
-        let (deadline, request) = (Instant::now() + self.wait, Arc::new(request));
-        let unavailable = || ExecuteError::Unavailable("the store did not answer in time".into());
-        if let Some(reply) = timeout_at(deadline, stored(&self.ledger, &request)).await.map_err(|_| unavailable())?? {
+        let request = Arc::new(request);
+        if let Some(reply) = stored(&self.ledger, &request, deadline).await? {
             return Ok(Receipt::Done(reply));
         }
         let mut ticket = match self.outstanding.enter(request.clone(), None) {
             Ok(ticket) => ticket,
             Err(full) => return self.turned_away(full),
         };
-        match timeout_at(deadline, self.append(&request)).await.unwrap_or_else(|_| Err(unconfirmed())) {
+        match deadline.bound(self.append(&request)).await.unwrap_or_else(|_| Err(unconfirmed())) {
             Ok(()) => {
                 ticket.appended();
                 Ok(self.accepted(&request))
             }
-            Err(error) => self.not_appended(error, &request).await,
+            Err(error) => self.not_appended(error, &request, deadline).await,
         }
     }
 
@@ -334,12 +332,12 @@ async fn look(outstanding: Arc<Outstanding>, ledger: Arc<dyn Ledger>) -> Result<
         timer.tick().await;
         let mut there = true;
         for unheard in outstanding.due(LOOKS) {
-            let found = if there { timeout(LOOK_MAX, stored(&ledger, unheard.request())).await } else { Ok(Ok(None)) };
+            let found = if there { stored(&ledger, unheard.request(), Deadline::after(LOOK_MAX)).await } else { Ok(None) };
             match found {
-                Ok(Ok(Some(_))) => outstanding.end_unheard(&unheard),
-                Ok(Ok(None)) => outstanding.look_again_later(unheard),
+                Ok(Some(_)) => outstanding.end_unheard(&unheard),
+                Ok(None) => outstanding.look_again_later(unheard),
                 // It answers nobody for now: one question too many is enough.
-                Ok(Err(_)) | Err(_) => {
+                Err(_) => {
                     there = false;
                     outstanding.look_again_later(unheard);
                 }

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use boxoffice_domain::{Decision, Rejection, Reply, Request};
-use boxoffice_ports::{ExecuteError, Ledger};
+use boxoffice_ports::{Deadline, ExecuteError, Ledger};
 
-/// The reply stored for `request`, if it has one: the answer again, or that its key was used for something else.
-pub(super) async fn stored(ledger: &Arc<dyn Ledger>, request: &Request) -> Result<Option<Reply>, ExecuteError> {
+/// The reply stored for `request`, if it has one: the answer again, or that its key was used for something else. A store
+/// that has not answered by `deadline` is unavailable.
+pub(super) async fn stored(ledger: &Arc<dyn Ledger>, request: &Request, deadline: Deadline) -> Result<Option<Reply>, ExecuteError> {
     let Some((key, fingerprint)) = request.idempotency() else { return Ok(None) };
-    let stored = ledger.reply(key).await.map_err(|error| ExecuteError::Unavailable(error.into()))?;
+    let stored = deadline.bound(ledger.reply(key)).await.map_err(|overdue| ExecuteError::Unavailable(overdue.into()))?;
+    let stored = stored.map_err(|error| ExecuteError::Unavailable(error.into()))?;
     Ok(stored.map(|answer| {
         if answer.fingerprint == fingerprint {
             answer.reply

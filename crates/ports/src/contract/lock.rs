@@ -7,10 +7,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use boxoffice_domain::{CommandId, Key};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 
 use super::build::{fresh, user};
-use crate::{Lease, Lock, LockError};
+use crate::{Deadline, Lease, Lock, LockError};
 
 /// Longer than any case needs.
 const LONG: Duration = Duration::from_secs(30);
@@ -23,11 +22,10 @@ pub struct AskedAgain(pub Arc<dyn Lock>);
 
 #[async_trait]
 impl Lock for AskedAgain {
-    async fn acquire(&self, keys: Vec<Key>, owner: CommandId, wait: Duration) -> Result<Box<dyn Lease>, LockError> {
-        let deadline = Instant::now() + wait;
+    async fn acquire(&self, keys: Vec<Key>, owner: CommandId, deadline: Deadline) -> Result<Box<dyn Lease>, LockError> {
         loop {
-            match self.0.acquire(keys.clone(), owner, Duration::ZERO).await {
-                Err(LockError::Busy { .. }) if Instant::now() < deadline => tokio::time::sleep(Duration::from_millis(2)).await,
+            match self.0.acquire(keys.clone(), owner, Deadline::after(Duration::ZERO)).await {
+                Err(LockError::Busy { .. }) if !deadline.is_over() => tokio::time::sleep(Duration::from_millis(2)).await,
                 done => return done,
             }
         }
@@ -44,12 +42,12 @@ fn sorted(mut keys: Vec<Key>) -> Vec<Key> {
 }
 
 async fn take(lock: &Arc<dyn Lock>, keys: Vec<Key>) -> Box<dyn Lease> {
-    lock.acquire(sorted(keys), fresh(), LONG).await.expect("a lock")
+    lock.acquire(sorted(keys), fresh(), Deadline::after(LONG)).await.expect("a lock")
 }
 
 /// Whether whoever has it is the same command; `None` when it was to be had.
 async fn refused(lock: &Arc<dyn Lock>, keys: Vec<Key>, owner: CommandId) -> Option<bool> {
-    match lock.acquire(sorted(keys), owner, SHORT).await {
+    match lock.acquire(sorted(keys), owner, Deadline::after(SHORT)).await {
         Ok(lease) => {
             lease.release().await;
             None
@@ -96,7 +94,7 @@ pub async fn dropped_lease_gives_back(lock: Arc<dyn Lock>) {
 
 pub async fn busy_tells_the_same_command_from_another(lock: Arc<dyn Lock>) {
     let (one, owner) = (key(), fresh());
-    let lease = lock.acquire(vec![one], owner, LONG).await.expect("a lock");
+    let lease = lock.acquire(vec![one], owner, Deadline::after(LONG)).await.expect("a lock");
     assert_eq!(refused(&lock, vec![one], owner).await, Some(true));
     assert_eq!(refused(&lock, vec![one], fresh()).await, Some(false));
     lease.release().await;
@@ -171,11 +169,11 @@ pub async fn overlapping_keys_exclude_and_never_deadlock(lock: Arc<dyn Lock>) {
 
 pub async fn free_lock_is_had_without_waiting(lock: Arc<dyn Lock>) {
     let keys = sorted(vec![key(), key()]);
-    let lease = lock.acquire(keys.clone(), fresh(), Duration::ZERO).await.expect("nobody has it");
-    let refused = lock.acquire(keys.clone(), fresh(), Duration::ZERO).await;
+    let lease = lock.acquire(keys.clone(), fresh(), Deadline::after(Duration::ZERO)).await.expect("nobody has it");
+    let refused = lock.acquire(keys.clone(), fresh(), Deadline::after(Duration::ZERO)).await;
     assert!(matches!(refused, Err(LockError::Busy { same_command: false })));
     lease.release().await;
-    lock.acquire(keys, fresh(), Duration::ZERO).await.expect("it was given back before the answer").release().await;
+    lock.acquire(keys, fresh(), Deadline::after(Duration::ZERO)).await.expect("it was given back before the answer").release().await;
 }
 
 /// Prints how the turns were spread; an order is not part of the contract.

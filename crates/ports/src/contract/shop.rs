@@ -1,6 +1,7 @@
 //! A store with the demo concert on sale, and the short ways in which tests use it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use boxoffice_domain::event::OUTBOX_SHARDS;
 use boxoffice_domain::{
@@ -11,10 +12,12 @@ use chrono::TimeDelta;
 
 use super::Fixture;
 use super::build;
-use crate::{Committed, Guard, LedgerError, OutboxRow, SeatRow};
+use crate::{Committed, Deadline, Guard, LedgerError, OutboxRow, SeatRow};
 
 /// How often a batch is run again before a test gives up.
 const TRIES_MAX: u32 = 10_000;
+/// How long one ledger call may take.
+const CALL_MAX: Duration = Duration::from_secs(30);
 
 pub struct Shop {
     pub fixture: Fixture,
@@ -59,7 +62,7 @@ impl Shop {
     pub async fn transact(&self, requests: Vec<Request>, guard: Guard) -> Result<Committed, LedgerError> {
         let batch = Batch::new(requests, Arc::clone(&self.policy));
         for _ in 0..TRIES_MAX {
-            match self.fixture.stores.ledger.transact(batch.clone(), guard).await {
+            match self.fixture.stores.ledger.transact(batch.clone(), guard, Deadline::after(CALL_MAX)).await {
                 Err(LedgerError::Conflict) if guard == Guard::RowLock => panic!("a conflict, with the rows locked"),
                 Err(LedgerError::Conflict | LedgerError::Retryable(_)) => tokio::task::yield_now().await,
                 done => return done,

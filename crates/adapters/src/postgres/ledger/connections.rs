@@ -1,20 +1,18 @@
 //! The ledger's connections: each serves one transaction at a time.
 //!
-//! As many as there are lanes, and some for strategies that write one command at a time. Whoever finds none free waits
-//! for [`WAIT_MAX`], in order, and then fails as unavailable; nothing was sent. One that ended while it lay idle (the
-//! server was started again) is replaced when its turn comes. One that is not given back is closed: a transaction that
-//! was interrupted is the server's to roll back.
+//! As many as there are lanes, and some for strategies that write one command at a time. Whoever finds none free waits in
+//! order, and at its deadline fails as unavailable; nothing was sent. Connecting has the same deadline, with start-up, TLS
+//! and preparing. One that ended while it lay idle (the server was started again) is replaced when its turn comes. One
+//! that is not given back is cut: a transaction that was interrupted is the server's to roll back.
 
 use super::all_statements;
 use crate::postgres::connect::{Address, Role};
 use crate::postgres::failure::Failure;
 use crate::postgres::session::Session;
-use boxoffice_ports::Traffic;
+use boxoffice_ports::{Deadline, Traffic};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::sync::{Semaphore, SemaphorePermit};
-
-const WAIT_MAX: Duration = Duration::from_secs(5);
 
 pub(super) struct Connections {
     address: Address,
@@ -29,18 +27,20 @@ impl Connections {
         Self { address, traffic, idle: Mutex::default(), turns: Semaphore::new(connections.max(1)) }
     }
 
-    pub(super) async fn get(&self) -> Result<Lease<'_>, Failure> {
-        let turn = tokio::time::timeout(WAIT_MAX, self.turns.acquire()).await;
+    /// One for a transaction that begins to commit by `deadline`.
+    pub(super) async fn get(&self, deadline: Deadline) -> Result<Lease<'_>, Failure> {
+        let turn = deadline.bound(self.turns.acquire()).await;
         let turn = turn.map_err(|_| Failure::Gone("no ledger connection was free in time"))?;
         let turn = turn.map_err(|_| Failure::Gone("the ledger has stopped"))?;
-        while let Some(session) = self.idle().pop() {
+        while let Some(mut session) = self.idle().pop() {
             if !session.is_closed() && !self.address.is_retired(session.made()) {
+                session.lend(deadline);
                 return Ok(Lease { session, connections: self, _turn: turn });
             }
         }
         let made = Instant::now();
-        let client = self.address.connect(Role::Ledger).await?.drive();
-        let session = Session::prepare(client, made, &all_statements(), self.traffic.clone()).await?;
+        let (client, cut) = self.address.connect(Role::Ledger, deadline).await?.drive_apart();
+        let session = Session::prepare(client, cut, made, &all_statements(), self.traffic.clone(), deadline).await?;
         Ok(Lease { session, connections: self, _turn: turn })
     }
 

@@ -4,8 +4,10 @@
 use super::super::connect::{Address, Role};
 use super::all_statements;
 use crate::postgres::migrate;
+use boxoffice_ports::Deadline;
 use boxoffice_services::Postgres;
 use std::fmt::Write as _;
+use std::time::Duration;
 use tokio_postgres::Client;
 
 /// Every statement's plan, as it is cached on a ledger's session: without costs, and with the names of its tables.
@@ -73,10 +75,10 @@ async fn statements_go_by_index_whatever_is_stored() {
     let url = Postgres::shared().database().expect("a database");
     migrate(&url).expect("migrated");
     let address = Address::parse(&url).expect("an address");
-    let client = address.connect(Role::Ledger).await.expect("a connection").drive();
+    let client = address.connect(Role::Ledger, Deadline::after(Duration::from_secs(30))).await.expect("a connection").drive();
     check("empty", &plans(&client).await);
     client.batch_execute(FULL).await.expect("full");
-    let full = address.connect(Role::Ledger).await.expect("a connection").drive();
+    let full = address.connect(Role::Ledger, Deadline::after(Duration::from_secs(30))).await.expect("a connection").drive();
     check("full", &plans(&full).await);
 }
 
@@ -87,7 +89,7 @@ async fn rows_are_locked_in_the_order_of_their_keys() {
     let url = Postgres::shared().database().expect("a database");
     migrate(&url).expect("migrated");
     let address = Address::parse(&url).expect("an address");
-    let client = address.connect(Role::Ledger).await.expect("a connection").drive();
+    let client = address.connect(Role::Ledger, Deadline::after(Duration::from_secs(30))).await.expect("a connection").drive();
     let plans = plans(&client).await;
     let plan_of = |what: &str| {
         let found = plans.iter().filter(|(sql, _)| sql.contains(what)).map(|(_, plan)| plan.as_str()).collect::<Vec<_>>();

@@ -11,7 +11,7 @@ const QUICK: Duration = Duration::from_millis(300);
 /// One turn; how long it took.
 async fn turn(lock: &Redlock) -> Result<Duration, LockError> {
     let asked = Instant::now();
-    timeout(LONG, lock.acquire(vec![key()], fresh(), WAIT)).await.expect("in time")?.release().await;
+    timeout(LONG, lock.acquire(vec![key()], fresh(), Deadline::after(WAIT))).await.expect("in time")?.release().await;
     Ok(asked.elapsed())
 }
 
@@ -69,7 +69,7 @@ async fn one_of_five_that_ends_and_comes_back_fails_no_acquire() {
 /// On how many nodes a lock is that is held now.
 async fn kept_on_all_five(lock: &Redlock, nodes: &[Server]) -> usize {
     let one = key();
-    let lease = timeout(LONG, lock.acquire(vec![one], fresh(), WAIT)).await.expect("in time").expect("no acquire fails");
+    let lease = timeout(LONG, lock.acquire(vec![one], fresh(), Deadline::after(WAIT))).await.expect("in time").expect("no acquire fails");
     let on = kept(nodes, one);
     lease.release().await;
     on
@@ -83,7 +83,7 @@ async fn one_of_five_that_hangs_fails_no_acquire_and_is_slow_for_a_moment_only()
     let turns = until_quick(&lock).await;
     println!("one of five hung: slowest turn {slowest:?}, quick after {turns} more");
     // A lease of before, or of now, is kept over those that answer.
-    let lease = lock.acquire(vec![key()], fresh(), WAIT).await.expect("a lock");
+    let lease = lock.acquire(vec![key()], fresh(), Deadline::after(WAIT)).await.expect("a lock");
     assert!(timeout(LEASE_SHORT * 2, lease.lost()).await.is_err(), "it is renewed");
     lease.release().await;
     nodes[2].resume().expect("resumed");
@@ -97,7 +97,7 @@ async fn one_of_five_that_hangs_fails_no_acquire_and_is_slow_for_a_moment_only()
 async fn a_lease_from_before_a_node_hung_is_kept() {
     let nodes = REDLOCK.own();
     let lock = redlock(&nodes, LEASE_SHORT);
-    let lease = lock.acquire(vec![key()], fresh(), WAIT).await.expect("a lock");
+    let lease = lock.acquire(vec![key()], fresh(), Deadline::after(WAIT)).await.expect("a lock");
     nodes[0].pause().expect("paused");
     assert!(timeout(LEASE_SHORT * 3, lease.lost()).await.is_err(), "four of five extend it");
     nodes[0].resume().expect("resumed");
@@ -108,15 +108,18 @@ async fn a_lease_from_before_a_node_hung_is_kept() {
 async fn three_of_five_that_end_refuse_in_time_and_come_back() {
     let mut nodes = REDLOCK.own();
     let lock = redlock(&nodes, LEASE_SHORT);
-    let lease = lock.acquire(vec![key()], fresh(), WAIT).await.expect("a lock");
+    let lease = lock.acquire(vec![key()], fresh(), Deadline::after(WAIT)).await.expect("a lock");
     nodes[..3].iter_mut().for_each(|node| node.kill().expect("killed"));
     for _ in 0..3 {
         let asked = Instant::now();
-        let refused = timeout(LONG, lock.acquire(vec![key()], fresh(), Duration::from_millis(400))).await.expect("its wait ends");
+        let refused =
+            timeout(LONG, lock.acquire(vec![key()], fresh(), Deadline::after(Duration::from_millis(400)))).await.expect("its wait ends");
         println!("three of five ended: refused after {:?} of a wait of 400ms", asked.elapsed());
         assert!(refused.is_err(), "two are no majority");
     }
-    let Err(LockError::Unavailable(error)) = lock.acquire(vec![key()], fresh(), SHORT).await else { panic!("two are no majority") };
+    let Err(LockError::Unavailable(error)) = lock.acquire(vec![key()], fresh(), Deadline::after(SHORT)).await else {
+        panic!("two are no majority")
+    };
     assert_eq!(error.to_string(), "2 of 5 Redlock nodes can vote, 3 are needed");
     timeout(LONG, lease.lost()).await.expect("two cannot extend it");
     timeout(LONG, lease.release()).await.expect("in time");
@@ -135,7 +138,8 @@ async fn three_of_five_that_hang_refuse_in_time_and_come_back() {
     nodes[..3].iter().for_each(|node| node.pause().expect("paused"));
     for _ in 0..3 {
         let asked = Instant::now();
-        let refused = timeout(LONG, lock.acquire(vec![key()], fresh(), Duration::from_millis(400))).await.expect("its wait ends");
+        let refused =
+            timeout(LONG, lock.acquire(vec![key()], fresh(), Deadline::after(Duration::from_millis(400)))).await.expect("its wait ends");
         println!("three of five hung: refused after {:?} of a wait of 400ms", asked.elapsed());
         assert!(refused.is_err(), "two are no majority");
     }
@@ -158,8 +162,8 @@ async fn instances_that_see_different_nodes_exclude_each_other() {
         .map(|from| Redlock::start(&seen(from), LEASE_LONG, Arc::default(), &*boxoffice_ports::contract::supervisor()).expect("addresses"));
     let one = key();
     for (holder, other) in [(&left, &right), (&right, &left)] {
-        let lease = holder.acquire(vec![one], fresh(), LONG).await.expect("three of five");
-        let refused = other.acquire(vec![one], fresh(), Duration::from_millis(300)).await;
+        let lease = holder.acquire(vec![one], fresh(), Deadline::after(LONG)).await.expect("three of five");
+        let refused = other.acquire(vec![one], fresh(), Deadline::after(Duration::from_millis(300))).await;
         assert!(matches!(refused, Err(LockError::Busy { same_command: false })));
         lease.release().await;
     }

@@ -39,7 +39,7 @@ fn request(user: UserId, command: Command) -> Request {
 /// Where commands go through a log one may be told that this one stands there: asked again, it has its outcome soon.
 async fn done(running: &Running, request: Request) -> Outcome {
     for _ in 0..10 {
-        match running.executors.seat.execute(request.clone()).await.unwrap() {
+        match running.executors.seat.execute(request.clone(), running.executors.deadline()).await.unwrap() {
             Receipt::Done(Reply { decision: Decision::Done(outcome), .. }) => return outcome,
             Receipt::Accepted(_) => {}
             other @ Receipt::Done(_) => panic!("{other:?}"),

@@ -1,22 +1,20 @@
 use super::*;
 use crate::Supervisor;
-use crate::testing::{ScriptedLedger, charge, committed, number, policy, reply_to, until};
+use crate::testing::{ScriptedLedger, WAIT, charge, committed, number, policy, reply_to, soon, until};
 use boxoffice_domain::Batch;
 use boxoffice_ports::{Guard, LedgerError};
 use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::task::JoinHandle;
 
-const WAIT: Duration = Duration::from_secs(3);
-
 fn start(ledger: &Arc<ScriptedLedger>, batch_max: usize, queue_max: usize) -> (Arc<Combining>, Arc<Stats>) {
     let stats = Arc::new(Stats::default());
-    let settings = CombiningSettings { lanes: 1, batch_max, queue_max, wait: WAIT };
+    let settings = CombiningSettings { lanes: 1, batch_max, queue_max };
     (Combining::start(ledger.clone(), policy(), settings, stats.clone(), &*Supervisor::new()), stats)
 }
 
 fn send(executor: &Arc<Combining>, n: u128) -> JoinHandle<Result<Receipt, ExecuteError>> {
     let executor = executor.clone();
-    tokio::spawn(async move { executor.execute(charge(1, n)).await })
+    tokio::spawn(async move { executor.execute(charge(1, n), soon()).await })
 }
 
 /// Sends `all` in order, behind one command (number 0) whose ledger call does not come back yet.
@@ -48,7 +46,7 @@ async fn a_lone_command_does_not_wait_for_company() {
     let ledger = ScriptedLedger::new(|batch| Ok(committed(batch)));
     let (executor, stats) = start(&ledger, 10, 10);
     let before = Instant::now();
-    let receipt = executor.execute(charge(1, 7)).await.unwrap();
+    let receipt = executor.execute(charge(1, 7), soon()).await.unwrap();
     assert_eq!(receipt, Receipt::Done(reply_to(&charge(1, 7))));
     assert_eq!(before.elapsed(), Duration::ZERO, "no window");
     assert_eq!((stats.batches.get(), stats.commands.get()), (1, 1));
@@ -86,7 +84,7 @@ async fn beyond_queue_max_the_answer_is_overloaded_at_once() {
     let (executor, stats) = start(&ledger, 100, 5);
     let accepted = queue_up(&executor, &ledger, 1..6).await;
     for n in 6..60 {
-        assert!(matches!(executor.execute(charge(1, n)).await, Err(ExecuteError::Overloaded)));
+        assert!(matches!(executor.execute(charge(1, n), soon()).await, Err(ExecuteError::Overloaded)));
     }
     assert_eq!((stats.overloaded.get(), executor.waiting()), (54, 5));
     assert!(executor.turns_away(&charge(1, 60)));
@@ -100,18 +98,42 @@ async fn beyond_queue_max_the_answer_is_overloaded_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waited_longer_than_wait_is_refused_before_the_ledger() {
+async fn each_caller_is_answered_at_its_deadline_whatever_hangs() {
     let ledger = ScriptedLedger::gated(|batch| Ok(committed(batch)));
     let (executor, _) = start(&ledger, 100, 100);
-    let mut sent = queue_up(&executor, &ledger, 1..3).await;
-    tokio::time::advance(WAIT + Duration::from_millis(1)).await;
-    ledger.let_through(2);
-    let first = sent.remove(0).await.unwrap();
-    assert!(first.is_ok(), "what was in a batch is decided: {first:?}");
-    for late in sent {
-        assert!(matches!(late.await.unwrap(), Err(ExecuteError::Overloaded)));
+    let before = Instant::now();
+    for late in queue_up(&executor, &ledger, 1..3).await {
+        let answer = late.await.unwrap();
+        assert!(matches!(answer, Err(ExecuteError::Unavailable(_) | ExecuteError::Overloaded)), "{answer:?}");
     }
-    assert_eq!(ledger.batches(), [vec![0]]);
+    assert_eq!(before.elapsed(), WAIT);
+    // The call that hung goes on in its task; those that waited behind it are not decided for nobody.
+    ledger.let_through(3);
+    assert!(executor.execute(charge(1, 9), soon()).await.is_ok(), "the lane goes on");
+    until(|| ledger.batches().len() == 2).await;
+    assert_eq!(ledger.batches(), [vec![0], vec![9]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_has_the_latest_deadline_and_its_callers_have_their_own() {
+    let ledger = ScriptedLedger::gated(|batch| Ok(committed(batch)));
+    let (executor, _) = start(&ledger, 100, 100);
+    let first = send(&executor, 0);
+    until(|| ledger.begun.load(Ordering::SeqCst) == 1).await;
+    let with = |n, wait| {
+        let executor = executor.clone();
+        tokio::spawn(async move { executor.execute(charge(1, n), Deadline::after(wait)).await })
+    };
+    let (soon, later) = (with(1, WAIT / 3), with(2, WAIT * 2));
+    until(|| executor.waiting() == 2).await;
+    ledger.let_through(1);
+    first.await.unwrap().unwrap();
+    until(|| ledger.begun.load(Ordering::SeqCst) == 2).await;
+    assert!(matches!(soon.await.unwrap(), Err(ExecuteError::Unavailable(_))));
+    tokio::time::advance(WAIT / 2).await;
+    ledger.let_through(1);
+    assert!(later.await.unwrap().is_ok(), "the batch was not given up for the first one's sake");
+    assert_eq!(ledger.batches(), [vec![0], vec![1, 2]]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -205,7 +227,7 @@ async fn a_panic_in_the_ledger_costs_the_culprit_alone() {
     for (n, answer) in sent.into_iter().enumerate() {
         assert_eq!(answer.await.unwrap().is_err(), n == 2);
     }
-    executor.execute(charge(1, 9)).await.expect("the lane lives on");
+    executor.execute(charge(1, 9), soon()).await.expect("the lane lives on");
 }
 
 #[tokio::test(start_paused = true)]
@@ -217,7 +239,7 @@ async fn a_transient_failure_is_run_again_three_times() {
             if fails { Err(LedgerError::Retryable("serialisation".into())) } else { Ok(committed(batch)) }
         });
         let (executor, stats) = start(&ledger, 100, 100);
-        let result = executor.execute(charge(1, 1)).await;
+        let result = executor.execute(charge(1, 1), soon()).await;
         assert_eq!(result.is_ok(), answered, "{failures} failures: {result:?}");
         assert!(answered || matches!(result, Err(ExecuteError::Unavailable(_))));
         assert_eq!((ledger.batches().len(), stats.retries.get()), (4, 3));
@@ -228,7 +250,7 @@ async fn a_transient_failure_is_run_again_three_times() {
 async fn a_lock_timeout_of_a_lone_command_is_unavailable() {
     let ledger = ScriptedLedger::new(|_| Err(LedgerError::LockTimeout));
     let (executor, _) = start(&ledger, 100, 100);
-    assert!(matches!(executor.execute(charge(1, 1)).await, Err(ExecuteError::Unavailable(_))));
+    assert!(matches!(executor.execute(charge(1, 1), soon()).await, Err(ExecuteError::Unavailable(_))));
 }
 
 #[tokio::test(start_paused = true)]
@@ -236,7 +258,7 @@ async fn a_store_that_stays_away_is_waited_for_until_the_deadline() {
     let ledger = ScriptedLedger::new(|_| Err(LedgerError::Unavailable("gone".into())));
     let (executor, _) = start(&ledger, 100, 100);
     let before = Instant::now();
-    assert!(matches!(executor.execute(charge(1, 1)).await, Err(ExecuteError::Unavailable(_))));
+    assert!(matches!(executor.execute(charge(1, 1), soon()).await, Err(ExecuteError::Unavailable(_))));
     assert!(before.elapsed() <= WAIT && before.elapsed() > WAIT / 2, "{:?}", before.elapsed());
     assert!(ledger.batches().len() > 4);
 }
@@ -244,7 +266,7 @@ async fn a_store_that_stays_away_is_waited_for_until_the_deadline() {
 #[tokio::test(start_paused = true)]
 async fn equal_keys_share_a_lane() {
     let ledger = ScriptedLedger::gated(|batch| Ok(committed(batch)));
-    let settings = CombiningSettings { lanes: 4, batch_max: 100, queue_max: 100, wait: WAIT };
+    let settings = CombiningSettings { lanes: 4, batch_max: 100, queue_max: 100 };
     let executor = Combining::start(ledger.clone(), policy(), settings, Arc::default(), &*Supervisor::new());
     let sent = queue_up(&executor, &ledger, 1..20).await;
     ledger.let_through(100);

@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use boxoffice_domain::{CommandId, Policy, Request};
-use boxoffice_ports::{Answer, Clock, CommandLog, CommandReader, ExecuteError, InstanceId, Ledger, LoggedCommand, Source};
+use boxoffice_ports::{Answer, Clock, CommandLog, CommandReader, Deadline, ExecuteError, InstanceId, Ledger, LoggedCommand, Source};
 use chrono::TimeDelta;
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::{Instant, sleep, timeout};
@@ -42,8 +42,9 @@ pub(super) const BATCHES_MAX: usize = 4;
 pub(super) const GROUPS_MAX: usize = 1_024;
 /// How long one group may take. Longer, and it is given up.
 const TELL_MAX: Duration = Duration::from_secs(2);
-/// How long an unreachable store is waited for before a warning says so; then it is waited for again.
-const STORE_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a batch may take, and an unreachable store is waited for, before a warning says so; then it is tried again.
+/// Longer than any commit that will ever end: what was accepted has no deadline of its own.
+const STORE_PATIENCE: Duration = Duration::from_secs(10);
 /// The first pause before whatever failed is tried again; it doubles.
 pub(super) const PAUSE: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -132,7 +133,7 @@ impl Decider {
         let mut pause = Pause(PAUSE);
         while !left.is_empty() {
             let requests: Arc<[Request]> = left.iter().map(|command| command.request.clone()).collect();
-            let deadline = Instant::now() + STORE_PATIENCE;
+            let deadline = Deadline::after(STORE_PATIENCE);
             let replies = answer_all(&self.ledger, requests, &self.policy, &self.stats, deadline).await;
             let (mut answers, mut again) = (Vec::with_capacity(left.len()), Vec::new());
             for (command, reply) in left.into_iter().zip(replies) {

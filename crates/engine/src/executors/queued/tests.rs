@@ -5,13 +5,13 @@ use super::outstanding::may_retry;
 use super::*;
 use crate::Supervisor;
 use crate::testing::log::{Appends, Log, MemoryLog};
-use crate::testing::{ScriptedLedger, TestClock, best, charge, committed, eventually, id, number, policy, reply_to, until};
+use crate::testing::{ScriptedLedger, TestClock, WAIT, best, charge, committed, eventually, id, number, policy, reply_to, soon, until};
 use boxoffice_domain::Fingerprint;
 use boxoffice_ports::{Answer, LedgerError, MockLedger, StoredAnswer};
 use std::sync::atomic::Ordering;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
-const WAIT: Duration = Duration::from_secs(3);
 const RETENTION: Duration = Duration::from_secs(600);
 const SETTINGS: QueuedSettings = QueuedSettings { batch_max: 100, backlog_max: 1_000, wait: WAIT, retention: RETENTION };
 
@@ -56,7 +56,7 @@ type Sent = JoinHandle<Result<Receipt, ExecuteError>>;
 
 fn send(executor: &Arc<Queued>, request: Request) -> Sent {
     let executor = executor.clone();
-    tokio::spawn(async move { executor.execute(request).await })
+    tokio::spawn(async move { executor.execute(request, soon()).await })
 }
 
 /// Sends in order: each stands in the log before the next.
@@ -75,7 +75,7 @@ async fn a_command_is_decided_and_answered() {
     let (log, ledger) = (MemoryLog::new(3), deciding());
     let (executor, stats) = start(&log, &ledger).await;
     let before = Instant::now();
-    assert_eq!(executor.execute(charge(1, 5)).await.unwrap(), Receipt::Done(reply_to(&charge(1, 5))));
+    assert_eq!(executor.execute(charge(1, 5), soon()).await.unwrap(), Receipt::Done(reply_to(&charge(1, 5))));
     assert_eq!(before.elapsed(), Duration::ZERO);
     until(|| log.left() == 0).await;
     assert_eq!((stats.commands.get(), stats.batches.get(), stats.logged_commands.get()), (1, 1, 0));
@@ -103,7 +103,7 @@ async fn a_wait_that_runs_out_ends_with_what_the_ledger_has() {
         let is_stored = stored.is_some();
         ledger.stored.lock().unwrap().push_back(stored);
         let before = Instant::now();
-        let receipt = executor.execute(request.clone()).await;
+        let receipt = executor.execute(request.clone(), soon()).await;
         assert_eq!(before.elapsed(), WAIT);
         match (receipt, expected) {
             (Ok(receipt), Ok(expected)) => assert_eq!(receipt, expected),
@@ -120,12 +120,12 @@ async fn a_wait_that_runs_out_ends_with_what_the_ledger_has() {
 #[tokio::test(start_paused = true)]
 async fn a_store_that_is_away_when_the_wait_runs_out_changes_nothing() {
     let mut ledger = MockLedger::new();
-    ledger.expect_transact().returning(|_, _| Err(LedgerError::Unavailable("gone".into())));
+    ledger.expect_transact().returning(|_, _, _| Err(LedgerError::Unavailable("gone".into())));
     ledger.expect_reply().returning(|_| Err(LedgerError::Unavailable("gone".into())));
     let log = MemoryLog::new(1);
     let (executor, _) = start_with(&log, Arc::new(ledger), 1, SETTINGS).await;
-    assert_eq!(executor.execute(charge(1, 5)).await.unwrap(), Receipt::Accepted(id(5)));
-    assert!(matches!(executor.submit(charge(1, 6)).await, Err(ExecuteError::Unavailable(_))), "it may have been decided before");
+    assert_eq!(executor.execute(charge(1, 5), soon()).await.unwrap(), Receipt::Accepted(id(5)));
+    assert!(matches!(executor.submit(charge(1, 6), soon()).await, Err(ExecuteError::Unavailable(_))), "it may have been decided before");
     assert_eq!(log.left(), 1, "nothing is acknowledged");
 }
 
@@ -134,8 +134,8 @@ async fn without_a_key_nothing_is_appended() {
     let (log, ledger) = (MemoryLog::new(1), deciding());
     let (executor, stats) = start(&log, &ledger).await;
     let request = Request { fingerprint: None, ..charge(1, 5) };
-    assert!(matches!(executor.execute(request.clone()).await, Err(ExecuteError::Internal(_))));
-    assert!(matches!(executor.submit(request).await, Err(ExecuteError::Internal(_))));
+    assert!(matches!(executor.execute(request.clone(), soon()).await, Err(ExecuteError::Internal(_))));
+    assert!(matches!(executor.submit(request, soon()).await, Err(ExecuteError::Internal(_))));
     assert_eq!((log.left(), stats.logged_commands.get()), (0, 0));
 }
 
@@ -144,8 +144,8 @@ async fn a_broker_that_takes_nothing_is_overload() {
     let (log, ledger) = (MemoryLog::new(1), deciding());
     let (executor, stats) = start(&log, &ledger).await;
     log.appends(Appends::Block);
-    assert!(matches!(executor.execute(charge(1, 5)).await, Err(ExecuteError::Overloaded)));
-    assert!(matches!(executor.submit(charge(1, 6)).await, Err(ExecuteError::Overloaded)));
+    assert!(matches!(executor.execute(charge(1, 5), soon()).await, Err(ExecuteError::Overloaded)));
+    assert!(matches!(executor.submit(charge(1, 6), soon()).await, Err(ExecuteError::Overloaded)));
     assert_eq!((stats.overloaded.get(), stats.logged_commands.get()), (2, 0));
     assert!(ledger.batches().is_empty());
 }
@@ -157,11 +157,11 @@ async fn an_append_that_fails_may_have_happened() {
         let (executor, stats) = start(&log, &ledger).await;
         log.appends(appends);
         let before = Instant::now();
-        assert!(matches!(executor.execute(charge(1, 5)).await, Err(ExecuteError::Unavailable(_))));
+        assert!(matches!(executor.execute(charge(1, 5), soon()).await, Err(ExecuteError::Unavailable(_))));
         assert_eq!(before.elapsed(), after, "{appends:?}");
         ledger.stored.lock().unwrap().push_back(Some(stored_for(&charge(1, 5))));
-        assert_eq!(executor.execute(charge(1, 5)).await.unwrap(), Receipt::Done(stored_for(&charge(1, 5)).reply));
-        assert!(matches!(executor.submit(charge(1, 5)).await, Err(ExecuteError::Unavailable(_))));
+        assert_eq!(executor.execute(charge(1, 5), soon()).await.unwrap(), Receipt::Done(stored_for(&charge(1, 5)).reply));
+        assert!(matches!(executor.submit(charge(1, 5), soon()).await, Err(ExecuteError::Unavailable(_))));
         assert_eq!(stats.logged_commands.get(), 0, "it need not stand there");
     }
 }
@@ -171,7 +171,7 @@ async fn an_answer_may_overtake_the_confirmation() {
     let (log, ledger) = (MemoryLog::new(1), deciding());
     let (executor, stats) = start(&log, &ledger).await;
     log.appends(Appends::HangAppended);
-    assert_eq!(executor.execute(charge(1, 5)).await.unwrap(), Receipt::Done(reply_to(&charge(1, 5))));
+    assert_eq!(executor.execute(charge(1, 5), soon()).await.unwrap(), Receipt::Done(reply_to(&charge(1, 5))));
     assert_eq!(stats.logged_commands.get(), 0);
 }
 
@@ -179,10 +179,10 @@ async fn an_answer_may_overtake_the_confirmation() {
 async fn who_submits_is_told_at_once_and_still_counts() {
     let (log, ledger) = (MemoryLog::new(1), gated());
     let (executor, stats) = start(&log, &ledger).await;
-    assert_eq!(executor.submit(charge(1, 5)).await.unwrap(), Receipt::Accepted(id(5)));
+    assert_eq!(executor.submit(charge(1, 5), soon()).await.unwrap(), Receipt::Accepted(id(5)));
     assert_eq!((stats.logged_commands.get(), stats.accepted_commands.get()), (1, 1));
     ledger.stored.lock().unwrap().push_back(Some(stored_for(&charge(1, 6))));
-    assert_eq!(executor.submit(charge(1, 6)).await.unwrap(), Receipt::Done(stored_for(&charge(1, 6)).reply), "a replay");
+    assert_eq!(executor.submit(charge(1, 6), soon()).await.unwrap(), Receipt::Done(stored_for(&charge(1, 6)).reply), "a replay");
     assert_eq!(log.left(), 1);
     ledger.let_through(1);
     until(|| stats.logged_commands.get() == 0).await;
@@ -190,7 +190,7 @@ async fn who_submits_is_told_at_once_and_still_counts() {
     // Nobody could be told later to choose again.
     let choosing = tokio::spawn({
         let executor = executor.clone();
-        async move { executor.submit(best(1, 7, false)).await }
+        async move { executor.submit(best(1, 7, false), soon()).await }
     });
     until(|| ledger.begun.load(Ordering::SeqCst) == 2).await;
     assert!(!choosing.is_finished());
@@ -223,9 +223,9 @@ async fn a_caller_that_goes_away_decides_nothing() {
 async fn another_request_under_a_key_that_stands_in_the_log_is_refused() {
     let (log, ledger) = (MemoryLog::new(1), gated());
     let (executor, stats) = start(&log, &ledger).await;
-    executor.submit(charge(1, 5)).await.unwrap();
+    executor.submit(charge(1, 5), soon()).await.unwrap();
     let other = Request { fingerprint: Some(Fingerprint([9; 32])), ..charge(1, 5) };
-    let Receipt::Done(reply) = executor.execute(other).await.unwrap() else { panic!("not done") };
+    let Receipt::Done(reply) = executor.execute(other, soon()).await.unwrap() else { panic!("not done") };
     assert_eq!(reply.decision, Decision::Refused(Rejection::IdempotencyKeyReused));
     assert_eq!((log.left(), stats.logged_commands.get()), (1, 1));
 }
@@ -299,8 +299,8 @@ async fn beyond_the_bound_the_answer_is_overloaded_at_once() {
     assert!(executor.turns_away(&charge(1, 5)));
     assert_eq!(stats.overloaded.get(), 1);
     for n in 5..50 {
-        assert!(matches!(executor.execute(charge(1, n)).await, Err(ExecuteError::Overloaded)));
-        assert!(matches!(executor.submit(charge(1, n)).await, Err(ExecuteError::Overloaded)));
+        assert!(matches!(executor.execute(charge(1, n), soon()).await, Err(ExecuteError::Overloaded)));
+        assert!(matches!(executor.submit(charge(1, n), soon()).await, Err(ExecuteError::Overloaded)));
     }
     assert_eq!((stats.overloaded.get(), stats.logged_commands.get(), log.left()), (91, 5, 5));
     ledger.let_through(10);
@@ -308,7 +308,7 @@ async fn beyond_the_bound_the_answer_is_overloaded_at_once() {
         caller.await.unwrap().unwrap();
     }
     assert!(!executor.turns_away(&charge(1, 50)));
-    assert!(executor.execute(charge(1, 50)).await.is_ok());
+    assert!(executor.execute(charge(1, 50), soon()).await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]
@@ -317,7 +317,7 @@ async fn lost_answers_are_found_in_the_ledger() {
     // Whoever reads is another instance, and its messages are lost.
     let (reading, _) = start_with(&log, deciding(), 2, SETTINGS).await;
     // From then on the shard is its own.
-    reading.execute(charge(1, 1)).await.unwrap();
+    reading.execute(charge(1, 1), soon()).await.unwrap();
     let mut ledger = MockLedger::new();
     ledger.expect_reply().returning(|key| {
         let request = charge(1, key.command.0.as_u128());
@@ -325,11 +325,11 @@ async fn lost_answers_are_found_in_the_ledger() {
     });
     let (executor, stats) = start_with(&log, Arc::new(ledger), 1, SETTINGS).await;
     log.loses_answers.store(true, Ordering::SeqCst);
-    assert_eq!(executor.execute(charge(1, 5)).await.unwrap(), Receipt::Done(stored_for(&charge(1, 5)).reply));
+    assert_eq!(executor.execute(charge(1, 5), soon()).await.unwrap(), Receipt::Done(stored_for(&charge(1, 5)).reply));
     assert_eq!(stats.logged_commands.get(), 0);
     let before = Instant::now();
-    executor.execute(charge(1, 7)).await.unwrap();
-    assert!(matches!(executor.execute(best(1, 7, false)).await, Err(ExecuteError::InProgress)));
+    executor.execute(charge(1, 7), soon()).await.unwrap();
+    assert!(matches!(executor.execute(best(1, 7, false), soon()).await, Err(ExecuteError::InProgress)));
     eventually(|| stats.logged_commands.get() == 1).await;
     assert!(before.elapsed() < RETENTION, "one that may never be stored counts for a shorter time");
     eventually(|| stats.logged_commands.get() == 0).await;
@@ -340,7 +340,7 @@ async fn lost_answers_are_found_in_the_ledger() {
 async fn dropping_the_executor_ends_its_tasks() {
     let (log, ledger) = (MemoryLog::new(1), gated());
     let (executor, stats) = start(&log, &ledger).await;
-    executor.submit(charge(1, 5)).await.unwrap();
+    executor.submit(charge(1, 5), soon()).await.unwrap();
     until(|| ledger.begun.load(Ordering::SeqCst) == 1).await;
     let held = Arc::downgrade(&executor.outstanding);
     drop(executor);

@@ -16,7 +16,7 @@ struct Slow;
 
 #[async_trait]
 impl Ledger for Slow {
-    async fn transact(&self, batch: Batch, _: Guard) -> Result<Committed, LedgerError> {
+    async fn transact(&self, batch: Batch, _: Guard, _: Deadline) -> Result<Committed, LedgerError> {
         tokio::time::sleep(COMMIT + EACH * batch.requests.len() as u32).await;
         Ok(committed(&batch))
     }
@@ -35,7 +35,7 @@ struct Seen {
 
 async fn run_one(executor: &Queued, n: u128, seen: &Seen) {
     let before = Instant::now();
-    let counted = match executor.execute(charge(1, n)).await {
+    let counted = match executor.execute(charge(1, n), soon()).await {
         Ok(Receipt::Done(_)) if before.elapsed() <= WAIT => &seen.done,
         Ok(_) => &seen.late,
         Err(ExecuteError::Overloaded) => &seen.refused,

@@ -69,7 +69,7 @@ async fn nothing_is_acknowledged_before_it_is_committed_and_answered() {
     });
     let (executor, _) = start(&log, &ledger).await;
     log.acknowledging_hangs.store(true, Ordering::SeqCst);
-    executor.execute(charge(1, 5)).await.unwrap();
+    executor.execute(charge(1, 5), soon()).await.unwrap();
     assert_eq!(*log.steps.lock().unwrap(), ["take 1", "commit 1"]);
     assert_eq!(log.left(), 1, "answered, and not yet acknowledged");
 }
@@ -102,7 +102,7 @@ async fn a_crash_with_a_batch_ahead_loses_nothing_and_applies_nothing_twice() {
     let (crashing, _) = start(&log, &ledger).await;
     // From then on the shard is its own.
     ledger.let_through(1);
-    crashing.execute(charge(1, 0)).await.unwrap();
+    crashing.execute(charge(1, 0), soon()).await.unwrap();
     let (asking, stats) = start_with(&log, ledger.clone(), 2, SETTINGS).await;
     let mut sent = send_all(&asking, &log, [charge(1, 1)]).await;
     until(|| ledger.begun.load(Ordering::SeqCst) == 2).await;
@@ -125,7 +125,7 @@ async fn an_acknowledgement_that_fails_ends_nothing() {
     let (executor, _) = start(&log, &ledger).await;
     log.acknowledging_fails.store(true, Ordering::SeqCst);
     for n in 0..3 {
-        executor.execute(charge(1, n)).await.unwrap();
+        executor.execute(charge(1, n), soon()).await.unwrap();
     }
     assert_eq!(ledger.batches(), [[0], [1], [2]]);
 }
@@ -180,7 +180,7 @@ async fn a_crash_between_commit_and_acknowledgement_has_one_effect() {
     let ledger = ScriptedLedger::new(answers);
     let (crashing, _) = start(&log, &ledger).await;
     // From then on the shard is its own.
-    crashing.execute(charge(1, 4)).await.unwrap();
+    crashing.execute(charge(1, 4), soon()).await.unwrap();
     until(|| log.left() == 0).await;
     log.acknowledging_hangs.store(true, Ordering::SeqCst);
     let (asking, stats) = start_with(&log, ledger.clone(), 2, SETTINGS).await;
@@ -236,7 +236,7 @@ async fn what_the_ledger_refuses_alone_is_a_dead_letter() {
         let dead: Vec<_> = log.dead.lock().unwrap().iter().map(|(n, _)| *n).collect();
         assert_eq!((dead, stats.dead_commands.get(), stats.logged_commands.get()), (vec![3], 1, 0));
         assert_eq!(log.steps.lock().unwrap().iter().rev().take(2).collect::<Vec<_>>(), ["acknowledge 5", "dead letter"]);
-        assert!(executor.execute(charge(1, 9)).await.is_ok(), "the reader goes on");
+        assert!(executor.execute(charge(1, 9), soon()).await.is_ok(), "the reader goes on");
     }
 }
 
