@@ -37,6 +37,8 @@ pub struct Stats {
     pub bisections: Gauge,
     /// Commands turned away because too many were waiting, or because they had waited too long.
     pub overloaded: Gauge,
+    /// Commands that waited aside for a row that another transaction kept locked.
+    pub held_commands: Gauge,
     /// Commands refused because somebody else was at what they want.
     pub busy: Gauge,
     /// Offers of best seats that were sent to be decided: one for each grant unless others were quicker.

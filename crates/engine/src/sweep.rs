@@ -3,13 +3,13 @@
 //! A hold is over at its `expires_at` whether or not a sweep comes by; the sweep writes the reservation's row, frees
 //! the seats that still name it and tells of it. It works in batches of [`SWEEP_BATCH`], each a ledger call like any
 //! other, so that other commands go in between. Two instances that sweep the same hold write it once: the second one's
-//! command finds nothing due. Rows that somebody else keeps are left for the next round; a hold that the store refuses
-//! is left alone and does not keep the others back.
+//! command finds nothing due. Holds whose rows another transaction keeps are left for the next round, and a hold that the
+//! store refuses is left alone: neither keeps the others back.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use boxoffice_domain::{Actor, Batch, Command, CommandId, FreshIds, Policy, Request, ReservationId};
+use boxoffice_domain::{Actor, Batch, Command, CommandId, FreshIds, Key, Policy, Request, ReservationId};
 use boxoffice_ports::{Deadline, Guard, Ids, Ledger, LedgerError, Source, Upkeep};
 
 use crate::Stats;
@@ -51,19 +51,31 @@ impl Sweep {
         }
     }
 
-    /// How many were written; `None` when somebody else keeps their rows.
+    /// How many were written; `None` when other transactions get in the way of all.
     async fn expire_all(&self, holds: &[ReservationId]) -> Result<Option<u64>, Source> {
-        let (mut parts, mut swept) = (vec![holds], 0);
+        let (mut parts, mut swept) = (vec![holds.to_vec()], 0);
         while let Some(part) = parts.pop() {
-            let requests: Vec<_> = part.iter().map(|&hold| self.expire(hold)).collect();
-            match self.ledger.transact(Batch::new(requests, self.policy.clone()), Guard::RowLock, Deadline::after(CALL_MAX)).await {
+            let requests: Arc<[Request]> = part.iter().map(|&hold| self.expire(hold)).collect();
+            let batch = Batch { requests: requests.clone(), policy: self.policy.clone() };
+            match self.ledger.transact(batch, Guard::RowLock, Deadline::after(CALL_MAX)).await {
                 Ok(_) => swept += part.len() as u64,
-                Err(LedgerError::Refused(error)) => match part {
+                Err(LedgerError::Refused(error)) => match part.as_slice() {
                     [hold] => tracing::error!(error, reservation.id = %hold, "the store refuses to let a hold expire"),
-                    _ => parts.extend([&part[..part.len() / 2], &part[part.len() / 2..]]),
+                    part => parts.extend(halves(part)),
                 },
-                Err(error @ (LedgerError::Conflict | LedgerError::Retryable(_) | LedgerError::LockTimeout)) => {
-                    tracing::debug!(%error, "somebody else is at the holds to be swept");
+                Err(LedgerError::LockTimeout) => {
+                    let held = self.ledger.held(requests).await?;
+                    let free = part.iter().copied().filter(|hold| !held.contains(&Key::Reservation(*hold))).collect::<Vec<_>>();
+                    match free.len() {
+                        // One row that cannot be seen, or was let go just now: the next round comes by.
+                        1 if part.len() == 1 => {}
+                        all if all == part.len() => parts.extend(halves(&part)),
+                        0 => {}
+                        _ => parts.push(free),
+                    }
+                }
+                Err(error @ (LedgerError::Conflict | LedgerError::Retryable(_))) => {
+                    tracing::debug!(%error, "another transaction is at the holds to be swept");
                     return Ok(None);
                 }
                 Err(error) => return Err(error.into()),
@@ -91,6 +103,11 @@ impl Sweep {
         }
         Ok(())
     }
+}
+
+fn halves(holds: &[ReservationId]) -> [Vec<ReservationId>; 2] {
+    let (left, right) = holds.split_at(holds.len() / 2);
+    [left.to_vec(), right.to_vec()]
 }
 
 #[cfg(test)]
@@ -138,11 +155,26 @@ mod tests {
 
     #[tokio::test]
     async fn rows_that_somebody_else_keeps_are_left_for_the_next_round() {
-        for error in [|| LedgerError::LockTimeout, || LedgerError::Retryable("deadlock".into()), || LedgerError::Conflict] {
+        for error in [|| LedgerError::Retryable("deadlock".into()), || LedgerError::Conflict] {
             let ledger = ScriptedLedger::new(move |_| Err(error()));
             let sweep = sweep(vec![(0..1_000).collect()], ledger.clone());
             sweep.holds().await.unwrap();
             assert_eq!((ledger.batches().len(), sweep.stats.swept_holds.get()), (1, 0));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hold_whose_row_is_kept_stays_for_the_next_round_and_keeps_no_other_back() {
+        for sees_locks in [true, false] {
+            let ledger = ScriptedLedger::new(|batch| Ok(committed(batch)));
+            ledger.locked.lock().unwrap().insert(Key::Reservation(id(7)));
+            ledger.sees_locks.store(sees_locks, std::sync::atomic::Ordering::SeqCst);
+            let sweep = sweep(vec![(0..600).collect(), vec![7]], ledger.clone());
+            sweep.holds().await.unwrap();
+            assert_eq!(sweep.stats.swept_holds.get(), 599);
+            ledger.unlock_all();
+            sweep.holds().await.unwrap();
+            assert_eq!(sweep.stats.swept_holds.get(), 600);
         }
     }
 

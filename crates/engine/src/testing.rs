@@ -3,14 +3,14 @@
 pub(crate) mod log;
 pub(crate) mod room;
 
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use boxoffice_domain::{
-    Actor, Admission, AdmissionMode, Batch, Command, CommandId, ConcertRef, DateRef, Decision, Fingerprint, FreshIds, IdempotencyKey,
+    Actor, Admission, AdmissionMode, Batch, Command, CommandId, ConcertRef, DateRef, Decision, Fingerprint, FreshIds, IdempotencyKey, Key,
     Outcome, Payment, Policy, Rejection, Reply, Request, Reservation, ReservationStatus, Seat, SeatAtSale, SeatKey, SeatState, Timestamp,
 };
 use boxoffice_ports::{Clock, Committed, ConcertRow, DateRow, Deadline, Guard, Ids, Ledger, LedgerError, SeatRow, StoredAnswer};
@@ -122,7 +122,15 @@ pub(crate) struct ScriptedLedger {
     pub(crate) guards: Mutex<Vec<Guard>>,
     /// Replies that are found stored, one a look-up.
     pub(crate) stored: Mutex<VecDeque<Option<StoredAnswer>>>,
+    /// Rows that another transaction keeps, and whether it is seen which they are.
+    pub(crate) locked: Mutex<HashSet<Key>>,
+    pub(crate) sees_locks: AtomicBool,
+    /// The batches that waited for one of those in vain; they are not among the calls.
+    pub(crate) timed_out: Mutex<Vec<Vec<u128>>>,
 }
+
+/// How long it waits for a row that is locked.
+pub(crate) const LOCK_TIMEOUT: Duration = Duration::from_millis(100);
 
 impl ScriptedLedger {
     pub(crate) fn new(answer: impl Fn(&Batch) -> Result<Committed, LedgerError> + Send + Sync + 'static) -> Arc<Self> {
@@ -133,6 +141,9 @@ impl ScriptedLedger {
             begun: AtomicUsize::new(0),
             guards: Mutex::default(),
             stored: Mutex::default(),
+            locked: Mutex::default(),
+            sees_locks: AtomicBool::new(true),
+            timed_out: Mutex::default(),
         })
     }
 
@@ -147,6 +158,20 @@ impl ScriptedLedger {
         self.gate.add_permits(calls);
     }
 
+    /// Another transaction keeps the wallet of `user` from now on.
+    pub(crate) fn lock_wallet(&self, user: u128) {
+        self.locked.lock().unwrap().insert(Key::Account(id(user)));
+    }
+
+    pub(crate) fn unlock_all(&self) {
+        self.locked.lock().unwrap().clear();
+    }
+
+    fn locked_rows(&self, requests: &[Request]) -> BTreeSet<Key> {
+        let locked = self.locked.lock().unwrap();
+        requests.iter().flat_map(|request| request.command.rows()).filter(|row| locked.contains(row)).collect()
+    }
+
     pub(crate) fn batches(&self) -> Vec<Vec<u128>> {
         self.calls.lock().unwrap().clone()
     }
@@ -158,8 +183,20 @@ impl Ledger for ScriptedLedger {
         self.guards.lock().unwrap().push(guard);
         self.begun.fetch_add(1, Ordering::SeqCst);
         self.gate.acquire().await.unwrap().forget();
+        if !self.locked_rows(&batch.requests).is_empty() {
+            tokio::time::sleep(LOCK_TIMEOUT).await;
+            if !self.locked_rows(&batch.requests).is_empty() {
+                self.timed_out.lock().unwrap().push(batch.requests.iter().map(number).collect());
+                return Err(LedgerError::LockTimeout);
+            }
+        }
         self.calls.lock().unwrap().push(batch.requests.iter().map(number).collect());
         (self.answer)(&batch)
+    }
+
+    async fn held(&self, requests: Arc<[Request]>) -> Result<BTreeSet<Key>, LedgerError> {
+        let sees = self.sees_locks.load(Ordering::SeqCst);
+        Ok(if sees { self.locked_rows(&requests) } else { BTreeSet::new() })
     }
 
     async fn reply(&self, _: IdempotencyKey) -> Result<Option<StoredAnswer>, LedgerError> {

@@ -58,6 +58,12 @@ pub trait CommandReader: Send {
     /// if there are fewer. Failing to say so, or no longer being the one who may, is harmless: whoever reads them next
     /// finds the replies.
     async fn acknowledge(&mut self, count: usize) -> Result<(), Source>;
+    /// Those at `places` of what was taken and not acknowledged (`0` is the oldest) are decided, and some before them are
+    /// not. Each is said once. A log that only knows how far it was read has no use for that, and brings them again after
+    /// a crash; one that sends no more while so many are not acknowledged goes on. Failing is as harmless as above.
+    async fn acknowledge_beyond(&mut self, _places: &[usize]) -> Result<(), Source> {
+        Ok(())
+    }
     /// Puts a command with the dead letters, with the reason; durable when this returns.
     async fn dead_letter(&mut self, command: LoggedCommand, reason: String) -> Result<(), Source>;
 }

@@ -12,6 +12,7 @@ mod expiry;
 mod faults;
 mod idempotency;
 mod isolation;
+mod locked;
 mod onsale;
 mod overload;
 mod presence;

@@ -43,13 +43,14 @@ impl Role {
     ///
     /// Ledger statements are planned once, often on an empty database, and for all sizes of arrays: only plans that go
     /// by index and loop over the array are allowed, or a plan made early would read whole tables later.
-    /// `lock_timeout` bounds the wait for a row, `idle_in_transaction_session_timeout` how long an instance that
+    /// `lock_timeout` bounds how long a batch stands still for a row that another transaction keeps (many flushes long,
+    /// so that commits are waited for); `idle_in_transaction_session_timeout` how long an instance that
     /// hangs keeps its rows locked.
     fn options(self) -> &'static str {
         match self {
             Self::Ledger => {
                 "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c enable_bitmapscan=off -c jit=off \
-                 -c plan_cache_mode=force_generic_plan -c lock_timeout=1s -c idle_in_transaction_session_timeout=5s \
+                 -c plan_cache_mode=force_generic_plan -c lock_timeout=100ms -c idle_in_transaction_session_timeout=5s \
                  -c synchronous_commit=on -c timezone=UTC"
             }
             Self::Reader => {

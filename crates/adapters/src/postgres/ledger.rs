@@ -33,8 +33,8 @@
 //! reads the same rows from one snapshot, and a row that somebody else wrote meanwhile, or a key that somebody else
 //! inserted, is a `Conflict`. Both may run at once: every write raises the version.
 //!
-//! **Locks of others.** After a lock time-out `held` says, in one flight that waits for nothing, which roots another
-//! transaction keeps.
+//! **Locks of others.** `lock_timeout` is short, because a whole batch waits: after a time-out `held` says, in one flight
+//! that waits for nothing, which roots another transaction keeps, so that the rest of the batch can do without them.
 //!
 //! **Failure.** The transaction runs in a task of its own, so a caller that goes away changes nothing. After an error
 //! the session is rolled back and used again; one that can serve no more (lost, of a server that takes no writes, left

@@ -42,6 +42,9 @@ use migrate::check_schema;
 use pool::{Conn, Readers};
 use std::sync::Arc;
 
+/// Connections for commands that wait aside for rows that another transaction keeps: made when there are some.
+const ASIDE: usize = 2;
+
 /// Where the database is, and how many connections one instance opens.
 #[derive(Clone)]
 pub struct PostgresOptions {
@@ -69,7 +72,7 @@ impl PostgresStore {
         let direct = (options.connections / 2).max(1);
         let readers = Readers::new(address.clone(), options.connections.saturating_sub(direct), options.traffic.clone())?;
         check_schema(&mut readers.get().await?).await?;
-        let ledger = PostgresLedger::new(address, options.lanes + direct, clock.clone(), options.traffic);
+        let ledger = PostgresLedger::new(address, options.lanes + direct + ASIDE, clock.clone(), options.traffic);
         Ok(Arc::new(Self { readers, ledger: Arc::new(ledger), clock }))
     }
 

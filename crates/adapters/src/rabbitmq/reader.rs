@@ -6,7 +6,7 @@
 //!
 //! Delivery tags belong to a channel and are kept with it: after a lost connection there is nothing left to
 //! acknowledge, and the same commands come again. A message that holds several commands is acknowledged once all of them
-//! were taken.
+//! were taken. One behind a command that is not decided is acknowledged alone, so that the broker goes on sending.
 //!
 //! *Cancelling.* Subscribing, and putting what cannot be read with the dead letters, run in tasks of the reader's: a
 //! `take` that is dropped leaves them at work, and the next one waits for the same. Both go on until they succeed, with
@@ -149,6 +149,17 @@ impl CommandReader for RabbitReader {
         if stale > 0 { Err(Failure::Stale.into()) } else { Ok(()) }
     }
 
+    async fn acknowledge_beyond(&mut self, places: &[usize]) -> Result<(), Source> {
+        let places: Vec<_> = places.iter().filter_map(|place| place.checked_sub(self.stale)).collect();
+        if let Some(open) = &mut self.open
+            && let Err(failure) = open.acknowledge_beyond(&places).await
+        {
+            self.lost(&failure);
+            return Err(failure.into());
+        }
+        Ok(())
+    }
+
     async fn dead_letter(&mut self, command: LoggedCommand, reason: String) -> Result<(), Source> {
         let body = wire::command(&command).map_err(Failure::from)?;
         Ok(self.desk.bury(&command.request.command_id.to_string(), body, &reason).await?)
@@ -221,21 +232,31 @@ impl Open {
         if self.taken.outstanding() == 0
             && let Some(tag) = self.taken.acknowledge(0).last()
         {
-            self.settling.spawn(acknowledge(self.channel.clone(), tag));
+            self.settling.spawn(acknowledge(self.channel.clone(), tag, UP_TO));
         }
     }
 
     async fn acknowledge(&mut self, count: usize) -> Result<(), Failure> {
         match self.taken.acknowledge(count).last() {
-            Some(tag) => acknowledge(self.channel.clone(), tag).await,
+            Some(tag) => acknowledge(self.channel.clone(), tag, UP_TO).await,
             None => Ok(()),
         }
     }
+
+    async fn acknowledge_beyond(&mut self, places: &[usize]) -> Result<(), Failure> {
+        for tag in self.taken.acknowledge_beyond(places) {
+            acknowledge(self.channel.clone(), tag, ALONE).await?;
+        }
+        Ok(())
+    }
 }
 
-/// Everything up to this delivery.
-async fn acknowledge(channel: Channel, tag: u64) -> Result<(), Failure> {
-    let written = timeout(ACK_MAX, channel.basic_ack(tag, BasicAckOptions { multiple: true }));
+/// Everything up to a delivery, or it alone.
+const UP_TO: BasicAckOptions = BasicAckOptions { multiple: true };
+const ALONE: BasicAckOptions = BasicAckOptions { multiple: false };
+
+async fn acknowledge(channel: Channel, tag: u64, which: BasicAckOptions) -> Result<(), Failure> {
+    let written = timeout(ACK_MAX, channel.basic_ack(tag, which));
     Ok(written.await.map_err(|_| Failure::Silent(ACK_MAX))??)
 }
 

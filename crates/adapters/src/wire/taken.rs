@@ -1,9 +1,10 @@
 //! What a reader of a log has given out and not acknowledged, and where in the log each of its messages ends.
 //!
 //! Commands are acknowledged by how many, the log knows messages, and a message may hold several commands. So a message
-//! counts as decided once all commands are that were given out up to its end.
+//! counts as decided once all commands are that were given out up to its end; in a log that can be told of each message,
+//! also once all of its own are.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 /// `E`: where a message ends, as the log says it.
 #[derive(Debug)]
@@ -13,11 +14,13 @@ pub(crate) struct Taken<E> {
     acknowledged: u64,
     /// Each with what had been given out by then.
     ends: VecDeque<(u64, E)>,
+    /// Which commands are decided though some before them are not, by what had been given out with them.
+    beyond: BTreeSet<u64>,
 }
 
 impl<E> Default for Taken<E> {
     fn default() -> Self {
-        Self { given: 0, acknowledged: 0, ends: VecDeque::new() }
+        Self { given: 0, acknowledged: 0, ends: VecDeque::new(), beyond: BTreeSet::new() }
     }
 }
 
@@ -40,8 +43,22 @@ impl<E> Taken<E> {
     /// The first so many are decided: the messages of which nothing is left, in order.
     pub(crate) fn acknowledge(&mut self, commands: usize) -> impl Iterator<Item = E> {
         self.acknowledged = self.given.min(self.acknowledged.saturating_add(commands as u64));
+        self.beyond = self.beyond.split_off(&(self.acknowledged + 1));
         let decided = self.ends.partition_point(|(given, _)| *given <= self.acknowledged);
         self.ends.drain(..decided).map(|(_, end)| end)
+    }
+
+    /// Those at `places` are decided, `0` being the oldest that is not acknowledged: the messages of which nothing is left,
+    /// and which do not begin with what is. A message in which one that is not decided was given out stays.
+    pub(crate) fn acknowledge_beyond(&mut self, places: &[usize]) -> Vec<E> {
+        self.beyond.extend(places.iter().map(|place| self.acknowledged + *place as u64 + 1));
+        let (mut decided, mut begin) = (Vec::new(), self.acknowledged);
+        for (given, end) in std::mem::take(&mut self.ends) {
+            let is_decided = given > begin && (begin + 1..=given).all(|command| self.beyond.contains(&command));
+            begin = given;
+            if is_decided { decided.push(end) } else { self.ends.push_back((given, end)) }
+        }
+        decided
     }
 
     /// Those of which something is left, in order.
@@ -85,6 +102,22 @@ mod tests {
         taken.over('c');
         assert_eq!(taken.acknowledge(0).collect::<Vec<_>>(), ['a']);
         assert_eq!(taken.acknowledge(usize::MAX).collect::<Vec<_>>(), ['b', 'c']);
+    }
+
+    #[test]
+    fn a_message_behind_one_that_is_not_decided_is_decided_with_all_of_its_own() {
+        let mut taken = Taken::default();
+        for (commands, end) in [(1, 'a'), (2, 'b'), (1, 'c'), (1, 'd')] {
+            taken.gave(commands);
+            taken.over(end);
+        }
+        assert_eq!(taken.acknowledge_beyond(&[1, 3]), ['c'], "of b one is left");
+        assert_eq!(taken.acknowledge_beyond(&[3]), [] as [char; 0], "told once");
+        assert_eq!(taken.acknowledge_beyond(&[2]), ['b']);
+        assert_eq!(taken.outstanding(), 5, "a is the oldest, and not decided");
+        assert_eq!(taken.acknowledge(4).collect::<Vec<_>>(), ['a']);
+        assert_eq!(taken.acknowledge_beyond(&[0]), ['d']);
+        assert_eq!((taken.acknowledge(1).count(), taken.outstanding()), (0, 0));
     }
 
     #[test]

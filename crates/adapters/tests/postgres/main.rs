@@ -6,6 +6,7 @@ mod audit;
 mod constraints;
 mod contract;
 mod guards;
+mod held;
 #[path = "../shared/logs.rs"]
 mod logs;
 mod order;

@@ -111,7 +111,7 @@ impl Collector for EngineFigures {
         let Stats { best_offers, .. } = &*self.0;
         let Stats { commands, batches, retries, bisections, overloaded, busy, ledger_us, swept_holds, relayed_events, promoted, .. } =
             &*self.0;
-        let Stats { lock_waits, lock_wait_us, lock_held_us, accepted_commands, dead_commands, .. } = &*self.0;
+        let Stats { held_commands, lock_waits, lock_wait_us, lock_held_us, accepted_commands, dead_commands, .. } = &*self.0;
         let Stats { logged_commands, unsent_events, unsent_age_ms, .. } = &*self.0;
         let Stats { sse_streams, websockets, frames_sent, slow_listeners, .. } = &*self.0;
         for (name, help, figure) in [
@@ -121,6 +121,7 @@ impl Collector for EngineFigures {
             ("batch_bisections", "Batches cut in two because the store refused them", bisections),
             ("overloaded_commands", "Commands turned away", overloaded),
             ("busy_commands", "Commands refused because somebody else was at what they want", busy),
+            ("held_commands", "Commands that waited aside for a row that another transaction kept locked", held_commands),
             ("lock_waits", "Commands that asked for a lock", lock_waits),
             ("lock_wait_microseconds", "Time from asking for a lock to getting it or giving up", lock_wait_us),
             ("lock_held_microseconds", "Time from getting a lock to having given it back", lock_held_us),

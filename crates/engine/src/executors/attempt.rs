@@ -1,20 +1,27 @@
-//! Running a batch until each of its requests has an answer.
+//! Running a batch until each of its requests is settled.
 //!
 //! Running it again is always safe: replies de-duplicate. So a transient failure is tried again [`TRIES`] times with
 //! jitter, an unreachable store until the deadline; a batch that the store refuses is cut in two until the culprit is
 //! alone, so that its neighbours get their answers. No request is dropped.
 //!
+//! *Held rows.* After a lock time-out the ledger says which rows another transaction keeps. The requests that need them
+//! are handed back as [`Settled::Held`], and the others are decided at once: the batch stands still for one time-out. When
+//! no such row is seen it was let go meanwhile, or its transaction has not committed it: the batch is run once more, then
+//! cut in two.
+//!
 //! *Bounds.* At the deadline every request has its answer. A ledger call that is under way by then goes on in its task,
 //! because it may be committing; its replies are found under the requests' keys.
 
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use boxoffice_domain::{Batch, Policy, Reply, Request};
+use boxoffice_domain::{Batch, Key, Policy, Reply, Request};
 use boxoffice_ports::{Committed, Deadline, ExecuteError, Guard, Ledger, LedgerError, Overdue};
 use rand::Rng;
 use tokio::time::Instant;
 
+use super::behind::{divide, order_key};
 use crate::Stats;
 
 /// How often a batch is run when its failure may pass.
@@ -22,51 +29,148 @@ pub(super) const TRIES: u32 = 4;
 /// The first pause before running again; it doubles up to [`PAUSE_MAX`].
 const PAUSE: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_millis(400);
+/// How long it may take to look which rows are held.
+const LOOK_MAX: Duration = Duration::from_millis(500);
 
 pub(super) type Answer = Result<Reply, ExecuteError>;
 
-/// One answer for each request, in order, by `deadline`: the latest of those that the requests came with.
-pub(super) async fn answer_all(
+/// What became of a request of a batch.
+#[derive(Debug)]
+pub(super) enum Settled {
+    Answered(Answer),
+    /// Another transaction keeps these of its rows; none when it has to stay behind a request for which it does.
+    Held(Vec<Key>),
+}
+
+/// What becomes of each request, in order, by `deadline`: the latest of those that the requests came with.
+pub(super) async fn settle_all(
     ledger: &Arc<dyn Ledger>,
     requests: Arc<[Request]>,
     policy: &Arc<Policy>,
     stats: &Stats,
     deadline: Deadline,
-) -> Vec<Answer> {
-    let mut answers = Vec::with_capacity(requests.len());
-    // Halves are pushed right first, so that answers come in order.
-    let mut parts = vec![requests];
+) -> Vec<Settled> {
+    let mut settling = Settling { settled: requests.iter().map(|_| None).collect(), held: HashSet::new() };
+    // Halves are pushed right first, so that requests come in order.
+    let mut parts = vec![Part { places: (0..requests.len()).collect(), requests, timed_out: false }];
     while let Some(part) = parts.pop() {
+        let Some(part) = settling.without_held(part) else { continue };
         if deadline.is_over() {
-            answers.extend(part.iter().map(|_| Err(ExecuteError::Unavailable(Overdue.into()))));
+            settling.refuse(&part, || ExecuteError::Unavailable(Overdue.into()));
             continue;
         }
-        match run(ledger, &part, policy, stats, deadline).await {
-            Ok(committed) => answers.extend(committed.replies.into_iter().map(Ok)),
-            Err(Failure::Culprit(error)) => match split(&part) {
-                Some((left, right)) => {
-                    stats.bisections.add(1);
-                    parts.push(right);
-                    parts.push(left);
-                }
-                None => answers.push(Err(error.into_answer())),
-            },
+        match run(ledger, &part.requests, policy, stats, deadline).await {
+            Ok(committed) => settling.answer(&part, committed.replies),
             Err(Failure::Everybody(error)) => {
                 let why = error.to_string();
-                answers.extend(part.iter().map(|_| Err(ExecuteError::Unavailable(why.clone().into()))));
+                settling.refuse(&part, || ExecuteError::Unavailable(why.clone().into()));
             }
+            Err(Failure::Locked) => {
+                let held = held(ledger, &part.requests, deadline).await;
+                if !held.is_empty() {
+                    settling.held.extend(held);
+                    parts.push(Part { timed_out: false, ..part });
+                } else if !part.timed_out {
+                    parts.push(Part { timed_out: true, ..part });
+                } else if let Some(halves) = part.halves() {
+                    stats.bisections.add(1);
+                    parts.extend(halves);
+                } else {
+                    settling.held.extend(part.requests.iter().flat_map(|request| request.command.rows()));
+                    parts.push(part);
+                }
+            }
+            Err(Failure::Culprit(error)) => match part.halves() {
+                Some(halves) => {
+                    stats.bisections.add(1);
+                    parts.extend(halves);
+                }
+                None => {
+                    let why = error.to_string();
+                    settling.refuse(&part, || ExecuteError::Internal(why.clone().into()));
+                }
+            },
         }
     }
-    answers
+    // Every part ends in one of the ways above.
+    let lost = || Settled::Answered(Err(ExecuteError::Internal("a request was lost".into())));
+    settling.settled.into_iter().map(|settled| settled.unwrap_or_else(lost)).collect()
 }
 
-type Requests = Arc<[Request]>;
+/// Some requests of a batch, each with its place there.
+struct Part {
+    places: Vec<usize>,
+    requests: Arc<[Request]>,
+    /// It ran into a lock time-out, and no held row was seen.
+    timed_out: bool,
+}
 
-fn split(part: &Requests) -> Option<(Requests, Requests)> {
-    (part.len() > 1).then(|| {
-        let (left, right) = part.split_at(part.len() / 2);
-        (left.into(), right.into())
-    })
+impl Part {
+    /// The right half, then the left one. Neither is run once more after a time-out without a held row to be seen.
+    fn halves(&self) -> Option<[Self; 2]> {
+        let middle = self.requests.len() / 2;
+        let part = |places: &[usize], requests: &[Request]| Self { places: places.into(), requests: requests.into(), timed_out: true };
+        let (left, right) =
+            (part(&self.places[..middle], &self.requests[..middle]), part(&self.places[middle..], &self.requests[middle..]));
+        (middle > 0).then_some([right, left])
+    }
+}
+
+struct Settling {
+    settled: Vec<Option<Settled>>,
+    /// What is known to be held.
+    held: HashSet<Key>,
+}
+
+impl Settling {
+    /// The part without the requests that need a held row, or come behind one that does: those are settled so.
+    fn without_held(&mut self, part: Part) -> Option<Part> {
+        if self.held.is_empty() {
+            return Some(part);
+        }
+        let waits = divide(part.requests.iter(), |row| self.held.contains(row));
+        if !waits.contains(&true) {
+            return Some(part);
+        }
+        let mut left = (Vec::new(), Vec::new());
+        for ((request, place), waits) in part.requests.iter().zip(part.places).zip(waits) {
+            if waits {
+                let held = request.command.rows().into_iter().filter(|row| self.held.contains(row)).collect();
+                self.settled[place] = Some(Settled::Held(held));
+                // Behind it stays, in any other part, what has to.
+                self.held.extend(order_key(&request.command));
+            } else {
+                left.0.push(place);
+                left.1.push(request.clone());
+            }
+        }
+        let (places, requests) = left;
+        (!places.is_empty()).then(|| Part { places, requests: requests.into(), timed_out: false })
+    }
+
+    fn answer(&mut self, part: &Part, replies: Vec<Reply>) {
+        for (place, reply) in part.places.iter().zip(replies) {
+            self.settled[*place] = Some(Settled::Answered(Ok(reply)));
+        }
+    }
+
+    fn refuse(&mut self, part: &Part, why: impl Fn() -> ExecuteError) {
+        for place in &part.places {
+            self.settled[*place] = Some(Settled::Answered(Err(why())));
+        }
+    }
+}
+
+/// Empty also when it could not be seen in time.
+pub(super) async fn held(ledger: &Arc<dyn Ledger>, requests: &Arc<[Request]>, deadline: Deadline) -> BTreeSet<Key> {
+    match deadline.within(LOOK_MAX).bound(ledger.held(requests.clone())).await {
+        Ok(Ok(held)) => held,
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "it was not to be seen which rows are held");
+            BTreeSet::new()
+        }
+        Err(Overdue) => BTreeSet::new(),
+    }
 }
 
 enum Failure {
@@ -74,6 +178,8 @@ enum Failure {
     Culprit(LedgerFailure),
     /// The store is not there for anybody.
     Everybody(LedgerFailure),
+    /// A row of the batch stayed locked.
+    Locked,
 }
 
 /// A failed call, or one that panicked.
@@ -85,15 +191,6 @@ enum LedgerFailure {
     Panicked,
     #[error(transparent)]
     Overdue(#[from] Overdue),
-}
-
-impl LedgerFailure {
-    fn into_answer(self) -> ExecuteError {
-        match self {
-            Self::Said(LedgerError::LockTimeout) => ExecuteError::Unavailable(self.to_string().into()),
-            other => ExecuteError::Internal(other.to_string().into()),
-        }
-    }
 }
 
 async fn run(
@@ -126,6 +223,10 @@ async fn run(
             Ok(_) => return Err(Failure::Culprit(LedgerFailure::Panicked)),
             Err(failure) => failure,
         };
+        if matches!(failure, LedgerFailure::Said(LedgerError::LockTimeout)) {
+            tracing::debug!(batch.size = part.len(), "a row of a batch stayed locked");
+            return Err(Failure::Locked);
+        }
         tracing::warn!(error = %failure, batch.size = part.len(), tries, "a batch failed");
         let again = match &failure {
             LedgerFailure::Said(LedgerError::Unavailable(_)) => true,

@@ -16,21 +16,23 @@
 //!
 //! *Failure.* A lane is kept by the supervisor: one that panics is started again with what has queued up, and the
 //! commands that it had in hand are answered as unavailable. A caller that goes away changes nothing: the command is
-//! decided and its reply kept. A failing batch is run again or cut in two (`attempt`). A crash before the commit loses commands that nobody was told of; after it,
+//! decided and its reply kept. A failing batch is run again or cut in two (`attempt`); commands that need a row that
+//! another transaction keeps wait by themselves (`aside`). A crash before the commit loses unanswered commands; after it,
 //! answers, which the replies repeat.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use boxoffice_domain::{Policy, Request};
 use boxoffice_ports::{Deadline, ExecuteError, Executor, Ledger, Receipt, Tasks, WhenFailing};
-use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::attempt::{Answer, answer_all};
+use super::aside::{Aside, WAITING_MAX};
+use super::attempt::{Answer, Settled, settle_all};
 use crate::Stats;
 
 #[derive(Clone, Copy, Debug)]
@@ -47,11 +49,32 @@ struct Waiting {
     since: Instant,
     deadline: Deadline,
     answer: oneshot::Sender<Answer>,
+    _room: Room,
+}
+
+/// Room for one command that waits, given back when it is dropped: taken by its lane, or lost with it.
+struct Room(Arc<AtomicUsize>);
+
+impl Room {
+    /// `None` when `max` have one.
+    fn of(taken: &Arc<AtomicUsize>, max: usize) -> Option<Self> {
+        let one_more = |count: usize| (count < max).then_some(count + 1);
+        taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok().map(|_| Self(taken.clone()))
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// See the module's opening.
 pub struct Combining {
-    lanes: Vec<mpsc::Sender<Waiting>>,
+    /// Bounded by `queue_max` together: one hot key may use all of it.
+    lanes: Vec<mpsc::UnboundedSender<Waiting>>,
+    waiting: Arc<AtomicUsize>,
+    queue_max: usize,
     hasher: RandomState,
     stats: Arc<Stats>,
 }
@@ -66,15 +89,16 @@ impl Combining {
         tasks: &dyn Tasks,
     ) -> Arc<Self> {
         let lanes = settings.lanes.max(1);
-        let capacity = (settings.queue_max / lanes).max(1);
+        let aside = Aside::new(ledger.clone(), policy.clone(), stats.clone(), WAITING_MAX);
         let start_lane = |at| {
-            let (queue, waiting) = mpsc::channel(capacity);
+            let (queue, waiting) = mpsc::unbounded_channel();
             let lane = Arc::new(Lane {
                 waiting: Mutex::new(waiting),
                 ledger: ledger.clone(),
                 policy: policy.clone(),
                 stats: stats.clone(),
                 batch_max: settings.batch_max.max(1),
+                aside: aside.clone(),
             });
             let run = move || {
                 let lane = lane.clone();
@@ -86,10 +110,11 @@ impl Combining {
             tasks.keep(format!("lane.{at}"), WhenFailing::NotReady, run).detach();
             queue
         };
-        Arc::new(Self { lanes: (0..lanes).map(start_lane).collect(), hasher: RandomState::new(), stats: stats.clone() })
+        let (lanes, queue_max) = ((0..lanes).map(start_lane).collect(), settings.queue_max.max(1));
+        Arc::new(Self { lanes, waiting: Arc::default(), queue_max, hasher: RandomState::new(), stats: stats.clone() })
     }
 
-    fn lane_of(&self, request: &Request) -> &mpsc::Sender<Waiting> {
+    fn lane_of(&self, request: &Request) -> &mpsc::UnboundedSender<Waiting> {
         match self.lanes.as_slice() {
             [only] => only,
             lanes => &lanes[self.hasher.hash_one(request.command.lane_key()) as usize % lanes.len()],
@@ -98,7 +123,7 @@ impl Combining {
 
     /// How many commands wait now.
     pub fn waiting(&self) -> usize {
-        self.lanes.iter().map(|lane| lane.max_capacity() - lane.capacity()).sum()
+        self.waiting.load(Ordering::Relaxed)
     }
 }
 
@@ -106,23 +131,20 @@ impl Combining {
 impl Executor for Combining {
     async fn execute(&self, request: Request, deadline: Deadline) -> Result<Receipt, ExecuteError> {
         let (answer, answered) = oneshot::channel();
-        let lane = self.lane_of(&request);
-        match lane.try_send(Waiting { request, since: Instant::now(), deadline, answer }) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_)) => {
-                self.stats.overloaded.add(1);
-                return Err(ExecuteError::Overloaded);
-            }
-            Err(TrySendError::Closed(_)) => return Err(stopped()),
-        }
+        let Some(room) = Room::of(&self.waiting, self.queue_max) else {
+            self.stats.overloaded.add(1);
+            return Err(ExecuteError::Overloaded);
+        };
+        let waiting = Waiting { since: Instant::now(), deadline, answer, _room: room, request };
+        self.lane_of(&waiting.request).send(waiting).map_err(|_| stopped())?;
         match deadline.bound(answered).await {
             Ok(answer) => answer.map_err(|_| stopped())?.map(Receipt::Done),
             Err(overdue) => Err(ExecuteError::Unavailable(overdue.into())),
         }
     }
 
-    fn turns_away(&self, request: &Request) -> bool {
-        let is_full = self.lane_of(request).capacity() == 0;
+    fn turns_away(&self, _: &Request) -> bool {
+        let is_full = self.waiting() >= self.queue_max;
         if is_full {
             self.stats.overloaded.add(1);
         }
@@ -136,11 +158,12 @@ fn stopped() -> ExecuteError {
 
 struct Lane {
     /// Locked by the one run there is.
-    waiting: Mutex<mpsc::Receiver<Waiting>>,
+    waiting: Mutex<mpsc::UnboundedReceiver<Waiting>>,
     ledger: Arc<dyn Ledger>,
     policy: Arc<Policy>,
     stats: Arc<Stats>,
     batch_max: usize,
+    aside: Aside,
 }
 
 impl Lane {
@@ -153,8 +176,8 @@ impl Lane {
             let started = Instant::now();
             let mut requests = Vec::with_capacity(taken.len());
             let mut callers = Vec::with_capacity(taken.len());
-            let mut latest = None;
-            for Waiting { request, since, deadline, answer } in taken.drain(..) {
+            self.join_those_aside(&mut taken);
+            for Waiting { request, since, deadline, answer, .. } in taken.drain(..) {
                 let (wait, left) = (deadline.instant() - since, deadline.instant().saturating_duration_since(started));
                 if left < last_call.min(wait / 2) || left.is_zero() {
                     self.stats.overloaded.add(1);
@@ -162,16 +185,28 @@ impl Lane {
                     let _ = answer.send(Err(ExecuteError::Overloaded));
                     continue;
                 }
-                latest = latest.max(Some(deadline));
                 requests.push(request);
-                callers.push(answer);
+                callers.push((deadline, answer));
             }
-            let Some(latest) = latest else { continue };
-            let answers = answer_all(&self.ledger, requests.into(), &self.policy, &self.stats, latest).await;
+            let Some(latest) = callers.iter().map(|(deadline, _)| *deadline).max() else { continue };
+            let requests: Arc<[Request]> = requests.into();
+            let settled = settle_all(&self.ledger, requests.clone(), &self.policy, &self.stats, latest).await;
             last_call = started.elapsed();
-            for (caller, answer) in callers.into_iter().zip(answers) {
-                let _ = caller.send(answer);
+            for ((request, (deadline, caller)), settled) in requests.iter().zip(callers).zip(settled) {
+                match settled {
+                    Settled::Answered(answer) => drop(caller.send(answer)),
+                    Settled::Held(rows) => self.aside.join(request.clone(), &rows, deadline, caller),
+                }
             }
+        }
+    }
+
+    /// Takes out what needs a row that is known to be held.
+    fn join_those_aside(&self, taken: &mut Vec<Waiting>) {
+        let Some(aside) = self.aside.takes(taken.iter().map(|waiting| &waiting.request)) else { return };
+        let mut joins = aside.into_iter();
+        for Waiting { request, deadline, answer, .. } in taken.extract_if(.., |_| joins.next() == Some(true)) {
+            self.aside.join(request, &[], deadline, answer);
         }
     }
 }

@@ -26,7 +26,7 @@ pub struct Direct {
 
 impl Direct {
     pub fn new(ledger: Arc<dyn Ledger>, guard: Guard, policy: Arc<Policy>, permits: Arc<Semaphore>, stats: Arc<Stats>) -> Arc<Self> {
-        Arc::new(Self { ledger: Arc::new(OneByOne { ledger, policy, stats, guard, permits }) })
+        Arc::new(Self { ledger: Arc::new(OneByOne::new(ledger, guard, policy, permits, stats)) })
     }
 }
 

@@ -45,7 +45,7 @@ struct Inner {
 
 impl Locked {
     pub fn new(lock: Arc<dyn Lock>, ledger: Arc<dyn Ledger>, policy: Arc<Policy>, permits: Arc<Semaphore>, stats: Arc<Stats>) -> Arc<Self> {
-        let ledger = OneByOne { ledger, policy, stats, guard: Guard::Version, permits };
+        let ledger = OneByOne::new(ledger, Guard::Version, policy, permits, stats);
         Arc::new(Self { inner: Arc::new(Inner { lock, ledger }) })
     }
 }

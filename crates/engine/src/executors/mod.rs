@@ -4,7 +4,9 @@
 //! [`Combining`] batches in this process, [`Locked`] and [`Direct`] run one command at a time, [`Queued`] leaves the order
 //! to a log outside and decides what has arrived there.
 
+mod aside;
 mod attempt;
+mod behind;
 mod combining;
 mod direct;
 mod locked;

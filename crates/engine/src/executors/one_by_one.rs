@@ -9,22 +9,26 @@
 //! and nobody races for ever while newcomers win. A call that is under way at the deadline goes on in its task, because it
 //! may be committing. Who never got to the ledger is [`ExecuteError::Overloaded`].
 //!
+//! *Held rows.* What needs a row that another transaction keeps locked waits aside (`aside`), without a permit, until its
+//! deadline; it is decided there, under row locks.
+//!
 //! *Failure.* Each call is a task of its own, so that a panic in it costs this command alone, and what the caller holds
 //! (a lease) outlives it. Before anybody is told that there is no answer the stored reply is looked up once: the call
 //! may have been committed, or somebody else may have decided the same command. At the deadline that takes [`GRACE`] more
 //! at most.
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use boxoffice_domain::{Batch, Policy, Reply, Request};
+use boxoffice_domain::{Batch, Key, Policy, Reply, Request};
 use boxoffice_ports::{Committed, Deadline, ExecuteError, GRACE, Guard, Ledger, LedgerError, Overdue};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use super::attempt::{TRIES, jittered};
+use super::aside::{Aside, WAITING_MAX};
+use super::attempt::{TRIES, held, jittered};
 use super::stored::stored;
 use crate::Stats;
 
@@ -37,15 +41,21 @@ const FAILURE_PAUSE_MAX: Duration = Duration::from_millis(400);
 
 /// See the module's opening.
 pub(super) struct OneByOne {
-    pub(super) ledger: Arc<dyn Ledger>,
-    pub(super) policy: Arc<Policy>,
+    ledger: Arc<dyn Ledger>,
+    policy: Arc<Policy>,
     pub(super) stats: Arc<Stats>,
-    pub(super) guard: Guard,
+    guard: Guard,
     /// Fair. Shared by all executors that use the same connections.
-    pub(super) permits: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
+    aside: Aside,
 }
 
 impl OneByOne {
+    pub(super) fn new(ledger: Arc<dyn Ledger>, guard: Guard, policy: Arc<Policy>, permits: Arc<Semaphore>, stats: Arc<Stats>) -> Self {
+        let aside = Aside::new(ledger.clone(), policy.clone(), stats.clone(), WAITING_MAX);
+        Self { ledger, policy, stats, guard, permits, aside }
+    }
+
     /// The reply of `request`, tried for until `deadline`, or until `give_up` returns while no call runs.
     pub(super) async fn decide(
         &self,
@@ -55,6 +65,7 @@ impl OneByOne {
     ) -> Result<Reply, ExecuteError> {
         let requests: Arc<[Request]> = vec![request.clone()].into();
         let mut give_up = pin!(give_up);
+        let mut timed_out = false;
         let (mut tries, mut pause) = (1, PAUSE);
         let mut last = None;
         let mut kept = None;
@@ -70,9 +81,27 @@ impl OneByOne {
             if kept.is_none() || deadline.is_over() {
                 return self.without_answer(request, last, deadline).await;
             }
+            // Not before: what queued for a permit meanwhile would else run into the same time-out, one after the other.
+            if self.aside.takes([request]).is_some() {
+                return self.decide_aside(request, &[], kept, deadline, give_up).await;
+            }
             let error = match self.call(&requests, deadline).await? {
                 Ok(reply) => return Ok(reply),
                 Err(LedgerError::Refused(source)) => return Err(ExecuteError::Internal(source)),
+                Err(LedgerError::LockTimeout) => {
+                    let mut rows: Vec<_> = held(&self.ledger, &requests, deadline).await.into_iter().collect();
+                    if rows.is_empty() && timed_out {
+                        // It is kept by a transaction that has not committed it, or by one after the other.
+                        rows = request.command.rows();
+                    }
+                    if !rows.is_empty() {
+                        return self.decide_aside(request, &rows, kept, deadline, give_up).await;
+                    }
+                    timed_out = true;
+                    last = Some(LedgerError::LockTimeout);
+                    self.stats.retries.add(1);
+                    continue;
+                }
                 Err(error) => error,
             };
             let pause_max = match error {
@@ -82,7 +111,7 @@ impl OneByOne {
                     FAILURE_PAUSE_MAX
                 }
             };
-            let counts = matches!(error, LedgerError::Retryable(_) | LedgerError::LockTimeout);
+            let counts = matches!(error, LedgerError::Retryable(_));
             let gives_up = counts && tries >= TRIES || pause >= deadline.remaining();
             tries += u32::from(counts);
             last = Some(error);
@@ -96,6 +125,26 @@ impl OneByOne {
             }
             pause = (pause * 2).min(pause_max);
         }
+    }
+
+    /// Waits with those that need a row that another transaction keeps, and without the permit.
+    async fn decide_aside(
+        &self,
+        request: &Request,
+        held: &[Key],
+        permit: Option<SemaphorePermit<'_>>,
+        deadline: Deadline,
+        give_up: Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<Reply, ExecuteError> {
+        let (answer, answered) = oneshot::channel();
+        self.aside.join(request.clone(), held, deadline, answer);
+        drop(permit);
+        tokio::select! {
+            biased;
+            answered = deadline.bound(answered) => if let Ok(Ok(answer)) = answered { return answer },
+            () = give_up => {}
+        }
+        self.without_answer(request, Some(LedgerError::LockTimeout), deadline).await
     }
 
     async fn call(&self, requests: &Arc<[Request]>, deadline: Deadline) -> Result<Result<Reply, LedgerError>, ExecuteError> {

@@ -46,9 +46,10 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, sleep, sleep_until};
 
-use self::consumer::{BATCHES_MAX, Consumer, Decider, GROUPS_MAX, PAUSE, tell_others, tell_own};
+use self::consumer::{ASIDE_MAX, BATCHES_MAX, Consumer, Decider, GROUPS_MAX, PAUSE, tell_others, tell_own};
 use self::outstanding::{Full, Outstanding, Told, may_retry};
 use self::pace::PaceSettings;
+use super::aside::Aside;
 use super::stored::stored;
 use crate::Stats;
 
@@ -104,8 +105,10 @@ impl Queued {
         let mut readers = Some(log.readers().await?);
         let ((others, waiting), (own, told)) = (mpsc::channel(GROUPS_MAX), mpsc::channel(BATCHES_MAX));
         let (waiting, told) = (Arc::new(Mutex::new(waiting)), Arc::new(Mutex::new(told)));
+        let shards = readers.as_ref().map_or(1, Vec::len);
+        let aside = Aside::new(ledger.clone(), policy.clone(), stats.clone(), shards * ASIDE_MAX);
         let decider =
-            Decider { ledger: ledger.clone(), policy, clock: clock.clone(), stats: stats.clone(), instance, own, others, retention };
+            Decider { ledger: ledger.clone(), policy, clock: clock.clone(), stats: stats.clone(), instance, own, others, retention, aside };
         let name = |task| format!("log.{task}");
         let kept = vec![
             tasks.keep(name("answers"), WhenFailing::Impaired, {

@@ -212,6 +212,12 @@ impl CommandReader for Reader {
         Ok(())
     }
 
+    async fn acknowledge_beyond(&mut self, places: &[usize]) -> Result<(), Source> {
+        assert!(places.iter().all(|place| *place > 0 && *place < self.given.len()), "behind the oldest: {places:?}");
+        self.log.note(format!("beyond {}", places.len()));
+        Ok(())
+    }
+
     async fn dead_letter(&mut self, command: LoggedCommand, reason: String) -> Result<(), Source> {
         let fails = &self.log.dead_letter_fails;
         if fails.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {

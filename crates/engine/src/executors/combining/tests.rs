@@ -1,3 +1,5 @@
+mod held;
+
 use super::*;
 use crate::Supervisor;
 use crate::testing::{ScriptedLedger, WAIT, charge, committed, number, policy, reply_to, soon, until};
@@ -95,6 +97,23 @@ async fn beyond_queue_max_the_answer_is_overloaded_at_once() {
     }
     assert!(!executor.turns_away(&charge(1, 61)));
     assert_eq!(ledger.batches().concat().len(), 6, "nothing that was refused was decided");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_hot_key_may_use_all_of_queue_max() {
+    let ledger = ScriptedLedger::gated(|batch| Ok(committed(batch)));
+    let settings = CombiningSettings { lanes: 4, batch_max: 100, queue_max: 8 };
+    let executor = Combining::start(ledger.clone(), policy(), settings, Arc::default());
+    let accepted = queue_up(&executor, &ledger, 1..9).await;
+    for user in 1..20 {
+        assert!(matches!(executor.execute(charge(user, 100 + user), soon()).await, Err(ExecuteError::Overloaded)), "whatever its lane");
+        assert!(executor.turns_away(&charge(user, 100 + user)));
+    }
+    ledger.let_through(2);
+    for answer in accepted {
+        answer.await.unwrap().unwrap();
+    }
+    assert_eq!((ledger.batches().concat().len(), executor.waiting()), (9, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -244,13 +263,6 @@ async fn a_transient_failure_is_run_again_three_times() {
         assert!(answered || matches!(result, Err(ExecuteError::Unavailable(_))));
         assert_eq!((ledger.batches().len(), stats.retries.get()), (4, 3));
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_lock_timeout_of_a_lone_command_is_unavailable() {
-    let ledger = ScriptedLedger::new(|_| Err(LedgerError::LockTimeout));
-    let (executor, _) = start(&ledger, 100, 100);
-    assert!(matches!(executor.execute(charge(1, 1), soon()).await, Err(ExecuteError::Unavailable(_))));
 }
 
 #[tokio::test(start_paused = true)]

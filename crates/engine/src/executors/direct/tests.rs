@@ -1,6 +1,6 @@
 use super::super::attempt::TRIES;
 use super::*;
-use crate::testing::{ScriptedLedger, WAIT, charge, committed, policy, reply_to, soon, until};
+use crate::testing::{LOCK_TIMEOUT, ScriptedLedger, WAIT, charge, committed, policy, reply_to, soon, until};
 use boxoffice_domain::Fingerprint;
 use boxoffice_ports::{LedgerError, StoredAnswer};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -48,13 +48,12 @@ async fn conflicts_are_run_again_until_the_wait_is_over() {
 
 #[tokio::test(start_paused = true)]
 async fn other_failures_are_run_again_a_few_times() {
-    for error in [|| LedgerError::Retryable("deadlock".into()), || LedgerError::LockTimeout] {
-        let ledger = failing(TRIES - 1, error);
-        assert!(direct(&ledger, Guard::RowLock, 1).0.execute(charge(1, 5), soon()).await.is_ok());
-        let ledger = failing(TRIES, error);
-        assert!(matches!(direct(&ledger, Guard::RowLock, 1).0.execute(charge(1, 5), soon()).await, Err(ExecuteError::Unavailable(_))));
-        assert_eq!(ledger.batches().len(), TRIES as usize);
-    }
+    let error = || LedgerError::Retryable("deadlock".into());
+    let ledger = failing(TRIES - 1, error);
+    assert!(direct(&ledger, Guard::RowLock, 1).0.execute(charge(1, 5), soon()).await.is_ok());
+    let ledger = failing(TRIES, error);
+    assert!(matches!(direct(&ledger, Guard::RowLock, 1).0.execute(charge(1, 5), soon()).await, Err(ExecuteError::Unavailable(_))));
+    assert_eq!(ledger.batches().len(), TRIES as usize);
     let ledger = failing(1, || LedgerError::Refused("data".into()));
     assert!(matches!(direct(&ledger, Guard::RowLock, 1).0.execute(charge(1, 5), soon()).await, Err(ExecuteError::Internal(_))));
     assert_eq!(ledger.batches().len(), 1, "it would be refused again");
@@ -173,5 +172,46 @@ impl Ledger for HungLookUp {
 
     async fn reply(&self, _: boxoffice_domain::IdempotencyKey) -> Result<Option<boxoffice_ports::StoredAnswer>, LedgerError> {
         std::future::pending().await
+    }
+}
+
+/// One permit, so a caller that waited for its row with it would keep it from everybody.
+#[tokio::test(start_paused = true)]
+async fn callers_of_a_held_row_wait_without_a_permit_and_get_through_in_order() {
+    for guard in [Guard::RowLock, Guard::Version] {
+        let ledger = ScriptedLedger::new(|batch| Ok(committed(batch)));
+        let (executor, stats) = direct(&ledger, guard, 1);
+        ledger.lock_wallet(1);
+        let mut kept = Vec::new();
+        for n in 0..5 {
+            let executor = executor.clone();
+            kept.push(tokio::spawn(async move { executor.execute(charge(1, n), soon()).await }));
+            until(|| stats.held_commands.get() == n as u64 + 1 || ledger.begun.load(Ordering::SeqCst) > 0).await;
+        }
+        let before = Instant::now();
+        for n in 10..30 {
+            executor.execute(charge(n, n), soon()).await.unwrap();
+        }
+        assert!(before.elapsed() <= 2 * LOCK_TIMEOUT, "one time-out, in which nobody else had the permit: {:?}", before.elapsed());
+        ledger.unlock_all();
+        for caller in kept {
+            caller.await.unwrap().unwrap();
+        }
+        let decided = ledger.batches().concat().into_iter().filter(|n| *n < 10).collect::<Vec<_>>();
+        assert!(decided.is_sorted() && decided.len() == 5, "{decided:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_that_stays_held_is_unavailable_at_the_deadline() {
+    for sees_locks in [true, false] {
+        let ledger = ScriptedLedger::new(|batch| Ok(committed(batch)));
+        ledger.sees_locks.store(sees_locks, Ordering::SeqCst);
+        let (executor, _) = direct(&ledger, Guard::RowLock, 1);
+        ledger.lock_wallet(1);
+        let before = Instant::now();
+        assert!(matches!(executor.execute(charge(1, 5), soon()).await, Err(ExecuteError::Unavailable(_))));
+        assert!(before.elapsed() >= WAIT && before.elapsed() < WAIT + 2 * LOCK_TIMEOUT, "{:?}", before.elapsed());
+        assert_eq!(ledger.batches(), Vec::<Vec<u128>>::new());
     }
 }

@@ -17,22 +17,29 @@
 //! *Answers* are given by tasks of their own, in the order of the commits: a thousand callers that wake up would otherwise
 //! stand between this reader and its next batch, and the store would have nothing to do meanwhile.
 //!
-//! *Bounds.* `batch_max` commands a batch, and as many ahead; [`BATCHES_MAX`] batches wait for their callers here to be
+//! *Held rows.* Commands that need a row that another transaction keeps wait aside, in their order, and the shard goes on
+//! without them. What is behind them in the log is decided and answered, and acknowledged when they are: a log is
+//! acknowledged from its oldest on, and told of the others where it can make use of that. They wait for as long as a
+//! command may lie in the log.
+//!
+//! *Bounds.* `batch_max` commands a batch, and as many ahead; [`ASIDE_MAX`] aside, and [`WINDOW`] batches not acknowledged; [`BATCHES_MAX`] batches wait for their callers here to be
 //! told, and then their readers wait, too; [`GROUPS_MAX`] groups of answers wait to be sent to other instances, and what
 //! does not fit is not sent: those who wait look into the ledger.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use boxoffice_domain::{CommandId, Policy, Request};
+use boxoffice_domain::{Key, Policy, Request};
 use boxoffice_ports::{Answer, Clock, CommandLog, CommandReader, Deadline, ExecuteError, InstanceId, Ledger, LoggedCommand, Source};
 use chrono::TimeDelta;
-use tokio::sync::{Mutex, mpsc};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{sleep, timeout};
 
-use super::super::attempt::{answer_all, jittered};
+use super::super::aside::Aside;
+use super::super::attempt::{Settled, jittered, settle_all};
 use super::outstanding::{Outstanding, Told};
 use crate::Stats;
 
@@ -45,6 +52,11 @@ const TELL_MAX: Duration = Duration::from_secs(2);
 /// How long a batch may take, and an unreachable store is waited for, before a warning says so; then it is tried again.
 /// Longer than any commit that will ever end: what was accepted has no deadline of its own.
 const STORE_PATIENCE: Duration = Duration::from_secs(10);
+/// Commands that may wait aside for one reader, and how many batches may have been taken since the oldest of them: then
+/// the shard waits with them.
+pub(super) const ASIDE_MAX: usize = 1_024;
+const WINDOW: usize = 32;
+const TOO_OLD: &str = "it is older than its reply would be kept for: it may have been decided before";
 /// The first pause before whatever failed is tried again; it doubles.
 pub(super) const PAUSE: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -68,10 +80,19 @@ pub(super) struct Decider {
     pub(super) own: mpsc::Sender<Vec<Answer>>,
     pub(super) others: mpsc::Sender<Group>,
     pub(super) retention: Duration,
+    /// Shared by the shards, as are the rows.
+    pub(super) aside: Aside,
 }
 
-/// Commands that cannot be decided, each with the reason.
-type Unfit = Vec<(LoggedCommand, String)>;
+/// What a batch came to, by the places of its commands.
+#[derive(Default)]
+struct Decided {
+    done: Vec<usize>,
+    /// They cannot be decided, for the reason that comes with each; nobody who waits for one has been told.
+    unfit: Vec<(usize, LoggedCommand, String)>,
+    /// They need rows that another transaction keeps, or come behind others that do.
+    held: Vec<(usize, LoggedCommand, Vec<Key>)>,
+}
 
 /// Doubling pauses.
 struct Pause(Duration);
@@ -87,30 +108,166 @@ impl Consumer {
     /// Never ends by itself.
     pub(super) async fn run(self) {
         let Self { mut reader, decider, batch_max } = self;
+        let mut shard =
+            Shard { decider, aside: JoinSet::new(), lost: Vec::new(), open: Open::default(), unacknowledged_max: batch_max * WINDOW };
         let mut ahead = Vec::new();
         loop {
+            while let Some(through) = shard.aside.try_join_next() {
+                shard.through(&mut reader, through).await;
+            }
+            shard.find_again(&mut reader).await;
+            shard.acknowledge(&mut reader).await;
             if ahead.is_empty() {
-                ahead = take(&mut reader, batch_max).await;
+                tokio::select! {
+                    biased;
+                    Some(through) = shard.aside.join_next() => {
+                        shard.through(&mut reader, through).await;
+                        continue;
+                    }
+                    taken = take(&mut reader, batch_max), if shard.has_room() => ahead = taken,
+                }
             }
             let batch = std::mem::take(&mut ahead);
-            let count = batch.len();
-            let unfit = {
-                let mut deciding = pin!(decider.decide(batch));
+            let first = shard.open.took(batch.len());
+            let Decided { unfit, held, done } = {
+                let mut deciding = pin!(shard.decider.decide(batch));
                 loop {
                     tokio::select! {
                         biased;
-                        unfit = &mut deciding => break unfit,
-                        more = take(&mut reader, batch_max - ahead.len()), if ahead.len() < batch_max => ahead.extend(more),
+                        decided = &mut deciding => break decided,
+                        more = take(&mut reader, batch_max - ahead.len()), if ahead.len() < batch_max && shard.has_room() => ahead.extend(more),
                     }
                 }
             };
-            for (command, reason) in unfit {
-                decider.bury(&mut reader, command, reason).await;
+            shard.open.decided(done.into_iter().map(|place| first + place as u64));
+            for (place, command, reason) in unfit {
+                shard.decider.bury(&mut reader, command, reason).await;
+                shard.open.decided([first + place as u64]);
             }
-            if let Err(error) = reader.acknowledge(count).await {
-                tracing::warn!(error, "commands were not acknowledged; they come again, and their replies are found");
+            for (place, command, rows) in held {
+                shard.set_aside(first + place as u64, command, &rows);
             }
         }
+    }
+}
+
+/// What a reader's commands have come to.
+struct Shard {
+    decider: Decider,
+    /// Those that wait for rows that another transaction keeps.
+    aside: JoinSet<Through>,
+    /// Those of them whose outcome is not known, because what they waited in has panicked.
+    lost: Vec<(u64, LoggedCommand)>,
+    open: Open,
+    unacknowledged_max: usize,
+}
+
+/// A command that waited aside, by its number among those taken, and what came of it; `None` when it is not known.
+type Through = (u64, LoggedCommand, Option<super::super::attempt::Answer>);
+
+impl Shard {
+    fn has_room(&self) -> bool {
+        self.aside.len() < ASIDE_MAX && self.open.count() < self.unacknowledged_max
+    }
+
+    /// It waits for as long as it may lie in the log.
+    fn set_aside(&mut self, number: u64, command: LoggedCommand, rows: &[Key]) {
+        let (answer, answered) = oneshot::channel();
+        let left = self.decider.retention.saturating_sub(self.decider.age(&command).to_std().unwrap_or_default());
+        self.decider.aside.join(command.request.clone(), rows, Deadline::after(left), answer);
+        self.aside.spawn(async move { (number, command, answered.await.ok()) });
+    }
+
+    async fn through(&mut self, reader: &mut Box<dyn CommandReader>, through: Result<Through, JoinError>) {
+        // The tasks do nothing but wait, and are not aborted.
+        let Ok((number, command, answer)) = through else { return };
+        match answer {
+            Some(Ok(reply)) => {
+                self.decider.tell(vec![answer_to(&command, Ok(reply))]).await;
+            }
+            Some(Err(ExecuteError::Internal(why))) => self.decider.bury(reader, command, why.to_string()).await,
+            Some(Err(_)) if self.decider.is_too_old(&command) => self.decider.bury(reader, command, TOO_OLD.to_owned()).await,
+            Some(Err(_)) => return self.set_aside(number, command, &[]),
+            None => return self.lost.push((number, command)),
+        }
+        self.open.decided([number]);
+    }
+
+    /// What was lost was lost together, and waits again in its order.
+    async fn find_again(&mut self, reader: &mut Box<dyn CommandReader>) {
+        if self.lost.is_empty() {
+            return;
+        }
+        while let Some(through) = self.aside.join_next().await {
+            self.through(reader, through).await;
+        }
+        sleep(jittered(PAUSE)).await;
+        self.lost.sort_by_key(|(number, _)| *number);
+        for (number, command) in std::mem::take(&mut self.lost) {
+            self.set_aside(number, command, &[]);
+        }
+    }
+
+    async fn acknowledge(&mut self, reader: &mut Box<dyn CommandReader>) {
+        let count = self.open.acknowledge();
+        if count > 0
+            && let Err(error) = reader.acknowledge(count).await
+        {
+            tracing::warn!(error, "commands were not acknowledged; they come again, and their replies are found");
+        }
+        let beyond = self.open.acknowledge_beyond();
+        if !beyond.is_empty()
+            && let Err(error) = reader.acknowledge_beyond(&beyond).await
+        {
+            tracing::debug!(error, "commands behind a held one were not acknowledged; they are with it");
+        }
+    }
+}
+
+/// Commands taken and not acknowledged, in order: whether each is decided. The log knows only how many from its oldest on
+/// are.
+#[derive(Default)]
+struct Open {
+    /// The number of the oldest.
+    first: u64,
+    decided: VecDeque<bool>,
+    /// The numbers of those that are decided and were not told of yet.
+    news: Vec<u64>,
+}
+
+impl Open {
+    /// The number of the first of `count` that were taken just now.
+    fn took(&mut self, count: usize) -> u64 {
+        let first = self.first + self.decided.len() as u64;
+        self.decided.extend(std::iter::repeat_n(false, count));
+        first
+    }
+
+    fn decided(&mut self, numbers: impl IntoIterator<Item = u64>) {
+        for number in numbers {
+            if let Some(decided) = number.checked_sub(self.first).and_then(|at| self.decided.get_mut(at as usize)) {
+                *decided = true;
+                self.news.push(number);
+            }
+        }
+    }
+
+    /// How many from the oldest on are decided and not acknowledged; they are from now on.
+    fn acknowledge(&mut self) -> usize {
+        let count = self.decided.iter().take_while(|decided| **decided).count();
+        self.decided.drain(..count);
+        self.first += count as u64;
+        count
+    }
+
+    /// The places of those that are decided behind others that are not, each once.
+    fn acknowledge_beyond(&mut self) -> Vec<usize> {
+        let first = self.first;
+        self.news.drain(..).filter_map(|number| number.checked_sub(first)).map(|place| place as usize).collect()
+    }
+
+    fn count(&self) -> usize {
+        self.decided.len()
     }
 }
 
@@ -127,20 +284,24 @@ async fn take(reader: &mut Box<dyn CommandReader>, max: usize) -> Vec<LoggedComm
 }
 
 impl Decider {
-    /// What is left cannot be decided, and nobody who waits for it has been told.
-    async fn decide(&self, taken: Vec<LoggedCommand>) -> Unfit {
-        let (mut left, mut unfit) = self.sort(taken);
+    /// Decides what can be, and answers it.
+    async fn decide(&self, taken: Vec<LoggedCommand>) -> Decided {
+        let (mut left, mut decided) = self.sort(taken);
         let mut pause = Pause(PAUSE);
         while !left.is_empty() {
-            let requests: Arc<[Request]> = left.iter().map(|command| command.request.clone()).collect();
+            let requests: Arc<[Request]> = left.iter().map(|(_, command)| command.request.clone()).collect();
             let deadline = Deadline::after(STORE_PATIENCE);
-            let replies = answer_all(&self.ledger, requests, &self.policy, &self.stats, deadline).await;
+            let settled = settle_all(&self.ledger, requests, &self.policy, &self.stats, deadline).await;
             let (mut answers, mut again) = (Vec::with_capacity(left.len()), Vec::new());
-            for (command, reply) in left.into_iter().zip(replies) {
-                match reply {
-                    Ok(reply) => answers.push(answer(command.reply_to, command.request.command_id, Ok(reply))),
-                    Err(ExecuteError::Internal(why)) => unfit.push((command, why.to_string())),
-                    Err(_) => again.push(command),
+            for ((place, command), settled) in left.into_iter().zip(settled) {
+                match settled {
+                    Settled::Answered(Ok(reply)) => {
+                        answers.push(answer_to(&command, Ok(reply)));
+                        decided.done.push(place);
+                    }
+                    Settled::Answered(Err(ExecuteError::Internal(why))) => decided.unfit.push((place, command, why.to_string())),
+                    Settled::Answered(Err(_)) => again.push((place, command)),
+                    Settled::Held(rows) => decided.held.push((place, command, rows)),
                 }
             }
             self.tell(answers).await;
@@ -150,29 +311,41 @@ impl Decider {
                 pause.pass().await;
             }
         }
-        unfit
+        decided.held.sort_by_key(|(place, ..)| *place);
+        decided
     }
 
-    /// What may be decided, and what may not, with the reason.
-    fn sort(&self, taken: Vec<LoggedCommand>) -> (Vec<LoggedCommand>, Unfit) {
-        let now = self.clock.now();
-        let retention = TimeDelta::from_std(self.retention).unwrap_or(TimeDelta::MAX);
-        let (mut fit, mut unfit) = (Vec::with_capacity(taken.len()), Vec::new());
-        for command in taken {
-            if now - command.accepted_at > retention {
-                unfit.push((command, "it is older than its reply would be kept for: it may have been decided before".to_owned()));
+    /// What may be decided, and what may not: the unfit with the reason, and what waits behind commands that wait aside.
+    fn sort(&self, taken: Vec<LoggedCommand>) -> (Vec<(usize, LoggedCommand)>, Decided) {
+        let (mut fit, mut decided) = (Vec::with_capacity(taken.len()), Decided::default());
+        for (place, command) in taken.into_iter().enumerate() {
+            if self.is_too_old(&command) {
+                decided.unfit.push((place, command, TOO_OLD.to_owned()));
             } else if command.request.idempotency().is_none() {
-                unfit.push((command, "it has no idempotency key: it may have been decided before".to_owned()));
+                decided.unfit.push((place, command, "it has no idempotency key: it may have been decided before".to_owned()));
             } else {
-                fit.push(command);
+                fit.push((place, command));
             }
         }
-        (fit, unfit)
+        if let Some(aside) = self.aside.takes(fit.iter().map(|(_, command)| &command.request)) {
+            let mut waits = aside.into_iter();
+            let behind = fit.extract_if(.., |_| waits.next() == Some(true));
+            decided.held.extend(behind.map(|(place, command)| (place, command, Vec::new())));
+        }
+        (fit, decided)
+    }
+
+    fn age(&self, command: &LoggedCommand) -> TimeDelta {
+        self.clock.now() - command.accepted_at
+    }
+
+    fn is_too_old(&self, command: &LoggedCommand) -> bool {
+        self.age(command) > TimeDelta::from_std(self.retention).unwrap_or(TimeDelta::MAX)
     }
 
     /// Puts a command with the dead letters, however long that takes, then tells whoever waits for it.
     async fn bury(&self, reader: &mut Box<dyn CommandReader>, command: LoggedCommand, reason: String) {
-        let (reply_to, id) = (command.reply_to, command.request.command_id);
+        let id = command.request.command_id;
         tracing::error!(command.id = %id, reason, "a command of the log cannot be decided");
         let mut pause = Pause(PAUSE);
         while let Err(error) = reader.dead_letter(command.clone(), reason.clone()).await {
@@ -180,7 +353,7 @@ impl Decider {
             pause.pass().await;
         }
         self.stats.dead_commands.add(1);
-        self.tell(vec![answer(reply_to, id, Err(reason))]).await;
+        self.tell(vec![answer_to(&command, Err(reason))]).await;
     }
 
     /// Own callers are told in any case, other instances if there is room.
@@ -203,8 +376,8 @@ impl Decider {
 /// One answer with the instance that waits for it.
 type Addressed = (InstanceId, Answer);
 
-fn answer(to: InstanceId, command: CommandId, reply: Told) -> Addressed {
-    (to, Answer { command, reply })
+fn answer_to(command: &LoggedCommand, reply: Told) -> Addressed {
+    (command.reply_to, Answer { command: command.request.command_id, reply })
 }
 
 /// Tells the callers of this instance, batch after batch.

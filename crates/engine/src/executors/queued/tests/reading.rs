@@ -294,11 +294,11 @@ async fn what_was_decided_is_answered_while_others_wait_for_the_store() {
     let (executor, _) = start(&log, &ledger).await;
     let mut sent = send_all(&executor, &log, [charge(1, 0)]).await;
     until(|| ledger.begun.load(Ordering::SeqCst) == 1).await;
-    sent.extend(send_all(&executor, &log, (1..6).map(|n| charge(1, n))).await);
+    sent.extend(send_all(&executor, &log, (1..6).map(|n| charge(n + 1, n))).await);
     ledger.let_through(1_000);
     for (n, caller) in sent.into_iter().enumerate() {
         let receipt = caller.await.unwrap().unwrap();
-        let expected = if n == 3 { Receipt::Accepted(id(3)) } else { Receipt::Done(reply_to(&charge(1, n as u128))) };
+        let expected = if n == 3 { Receipt::Accepted(id(3)) } else { Receipt::Done(reply_to(&charge(n as u128 + 1, n as u128))) };
         assert_eq!(receipt, expected);
     }
     assert!(log.dead.lock().unwrap().is_empty(), "somebody else's lock is no fault of the command");
