@@ -105,7 +105,7 @@ async fn a_locked_wallet_delays_only_its_own_callers(setup: Setup, what: &str) {
 
 async fn with(strategy: &str) {
     let setup = Setup::default().on_postgres().await.with(&format!("strategy.wallet={strategy}"));
-    a_locked_wallet_delays_only_its_own_callers(setup, strategy).await;
+    Box::pin(a_locked_wallet_delays_only_its_own_callers(setup, strategy)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -131,13 +131,13 @@ async fn a_locked_wallet_delays_only_its_own_callers_under_a_lock() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_locked_wallet_delays_only_its_own_callers_through_kafka() {
     let setup = Log::Kafka.setup().await.with("kafka.partitions=1");
-    a_locked_wallet_delays_only_its_own_callers(setup, "kafka").await;
+    Box::pin(a_locked_wallet_delays_only_its_own_callers(setup, "kafka")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_locked_wallet_delays_only_its_own_callers_through_rabbitmq() {
     let setup = Log::RabbitMq.setup().await.with("rabbitmq.shards=1");
-    a_locked_wallet_delays_only_its_own_callers(setup, "rabbitmq").await;
+    Box::pin(a_locked_wallet_delays_only_its_own_callers(setup, "rabbitmq")).await;
 }
 
 /// The sweep is the system's own, and has many holds in one batch.
