@@ -33,7 +33,6 @@ use load::{Measured, Work, measure};
 use pgbench::{Script, pgbench};
 use seed::Shop;
 use std::sync::Arc;
-use std::time::Duration;
 
 const CALLERS: [usize; 3] = [64, 256, 1_000];
 const WINDOWS: usize = 3;
