@@ -59,7 +59,12 @@ async fn a_locked_wallet_delays_only_its_own_callers(setup: Setup, what: &str) {
         people.push(server.person().await);
     }
     for person in people.iter().chain([&owner]) {
-        person.post("/wallet/charges", "first", json!({ "amount": 1 })).await.expect(201);
+        // Through a log the first one waits for its readers, too.
+        eventually("an account", async || {
+            let answer = person.post("/wallet/charges", "first", json!({ "amount": 1 })).await;
+            (answer.status == 201).then_some(())
+        })
+        .await;
     }
     let session = Session::keeping(&server, format!("accounts WHERE user_id = '{}'", owner.id)).await;
     let kept: Vec<_> = (0..8)
