@@ -1,7 +1,7 @@
 //! JSON from outside, read strictly: UTF-8, one document, no member named twice at any depth; and a fault names its
 //! field by its path, such as `dates[0].seats[2].price`.
 //!
-//! What other programs put in front of UTF-8, a byte order mark, is passed over. Line ends are white space.
+//! Files that other programs wrote may begin with a byte order mark ([`read_file`]). Line ends are white space.
 
 use boxoffice_domain::concert::Fault;
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
@@ -35,6 +35,11 @@ impl fmt::Display for JsonFault {
     }
 }
 
+/// The same of a file, whose byte order mark, if there is one, is passed over.
+pub(crate) fn read_file<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, JsonFault> {
+    read(bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes))
+}
+
 pub(crate) fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, JsonFault> {
     let text = utf8(bytes)?;
     // The path is looked for only when there is something to point at.
@@ -59,7 +64,7 @@ fn utf8(bytes: &[u8]) -> Result<&str, JsonFault> {
     let refused = |reason: String| Err(JsonFault::Syntax(reason));
     match bytes {
         [0xFF, 0xFE, ..] | [0xFE, 0xFF, ..] | [0, _, ..] | [_, 0, ..] => refused("UTF-16 or UTF-32: save it as UTF-8".to_owned()),
-        _ => match std::str::from_utf8(bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes)) {
+        _ => match std::str::from_utf8(bytes) {
             Ok(text) => Ok(text),
             Err(error) => refused(format!("not UTF-8 from byte {} on: save it as UTF-8", error.valid_up_to())),
         },
@@ -160,7 +165,7 @@ mod tests {
     use serde_json::json;
 
     fn strict(text: impl AsRef<[u8]>) -> Result<Value, Fault> {
-        read::<Strict>(text.as_ref()).map(|strict| strict.0).map_err(Fault::from)
+        read_file::<Strict>(text.as_ref()).map(|strict| strict.0).map_err(Fault::from)
     }
 
     #[test]
@@ -185,6 +190,7 @@ mod tests {
     #[test]
     fn a_byte_order_mark_and_any_line_ends_are_fine_and_other_encodings_are_named() {
         assert_eq!(strict("\u{feff}{\r\n\"a\": 1\r\n}\r\n").unwrap(), json!({ "a": 1 }));
+        assert!(read::<Strict>("\u{feff}{}".as_bytes()).is_err(), "a request has none (RFC 8259, 8.1)");
         for (order, name) in [(u16::to_le_bytes as fn(u16) -> [u8; 2], "little"), (u16::to_be_bytes, "big")] {
             for text in ["{\"a\": 1}", "\u{feff}{}"] {
                 let bytes: Vec<u8> = text.encode_utf16().flat_map(order).collect();

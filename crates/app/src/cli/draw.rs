@@ -93,7 +93,7 @@ pub(super) async fn run(task: &Task, json: bool) -> anyhow::Result<ExitCode> {
             let size = std::fs::metadata(file).with_context(|| name.to_string())?.len();
             ensure!(size <= FILE_MAX, "{name}: larger than {FILE_MAX} bytes");
             let bytes = std::fs::read(file).with_context(|| name.to_string())?;
-            json::read(&bytes).map_err(|fault| anyhow::anyhow!("{name}: {fault}"))?
+            json::read_file(&bytes).map_err(|fault| anyhow::anyhow!("{name}: {fault}"))?
         }
         (None, Some(url), Some(concert)) => fetch(url.trim_end_matches('/'), concert).await?,
         _ => bail!("name a server and a concert, or a file"),

@@ -223,7 +223,7 @@ fn read_jwks(settings: &Settings, algorithm: Algorithm) -> Result<Vec<VerifyingK
     let path = settings.auth.jwks_file.clone();
     let fail = |reason: String| AuthError::Jwks { path: path.clone(), reason };
     let text = std::fs::read(&path).map_err(|error| fail(error.to_string()))?;
-    let Strict(set) = json::read(&text).map_err(|fault| fail(fault.to_string()))?;
+    let Strict(set) = json::read_file(&text).map_err(|fault| fail(fault.to_string()))?;
     let set: JwkSet = serde_json::from_value(set).map_err(|error| fail(error.to_string()))?;
     let mut keys = Vec::new();
     for jwk in &set.keys {

@@ -163,7 +163,7 @@ pub fn parse_one(document: Value, price_max: Money) -> Result<ConcertPlan, Vec<F
 
 /// One document, or an array of them, whose faults then begin with `[n]`. A fault without a field is about the whole.
 pub fn parse_file(bytes: &[u8], price_max: Money) -> Result<Vec<ConcertPlan>, Vec<Fault>> {
-    let documents = match json::read::<Strict>(bytes).map_err(|fault| vec![fault.into()])?.0 {
+    let documents = match json::read_file::<Strict>(bytes).map_err(|fault| vec![fault.into()])?.0 {
         Value::Array(documents) => documents,
         document => return parse_one(document, price_max).map(|plan| vec![plan]),
     };
