@@ -119,7 +119,11 @@ impl Executors {
 /// Starts a server on `settings`, which are checked first.
 pub async fn start(settings: Settings, clock: Arc<SystemClock>) -> Result<Running, StartError> {
     settings.check()?;
-    let settings = Arc::new(settings);
+    // Boxed: what starting a whole server needs is too much for a caller's stack.
+    Box::pin(start_checked(Arc::new(settings), clock)).await
+}
+
+async fn start_checked(settings: Arc<Settings>, clock: Arc<SystemClock>) -> Result<Running, StartError> {
     let (traffic, tasks): (Arc<Traffic>, _) = (Arc::default(), Supervisor::new());
     let open = stores::open(&settings, clock.clone(), &traffic, &tasks).await?;
     if settings.demo_season() {

@@ -175,7 +175,7 @@ mod tests {
             committed.replies[0] = Reply { decision, ..committed.replies[0].clone() };
             Ok(committed)
         });
-        let watched = Watched::new(ledger, seats, Siblings::start(None), ends(&room), holds.clone());
+        let watched = Watched::new(ledger, seats, Siblings::start(None, &*Supervisor::new()), ends(&room), holds.clone());
         watched.transact(Batch::new(vec![charge(5, 1)], policy()), Guard::RowLock, soon()).await.unwrap();
         assert_eq!(holds.concert_of(id(5), id(2)), Some(id(CONCERT)));
     }

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use boxoffice_adapters::clock::SystemIds;
 use boxoffice_domain::{Actor, Command, CommandId, Decision, FreshIds, Outcome, Reply, Request, UserId};
-use boxoffice_ports::{Ids, Receipt};
-use boxoffice_tests::{Answer, Person, Server, Setup, at_once, concert, seats};
+use boxoffice_ports::{Deadline, Ids, Receipt};
+use boxoffice_tests::{Answer, PATIENCE, Person, Server, Setup, at_once, concert, seats};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -76,7 +76,7 @@ async fn sell_all_but(server: &Server, date: &str, seats: u32, left: &[u32]) {
         let executor = server.running.executors.seat.clone();
         let held = at_once(some.chunks(4).map(hold).map(|request| {
             let executor = executor.clone();
-            async move { executor.execute(request).await.unwrap() }
+            async move { executor.execute(request, Deadline::after(PATIENCE)).await.unwrap() }
         }));
         let is_held = |receipt: &Receipt| matches!(receipt, Receipt::Done(Reply { decision: Decision::Done(Outcome::Held { .. }), .. }));
         assert!(held.await.iter().all(is_held));

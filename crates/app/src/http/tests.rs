@@ -7,7 +7,7 @@ use actix_web::http::Method;
 use actix_web::test::{TestRequest, init_service, read_body};
 use boxoffice_domain::{Batch, IdempotencyKey, Lane, Place, QueueStatus};
 use boxoffice_ports::{
-    Committed, Guard, LedgerError, MockQueries, MockUpkeep, MockWaitingRoom, RoomError, StoredAnswer, Tasks, WhenFailing,
+    Committed, Deadline, Guard, LedgerError, MockQueries, MockUpkeep, MockWaitingRoom, RoomError, StoredAnswer, Tasks, WhenFailing,
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -295,7 +295,7 @@ struct Gated(tokio::sync::Semaphore);
 
 #[async_trait::async_trait]
 impl Ledger for Gated {
-    async fn transact(&self, _: Batch, _: Guard) -> Result<Committed, LedgerError> {
+    async fn transact(&self, _: Batch, _: Guard, _: Deadline) -> Result<Committed, LedgerError> {
         self.0.acquire().await.map_err(|closed| LedgerError::Unavailable(closed.into()))?.forget();
         Ok(Committed { replies: Vec::new(), seats: Vec::new() })
     }

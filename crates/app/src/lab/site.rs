@@ -72,7 +72,7 @@ enum Scratch {
 /// See the module's opening.
 pub(super) struct Site {
     instances: Vec<Running>,
-    settings: Settings,
+    settings: Box<Settings>,
     concert: ConcertId,
     /// Not used yet, the next one last.
     dates: Vec<(DateId, u32)>,
@@ -132,7 +132,7 @@ fn secret() -> String {
 impl Site {
     /// `dates`: how many seats each has, in the order in which they will be taken.
     pub(super) async fn open(base: &Settings, entrant: Entrant, instances: u32, dates: &[u32]) -> Result<Self, LabError> {
-        let mut settings = settings_for(base, entrant)?;
+        let mut settings = Box::new(settings_for(base, entrant)?);
         let log = wiring::ScratchLog::name(&mut settings, entrant.strategy);
         let outside = Outside::start(settings.http.worker_count()).map_err(LabError::Threads)?;
         let scratch = match settings.store.backend {
@@ -148,7 +148,7 @@ impl Site {
         let concert = ConcertId(Default::default());
         let ids = Arc::new(SystemIds);
         let mut site = Self { instances: Vec::new(), settings, concert, dates: Vec::new(), bearer_key, ids, outside, scratch, log };
-        match site.build(instances, dates).await {
+        match Box::pin(site.build(instances, dates)).await {
             Ok(()) => Ok(site),
             Err(error) => {
                 site.close().await;
@@ -159,7 +159,7 @@ impl Site {
 
     async fn build(&mut self, instances: u32, dates: &[u32]) -> Result<(), LabError> {
         for _ in 0..instances {
-            self.instances.push(wiring::start(self.settings.clone(), Arc::new(SystemClock::default())).await?);
+            self.instances.push(wiring::start((*self.settings).clone(), Arc::new(SystemClock::default())).await?);
         }
         if self.log.is_some() {
             self.reads().await?;

@@ -103,7 +103,7 @@ async fn beyond_queue_max_the_answer_is_overloaded_at_once() {
 async fn one_hot_key_may_use_all_of_queue_max() {
     let ledger = ScriptedLedger::gated(|batch| Ok(committed(batch)));
     let settings = CombiningSettings { lanes: 4, batch_max: 100, queue_max: 8 };
-    let executor = Combining::start(ledger.clone(), policy(), settings, Arc::default());
+    let executor = Combining::start(ledger.clone(), policy(), settings, Arc::default(), &*Supervisor::new());
     let accepted = queue_up(&executor, &ledger, 1..9).await;
     for user in 1..20 {
         assert!(matches!(executor.execute(charge(user, 100 + user), soon()).await, Err(ExecuteError::Overloaded)), "whatever its lane");
@@ -291,7 +291,7 @@ async fn equal_keys_share_a_lane() {
 #[tokio::test(start_paused = true)]
 async fn a_lane_that_panics_answers_what_it_had_in_hand_and_decides_what_has_queued() {
     let (ledger, tasks) = (ScriptedLedger::gated(|batch| Ok(committed(batch))), Supervisor::new());
-    let settings = CombiningSettings { lanes: 1, batch_max: 100, queue_max: 100, wait: WAIT };
+    let settings = CombiningSettings { lanes: 1, batch_max: 100, queue_max: 100 };
     let executor = Combining::start(ledger.clone(), policy(), settings, Arc::default(), &*tasks);
     let mut sent = queue_up(&executor, &ledger, 1..11).await.into_iter();
     assert_eq!(tasks.strike("lane.0"), 1);

@@ -80,8 +80,11 @@ async fn a_command_held_for_longer_than_its_reply_is_kept_is_a_dead_letter() {
     let (log, ledger) = (MemoryLog::new(1), deciding());
     let clock = Arc::new(TestClock::default());
     let stats = Arc::<Stats>::default();
-    let executor = Queued::start(Arc::new(Log(log.clone())), ledger.clone(), policy(), clock.clone(), instance(1), SETTINGS, stats.clone());
-    let executor = executor.await.unwrap();
+    let (log_of_all, clock_of_all) = (Arc::new(Log(log.clone())), clock.clone());
+    let parts =
+        QueuedParts { log: log_of_all, ledger: ledger.clone(), policy: policy(), clock: clock_of_all, instance: instance(1), stats };
+    let tasks = Supervisor::new();
+    let executor = Queued::start(parts, SETTINGS, &*tasks).await.unwrap();
     ledger.lock_wallet(1);
     assert!(matches!(executor.execute(charge(1, 100), soon()).await, Ok(Receipt::Accepted(_))));
     clock.set(RETENTION.as_secs() as i64 + 1);

@@ -39,7 +39,7 @@ async fn tasks_that_fail_are_started_again_and_what_the_readers_had_comes_again(
     let all: Vec<_> = tasks.figures().into_iter().map(|task| (task.name, task.up, task.restarts)).collect();
     assert_eq!(all, names.map(|name| (name.to_owned(), true, 1)));
     until(|| log.left() == 0).await;
-    assert_eq!(executor.execute(charge(1, 7)).await.unwrap(), Receipt::Done(reply_to(&charge(1, 7))));
+    assert_eq!(executor.execute(charge(1, 7), soon()).await.unwrap(), Receipt::Done(reply_to(&charge(1, 7))));
 }
 
 #[tokio::test(start_paused = true)]
