@@ -116,6 +116,8 @@ impl Postgres {
 
     /// Stops everything it does, as if the machine hung.
     pub fn pause(&self) -> Result<()> {
+        // Once more: a child may have been forked after the children were listed and before their parent stopped.
+        self.running()?.signal("STOP")?;
         self.running()?.signal("STOP")
     }
 

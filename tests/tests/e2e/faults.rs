@@ -261,6 +261,143 @@ async fn a_database_without_writes_is_not_ready_and_serves_again_with_them() {
     stop(servers).await;
 }
 
+/// Longer than `strategy.wait_ms` a request may take; tests wait for up to ten times the bound.
+const LATER: Duration = Duration::from_millis(500);
+
+/// Each request of `owner`, commands and reads, is answered in time while a part hangs: the statuses, by path.
+async fn asked_while_hung(server: &Server, owner: &Person, concert: &str, series: &str) -> Vec<(String, u16, Duration)> {
+    let requests = (0..20)
+        .map(|n| ("/wallet/charges", Some(format!("{series}-{n}"))))
+        .chain(["/wallet", "/wallet/entries", "/reservations", "/payments", "/rewards"].map(|path| (path, None)));
+    let mut asked = at_once(requests.map(|(path, key)| {
+        let owner = owner.clone();
+        async move {
+            let began = Instant::now();
+            let answer = match key {
+                Some(key) => owner.post(path, &key, json!({ "amount": 1 })).await,
+                None => owner.get(path).await,
+            };
+            (path.to_owned(), answer.status, began.elapsed())
+        }
+    }))
+    .await;
+    let mut newcomer = owner.clone();
+    let began = Instant::now();
+    let joined = newcomer.join(concert).await;
+    asked.push(("join".to_owned(), joined.status, began.elapsed()));
+    let live = Answer::to(server.http().get(format!("{}/health/live", server.base))).await;
+    assert_eq!(live.status, 200);
+    asked
+}
+
+/// Every process of PostgreSQL stands still, with commits on their way: each strategy's callers are answered in time,
+/// readiness names the store, and when it goes on so does the server, with one effect a key.
+async fn postgres_that_hangs(strategy: &str) {
+    let cluster = tokio::task::spawn_blocking(|| Postgres::start().expect("PostgreSQL starts")).await.unwrap();
+    let wait = Duration::from_millis(1_500);
+    let server = Setup::default()
+        .on_postgres()
+        .await
+        .with(&format!("store.postgres_url={}", cluster.database().expect("a database")))
+        .with(&format!("strategy.wait_ms={}", wait.as_millis()))
+        .with(&format!("strategy.wallet={strategy}"))
+        .start()
+        .await;
+    let (concert, _) = server.one_date(seats(50, 1_000)).await;
+    let owner = server.person().await;
+    assert_eq!(owner.post("/wallet/charges", "before", json!({ "amount": 1 })).await.status, 201);
+
+    let answered = Answered::default();
+    let servers = [server];
+    let busy = charges_told(&servers, &owner, "busy", 40, &answered);
+    let hang = async {
+        answered.at_least(100).await;
+        cluster.pause().expect("stopped");
+        let [server] = &servers;
+        let asked = asked_while_hung(server, &owner, &concert, "hung").await;
+        eventually("readiness names the store", async || {
+            let ready = Answer::to(server.http().get(format!("{}/health/ready", server.base))).await;
+            let names = |check: &serde_json::Value| check["name"] == "store" && check["ok"] == false;
+            (ready.status == 503 && ready.at("checks").as_array().unwrap().iter().any(names)).then_some(())
+        })
+        .await;
+        // New connections hang while they start up, too.
+        let again = asked_while_hung(server, &owner, &concert, "hung").await;
+        cluster.resume().expect("it goes on");
+        [asked, again].concat()
+    };
+    let (during, asked) = tokio::join!(busy, hang);
+    let slowest = asked.iter().max_by_key(|(_, _, took)| *took).expect("some");
+    println!("{strategy}: answered within {:?} ({}), wait_ms {}", slowest.2, slowest.0, wait.as_millis());
+    assert!(slowest.2 < (wait + LATER) * 10, "{slowest:?}");
+    assert!(asked.iter().all(|(_, status, _)| *status == 503), "{asked:?}");
+    assert!(during.iter().all(|(answer, _)| [201, 409, 503].contains(&answer.status)), "{during:?}");
+
+    // Without a restart, and the same keys have one effect.
+    eventually("the server goes on", async || {
+        let again = charges(&servers, &owner, "busy", 40).await;
+        (applied(&again) == 400).then_some(())
+    })
+    .await;
+    for n in 0..20 {
+        eventually("a charge", async || {
+            let answer = owner.post("/wallet/charges", &format!("hung-{n}"), json!({ "amount": 1 })).await;
+            (answer.status == 201).then_some(())
+        })
+        .await;
+    }
+    assert_eq!(owner.balance().await, 421);
+    let [server] = servers;
+    eventually("ready", async || {
+        let ready = Answer::to(server.http().get(format!("{}/health/ready", server.base))).await;
+        (ready.status == 200).then_some(())
+    })
+    .await;
+    stop(vec![server]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_postgres_that_hangs_keeps_no_caller_of_combining() {
+    postgres_that_hangs("combining").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_postgres_that_hangs_keeps_no_caller_of_optimistic() {
+    postgres_that_hangs("optimistic").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_postgres_that_hangs_keeps_no_caller_of_pubsub() {
+    postgres_that_hangs("pubsub").await;
+}
+
+/// Redis stands still: what needs it is refused in time, with the code that says so, and the rest goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_hangs_keeps_no_caller() {
+    let node = Redis::start().expect("Redis starts");
+    let redis = format!("redis.urls=[{:?}]", node.url());
+    let wait = Duration::from_millis(1_500);
+    let servers = two_instances(&[&redis, "strategy.wallet=pubsub", "queue.backend=redis", "strategy.wait_ms=1500"]).await;
+    let (concert, _) = servers[0].one_date(seats(50, 1_000)).await;
+    servers[1].shows(&concert).await;
+    let owner = servers[0].person().await;
+    assert_eq!(applied(&charges(&servers, &owner, "there", 2).await), 20);
+    node.pause().expect("stopped");
+    let hung = charges(&servers, &owner, "hung", 2).await;
+    let slowest = hung.iter().map(|(_, took)| *took).max().unwrap_or_default();
+    println!("pubsub: refused within {slowest:?}, wait_ms {}", wait.as_millis());
+    assert!(slowest < (wait + LATER) * 10);
+    assert!(hung.iter().all(|(answer, _)| (answer.status, answer.code()) == (503, "store_unavailable")), "{hung:?}");
+    let joined = servers[0].person().await.join(&concert).await;
+    assert_eq!(joined.status, 503, "{joined:?}");
+    assert_eq!(owner.balance().await, 20, "reads go on");
+    node.resume().expect("it goes on");
+    eventually("Redis", async || (applied(&charges(&servers, &owner, "hung", 2).await) == 20).then_some(())).await;
+    eventually("a place", async || (servers[1].person().await.join(&concert).await.status == 201).then_some(())).await;
+    assert_eq!(owner.balance().await, 40);
+    stop(servers).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_answered_survives_a_kill_of_postgres() {
     let mut cluster = tokio::task::spawn_blocking(|| Postgres::start().expect("PostgreSQL starts")).await.unwrap();

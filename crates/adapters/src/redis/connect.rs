@@ -132,6 +132,11 @@ impl Redis {
         self.query::<()>(&redis::cmd("PING")).await
     }
 
+    /// Whether the last command was answered: false while it is being reached again.
+    pub(super) fn is_answering(&self) -> bool {
+        matches!(*self.link.state(), State::Up(..))
+    }
+
     /// As the server calls its version.
     pub async fn version(&self) -> Result<String, Failure> {
         let told: String = self.query(redis::cmd("INFO").arg("server")).await?;

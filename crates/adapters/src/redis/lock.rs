@@ -136,6 +136,15 @@ impl Locks {
         self.ttl
     }
 
+    /// Why a caller's turn to ask did not come in time. Callers in front had the lock; or Redis answered none of them, and
+    /// then nothing is known of the lock.
+    pub(super) fn no_turn(&self, error: LockError) -> LockError {
+        match error {
+            LockError::Busy { same_command: false } if !self.redis.is_answering() => LockError::Unavailable(Failure::Silent.into()),
+            error => error,
+        }
+    }
+
     /// Claims `keys` for a command; nothing is sent yet.
     pub(super) fn claim(&self, keys: &[Key], owner: CommandId, turn: Option<Turn>) -> Claim<Ticket> {
         let names = keys.iter().map(keys::lock).collect();

@@ -57,7 +57,7 @@ impl PubSubLock {
 #[async_trait]
 impl Lock for PubSubLock {
     async fn acquire(&self, keys: Vec<Key>, owner: CommandId, deadline: Deadline) -> Result<Box<dyn Lease>, LockError> {
-        let turn = self.queue.turn(&keys, owner, deadline).await?;
+        let turn = self.queue.turn(&keys, owner, deadline).await.map_err(|error| self.locks.no_turn(error))?;
         let deadline = deadline.instant();
         let claim = self.locks.claim(&keys, owner, Some(turn));
         let mut backoff = Backoff::new(FAILURE_PAUSE_MIN, FALLBACK_POLL);

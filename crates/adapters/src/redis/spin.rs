@@ -41,7 +41,7 @@ impl SpinLock {
 #[async_trait]
 impl Lock for SpinLock {
     async fn acquire(&self, keys: Vec<Key>, owner: CommandId, deadline: Deadline) -> Result<Box<dyn Lease>, LockError> {
-        let turn = self.queue.turn(&keys, owner, deadline).await?;
+        let turn = self.queue.turn(&keys, owner, deadline).await.map_err(|error| self.locks.no_turn(error))?;
         let deadline = deadline.instant();
         let claim = self.locks.claim(&keys, owner, Some(turn));
         let mut backoff = Backoff::new(PAUSE_MIN, PAUSE_MAX);

@@ -400,4 +400,23 @@ async fn an_address_is_checked_and_a_redis_that_is_not_there_is_unavailable() {
     }
 }
 
+/// What they wait for is Redis, and not the holder of the lock.
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_in_line_for_a_redis_that_hangs_learn_that_it_is_away() {
+    for kind in [SPIN, PUBSUB] {
+        let nodes = kind.own();
+        let (one, lock) = (key(), (kind.make)(&nodes, LEASE_SHORT));
+        take(&lock, one, fresh()).await.expect("a lock").release().await;
+        nodes.iter().for_each(|node| node.pause().expect("paused"));
+        let mut tasks = JoinSet::new();
+        for _ in 0..20 {
+            let lock = lock.clone();
+            tasks.spawn(async move { lock.acquire(vec![one], fresh(), Deadline::after(Duration::from_millis(1_500))).await.map(drop) });
+        }
+        let refused = timeout(LONG, tasks.join_all()).await.expect("their waits end");
+        nodes.iter().for_each(|node| node.resume().expect("resumed"));
+        assert!(refused.iter().all(|refused| matches!(refused, Err(LockError::Unavailable(_)))), "{refused:?}");
+    }
+}
+
 mod majority;
