@@ -117,7 +117,8 @@ impl Answer {
 }
 
 impl Person {
-    pub(crate) fn new(http: Client, base: String, made: &Answer) -> Self {
+    /// Who was `made` by the server at `base`.
+    pub fn new(http: Client, base: String, made: &Answer) -> Self {
         Self { http, base, id: made.text("user_id"), token: made.text("access_token"), queue_token: None, patient: false }
     }
 

@@ -29,13 +29,25 @@ fn quoted(markdown: &str) -> Vec<(usize, &str)> {
     found
 }
 
-/// The rows of all tables, as cells, without heads and rules.
-fn rows(markdown: &str) -> Vec<(usize, Vec<&str>)> {
+/// The rows of all tables, as cells, without heads and rules; with what stands above a row's last cell.
+fn rows_under(markdown: &str) -> Vec<(usize, &str, Vec<&str>)> {
     let lines: Vec<_> = markdown.lines().collect();
     let is_rule = |at: usize| lines.get(at).is_some_and(|line| line.starts_with("| ---") || line.starts_with("|---"));
-    let is_row = |at: &usize| lines[*at].starts_with('|') && !is_rule(*at) && !is_rule(*at + 1);
-    let cells = |at: usize| lines[at].trim().trim_matches('|').split('|').map(str::trim).collect();
-    (0..lines.len()).filter(is_row).map(|at| (at + 1, cells(at))).collect()
+    let mut found = Vec::new();
+    let mut head = "";
+    for (at, line) in lines.iter().enumerate() {
+        let cells: Vec<_> = line.trim().trim_matches('|').split('|').map(str::trim).collect();
+        if is_rule(at + 1) {
+            head = cells.last().copied().unwrap_or_default();
+        } else if line.starts_with('|') && !is_rule(at) {
+            found.push((at + 1, head, cells));
+        }
+    }
+    found
+}
+
+fn rows(markdown: &str) -> Vec<(usize, Vec<&str>)> {
+    rows_under(markdown).into_iter().map(|(line, _, cells)| (line, cells)).collect()
 }
 
 /// A test's name: its path in the source, `tests` modules left out.
@@ -111,16 +123,17 @@ fn all_tests(sources: &BTreeMap<String, String>) -> BTreeSet<String> {
     sources.iter().flat_map(|(path, text)| tests_of(path, text, &listed)).collect()
 }
 
-/// What is wrong with `tests/README.md`, given the tests there are.
-fn unnamed(markdown: &str, tests: &BTreeSet<String>) -> Vec<String> {
+/// What is wrong with what a document says of tests, given those there are: each that it names exists, and each row of a
+/// table whose last column is of tests names one.
+fn unnamed(document: &str, markdown: &str, tests: &BTreeSet<String>) -> Vec<String> {
     let mut faults: Vec<_> = quoted(markdown)
         .into_iter()
         .filter(|(_, text)| is_test_name(text) && !tests.contains(*text))
-        .map(|(line, text)| format!("tests/README.md:{line}: there is no test `{text}`"))
+        .map(|(line, text)| format!("{document}:{line}: there is no test `{text}`"))
         .collect();
-    for (line, cells) in rows(markdown) {
+    for (line, _, cells) in rows_under(markdown).into_iter().filter(|(_, head, _)| ["tests", "shown by", "what it shows"].contains(head)) {
         if !cells[1..].iter().any(|cell| quoted(cell).iter().any(|(_, text)| is_test_name(text))) {
-            faults.push(format!("tests/README.md:{line}: `{}` names no test", cells[0]));
+            faults.push(format!("{document}:{line}: `{}` names no test", cells[0]));
         }
     }
     faults
@@ -149,10 +162,11 @@ fn missing_paths(markdown: &str, exists: impl Fn(&str) -> bool) -> Vec<String> {
 }
 
 #[test]
-fn every_test_that_the_readme_names_exists() {
+fn every_test_that_a_document_names_exists() {
     let tests = all_tests(&sources());
     assert!(tests.len() > 100, "only {} tests were found: the search is broken", tests.len());
-    let faults = unnamed(&read("tests/README.md"), &tests);
+    let faults: Vec<_> =
+        ["tests/README.md", "deploy/README.md"].iter().flat_map(|document| unnamed(document, &read(document), &tests)).collect();
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
@@ -221,9 +235,11 @@ fn a_document_that_is_out_of_step_is_found() {
 
     let tests = tests.into_iter().collect();
     let table = |row: &str| format!("| what | tests |\n| --- | --- |\n{row}\n");
-    assert!(unnamed(&table("| a hold | `domain::decide::holds::it_holds` |"), &tests).is_empty());
-    assert_eq!(unnamed(&table("| a hold | `domain::decide::holds::it_helds` |"), &tests).len(), 1);
-    assert_eq!(unnamed(&table("| a hold | by hand |"), &tests).len(), 1, "a row without any test");
+    let faults = |row: &str| unnamed("a document", &table(row), &tests).len();
+    assert_eq!(faults("| a hold | `domain::decide::holds::it_holds` |"), 0);
+    assert_eq!(faults("| a hold | `domain::decide::holds::it_helds` |"), 1);
+    assert_eq!(faults("| a hold | by hand |"), 1, "a row without any test");
+    assert_eq!(unnamed("a document", "| key | meaning |\n| --- | --- |\n| a hold | by hand |", &tests).len(), 0);
     assert_eq!(routes_named(&table("| `GET /a/{id}/b` | x |")), BTreeSet::from(["GET /a/{}/b".to_owned()]));
 
     let exists = |path: &str| path == "domain/src/room.rs";

@@ -366,7 +366,8 @@ async fn a_map_that_is_not_read_is_shared_and_let_go() {
     let mut readers = Vec::new();
     for nth in 0..READERS {
         let mut wire = shop.connect().await;
-        wire.write_all(ask(["identity", "gzip"][nth % 2], "").as_bytes()).await.unwrap();
+        let query = ["", "?status=available"][nth / 2 % 2];
+        wire.write_all(ask(["identity", "gzip"][nth % 2], query).as_bytes()).await.unwrap();
         readers.push(wire);
     }
     for wire in &mut readers {

@@ -22,4 +22,5 @@ mod queue;
 mod rooms;
 mod sellout;
 mod simulate;
+mod soak;
 mod surface;

@@ -69,6 +69,8 @@ pub(super) fn serve(app: Data<App>) -> io::Result<(Server, SocketAddr)> {
             })
             .h1(map_config(service, |()| AppConfig::default()));
         fn_service(move |socket: TcpStream| {
+            // An answer goes in pieces: none of them waits for the client to acknowledge the one before.
+            let _ = socket.set_nodelay(true);
             let peer = socket.peer_addr().ok();
             let shared = Shared::new(socket, crowd.enter(peer.map(|peer| peer.ip())));
             let has_room = !shared.is_spare() || spares.admit(&crowd, &shared);

@@ -1,21 +1,17 @@
-//! Seat maps as they go out: rendered once a version, compressed once a version, shared by everybody who asks.
-//!
-//! A connection is sent pieces of that one copy ([`Pieces`]), so many that do not read cost what few do.
+//! Seat maps as they go out: rendered once a version and filter, compressed once, shared by everybody who asks.
 //!
 //! What never changes of a seat is rendered once a date; a new version only copies it and fills in the statuses. Of
-//! many who ask for the same new version one renders while the others wait for it.
+//! many who ask for the same new map one renders while the others wait for it.
 //!
-//! *Bounds.* [`DATES_MAX`] dates are kept; one more takes the place of the one nobody has asked for the longest.
+//! *Bounds.* [`DATES_MAX`] dates are kept; one more takes the place of the one nobody has asked for the longest. Of a
+//! date one version is kept, at most four times as big as its whole map: each seat is on that, on the map of the free
+//! ones, and on the two maps of its grade. A grade that no seat has keeps nothing.
 
-use std::collections::HashMap;
-use std::convert::Infallible;
+use std::collections::{HashMap, HashSet};
 use std::io::Write as _;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 
-use actix_web::body::{BodySize, MessageBody};
 use actix_web::web::Bytes;
 use boxoffice_domain::DateId;
 use boxoffice_engine::{SeatInfo, SeatSnapshot, SeatStatus, SeatView};
@@ -29,60 +25,79 @@ use super::seats;
 const DATES_MAX: usize = 64;
 /// Halls below this are rendered where they are asked for.
 const SMALL_HALL: usize = 1_000;
-/// What a connection takes at once.
-const PIECE: usize = 16 * 1_024;
+/// Bodies below this are sent as they are.
+const GZIP_MIN_BYTES: usize = 1_024;
+/// How a map ends.
+const END: &[u8] = b"]}";
 
-/// One version of a date's map.
+/// Which seats a map shows; all by default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Filter {
+    pub(crate) only_available: bool,
+    pub(crate) grade: Option<String>,
+}
+
+impl Filter {
+    fn takes(&self, info: &SeatInfo, status: SeatStatus) -> bool {
+        (!self.only_available || status == SeatStatus::Available) && self.grade.as_ref().is_none_or(|grade| *info.grade == **grade)
+    }
+}
+
+/// One version of a date's seats, and what was rendered of it.
 pub(crate) struct Page {
-    pub(crate) version: u64,
-    pub(crate) plain: Bytes,
-    gzip: OnceCell<Bytes>,
+    snapshot: SeatSnapshot,
     template: Arc<Template>,
+    maps: Mutex<HashMap<Filter, Arc<Map>>>,
+}
+
+/// What was asked for of a map so far.
+#[derive(Default)]
+struct Map {
+    plain: OnceCell<Bytes>,
+    gzip: OnceCell<Bytes>,
 }
 
 impl Page {
-    fn render(template: Option<Arc<Template>>, snapshot: &SeatSnapshot) -> Result<Self, Problem> {
+    fn new(template: Option<Arc<Template>>, snapshot: SeatSnapshot) -> Result<Arc<Self>, Problem> {
         let template = match template {
             Some(template) => template,
             None => Arc::new(Template::new(snapshot.infos.clone())?),
         };
-        Ok(Self { version: snapshot.version, plain: template.render(snapshot), gzip: OnceCell::new(), template })
+        Ok(Arc::new(Self { snapshot, template, maps: Mutex::default() }))
     }
 
-    /// Compressed when first asked for.
-    pub(crate) async fn gzip(&self) -> Result<Bytes, Problem> {
-        self.gzip.get_or_try_init(|| compress(self.plain.clone())).await.cloned()
+    pub(crate) fn version(&self) -> u64 {
+        self.snapshot.version
+    }
+
+    /// The seats that `filter` takes; compressed, if that is asked for and worth it.
+    pub(crate) async fn map(self: &Arc<Self>, filter: Filter, gzip: bool) -> Result<(Bytes, bool), Problem> {
+        let map = self.shared(&filter);
+        let page = self.clone();
+        let seats = self.snapshot.infos.len();
+        let plain = map.plain.get_or_try_init(|| beside(seats, move || page.template.render(&page.snapshot, &filter))).await?;
+        if !gzip || plain.len() < GZIP_MIN_BYTES {
+            return Ok((plain.clone(), false));
+        }
+        Ok((map.gzip.get_or_try_init(|| compress(plain.clone())).await?.clone(), true))
+    }
+
+    fn shared(&self, filter: &Filter) -> Arc<Map> {
+        if filter.grade.as_ref().is_some_and(|grade| !self.template.grades.contains(grade.as_str())) {
+            return Arc::default();
+        }
+        let mut maps = self.maps.lock().unwrap_or_else(PoisonError::into_inner);
+        maps.entry(filter.clone()).or_default().clone()
     }
 }
 
 /// Does what takes a moment for so many seats: away from the threads that serve requests, unless they are few.
-pub(crate) async fn beside<T: Send + 'static>(
-    seats: usize,
-    work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
-) -> Result<T, Problem> {
+async fn beside<T: Send + 'static>(seats: usize, work: impl FnOnce() -> Result<T, Problem> + Send + 'static) -> Result<T, Problem> {
     if seats < SMALL_HALL { work() } else { tokio::task::spawn_blocking(work).await.map_err(Problem::internal)? }
 }
 
-/// One copy of a map for all who are sent it: a connection takes it a piece at a time, as it writes, and not as a copy
-/// of the whole.
-pub(crate) struct Pieces(pub(crate) Bytes);
-
-impl MessageBody for Pieces {
-    type Error = Infallible;
-
-    fn size(&self) -> BodySize {
-        BodySize::Sized(self.0.len() as u64)
-    }
-
-    fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Bytes, Infallible>>> {
-        let rest = &mut self.get_mut().0;
-        let piece = rest.split_to(rest.len().min(PIECE));
-        Poll::Ready((!piece.is_empty()).then_some(Ok(piece)))
-    }
-}
-
 /// Compresses away from the threads that serve requests.
-pub(crate) async fn compress(plain: Bytes) -> Result<Bytes, Problem> {
+async fn compress(plain: Bytes) -> Result<Bytes, Problem> {
     let compressed = tokio::task::spawn_blocking(move || {
         let mut encoder = GzEncoder::new(Vec::with_capacity(plain.len() / 8), Compression::fast());
         encoder.write_all(&plain)?;
@@ -94,6 +109,7 @@ pub(crate) async fn compress(plain: Bytes) -> Result<Bytes, Problem> {
 /// What does not change of a date's seats: each as JSON up to its status.
 struct Template {
     infos: Arc<[SeatInfo]>,
+    grades: HashSet<Arc<str>>,
     text: Vec<u8>,
     /// Where each seat's part of `text` ends.
     ends: Vec<usize>,
@@ -110,24 +126,32 @@ impl Template {
             text.truncate(text.len() - tail);
             ends.push(text.len());
         }
-        Ok(Self { infos, text, ends })
+        let grades = infos.iter().map(|info| info.grade.clone()).collect();
+        Ok(Self { infos, grades, text, ends })
     }
 
-    fn render(&self, snapshot: &SeatSnapshot) -> Bytes {
-        let mut body = Vec::with_capacity(self.text.len() + self.ends.len() * 14 + 64);
-        body.extend_from_slice(format!("{{\"version\":{},\"items\":[", snapshot.version).as_bytes());
+    fn render(&self, snapshot: &SeatSnapshot, filter: &Filter) -> Result<Bytes, Problem> {
+        let is_whole = *filter == Filter::default();
+        let mut body = Vec::with_capacity(if is_whole { self.text.len() + self.ends.len() * 14 + 64 } else { 0 });
+        let empty = seats::SeatMap { version: snapshot.version, items: Vec::new() };
+        serde_json::to_writer(&mut body, &empty).map_err(Problem::internal)?;
+        // `items` is the last member.
+        body.truncate(body.len() - END.len());
+        let begins = body.len();
         let mut from = 0;
-        for (&end, status) in self.ends.iter().zip(&snapshot.statuses) {
-            if from > 0 {
-                body.push(b',');
+        for ((&end, status), info) in self.ends.iter().zip(&snapshot.statuses).zip(&*self.infos) {
+            if is_whole || filter.takes(info, *status) {
+                if body.len() > begins {
+                    body.push(b',');
+                }
+                body.extend_from_slice(&self.text[from..end]);
+                body.extend_from_slice(quoted(*status).as_bytes());
+                body.push(b'}');
             }
-            body.extend_from_slice(&self.text[from..end]);
-            body.extend_from_slice(quoted(*status).as_bytes());
-            body.push(b'}');
             from = end;
         }
-        body.extend_from_slice(b"]}");
-        body.into()
+        body.extend_from_slice(END);
+        Ok(body.into())
     }
 }
 
@@ -168,7 +192,7 @@ impl SeatPages {
     /// The map of `date` at `version` or a later one; `None` for a date without seats.
     pub(crate) async fn page(&self, view: &SeatView, date: DateId, version: u64) -> Result<Option<Arc<Page>>, Problem> {
         let slot = self.slot(date);
-        let fits = |page: &Arc<Page>| page.version >= version;
+        let fits = |page: &Arc<Page>| page.version() >= version;
         if let Some(page) = slot.current().filter(fits) {
             return Ok(Some(page));
         }
@@ -180,7 +204,7 @@ impl SeatPages {
         let Some(snapshot) = view.date(date).await? else { return Ok(None) };
         let template = current.map(|page| page.template.clone()).filter(|template| Arc::ptr_eq(&template.infos, &snapshot.infos));
         let seats = snapshot.infos.len();
-        let page = Arc::new(beside(seats, move || Page::render(template, &snapshot)).await?);
+        let page = beside(seats, move || Page::new(template, snapshot)).await?;
         *slot.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(page.clone());
         Ok(Some(page))
     }
@@ -208,34 +232,41 @@ mod tests {
         SeatInfo { number, section: section.map(Into::into), row: None, grade: "R \"best\"".into(), price: 100 }
     }
 
-    #[test]
-    fn rendered_map_is_what_serialising_would_give() {
+    #[tokio::test]
+    async fn rendered_map_is_what_serialising_would_give() {
         let infos: Arc<[SeatInfo]> = [info(1, None), info(2, Some("sold\"}")), info(3, Some("A"))].into();
         let statuses = vec![SeatStatus::Available, SeatStatus::Held, SeatStatus::Sold];
-        let template = Template::new(infos.clone()).unwrap();
-        let body = template.render(&SeatSnapshot { version: 7, infos, statuses });
+        let snapshot = SeatSnapshot { version: 7, infos, statuses };
         let grade = "R \"best\"";
         let expected = json!({"version": 7, "items": [
             {"number": 1, "section": null, "row": null, "grade": grade, "price": 100, "status": "available"},
             {"number": 2, "section": "sold\"}", "row": null, "grade": grade, "price": 100, "status": "held"},
             {"number": 3, "section": "A", "row": null, "grade": grade, "price": 100, "status": "sold"},
         ]});
-        assert_eq!(serde_json::from_slice::<Value>(&body).unwrap(), expected);
+        let page = Page::new(None, snapshot).unwrap();
+        let shown = async |only_available, grade: Option<&str>| {
+            let (body, _) = page.map(Filter { only_available, grade: grade.map(str::to_owned) }, false).await.unwrap();
+            serde_json::from_slice::<Value>(&body).unwrap()
+        };
+        assert_eq!(shown(false, None).await, expected);
+        assert_eq!(shown(false, Some(grade)).await, expected);
+        for available in [shown(true, None).await, shown(true, Some(grade)).await] {
+            assert_eq!(available, json!({"version": 7, "items": [expected["items"][0]]}));
+        }
+        assert_eq!(shown(false, Some("S")).await, json!({"version": 7, "items": []}));
+        assert_eq!(page.maps.lock().unwrap().len(), 4, "a grade that no seat has keeps nothing");
     }
 
-    #[test]
-    fn a_connection_takes_pieces_of_the_one_copy() {
-        let map: Bytes = (0..100_000).map(|n| n as u8).collect::<Vec<_>>().into();
-        let memory = map.as_ptr_range();
-        for length in [0, 1, PIECE, PIECE + 1, map.len()] {
-            let mut body = std::pin::pin!(Pieces(map.slice(..length)));
-            assert_eq!(body.as_ref().size(), BodySize::Sized(length as u64));
-            let (mut read, mut context) = (Vec::new(), Context::from_waker(std::task::Waker::noop()));
-            while let Poll::Ready(Some(Ok(piece))) = body.as_mut().poll_next(&mut context) {
-                assert!(piece.len() <= PIECE && memory.contains(&piece.as_ptr()), "a piece is no copy");
-                read.extend_from_slice(&piece);
+    #[tokio::test]
+    async fn equal_maps_are_one_copy() {
+        let infos: Arc<[SeatInfo]> = (1..=100).map(|number| info(number, None)).collect();
+        let page = Page::new(None, SeatSnapshot { version: 1, statuses: vec![SeatStatus::Available; infos.len()], infos }).unwrap();
+        for only_available in [false, true] {
+            for gzip in [false, true] {
+                let ask = async || page.map(Filter { only_available, grade: None }, gzip).await.unwrap();
+                let ((first, packed), (second, _)) = tokio::join!(ask(), ask());
+                assert_eq!((first.as_ptr(), packed), (second.as_ptr(), gzip));
             }
-            assert!(read == map[..length], "{length}");
         }
     }
 

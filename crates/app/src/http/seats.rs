@@ -1,13 +1,13 @@
-//! The seat map of a date, for those whose turn it is: whole from a rendered page, filtered from the view.
+//! The seat map of a date, for those whose turn it is.
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, ContentType, HeaderValue};
-use actix_web::web::{Bytes, Data};
+use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use boxoffice_domain::money::Money;
 use boxoffice_domain::text::TEXT_MAX;
 use boxoffice_domain::{DateId, SeatNumber};
-use boxoffice_engine::{SeatInfo, SeatSnapshot, SeatStatus};
+use boxoffice_engine::{SeatInfo, SeatStatus};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -16,18 +16,15 @@ use super::auth::User;
 use super::known;
 use super::params::{self, Id, Query};
 use super::problem::Problem;
-use super::seat_pages::{self, Pieces};
+use super::seat_pages::Filter;
 use super::turn;
-
-/// Bodies below this are sent as they are.
-const GZIP_MIN_BYTES: usize = 1_024;
 
 #[derive(Serialize, ToSchema)]
 pub(crate) struct SeatMap<'a> {
     /// Opaque: another one means that something may have changed.
-    version: u64,
+    pub(crate) version: u64,
     /// By number.
-    items: Vec<SeatView<'a>>,
+    pub(crate) items: Vec<SeatView<'a>>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -91,37 +88,15 @@ pub(crate) async fn list(id: Id<DateId>, app: Data<App>, user: User, request: Ht
     if is_known(&request, version) {
         return Ok(versioned(StatusCode::NOT_MODIFIED, version).finish());
     }
-    let wants_gzip = accepts_gzip(&request);
-    if !only_available && grade.is_none() {
-        let page = app.seat_pages.page(&app.seats, id.0, version).await?.ok_or_else(Problem::not_found)?;
-        let body = if wants_gzip { page.gzip().await? } else { page.plain.clone() };
-        return Ok(answer(page.version, body, wants_gzip));
-    }
-    let snapshot = app.seats.date(id.0).await?.ok_or_else(Problem::not_found)?;
-    let (version, grade) = (snapshot.version, grade.map(str::to_owned));
-    let body = seat_pages::beside(snapshot.infos.len(), move || filtered(&snapshot, only_available, grade.as_deref())).await?;
-    if wants_gzip && body.len() >= GZIP_MIN_BYTES {
-        return Ok(answer(version, seat_pages::compress(body).await?, true));
-    }
-    Ok(answer(version, body, false))
-}
-
-fn filtered(snapshot: &SeatSnapshot, only_available: bool, grade: Option<&str>) -> Result<Bytes, Problem> {
-    let seats = snapshot.infos.iter().zip(&snapshot.statuses);
-    let items = seats
-        .filter(|(info, status)| (!only_available || **status == SeatStatus::Available) && grade.is_none_or(|grade| *info.grade == *grade))
-        .map(|(info, status)| SeatView::new(info, *status))
-        .collect();
-    serde_json::to_vec(&SeatMap { version: snapshot.version, items }).map(Into::into).map_err(Problem::internal)
-}
-
-fn answer(version: u64, body: Bytes, gzipped: bool) -> HttpResponse {
-    let mut response = versioned(StatusCode::OK, version);
+    let page = app.seat_pages.page(&app.seats, id.0, version).await?.ok_or_else(Problem::not_found)?;
+    let filter = Filter { only_available, grade: grade.map(str::to_owned) };
+    let (body, gzipped) = page.map(filter, accepts_gzip(&request)).await?;
+    let mut response = versioned(StatusCode::OK, page.version());
     response.insert_header(ContentType::json());
     if gzipped {
         response.insert_header((header::CONTENT_ENCODING, HeaderValue::from_static("gzip")));
     }
-    response.body(Pieces(body))
+    Ok(response.body(body))
 }
 
 /// What a map and the news that it has not changed have in common (RFC 9110, 15.4.5).

@@ -75,6 +75,7 @@ impl Limits {
 }
 
 /// What the HTTP server's side and the answering side of a connection share. Both run on one thread.
+#[derive(Default)]
 pub(super) struct Shared {
     socket: RefCell<Option<TcpStream>>,
     place: RefCell<Option<Place>>,
@@ -92,16 +93,7 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(socket: TcpStream, place: Place) -> Rc<Self> {
-        Rc::new(Self {
-            socket: RefCell::new(Some(socket)),
-            place: RefCell::new(Some(place)),
-            fault: Cell::default(),
-            busy: Cell::default(),
-            answered: Cell::default(),
-            whole_at: Cell::default(),
-            reader: RefCell::default(),
-            user: RefCell::default(),
-        })
+        Rc::new(Self { socket: RefCell::new(Some(socket)), place: RefCell::new(Some(place)), ..Self::default() })
     }
 
     pub(super) fn is_spare(&self) -> bool {
@@ -569,6 +561,31 @@ impl AsyncWrite for Door {
                 }
                 _ => return Poll::Ready(Ok(())),
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_handed_over_in_pieces_of_the_one_copy() {
+        let map: Bytes = (0..100_000).map(|n| n as u8).collect::<Vec<_>>().into();
+        let memory = map.as_ptr_range();
+        for length in [0, 1, PIECE, PIECE + 1, map.len()] {
+            let shared = Rc::new(Shared::default());
+            let mut body = Key(shared.clone()).answer(BoxBody::new(map.slice(..length)));
+            assert_eq!(body.size(), BodySize::Sized(length as u64));
+            let (mut read, mut context) = (Vec::new(), Context::from_waker(Waker::noop()));
+            while let Poll::Ready(Some(Ok(piece))) = Pin::new(&mut body).poll_next(&mut context) {
+                assert!(piece.len() <= PIECE && memory.contains(&piece.as_ptr()), "a piece is no copy");
+                read.extend_from_slice(&piece);
+            }
+            assert!(read == map[..length], "{length}");
+            assert!(!shared.answered.get());
+            drop(body);
+            assert!(shared.answered.get());
         }
     }
 }
