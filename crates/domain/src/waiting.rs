@@ -210,7 +210,8 @@ impl Room {
                 self.end(*entry, QueueStatus::Left, now, changes);
             }
             RoomInput::Finish { user, paid_at } => self.finish(*user, *paid_at, now, changes),
-            RoomInput::Extend { entry } => return RoomOutput::Extended(self.extend(*entry, now, changes)),
+            RoomInput::Extend { entry } => return RoomOutput::Extended(self.extend(*entry, None, now, changes)),
+            RoomInput::Lengthen { entry, until } => return RoomOutput::Extended(self.extend(*entry, Some(*until), now, changes)),
             RoomInput::Tick(stock) => return RoomOutput::Ticked(self.tick(now, *stock, changes)),
             RoomInput::Admit { admission, version } => {
                 if self.own.is_none_or(|(_, known)| known < *version) {
@@ -309,23 +310,26 @@ impl Room {
         }
     }
 
-    fn extend(&mut self, entry: QueueEntryId, now: Timestamp, changes: &mut Vec<RoomChange>) -> Extended {
+    /// `from`: when the turn ended that the caller knows of. Whoever asks again because no answer came has it longer already.
+    fn extend(&mut self, entry: QueueEntryId, from: Option<Timestamp>, now: Timestamp, changes: &mut Vec<RoomChange>) -> Extended {
         let (ttl, most) = (self.active_ttl(), self.terms.extensions_max);
         let Some(kept) = self.entries.get_mut(&entry) else { return Extended::NotActive };
         let Stage::Active(turn) = &mut kept.stage else { return Extended::NotActive };
         if turn.until <= now {
             return Extended::NotActive;
         }
-        if turn.extended >= most {
-            return Extended::LimitReached;
+        if from.is_none_or(|from| from == turn.until) {
+            if turn.extended >= most {
+                return Extended::LimitReached;
+            }
+            self.active.remove(&(turn.until, entry));
+            turn.until = turn.until.max(now + ttl);
+            turn.extended += 1;
+            turn.seen = true;
+            self.active.insert((turn.until, entry));
+            self.presence.seen(entry, now);
+            self.changed(entry, Some(QueueStatus::Active), changes);
         }
-        self.active.remove(&(turn.until, entry));
-        turn.until = turn.until.max(now + ttl);
-        turn.extended += 1;
-        turn.seen = true;
-        self.active.insert((turn.until, entry));
-        self.presence.seen(entry, now);
-        self.changed(entry, Some(QueueStatus::Active), changes);
         self.place(entry, now).map_or(Extended::NotActive, Extended::To)
     }
 

@@ -257,8 +257,8 @@ impl WaitingRoom for Rooms {
         self.hall(concert)?.tell(RoomInput::Finish { user, paid_at }).await.map(drop)
     }
 
-    async fn extend(&self, concert: ConcertId, entry: QueueEntryId) -> Result<Extended, RoomError> {
-        match self.hall(concert)?.tell(RoomInput::Extend { entry }).await? {
+    async fn extend(&self, concert: ConcertId, entry: QueueEntryId, until: Timestamp) -> Result<Extended, RoomError> {
+        match self.hall(concert)?.tell(RoomInput::Lengthen { entry, until }).await? {
             RoomOutput::Extended(extended) => Ok(extended),
             _ => Err(senseless()),
         }

@@ -53,8 +53,9 @@ pub trait WaitingRoom: Send + Sync {
     /// Ends the user's turn, if it is running and began before `paid_at`, because it was paid. Telling it again, after
     /// the user came back for another turn, harms nobody.
     async fn finish(&self, concert: ConcertId, user: UserId, paid_at: Timestamp) -> Result<(), RoomError>;
-    /// Lengthens a turn, as often as may be.
-    async fn extend(&self, concert: ConcertId, entry: QueueEntryId) -> Result<Extended, RoomError>;
+    /// Lengthens a turn that ends at `until`, as often as may be. Telling it again, after the turn was lengthened, finds
+    /// the longer one.
+    async fn extend(&self, concert: ConcertId, entry: QueueEntryId, until: Timestamp) -> Result<Extended, RoomError>;
     /// Ends what is over and promotes whoever may go, in one capped step; tells what this instance has noticed.
     async fn tick(&self, concert: ConcertId, stock: Stock) -> Result<Ticked, RoomError>;
     /// Whether a tick can wait: nobody is in the room as far as is known here, and it was ticked a moment ago.

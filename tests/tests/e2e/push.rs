@@ -237,6 +237,8 @@ async fn a_turn_can_be_lengthened_so_often() {
     assert!(longer.text("active_until") > before.text("active_until"), "{longer:?}");
     let told = listener.until("queue").await;
     assert_eq!(told["active_until"], longer.text("active_until"));
+    let again = line[0].post("/queue/extend", "unused", Value::Null).await.expect(200);
+    assert_eq!(again.text("token"), longer.text("token"), "the same token again, as if the answer had been lost");
     line[0].queue_token = Some(longer.text("token"));
     line[0].post("/queue/extend", "unused", Value::Null).await.expect_problem(422, "extension_limit_exceeded");
     server.advance(550);

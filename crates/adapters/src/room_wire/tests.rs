@@ -33,9 +33,10 @@ fn kind(input: &RoomInput) -> usize {
         RoomInput::Reserve { .. } => 12,
         RoomInput::Reveal { .. } => 13,
         RoomInput::Appear { .. } => 14,
+        RoomInput::Lengthen { .. } => 15,
     }
 }
-const KINDS: usize = 15;
+const KINDS: usize = 16;
 
 fn plain() -> Admission {
     Admission { mode: AdmissionMode::Running, max_active: 100, per_interval: None, auto: false, adaptive: false }
@@ -112,6 +113,7 @@ fn written() -> Vec<(RoomInput, &'static str)> {
         ),
         (RoomInput::Reveal { seed: [0x5E; 32], beacon: None }, "01010d5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e00"),
         (RoomInput::Appear { instance: id(5) }, "01010e1005050505050505050505050505050505"),
+        (RoomInput::Lengthen { entry: id(3), until: at(7) }, "01010f10030303030303030303030303030303030e"),
     ]
 }
 

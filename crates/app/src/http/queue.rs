@@ -56,7 +56,8 @@ pub(crate) async fn get(app: Data<App>, user: User, request: HttpRequest) -> Res
     answer::ok(&turn::queue_view_to(&app, &request, &token, &place))
 }
 
-/// A longer turn, for whoever needs one: a bounded number of times. The token changes with it.
+/// A longer turn, for whoever needs one: a bounded number of times. The token changes with it; the same token again, after
+/// an answer that was lost, lengthens nothing and finds the new one.
 #[utoipa::path(post, path = "/api/v1/queue/extend", tag = "queue",
     responses((status = 200, description = "The place with its longer turn", body = QueueView)))]
 pub(crate) async fn extend(app: Data<App>, user: User, request: HttpRequest, body: Body) -> Result<HttpResponse, Problem> {
@@ -64,7 +65,9 @@ pub(crate) async fn extend(app: Data<App>, user: User, request: HttpRequest, bod
     Query::none(&request)?;
     body.parse_nothing()?;
     turn::may_hold(&app, &token).await?;
-    match app.room.extend(token.concert, token.entry).await? {
+    // The token says which turn is to be lengthened: sent again, it finds the longer one.
+    let until = token.until.ok_or_else(turn::over)?;
+    match app.room.extend(token.concert, token.entry, until).await? {
         Extended::To(place) => answer::ok(&turn::queue_view(&app, token.concert, &place)),
         Extended::LimitReached => Err(Problem::new(Code::ExtensionLimitExceeded, "the turn was lengthened as often as may be")),
         Extended::NotActive => Err(turn::over()),

@@ -74,7 +74,7 @@ pub enum RoomInput {
         #[serde(with = "ts_microseconds")]
         paid_at: Timestamp,
     },
-    /// Lengthens a turn.
+    /// Lengthens a turn, whenever it ends: what earlier versions told.
     Extend {
         entry: QueueEntryId,
     },
@@ -119,6 +119,12 @@ pub enum RoomInput {
     /// The instance lives and will tell of all its connections.
     Appear {
         instance: InstanceId,
+    },
+    /// Lengthens a turn that ends at `until`. One that ends at another time was lengthened since: it stays as it is.
+    Lengthen {
+        entry: QueueEntryId,
+        #[serde(with = "ts_microseconds")]
+        until: Timestamp,
     },
 }
 

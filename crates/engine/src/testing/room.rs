@@ -87,7 +87,7 @@ impl WaitingRoom for FakeRoom {
         unreachable!()
     }
 
-    async fn extend(&self, _: ConcertId, _: QueueEntryId) -> Result<Extended, RoomError> {
+    async fn extend(&self, _: ConcertId, _: QueueEntryId, _: Timestamp) -> Result<Extended, RoomError> {
         unreachable!()
     }
 

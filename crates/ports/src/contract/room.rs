@@ -524,13 +524,20 @@ pub async fn joining_after_the_end_is_a_new_entry_at_the_end(fixture: RoomFixtur
 pub async fn turn_is_lengthened_as_often_as_may_be(fixture: RoomFixture) {
     let hall = Hall::open(fixture, at_most(1)).await;
     let places = hall.join_many(2).await;
-    let extend = async |entry| hall.room.extend(hall.concert, entry).await.expect("an answer");
+    let extend_from = async |entry, until| hall.room.extend(hall.concert, entry, until).await.expect("an answer");
+    let extend = async |entry| {
+        let until = hall.room.place(hall.concert, entry).await.expect("a room").and_then(|place| place.active_until);
+        extend_from(entry, until.unwrap_or(Timestamp::MAX_UTC)).await
+    };
     assert_eq!(extend(places[0].entry).await, Extended::NotActive, "it waits");
     hall.tick(PLENTY).await;
     let before = hall.place(places[0].entry).await.active_until.expect("a turn");
     hall.shop.advance(TimeDelta::seconds(60));
     for _ in 0..EXTENSIONS_MAX {
-        let Extended::To(place) = extend(places[0].entry).await else { panic!("a longer turn") };
+        let known = hall.place(places[0].entry).await.active_until.expect("a turn");
+        let Extended::To(place) = extend_from(places[0].entry, known).await else { panic!("a longer turn") };
+        let again = extend_from(places[0].entry, known).await;
+        assert_eq!(again, Extended::To(place.clone()), "asked again because no answer came");
         assert!(place.active_until.expect("a turn") >= before + TimeDelta::seconds(60));
         assert_eq!(hall.place(place.entry).await.active_until, place.active_until);
     }

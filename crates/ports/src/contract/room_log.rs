@@ -359,6 +359,7 @@ fn kinds() -> Vec<RoomInput> {
         RoomInput::Leave { entry: fresh() },
         RoomInput::Finish { user: user(), paid_at: at },
         RoomInput::Extend { entry: fresh() },
+        RoomInput::Lengthen { entry: fresh(), until: at },
         RoomInput::Tick(Stock { obtainable: 1 << 40, linked: true }),
         RoomInput::Admit { admission: own, version: i64::MAX },
         RoomInput::Connect { instance: fresh(), entries: vec![fresh(), fresh()] },

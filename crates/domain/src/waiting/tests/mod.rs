@@ -122,7 +122,12 @@ impl Told {
     }
 
     fn extend(&mut self, n: u128, ms: i64) -> Extended {
-        match self.tell(ms, RoomInput::Extend { entry: entry(n) }) {
+        let until = self.room.place(entry(n), at(ms)).and_then(|place| place.active_until);
+        self.extend_from(n, until.unwrap_or_default(), ms)
+    }
+
+    fn extend_from(&mut self, n: u128, until: Timestamp, ms: i64) -> Extended {
+        match self.tell(ms, RoomInput::Lengthen { entry: entry(n), until }) {
             RoomOutput::Extended(extended) => extended,
             other => panic!("{other:?}"),
         }
@@ -286,7 +291,10 @@ fn input(step: &Step, room: &Room, now: i64, next: &mut u128) -> Option<RoomInpu
         Step::Join(of, lane) => RoomInput::Join { user: user(*of), entry: fresh(), lane: Lane(*lane) },
         Step::Leave(of) => RoomInput::Leave { entry: latest(of)? },
         Step::Finish(of, ago) => RoomInput::Finish { user: user(*of), paid_at: at(now - ago) },
-        Step::Extend(of) => RoomInput::Extend { entry: latest(of)? },
+        Step::Extend(of) => {
+            let entry = latest(of)?;
+            RoomInput::Lengthen { entry, until: room.place(entry, at(now)).and_then(|place| place.active_until).unwrap_or_default() }
+        }
         Step::Tick(stock) => RoomInput::Tick(*stock),
         Step::Admit(admission, version) => RoomInput::Admit { admission: *admission, version: *version },
         Step::Open { lanes, start } => {

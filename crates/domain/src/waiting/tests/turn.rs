@@ -65,6 +65,7 @@ fn a_turn_is_lengthened_from_now_on_as_often_as_may_be_and_keeps_its_slot() {
     assert_eq!(until(told.extend(1, 10_000)), at(10_000 + OVER));
     assert_eq!(told.tick(OVER, PLENTY), [], "the slot is still taken");
     assert_eq!(until(told.extend(1, OVER)), at(2 * OVER));
+    assert_eq!(until(told.extend_from(1, at(10_000 + OVER), OVER + 1)), at(2 * OVER), "the same wish again lengthens nothing");
     assert_eq!(told.extend(1, OVER + 1), Extended::LimitReached);
     assert_eq!(told.changes.last().map(|change| (change.was, change.active_until)), Some((Some(QueueStatus::Active), Some(at(2 * OVER)))));
     assert_eq!(told.tick(2 * OVER - 1, PLENTY), []);

@@ -25,7 +25,10 @@ pub async fn what_one_instance_was_answered_the_other_touches(fixture: RoomFixtu
     hall.tick(PLENTY).await;
     let active = hall.touch(&hall.other, ann.entry).await.expect("a place");
     assert_eq!(active.status, QueueStatus::Active);
-    let Extended::To(longer) = hall.other.extend(hall.concert, ann.entry).await.expect("an answer") else { panic!("a longer turn") };
+    let Extended::To(longer) = hall.other.extend(hall.concert, ann.entry, active.active_until.expect("a turn")).await.expect("an answer")
+    else {
+        panic!("a longer turn")
+    };
     let here = hall.touch(&hall.room, ann.entry).await.expect("a place");
     assert_eq!(here.active_until, longer.active_until);
     hall.other.finish(hall.concert, ann.user, Timestamp::MAX_UTC).await.expect("finished");
@@ -146,7 +149,7 @@ pub async fn both_instances_agree_after_a_tumult(fixture: RoomFixture) {
                 0 => room.leave(concert, entry).await.expect("left"),
                 1 => drop(room.tick(concert, PLENTY).await.expect("a tick")),
                 2 => room.finish(concert, ann, Timestamp::MAX_UTC).await.expect("finished"),
-                3 => drop(room.extend(concert, entry).await.expect("an answer")),
+                3 => drop(room.extend(concert, entry, Timestamp::MAX_UTC).await.expect("an answer")),
                 _ => drop(room.place(concert, entry).await.expect("a room")),
             }
             entry
