@@ -5,12 +5,15 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use boxoffice_adapters::clock::SystemClock;
 use boxoffice_services::SetClock;
-use reqwest::Client;
+use reqwest::{Client, Method};
+use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader, Lines};
 use tokio::process::{Child, Command};
 
-use crate::{Answer, Person};
+use crate::server::{concert_by, time};
+use crate::{Answer, Person, eventually};
 
 type Output = Lines<BufReader<Box<dyn AsyncRead + Send + Unpin>>>;
 
@@ -120,6 +123,23 @@ impl Process {
         let body = serde_json::json!({ "name": "somebody", "operator": operator });
         let made = Answer::to(self.http.post(format!("{}/api/v1/dev/users", self.base)).json(&body)).await.expect(201);
         Person::new(self.http.clone(), self.base.clone(), &made)
+    }
+
+    /// Puts a concert of one date on sale, by the machine's clock, and waits until it shows: the ids of both.
+    pub async fn one_date(&self, hall: Value) -> (String, String) {
+        let clock = SystemClock::default();
+        let document = concert_by(|seconds| time(&clock, seconds), "concert", &[hall]);
+        let operator = self.person(true).await;
+        let made = Answer::to(operator.request(Method::POST, "/admin/concerts").json(&document)).await.expect(201);
+        let concert = made.text("id");
+        self.shows(&concert).await;
+        (concert, made.text("dates/0/id"))
+    }
+
+    /// Waits until this instance shows a concert that another one put on sale.
+    pub async fn shows(&self, concert: &str) {
+        let path = format!("{}/api/v1/concerts/{concert}", self.base);
+        eventually("the concert shows", async || (Answer::to(self.http.get(&path)).await.status == 200).then_some(())).await;
     }
 
     /// Runs another command of the binary on the same file, to its end.

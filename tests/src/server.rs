@@ -130,7 +130,7 @@ impl Server {
 
     /// The server's time, moved by `seconds`, as JSON has it.
     pub fn time(&self, seconds: i64) -> String {
-        (self.clock.now() + TimeDelta::seconds(seconds)).to_rfc3339_opts(SecondsFormat::Micros, true)
+        time(&self.clock, seconds)
     }
 
     /// A request outside `/api/v1`, or one that is wrong on purpose.
@@ -202,13 +202,23 @@ impl Server {
     }
 }
 
+/// What `clock` says, moved by `seconds`, as JSON has it.
+pub(crate) fn time(clock: &SystemClock, seconds: i64) -> String {
+    (clock.now() + TimeDelta::seconds(seconds)).to_rfc3339_opts(SecondsFormat::Micros, true)
+}
+
 /// The document of a concert that is on sale now, with one date a hall.
 pub fn concert(server: &Server, key: &str, halls: &[Value]) -> Value {
+    concert_by(|seconds| server.time(seconds), key, halls)
+}
+
+/// The same by another clock, which says the time moved by so many seconds.
+pub(crate) fn concert_by(time: impl Fn(i64) -> String, key: &str, halls: &[Value]) -> Value {
     let date = |(n, hall): (usize, &Value)| {
         json!({
             "key": format!("day-{n}"),
-            "starts_at": server.time(90_000 + n as i64), "ends_at": server.time(100_000),
-            "booking_opens_at": server.time(-10), "booking_closes_at": server.time(80_000), "refund_closes_at": server.time(80_000),
+            "starts_at": time(90_000 + n as i64), "ends_at": time(100_000),
+            "booking_opens_at": time(-10), "booking_closes_at": time(80_000), "refund_closes_at": time(80_000),
             "seats": hall,
         })
     };

@@ -3,10 +3,7 @@
 
 use std::time::Duration;
 
-use boxoffice_tests::{Answer, HANDSHAKE, PATIENCE, Person, Process, Server, Setup, at_once, eventually};
-use chrono::{SecondsFormat, TimeDelta};
-use reqwest::Method;
-use serde_json::json;
+use boxoffice_tests::{HANDSHAKE, PATIENCE, Person, Process, Server, Setup, at_once, eventually, seats};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
@@ -23,23 +20,6 @@ impl Shop {
         let folder = tempfile::tempdir().unwrap();
         let process = Process::start(&folder.path().join("boxoffice.db"), set).await.unwrap();
         Self { _folder: folder, process }
-    }
-
-    /// A concert on sale with one date of `seats` seats: the ids of both.
-    async fn sell(&self, seats: u32) -> (String, String) {
-        // The binary's clock is the machine's.
-        let now = boxoffice_ports::Clock::now(&boxoffice_adapters::clock::SystemClock::default());
-        let at = |days| (now + TimeDelta::days(days)).to_rfc3339_opts(SecondsFormat::Micros, true);
-        let hall = json!([{ "from": 1, "to": seats, "grade": "R", "price": 1_000, "section": "A", "row": "1" }]);
-        let date = json!({
-            "key": "d", "starts_at": at(3), "booking_opens_at": at(-1), "booking_closes_at": at(2), "refund_closes_at": at(2), "seats": hall,
-        });
-        let document = json!({ "key": "c", "name": "Moonlight Tour", "venue": "Olympic Hall", "dates": [date] });
-        let operator = self.process.person(true).await;
-        let made = Answer::to(operator.request(Method::POST, "/admin/concerts").json(&document)).await.expect(201);
-        let concert = made.text("id");
-        eventually("the concert shows", async || (operator.get(&format!("/concerts/{concert}")).await.status == 200).then_some(())).await;
-        (concert, made.text("dates/0/id"))
     }
 
     /// A person with a place in the queue of `concert`.
@@ -80,7 +60,7 @@ async fn read(wire: &mut TcpStream, enough: impl Fn(&[u8]) -> bool) -> Vec<u8> {
 async fn a_frame_that_claims_too_much_is_refused_before_it_comes() {
     const SENT: usize = 64 << 20;
     let shop = Shop::open(&[]).await;
-    let (concert, _) = shop.sell(50).await;
+    let (concert, _) = shop.process.one_date(seats(50, 1_000)).await;
     let person = shop.joined(&concert).await;
     let before = shop.process.resident_kib().unwrap();
     let mut wire = shop.connect().await;
@@ -347,7 +327,7 @@ async fn a_pipeline_that_is_not_read_costs_no_processor_and_ends() {
 async fn a_map_that_is_not_read_is_shared_and_let_go() {
     const READERS: usize = 40;
     let shop = Shop::open(&["http.write_timeout_ms=3000", "http.bytes_per_s_min=10000000"]).await;
-    let (concert, date) = shop.sell(60_000).await;
+    let (concert, date) = shop.process.one_date(seats(60_000, 1_000)).await;
     let mut person = shop.joined(&concert).await;
     person.await_turn().await;
     let ask = |coding: &str, query: &str| {

@@ -2,7 +2,6 @@
 
 use boxoffice_services::{Postgres, Redis};
 use boxoffice_tests::{Answer, Person, Process, Server, Setup, at_once, eventually, seats};
-use reqwest::Method;
 use serde_json::json;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -439,19 +438,7 @@ async fn events_go_on_and_payments_are_answered_while_redis_is_away() {
     let (mut node, folder) = (Redis::start().expect("Redis starts"), TempDir::new().unwrap());
     let redis = format!("redis.urls=[{:?}]", node.url());
     let mut server = Process::start_telling_events(&folder.path().join("b.db"), &["queue.backend=redis", &redis]).await.unwrap();
-    let operator = server.person(true).await;
-    let at = |seconds| {
-        (boxoffice_ports::Clock::now(&boxoffice_adapters::clock::SystemClock::default()) + chrono::TimeDelta::seconds(seconds)).to_rfc3339()
-    };
-    let document = json!({
-        "key": "sale", "name": "Moonlight Tour", "venue": "Olympic Hall",
-        "dates": [{
-            "key": "day", "starts_at": at(90_000), "booking_opens_at": at(-10), "booking_closes_at": at(80_000),
-            "seats": seats(50, 1_000),
-        }],
-    });
-    let made = Answer::to(operator.request(Method::POST, "/admin/concerts").json(&document)).await.expect(201);
-    let (concert, date) = (made.text("id"), made.text("dates/0/id"));
+    let (concert, date) = server.one_date(seats(50, 1_000)).await;
     let mut held = Vec::new();
     for seat in 1..=BUYERS {
         let mut person = server.person(false).await;

@@ -300,23 +300,8 @@ async fn what_was_answered_is_there_whatever_hangs_dies_or_is_locked() {
     let seconds: Option<u64> = std::env::var("BOXOFFICE_TEST_SOAK_S").ok().map(|seconds| seconds.parse().expect("seconds"));
     let began = Instant::now();
     let mut site = Site::start().await;
-    let operator = site.processes[0].person(true).await;
-    let at = |seconds| {
-        (boxoffice_ports::Clock::now(&boxoffice_adapters::clock::SystemClock::default()) + chrono::TimeDelta::seconds(seconds)).to_rfc3339()
-    };
-    let document = json!({
-        "key": "sale", "name": "Moonlight Tour", "venue": "Olympic Hall",
-        "dates": [{
-            "key": "day", "starts_at": at(900_000), "booking_opens_at": at(-10), "booking_closes_at": at(800_000),
-            "seats": seats(SEATS, 1_000),
-        }],
-    });
-    let made = Answer::to(operator.request(Method::POST, "/admin/concerts").json(&document)).await.expect(201);
-    let (concert, date) = (made.text("id"), made.text("dates/0/id"));
-    for process in &site.processes {
-        let person = operator.clone().at(&process.base);
-        eventually("the concert shows", async || (person.get(&format!("/concerts/{concert}")).await.status == 200).then_some(())).await;
-    }
+    let (concert, date) = site.processes[0].one_date(seats(SEATS, 1_000)).await;
+    site.processes[1].shows(&concert).await;
 
     let seen = Arc::<Seen>::default();
     let buyer = |_| {
