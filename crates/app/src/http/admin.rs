@@ -60,12 +60,17 @@ pub(crate) async fn import(app: Data<App>, _: Operator, request: HttpRequest, bo
         };
         Problem::fields(faults.into_iter().map(named).collect())
     })?;
-    let imported = app.stores.catalog.import(vec![plan], app.settings.default_admission()).await?;
-    let imported = imported.first().ok_or_else(|| Problem::internal("an import without a result"))?;
-    if let Err(error) = show(&app, imported).await {
-        // It is written; the background shows it within a moment.
-        tracing::warn!(error, concert.id = %imported.id, "an import is not shown yet");
-    }
+    // In a task of its own: a season's seats may take longer than the request, and are found by the same document then.
+    let importing = actix_web::rt::spawn(async move {
+        let imported = app.stores.catalog.import(vec![plan], app.settings.default_admission()).await?;
+        let imported = imported.into_iter().next().ok_or_else(|| Problem::internal("an import without a result"))?;
+        if let Err(error) = show(&app, &imported).await {
+            // It is written; the background shows it within a moment.
+            tracing::warn!(error, concert.id = %imported.id, "an import is not shown yet");
+        }
+        Ok::<_, Problem>(imported)
+    });
+    let imported = importing.await.map_err(Problem::internal)??;
     let dates =
         imported.dates.iter().map(|date| ImportedDateView { id: date.id.0, key: &date.key, starts_at: date.starts_at, total: date.total });
     let view = ImportedConcert { id: imported.id.0, key: &imported.key, dates: dates.collect() };
