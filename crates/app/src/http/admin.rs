@@ -45,7 +45,8 @@ pub(crate) struct ImportedDateView<'a> {
     total: u64,
 }
 
-/// Put a concert on sale, or bring it up to date.
+/// Put a concert on sale, or bring it up to date. What takes longer than a request may is answered 503 and goes on: the
+/// same document, sent again, finds it.
 #[utoipa::path(post, path = "/api/v1/admin/concerts", tag = "admin", request_body = ConcertDocument, responses(
     (status = 201, description = "A new concert", body = ImportedConcert),
     (status = 200, description = "One that was there: brought up to date, or unchanged", body = ImportedConcert)))]

@@ -123,7 +123,9 @@ impl Users {
             get(&self.buyer, Kind::Look, &format!("/concerts/{}/dates", self.concert)),
             get(&self.buyer, Kind::Look, &format!("/dates/{}/seats", self.date)),
         ]);
-        requests.extend(["/wallet", "/wallet/entries", "/reservations", "/payments", "/rewards"].map(|path| get(&self.owner, Kind::Read, path)));
+        requests.extend(
+            ["/wallet", "/wallet/entries", "/reservations", "/payments", "/rewards"].map(|path| get(&self.owner, Kind::Read, path)),
+        );
         at_once(requests.into_iter().map(|(kind, what, request)| async move {
             let began = Instant::now();
             let answer = Answer::to(request).await;
@@ -166,13 +168,7 @@ async fn says(server: &Server, check: &str, ok: bool) -> bool {
 
 /// While charges are on their way the part stands still and goes on again, by `hang` and `go_on`. `check` is how
 /// readiness calls it; without one the server stays ready.
-async fn a_part_hangs(
-    server: Server,
-    check: Option<&str>,
-    statuses: Statuses,
-    hang: impl AsyncFnOnce(),
-    go_on: impl AsyncFnOnce(),
-) {
+async fn a_part_hangs(server: Server, check: Option<&str>, statuses: Statuses, hang: impl AsyncFnOnce(), go_on: impl AsyncFnOnce()) {
     let (users, answered) = (Users::of(&server).await, Arc::new(AtomicUsize::new(0)));
     let wait = server.running.executors.wait;
     // Through a log the first one waits for its readers, too.
@@ -200,7 +196,10 @@ async fn a_part_hangs(
     };
     let (during, asked) = tokio::join!(charges(&users.owner, &answered), meanwhile);
     check_answers(&asked, statuses, wait);
-    assert!(during.iter().all(|answer| [200, 201, 409].contains(&answer.status) || statuses(Kind::Charge).contains(&answer.status)), "{during:?}");
+    assert!(
+        during.iter().all(|answer| [200, 201, 409].contains(&answer.status) || statuses(Kind::Charge).contains(&answer.status)),
+        "{during:?}"
+    );
 
     // Without a restart, and the same keys have one effect.
     let gone_on = Instant::now();

@@ -3,7 +3,6 @@
 //! A route that is added has to be asked here ([`Shop::requests`]), or this fails; and so it does when a port of a store
 //! gets a method that is not let through ([`gated`]).
 
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,12 +12,14 @@ use boxoffice_domain::{
     Admission, CommandId, ConcertId, ConcertPlan, DateId, Entry, Fingerprint, Key, PaymentId, PointsEntry, QueueEntryId, Request,
     Reservation, ReservationId, Timestamp, UserId,
 };
+use boxoffice_engine::Wish;
 use boxoffice_ports::{
     ActivePlace, Audit, AuditReport, Catalog, CatalogError, ChangedSeats, ConcertRow, DrawRecord, Exchanged, Imported, InstanceId,
     LogPosition, Outbox, OutboxRow, OwnAdmission, Page, PaymentRow, Queries, RoomLog, RoomLogError, RoomMark, RoomMirror, SeatMark,
     SeatRow, Secrets, Unsent, Upkeep, WalletRow,
 };
-use tokio::time::Instant;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
 
 use super::super::commands::Accepted;
 use super::super::idempotency::Keyed;
@@ -51,20 +52,17 @@ enum Port {
 const NONE: u8 = 0;
 const ALL: u8 = u8::MAX;
 
-/// Which port never answers.
-#[derive(Default)]
-struct Gate(AtomicU8);
+/// Which port does not answer for now.
+struct Gate(watch::Sender<u8>);
 
 impl Gate {
     fn hang(&self, port: u8) {
-        self.0.store(port, Ordering::SeqCst);
+        self.0.send_replace(port);
     }
 
     async fn passes(&self, port: Port) {
-        let hangs = self.0.load(Ordering::SeqCst);
-        if hangs == ALL || hangs == port as u8 {
-            std::future::pending::<()>().await;
-        }
+        // It lives as long as this does.
+        let _ = self.0.subscribe().wait_for(|hangs| *hangs != ALL && *hangs != port as u8).await;
     }
 }
 
@@ -175,7 +173,7 @@ struct Shop {
 
 impl Shop {
     async fn open(strategy: &'static str) -> Self {
-        let gate = Arc::<Gate>::default();
+        let gate = Arc::new(Gate(watch::Sender::new(NONE)));
         let shut = gate.clone();
         let parts = parts_over(strategy, move |stores, room_log| {
             macro_rules! behind {
@@ -276,13 +274,16 @@ impl Shop {
     /// What a route is asked.
     fn requests(&mut self, method: &Method, path: &str) -> Vec<(TestRequest, While)> {
         use While::{Answered, Refused};
-        let of_mine = path.replace("{id}", match path {
-            path if path.contains("/concerts/") => &self.concert,
-            path if path.contains("/dates/") => &self.date,
-            path if path.contains("/reservations/") => &self.held,
-            path if path.contains("/payments/") => &self.payment,
-            _ => "00000000-0000-0000-0000-000000000001",
-        });
+        let of_mine = path.replace(
+            "{id}",
+            match path {
+                path if path.contains("/concerts/") => &self.concert,
+                path if path.contains("/dates/") => &self.date,
+                path if path.contains("/reservations/") => &self.held,
+                path if path.contains("/payments/") => &self.payment,
+                _ => "00000000-0000-0000-0000-000000000001",
+            },
+        );
         let elsewhere = path.replace("{id}", &UNKNOWN.to_string());
         let get = |path: &str| self.as_user(ME, Method::GET, path, Value::Null);
         let as_operator = |method: &Method, path: &str, body| self.as_user(OPERATOR, method.clone(), path, body);
@@ -295,7 +296,9 @@ impl Shop {
             ("GET", "/api/v1/concerts") => vec![(get(path), Answered)],
             ("GET", "/api/v1/concerts/{id}") => vec![(get(&of_mine), Answered), (get(&elsewhere), Refused)],
             ("GET", "/api/v1/concerts/{id}/draw" | "/api/v1/concerts/{id}/draw/entries") => vec![(get(&elsewhere), Refused)],
-            ("GET", "/api/v1/concerts/{id}/dates" | "/api/v1/dates/{id}/seats") => vec![(get(&of_mine), Refused), (get(&elsewhere), Refused)],
+            ("GET", "/api/v1/concerts/{id}/dates" | "/api/v1/dates/{id}/seats") => {
+                vec![(get(&of_mine), Refused), (get(&elsewhere), Refused)]
+            }
             ("POST", "/api/v1/concerts/{id}/queue") => {
                 let join = |path: &str| self.as_user(OPERATOR, Method::POST, path, Value::Null);
                 vec![(join(&of_mine), Refused), (join(&elsewhere), Refused)]
@@ -303,12 +306,16 @@ impl Shop {
             ("GET", "/api/v1/queue") => vec![(get(path), Answered), (self.with_token(path, unknown), Refused)],
             ("GET", "/api/v1/queue/stream") => vec![(self.with_token(path, unknown), Refused)],
             ("GET", "/api/v1/queue/socket") => {
-                let request = self.with_token(path, unknown).insert_header(("Connection", "Upgrade")).insert_header(("Upgrade", "websocket"));
-                let request = request.insert_header(("Sec-WebSocket-Version", "13")).insert_header(("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="));
+                let request =
+                    self.with_token(path, unknown).insert_header(("Connection", "Upgrade")).insert_header(("Upgrade", "websocket"));
+                let request =
+                    request.insert_header(("Sec-WebSocket-Version", "13")).insert_header(("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="));
                 vec![(request, Refused)]
             }
             ("POST", "/api/v1/queue/extend") => vec![(self.as_user(ME, Method::POST, path, Value::Null), Refused)],
-            ("DELETE", "/api/v1/queue" | "/api/v1/reservations/{id}") => vec![(self.as_user(ME, Method::DELETE, &of_mine, Value::Null), Refused)],
+            ("DELETE", "/api/v1/queue" | "/api/v1/reservations/{id}") => {
+                vec![(self.as_user(ME, Method::DELETE, &of_mine, Value::Null), Refused)]
+            }
             ("POST", "/api/v1/reservations") => {
                 let body = |wish: Value| json!({ "date_id": self.date, "seats": wish.get("seats"), "best": wish.get("best") });
                 let (seats, best) = (body(json!({ "seats": [9] })), body(json!({ "best": { "count": 2 } })));
@@ -321,8 +328,13 @@ impl Shop {
             ("GET", "/api/v1/commands/{command_id}") => vec![(get(&self.accepted()), Refused)],
             (
                 "GET",
-                "/api/v1/reservations" | "/api/v1/reservations/{id}" | "/api/v1/payments" | "/api/v1/payments/{id}" | "/api/v1/wallet"
-                | "/api/v1/wallet/entries" | "/api/v1/rewards",
+                "/api/v1/reservations"
+                | "/api/v1/reservations/{id}"
+                | "/api/v1/payments"
+                | "/api/v1/payments/{id}"
+                | "/api/v1/wallet"
+                | "/api/v1/wallet/entries"
+                | "/api/v1/rewards",
             ) => vec![(get(&of_mine), Refused)],
             ("POST", "/api/v1/wallet/charges" | "/api/v1/wallet/uses") => vec![(self.keyed(ME, path, json!({ "amount": 1 })), Refused)],
             ("POST", "/api/v1/admin/users/{id}/wallet/charges") => vec![(self.keyed(OPERATOR, &of_mine, json!({ "amount": 1 })), Refused)],
@@ -398,4 +410,48 @@ async fn every_route_is_answered_in_time_whichever_port_hangs() {
             }
         }
     }
+}
+
+/// What was begun goes on, and is found by the same document.
+#[actix_web::test]
+async fn an_import_that_takes_longer_than_its_request_goes_on() {
+    tokio::time::pause();
+    let shop = Shop::open("combining").await;
+    let document = shop.document("later");
+    let import = || shop.as_user(OPERATOR, Method::POST, "/api/v1/admin/concerts", document.clone());
+    shop.gate.hang(Port::Catalog as u8);
+    assert_eq!(shop.in_time("an import", import()).await.problem(), (503, "store_unavailable"));
+    shop.gate.hang(NONE);
+    let shown = async {
+        while send(&shop.app, request(Method::GET, "/api/v1/concerts")).await.body["items"].as_array().map(Vec::len) != Some(2) {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), shown).await.expect("it is shown");
+    assert_eq!(send(&shop.app, import()).await.status, 200, "it was there");
+}
+
+/// And not the whole of it once more: what came before has taken a part.
+#[actix_web::test]
+async fn a_search_for_seats_has_what_is_left_of_its_request() {
+    tokio::time::pause();
+    let mut shop = Shop::open("combining").await;
+    let wait = shop.app.settings.strategy.wait();
+    // All that are free are being offered to somebody else.
+    let wish = Wish { count: 48, grade: None, adjacent: false };
+    let app = shop.app.clone();
+    let mut other = app.seats.search(DateId(shop.date.parse().unwrap()), wish, Instant::now() + wait * 10);
+    let offered = other.next().await.unwrap().expect("they are free");
+    let wanted = json!({ "date_id": shop.date, "best": { "count": 1 } });
+    let hold = shop.keyed(ME, "/api/v1/reservations", wanted);
+    shop.gate.hang(Port::RoomLog as u8);
+    let began = Instant::now();
+    let slow = async {
+        sleep(wait / 2).await;
+        shop.gate.hang(NONE);
+    };
+    let (answer, ()) = tokio::join!(send(&shop.app, hold), slow);
+    assert_eq!(answer.problem(), (503, "overloaded"), "after {:?}", began.elapsed());
+    assert!(began.elapsed() < wait + Duration::from_millis(100), "{:?}", began.elapsed());
+    drop(offered);
 }
