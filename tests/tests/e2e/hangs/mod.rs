@@ -44,13 +44,11 @@ enum Kind {
     /// Of what is in the store alone.
     Read,
     Import,
-    /// What is on sale, with how many wait for it: read from memory while the rooms are heard of.
-    Catalogue,
     /// A poll of one's place, and whatever else is answered from memory.
     Look,
 }
 
-const KINDS: [Kind; 7] = [Kind::Charge, Kind::Hold, Kind::Join, Kind::Read, Kind::Import, Kind::Catalogue, Kind::Look];
+const KINDS: [Kind; 6] = [Kind::Charge, Kind::Hold, Kind::Join, Kind::Read, Kind::Import, Kind::Look];
 
 /// The statuses of what needs the part that hangs. Everything else is answered as ever.
 type Statuses = fn(Kind) -> &'static [u16];
@@ -119,7 +117,7 @@ impl Users {
             (Kind::Look, "live".to_owned(), reqwest::Client::new().get(&self.live)),
             get(&self.waiting, Kind::Look, "/queue"),
             get(&self.buyer, Kind::Look, "/queue"),
-            get(&self.buyer, Kind::Catalogue, "/concerts"),
+            get(&self.buyer, Kind::Look, "/concerts"),
             get(&self.buyer, Kind::Look, &format!("/concerts/{}/dates", self.concert)),
             get(&self.buyer, Kind::Look, &format!("/dates/{}/seats", self.date)),
         ]);

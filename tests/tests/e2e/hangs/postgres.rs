@@ -12,7 +12,6 @@ const COMMIT: &[u8] = b"COMMIT\0";
 fn statuses(kind: Kind) -> &'static [u16] {
     match kind {
         Kind::Look => &[200],
-        Kind::Catalogue => &[200, 503],
         _ => &[503],
     }
 }

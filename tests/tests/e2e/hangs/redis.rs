@@ -16,7 +16,6 @@ fn all_well(_: Kind) -> &'static [u16] {
 fn without_redis(kind: Kind) -> &'static [u16] {
     match kind {
         Kind::Charge | Kind::Hold | Kind::Join => &[503],
-        Kind::Catalogue => &[200, 503],
         _ => &[200, 201],
     }
 }
@@ -32,15 +31,15 @@ async fn nodes(count: usize) -> Vec<Redis> {
     spawn_blocking(move || (0..count).map(|_| Redis::start().expect("Redis starts")).collect()).await.unwrap()
 }
 
-async fn start_on(url: &str) -> Server {
+async fn start_on(url: &str, strategy: &str) -> Server {
     let setup = Setup::default().on_postgres().await.with(&wait()).with(&format!("redis.urls=[{url:?}]"));
-    setup.with("strategy.wallet=pubsub").with("queue.backend=redis").start().await
+    setup.with(&format!("strategy.wallet={strategy}")).with("queue.backend=redis").start().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_hangs_keeps_no_caller() {
     let node = nodes(1).await.remove(0);
-    let server = start_on(&node.url()).await;
+    let server = start_on(&node.url(), "pubsub").await;
     let (pause, resume) = (async || node.pause().expect("stopped"), async || node.resume().expect("it goes on"));
     a_part_hangs(server, Some("redis"), without_redis, pause, resume).await;
 }
@@ -50,7 +49,7 @@ async fn a_redis_that_hangs_keeps_no_caller() {
 async fn a_redis_that_hangs_while_connecting_keeps_no_caller() {
     let node = nodes(1).await.remove(0);
     let proxy = Proxy::before(node.port()).await;
-    let server = start_on(&format!("redis://127.0.0.1:{}", proxy.port())).await;
+    let server = start_on(&format!("redis://127.0.0.1:{}", proxy.port()), "spin").await;
     let hang = async || {
         proxy.hang();
         proxy.cut();

@@ -12,7 +12,6 @@ fn statuses(kind: Kind) -> &'static [u16] {
         // Under a lock in this process the later ones wait for that.
         Kind::Charge => &[409, 503],
         Kind::Hold | Kind::Join | Kind::Import => &[503],
-        Kind::Catalogue => &[200, 503],
         Kind::Read | Kind::Look => &[200],
     }
 }
