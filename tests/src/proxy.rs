@@ -2,10 +2,12 @@
 //! open stays open, and nothing passes in either direction.
 //!
 //! From now on ([`Proxy::hang`]), or when a client sends certain bytes, which then have passed ([`Proxy::hang_behind`]) or
-//! have not ([`Proxy::hang_before`]). What was held back passes when it goes on.
+//! have not ([`Proxy::hang_before`]). What was held back passes when it goes on, or never, where a network has forgotten
+//! the connection ([`Proxy::go_on_anew`]).
 
 use std::io;
 use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -27,10 +29,20 @@ pub struct Proxy {
 struct Shared {
     /// Where everything goes.
     port: u16,
-    passes: watch::Sender<bool>,
+    passing: watch::Sender<Passing>,
+    /// How many connections were made.
+    made: AtomicU64,
     /// Rises when all connections that are open are to be closed.
     cuts: watch::Sender<u64>,
     trap: Mutex<Option<Trap>>,
+}
+
+/// Which connections pass what they are given.
+#[derive(Clone, Copy)]
+struct Passing {
+    now: bool,
+    /// Earlier ones never do.
+    from: u64,
 }
 
 /// What makes it hang.
@@ -48,7 +60,8 @@ impl Proxy {
     pub async fn before(port: u16) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let own = listener.local_addr().expect("its address").port();
-        let shared = Arc::new(Shared { port, passes: watch::Sender::new(true), cuts: watch::Sender::new(0), trap: Mutex::default() });
+        let passing = watch::Sender::new(Passing { now: true, from: 0 });
+        let shared = Arc::new(Shared { port, passing, made: AtomicU64::new(0), cuts: watch::Sender::new(0), trap: Mutex::default() });
         let listening = tokio::spawn(listen(listener, shared.clone()));
         Self { port: own, shared, listening }
     }
@@ -58,7 +71,7 @@ impl Proxy {
     }
 
     pub fn hang(&self) {
-        self.shared.passes.send_replace(false);
+        self.shared.pass(false);
     }
 
     /// When a client sends `bytes`, which do not pass any more.
@@ -74,11 +87,17 @@ impl Proxy {
     /// Returns once it hangs.
     pub async fn hangs(&self) {
         // It lives as long as this does.
-        let _ = self.shared.passes.subscribe().wait_for(|passes| !passes).await;
+        let _ = self.shared.passing.subscribe().wait_for(|passing| !passing.now).await;
     }
 
     pub fn go_on(&self) {
-        self.shared.passes.send_replace(true);
+        self.shared.pass(true);
+    }
+
+    /// For new connections alone: those that were made stay open, and nothing ever passes over them again.
+    pub fn go_on_anew(&self) {
+        let made = self.shared.made.load(Ordering::SeqCst);
+        self.shared.passing.send_replace(Passing { now: true, from: made });
     }
 
     /// Closes what is open, with everything that is held back.
@@ -95,6 +114,10 @@ impl Drop for Proxy {
 }
 
 impl Shared {
+    fn pass(&self, now: bool) {
+        self.passing.send_modify(|passing| passing.now = now);
+    }
+
     fn set(&self, trap: Trap) {
         *self.trap.lock().unwrap_or_else(PoisonError::into_inner) = Some(trap);
     }
@@ -104,7 +127,7 @@ impl Shared {
         let springs = |trap: &mut Trap| sent.windows(trap.bytes.len()).any(|bytes| bytes == trap.bytes);
         let sprung = self.trap.lock().unwrap_or_else(PoisonError::into_inner).take_if(springs);
         if sprung.is_some() {
-            self.passes.send_replace(false);
+            self.pass(false);
         }
         sprung.is_some_and(|trap| trap.they_pass)
     }
@@ -118,27 +141,28 @@ async fn listen(listener: TcpListener, shared: Arc<Shared>) {
 
 /// One connection, until either side or a cut ends it.
 async fn serve(client: TcpStream, shared: Arc<Shared>) -> io::Result<()> {
-    let mut cuts = shared.cuts.subscribe();
+    let (mut cuts, number) = (shared.cuts.subscribe(), shared.made.fetch_add(1, Ordering::SeqCst));
     let server = TcpStream::connect((Ipv4Addr::LOCALHOST, shared.port)).await?;
     // As directly as without it.
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
     let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
     tokio::select! {
-        ended = pass(&shared, from_client, to_server, true) => ended,
-        ended = pass(&shared, from_server, to_client, false) => ended,
+        ended = pass(&shared, number, from_client, to_server, true) => ended,
+        ended = pass(&shared, number, from_server, to_client, false) => ended,
         _ = cuts.changed() => Ok(()),
     }
 }
 
-async fn pass(shared: &Shared, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, is_client: bool) -> io::Result<()> {
-    let (mut passes, mut piece) = (shared.passes.subscribe(), vec![0; PIECE]);
+async fn pass(shared: &Shared, number: u64, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, is_client: bool) -> io::Result<()> {
+    let (mut passing, mut piece) = (shared.passing.subscribe(), vec![0; PIECE]);
     loop {
         let count = from.read(&mut piece).await?;
         if count == 0 {
             return Ok(());
         }
-        if !(is_client && shared.springs(&piece[..count])) && passes.wait_for(|passes| *passes).await.is_err() {
+        let passes = is_client && shared.springs(&piece[..count]);
+        if !passes && passing.wait_for(|passing| passing.now && number >= passing.from).await.is_err() {
             return Ok(());
         }
         to.write_all(&piece[..count]).await?;

@@ -58,22 +58,28 @@ enum Commit {
     Never,
     /// It was done, and nobody will ever say so: its connection ends.
     Unsaid,
+    /// The same, and its connection does not even end.
+    Forgotten,
+    /// It was not sent, and its connection does not end either: its rows stay locked until the server has had enough.
+    Lost,
 }
 
 async fn postgres_that_hangs_in_a_commit(strategy: &str, commit: Commit) {
     let (server, proxy) = behind_a_proxy(strategy).await;
     let hang = async || {
         match commit {
-            Commit::Late | Commit::Never => proxy.hang_before(COMMIT),
-            Commit::Done | Commit::Unsaid => proxy.hang_behind(COMMIT),
+            Commit::Late | Commit::Never | Commit::Lost => proxy.hang_before(COMMIT),
+            Commit::Done | Commit::Unsaid | Commit::Forgotten => proxy.hang_behind(COMMIT),
         }
         proxy.hangs().await;
     };
-    let go_on = async || {
-        if matches!(commit, Commit::Never | Commit::Unsaid) {
+    let go_on = async || match commit {
+        Commit::Late | Commit::Done => proxy.go_on(),
+        Commit::Never | Commit::Unsaid => {
             proxy.cut();
+            proxy.go_on();
         }
-        proxy.go_on();
+        Commit::Forgotten | Commit::Lost => proxy.go_on_anew(),
     };
     a_part_hangs(server, Some("store"), statuses, hang, go_on).await;
 }
@@ -126,4 +132,14 @@ async fn a_commit_that_nobody_answers_has_one_effect() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_that_nobody_answers_has_one_effect_with_optimistic() {
     postgres_that_hangs_in_a_commit("optimistic", Commit::Unsaid).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_whose_connection_is_forgotten_has_one_effect() {
+    postgres_that_hangs_in_a_commit("combining", Commit::Forgotten).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_is_lost_with_its_connection_has_one_effect() {
+    postgres_that_hangs_in_a_commit("pessimistic", Commit::Lost).await;
 }
