@@ -24,6 +24,8 @@ const LATER: Duration = Duration::from_millis(500);
 const NAMED_WITHIN: Duration = Duration::from_secs(5);
 /// A bound is waited for so many times: the machine has other work.
 const LOADED: u32 = 3;
+/// What a request is answered that nobody below knew to be over.
+const GIVEN_UP: &str = "there was no answer in time; what was begun is found under its key";
 /// Callers that charge one wallet when the part stands still, and how often each does.
 const CALLERS: usize = 10;
 const ROUNDS: usize = 30;
@@ -60,6 +62,7 @@ struct Asked {
     kind: Kind,
     status: u16,
     took: Duration,
+    given_up: bool,
 }
 
 /// Those who use the server meanwhile.
@@ -127,7 +130,8 @@ impl Users {
         at_once(requests.into_iter().map(|(kind, what, request)| async move {
             let began = Instant::now();
             let answer = Answer::to(request).await;
-            Asked { what: format!("{what}: {}", answer.code()), kind, status: answer.status, took: began.elapsed() }
+            let (what, given_up) = (format!("{what}: {}", answer.code()), answer.body["detail"] == GIVEN_UP);
+            Asked { what, kind, status: answer.status, took: began.elapsed(), given_up }
         }))
         .await
     }
@@ -229,6 +233,9 @@ fn check_answers(asked: &[Asked], statuses: Statuses, wait: Duration) {
     }
     let late: Vec<_> = asked.iter().filter(|asked| asked.took >= (wait + LATER) * LOADED).collect();
     assert!(late.is_empty(), "{late:?}");
+    // A command's deadline is known down to the store, the lock or the broker that it waits for.
+    let unaware: Vec<_> = asked.iter().filter(|asked| asked.kind == Kind::Charge && asked.given_up).collect();
+    assert!(unaware.is_empty(), "{unaware:?}");
     let wrong: Vec<_> = asked.iter().filter(|asked| !statuses(asked.kind).contains(&asked.status)).collect();
     assert!(wrong.is_empty(), "{wrong:?}");
 }
