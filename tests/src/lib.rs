@@ -7,6 +7,7 @@ mod listener;
 pub mod mutants;
 mod person;
 mod process;
+pub mod proxy;
 mod server;
 pub mod services;
 

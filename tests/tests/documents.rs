@@ -64,8 +64,13 @@ fn module_of(path: &str) -> String {
 }
 
 /// Where macros make tests of functions that are not marked themselves.
-const SUITES: [&str; 4] =
-    ["crates/ports/src/contract/", "tests/tests/e2e/contention/", "tests/tests/e2e/brokers/", "tests/tests/e2e/commands.rs"];
+const SUITES: [&str; 5] = [
+    "crates/ports/src/contract/",
+    "tests/tests/e2e/contention/",
+    "tests/tests/e2e/brokers/",
+    "tests/tests/e2e/hangs/",
+    "tests/tests/e2e/commands.rs",
+];
 
 /// The functions marked as tests in a source, with their modules. Cases of a suite are not marked: they are functions
 /// that its macro lists.

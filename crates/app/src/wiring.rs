@@ -29,6 +29,8 @@ use actix_web::dev::ServerHandle;
 use actix_web::web::Data;
 use boxoffice_engine::push::Hub;
 use boxoffice_engine::{Background, Rooms, SeatView, Stats, StoreTime, Supervisor};
+#[cfg(test)]
+use boxoffice_ports::RoomLog;
 use boxoffice_ports::{Deadline, Executor, Source, Stores, Traffic};
 use engine::Engine;
 use std::io;
@@ -246,10 +248,18 @@ async fn load_season(settings: &Settings, stores: &Stores) -> Result<(), StartEr
 /// What HTTP is tested over: everything in memory, nothing in the background.
 #[cfg(test)]
 pub(crate) async fn parts_in_memory() -> http::Parts {
-    let mut settings = Settings::defaults().expect("the defaults are valid");
-    settings.store.backend = StoreBackend::Memory;
+    parts_over("combining", |_, _| {}).await
+}
+
+/// The same with a strategy for all classes, over what `change` makes of the store's ports.
+#[cfg(test)]
+pub(crate) async fn parts_over(strategy: &str, change: impl FnOnce(&mut Stores, &mut Arc<dyn RoomLog>)) -> http::Parts {
+    let set = ["seat", "wallet", "payment"].map(|class| format!("strategy.{class}={strategy}"));
+    let set = set.into_iter().chain(["store.backend=memory".to_owned()]).collect();
+    let settings = crate::config::load(&crate::config::Layers { set, ..Default::default() }).expect("they are valid");
     let (clock, traffic, tasks) = (Arc::new(SystemClock::default()), Arc::default(), Supervisor::new());
-    let open = stores::open(&settings, clock.clone(), &traffic, &tasks).await.expect("memory is there");
+    let mut open = stores::open(&settings, clock.clone(), &traffic, &tasks).await.expect("memory is there");
+    change(&mut open.stores, &mut open.room_log);
     let time = StoreTime::start(open.stores.queries.clone(), clock).await.expect("memory answers");
     Engine::new(&open, &settings, time, traffic, tasks).http_parts(&Arc::new(settings)).await.expect("it needs no service")
 }

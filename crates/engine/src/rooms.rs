@@ -14,8 +14,9 @@
 //! *Loss.* A log in memory elsewhere may be lost ([`begin`]): a surviving replica begins it again; without one the room
 //! is built from what the mirror kept ([`mirror`]), and people come back by their tokens.
 //!
-//! *Failure.* The log away: what has to be appended is [`RoomError::Unavailable`]; polls are answered from memory for
-//! [`STALE_MAX`]. What was not answered may have been done, and may be asked again.
+//! *Failure.* The log away: what has to be appended is [`RoomError::Unavailable`]. Polls of a place are answered from
+//! memory, as the room was when the log was heard of last; whatever else is read, for [`STALE_MAX`]. What was not
+//! answered may have been done, and may be asked again.
 
 mod begin;
 mod hall;
@@ -39,7 +40,7 @@ use tokio::sync::broadcast;
 
 use hall::Hall;
 
-/// For how long polls are answered without having heard from the log.
+/// For how long a room is read without having heard from the log, but for polls of a place: those promise nothing.
 const STALE_MAX: Duration = Duration::from_secs(5);
 /// News that a listener may be behind with; then it has to look at everything again.
 const NEWS_MAX: usize = 1_024;
@@ -188,8 +189,10 @@ impl Rooms {
     }
 
     async fn see(&self, concert: ConcertId, entry: QueueEntryId) -> Result<Option<Place>, RoomError> {
-        let (place, is_news) = self.fresh(concert, |room, now| (room.place(entry, now), room.wants_to_see(entry))).await?;
-        if is_news && let Ok(hall) = self.hall(concert) {
+        let hall = self.roused(concert).await?;
+        let seen = hall.replica().look(&*self.shared.clock, |room, now| (room.place(entry, now), room.wants_to_see(entry)));
+        let (place, is_news) = seen.ok_or(RoomError::NoRoom)?;
+        if is_news {
             hall.noticed().seen(entry);
         }
         Ok(place)

@@ -10,6 +10,7 @@ mod crash;
 mod draw;
 mod expiry;
 mod faults;
+mod hangs;
 mod idempotency;
 mod isolation;
 mod locked;

@@ -13,7 +13,8 @@
 //! shared by all of the batch. A batch that decides nothing new writes nothing and flushes nothing.
 //!
 //! **Lock order**: the write lock is the only one, taken first; there is nothing to deadlock with. Another process that
-//! holds it is waited for up to the busy time-out, then the batch is `Retryable`. `Conflict` never happens.
+//! holds it is waited for up to the busy time-out, then the batch is `Retryable`; one whose deadline is over by then is
+//! given up. `Conflict` never happens.
 //!
 //! **After a crash** between any two steps before the end of 5, the log has no commit frame and the next open finds the
 //! store as it was before 1. After 5 all effects are there, whether or not the caller was told: its repeat is answered
@@ -63,8 +64,8 @@ fn transact(session: &mut Session, batch: &Batch) -> Result<Committed, Failure> 
 
 #[async_trait]
 impl Ledger for SqliteStore {
-    async fn transact(&self, batch: Batch, _: Guard, _deadline: Deadline) -> Result<Committed, LedgerError> {
-        Ok(self.writer.write(Share::Batch, move |session| transact(session, &batch)).await?)
+    async fn transact(&self, batch: Batch, _: Guard, deadline: Deadline) -> Result<Committed, LedgerError> {
+        Ok(self.writer.write(Share::Batch(deadline), move |session| transact(session, &batch)).await?)
     }
 
     async fn reply(&self, key: IdempotencyKey) -> Result<Option<StoredAnswer>, LedgerError> {

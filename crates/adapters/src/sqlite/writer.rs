@@ -5,14 +5,14 @@
 //! queued when the thread comes back from a commit goes into the next transaction together: any number of small pieces
 //! of work (room records, outbox deletions, pruning) and at most one ledger batch. One flush then serves them all.
 //!
-//! Work is run to its end once it is queued, whether or not its caller still waits. When a piece of work fails by its
-//! own fault, the transaction is rolled back and every piece runs again alone, so each gets its own answer; that is why
+//! Work is run to its end once it is queued, whether or not its caller still waits; but a batch that has not begun by
+//! its deadline is not, because another process kept the file. When a piece of work fails by its own fault, the transaction is rolled back and every piece runs again alone, so each gets its own answer; that is why
 //! work must be repeatable. Nothing is answered before its commit is flushed. A crash loses what was not answered.
 
 use super::failure::Failure;
 use super::file::{Role, connect};
 use boxoffice_domain::Timestamp;
-use boxoffice_ports::{Clock, Source, Tasks, WhenFailing};
+use boxoffice_ports::{Clock, Deadline, Source, Tasks, WhenFailing};
 use diesel::SqliteConnection;
 use diesel::connection::{AnsiTransactionManager, TransactionManager};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -39,8 +39,18 @@ pub(super) struct Session {
 pub(super) enum Share {
     /// With any other.
     Small,
-    /// Not with another of these.
-    Batch,
+    /// Not with another of these, and not begun later than this.
+    Batch(Deadline),
+}
+
+impl Share {
+    fn is_batch(self) -> bool {
+        matches!(self, Self::Batch(_))
+    }
+
+    fn is_late(self) -> bool {
+        matches!(self, Self::Batch(deadline) if deadline.is_over())
+    }
 }
 
 pub(super) struct Writer {
@@ -131,13 +141,14 @@ impl<T: Send, F: FnMut(&mut Session) -> Result<T, Failure> + Send> Work for Piec
     }
 
     fn run(&mut self, session: &mut Session) -> Result<(), Failure> {
-        self.value = Some((self.work)(session)?);
+        // Looked at here, with the write lock at last: waiting for it is what may take long.
+        self.value = if self.share.is_late() { None } else { Some((self.work)(session)?) };
         Ok(())
     }
 
     fn answer(self: Box<Self>, outcome: Result<(), Failure>) {
         let Self { value, answer, .. } = *self;
-        let outcome = outcome.and_then(|()| value.ok_or(Failure::Gone("the work was not run")));
+        let outcome = outcome.and_then(|()| value.ok_or(Failure::Gone("the time was over before the file could be written")));
         // A caller that went away is not told; what it asked for is done.
         let _ = answer.send(outcome);
     }
@@ -178,7 +189,7 @@ impl Desk {
 
 /// What shares the next transaction: everything up to the second batch.
 fn take_group(waiting: &mut Vec<Box<dyn Work>>) -> Vec<Box<dyn Work>> {
-    let batches = waiting.iter().enumerate().filter(|(_, work)| work.share() == Share::Batch);
+    let batches = waiting.iter().enumerate().filter(|(_, work)| work.share().is_batch());
     let end = batches.map(|(at, _)| at).nth(1).unwrap_or(waiting.len());
     waiting.drain(..end).collect()
 }

@@ -91,6 +91,25 @@ async fn file_that_stays_locked_makes_a_batch_retryable() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn batch_that_could_not_begin_by_its_deadline_is_given_up() {
+    let place = Place::new();
+    let stores = place.open().stores();
+    let ann = user();
+    let mut outside = place.outside();
+    outside.batch_execute("BEGIN IMMEDIATE").expect("the lock");
+    let deadline = Deadline::after(Duration::from_millis(50));
+    let ledger = stores.ledger.clone();
+    let batch = Batch::new(vec![charge(ann, "late", 5)], Arc::new(policy()));
+    let late = tokio::spawn(async move { ledger.transact(batch, Guard::RowLock, deadline).await });
+    assert!(deadline.bound(std::future::pending::<()>()).await.is_err());
+    outside.batch_execute("COMMIT").expect("released");
+    let late = late.await.expect("no panic");
+    assert!(matches!(late, Err(LedgerError::Unavailable(_))), "{late:?}");
+    transact(&stores, vec![charge(ann, "d", 1)]).await;
+    assert_eq!(stores.queries.wallet(ann).await.expect("read").balance, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn batch_that_breaks_a_constraint_leaves_nothing() {
     let place = Place::new();
     let stores = place.open().stores();

@@ -45,7 +45,8 @@ pub(crate) struct ImportedDateView<'a> {
     total: u64,
 }
 
-/// Put a concert on sale, or bring it up to date.
+/// Put a concert on sale, or bring it up to date. What takes longer than a request may is answered 503 and goes on: the
+/// same document, sent again, finds it.
 #[utoipa::path(post, path = "/api/v1/admin/concerts", tag = "admin", request_body = ConcertDocument, responses(
     (status = 201, description = "A new concert", body = ImportedConcert),
     (status = 200, description = "One that was there: brought up to date, or unchanged", body = ImportedConcert)))]
@@ -60,12 +61,17 @@ pub(crate) async fn import(app: Data<App>, _: Operator, request: HttpRequest, bo
         };
         Problem::fields(faults.into_iter().map(named).collect())
     })?;
-    let imported = app.stores.catalog.import(vec![plan], app.settings.default_admission()).await?;
-    let imported = imported.first().ok_or_else(|| Problem::internal("an import without a result"))?;
-    if let Err(error) = show(&app, imported).await {
-        // It is written; the background shows it within a moment.
-        tracing::warn!(error, concert.id = %imported.id, "an import is not shown yet");
-    }
+    // In a task of its own: a season's seats may take longer than the request, and are found by the same document then.
+    let importing = actix_web::rt::spawn(async move {
+        let imported = app.stores.catalog.import(vec![plan], app.settings.default_admission()).await?;
+        let imported = imported.into_iter().next().ok_or_else(|| Problem::internal("an import without a result"))?;
+        if let Err(error) = show(&app, &imported).await {
+            // It is written; the background shows it within a moment.
+            tracing::warn!(error, concert.id = %imported.id, "an import is not shown yet");
+        }
+        Ok::<_, Problem>(imported)
+    });
+    let imported = importing.await.map_err(Problem::internal)??;
     let dates =
         imported.dates.iter().map(|date| ImportedDateView { id: date.id.0, key: &date.key, starts_at: date.starts_at, total: date.total });
     let view = ImportedConcert { id: imported.id.0, key: &imported.key, dates: dates.collect() };

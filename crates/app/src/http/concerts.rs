@@ -1,10 +1,12 @@
 //! What is on sale: concerts for everybody, their dates for those whose turn it is.
 
+use std::time::Duration;
+
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
 use boxoffice_domain::money::Money;
 use boxoffice_domain::{AdmissionMode, ConcertId};
-use boxoffice_ports::{ConcertRow, RoomError};
+use boxoffice_ports::{ConcertRow, Deadline, RoomError};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -13,11 +15,15 @@ use uuid::Uuid;
 use super::App;
 use super::answer;
 use super::auth::User;
+use super::in_time;
 use super::known;
 use super::params::{self, Cursor, Id, Paging, Query};
 use super::problem::Problem;
 use super::turn;
 use super::views::{Items, List};
+
+/// How long an answer waits for rooms that have to be asked. One exchange with their log takes some milliseconds.
+const ROOMS_MAX: Duration = Duration::from_millis(250);
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = Concert)]
@@ -77,14 +83,20 @@ pub(crate) struct DateView {
     available: u64,
 }
 
-async fn view<'a>(app: &App, row: &'a ConcertRow) -> Result<ConcertView<'a>, Problem> {
+/// How the room admits, and how many wait: what is on sale is shown also while rooms cannot be asked, with what was heard
+/// of them last.
+async fn queue_of(app: &App, id: ConcertId, until: Deadline) -> (AdmissionMode, u64) {
+    let asked = async { Ok::<_, RoomError>((app.room.summary(id).await?.mode, app.room.counts(id).await?.waiting)) };
+    match until.bound(asked).await {
+        Ok(Ok(found)) => found,
+        // Imported a moment ago, or away.
+        _ => app.rooms.look(id, |room, now| (room.summary(now).mode, room.counts(now).waiting)).unwrap_or((AdmissionMode::Running, 0)),
+    }
+}
+
+async fn view<'a>(app: &App, row: &'a ConcertRow, until: Deadline) -> ConcertView<'a> {
     let id = row.concert.id;
-    let (mode, waiting) = match app.room.counts(id).await {
-        Ok(counts) => (app.room.summary(id).await?.mode, counts.waiting),
-        // Imported a moment ago.
-        Err(RoomError::NoRoom) => (AdmissionMode::Running, 0),
-        Err(error) => return Err(error.into()),
-    };
+    let (mode, waiting) = queue_of(app, id, until).await;
     let status = match mode {
         AdmissionMode::Paused => RoomStatus::Paused,
         AdmissionMode::Draining => RoomStatus::Draining,
@@ -98,7 +110,7 @@ async fn view<'a>(app: &App, row: &'a ConcertRow) -> Result<ConcertView<'a>, Pro
         price_min: row.price_min,
         price_max: row.price_max,
     });
-    Ok(ConcertView {
+    ConcertView {
         id: id.0,
         name: &row.concert.name,
         venue: &row.concert.venue,
@@ -106,7 +118,7 @@ async fn view<'a>(app: &App, row: &'a ConcertRow) -> Result<ConcertView<'a>, Pro
         sale_starts_at: row.sale_starts_at,
         queue: QueueSummary { status, waiting },
         dates: dates.collect(),
-    })
+    }
 }
 
 /// By start of sale, none first, then id: the order of the catalogue.
@@ -140,6 +152,11 @@ impl Cursor for ConcertKey {
     }
 }
 
+/// Until when the rooms of an answer are asked, all together.
+fn rooms_until(request: &HttpRequest) -> Deadline {
+    in_time::of(request).within(ROOMS_MAX)
+}
+
 /// Concerts by start of sale.
 #[utoipa::path(get, path = "/api/v1/concerts", tag = "concerts",
     responses((status = 200, description = "A page of concerts", body = List<ConcertView>)))]
@@ -151,9 +168,9 @@ pub(crate) async fn list(app: Data<App>, request: HttpRequest) -> Result<HttpRes
     rows.sort_unstable_by_key(|row| ConcertKey::from(*row));
     let from = paging.after.map_or(0, |after| rows.partition_point(|row| ConcertKey::from(*row) <= after));
     let rest = &rows[from..];
-    let mut items = Vec::with_capacity(rest.len().min(limit));
+    let (mut items, until) = (Vec::with_capacity(rest.len().min(limit)), rooms_until(&request));
     for row in rest.iter().take(limit) {
-        items.push(view(&app, row).await?);
+        items.push(view(&app, row, until).await);
     }
     let last = rest.get(limit.saturating_sub(1)).filter(|_| rest.len() > limit);
     answer::ok(&List { items, next_cursor: last.map(|row| params::encode(&ConcertKey::from(*row))) })
@@ -165,7 +182,7 @@ pub(crate) async fn list(app: Data<App>, request: HttpRequest) -> Result<HttpRes
 pub(crate) async fn get(id: Id<ConcertId>, app: Data<App>, request: HttpRequest) -> Result<HttpResponse, Problem> {
     Query::none(&request)?;
     let row = known::concert(&app, id.0).await?;
-    answer::ok(&view(&app, &row).await?)
+    answer::ok(&view(&app, &row, rooms_until(&request)).await)
 }
 
 /// The dates that can still be booked.

@@ -8,7 +8,6 @@ use boxoffice_domain::text::TEXT_MAX;
 use boxoffice_domain::{Actor, Command, DateId, Decision, Rejection, Reply, Reservation, ReservationId, SeatNumber, Timestamp, UserId};
 use boxoffice_engine::Wish;
 use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -147,7 +146,7 @@ async fn decide(app: &App, user: UserId, keyed: Keyed, hold: &Hold) -> Result<Ra
         }
     }
     let wish = Wish { count, grade: best.grade.as_deref(), adjacent: best.adjacent.unwrap_or(true) };
-    let mut search = app.seats.search(date, wish, Instant::now() + app.settings.strategy.wait());
+    let mut search = app.seats.search(date, wish, keyed.deadline.instant());
     while let Some(offer) = search.next().await? {
         app.stats.best_offers.add(1);
         // Where the caller does not wait there is nobody to choose again.

@@ -61,7 +61,7 @@ pub(super) struct Entry {
     pub(super) refusals: &'static [u16],
     /// A command without a key.
     command: bool,
-    /// Has bounds of its own instead of the deadline that every other request has.
+    /// Has a bound of its own instead of the deadline that every other request has.
     own_bounds: bool,
     route: fn() -> Route,
 }
@@ -136,7 +136,7 @@ pub(super) fn table() -> Vec<Entry> {
         entry(POST, "/api/v1/wallet/charges", USER.keyed(), &[403, 409, 422], || web::post().to(wallet::charge)),
         entry(POST, "/api/v1/wallet/uses", USER.keyed(), &[402, 409, 422], || web::post().to(wallet::spend)),
         entry(GET, "/api/v1/rewards", USER.paged(), &[], || read().to(wallet::rewards)),
-        entry(POST, "/api/v1/admin/concerts", OPERATOR.body(), &[409], || web::post().to(admin::import)).own_bounds(),
+        entry(POST, "/api/v1/admin/concerts", OPERATOR.body(), &[409], || web::post().to(admin::import)),
         entry(GET, "/api/v1/admin/concerts/{id}/admission", OPERATOR, &[404], || read().to(admin::admission)),
         entry(PATCH, "/api/v1/admin/concerts/{id}/admission", OPERATOR.body(), &[404], || web::patch().to(admin::set_admission)),
         entry(GET, "/api/v1/admin/concerts/{id}/stats", OPERATOR, &[404], || read().to(admin::stats)),

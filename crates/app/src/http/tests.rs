@@ -1,5 +1,7 @@
 //! The edge over a store in memory: the form of every error, the order of refusals, and what a token opens.
 
+mod in_time;
+
 use actix_web::App as ActixApp;
 use actix_web::body::BoxBody;
 use actix_web::dev::{Service, ServiceResponse};

@@ -81,8 +81,8 @@ macro_rules! through_each_log {
 }
 pub(crate) use through_each_log;
 
-/// A broker that a test may kill.
-struct OwnBroker {
+/// A broker that a test may kill, or stop.
+pub(crate) struct OwnBroker {
     broker: Broker,
     _permit: SemaphorePermit<'static>,
 }
@@ -93,7 +93,7 @@ enum Broker {
 }
 
 impl OwnBroker {
-    async fn start(log: Log) -> Self {
+    pub(crate) async fn start(log: Log) -> Self {
         let permit = OWN_BROKERS.acquire().await.expect("it is never closed");
         let broker = block_in_place(|| match log {
             Log::Kafka => Broker::Kafka(Kafka::start().expect("Kafka starts")),
@@ -103,7 +103,7 @@ impl OwnBroker {
     }
 
     /// With this broker for whatever is configured to use it.
-    fn serve(&self, setup: Setup) -> Setup {
+    pub(crate) fn serve(&self, setup: Setup) -> Setup {
         match &self.broker {
             Broker::Kafka(kafka) => setup.on_kafka(&kafka.brokers()),
             Broker::RabbitMq(rabbitmq) => setup.on_rabbitmq(&rabbitmq.url()),
@@ -117,6 +117,23 @@ impl OwnBroker {
             Broker::RabbitMq(rabbitmq) => rabbitmq.write_down().and_then(|()| rabbitmq.kill()).and_then(|()| rabbitmq.restart()),
         })
         .expect("killed, and started again");
+    }
+
+    /// Stops everything it does, as if its machine hung.
+    pub(crate) fn pause(&self) {
+        match &self.broker {
+            Broker::Kafka(kafka) => kafka.pause(0),
+            Broker::RabbitMq(rabbitmq) => rabbitmq.pause(),
+        }
+        .expect("stopped");
+    }
+
+    pub(crate) fn resume(&self) {
+        match &self.broker {
+            Broker::Kafka(kafka) => kafka.resume(0),
+            Broker::RabbitMq(rabbitmq) => rabbitmq.resume(),
+        }
+        .expect("it goes on");
     }
 }
 

@@ -44,6 +44,19 @@ async fn promotions_whose_answer_was_lost_reach_the_mirror() {
     assert_eq!(turns.len(), 2);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_place_is_polled_from_memory_however_long_the_log_is_away() {
+    let (log, _, _, room, concert) = volatile_room().await;
+    let ann = room.join(concert, user(), None, fresh()).await.unwrap().place;
+    log.fail(Some(Fault::Before));
+    tokio::time::advance(std::time::Duration::from_secs(60)).await;
+    assert_eq!(room.place(concert, ann.entry).await.unwrap().map(|place| place.entry), Some(ann.entry));
+    assert!(room.touch(concert, ann.entry).await.is_err(), "where it matters the log is asked");
+    assert!(room.counts(concert).await.is_err());
+    log.fail(None);
+    assert!(room.touch(concert, ann.entry).await.unwrap().is_some());
+}
+
 #[tokio::test]
 async fn those_found_gone_by_a_tick_whose_answer_was_lost_are_named_by_the_next() {
     let (log, _, clock, room, concert) = volatile_room().await;

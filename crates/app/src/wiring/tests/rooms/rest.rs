@@ -58,7 +58,7 @@ async fn a_room_that_rests_is_asked_when_a_caller_asks() {
     room.tick(concert, PLENTY).await.unwrap();
     let entry = other.join(concert, user(), None, fresh()).await.unwrap().place.entry;
     other.tick(concert, PLENTY).await.unwrap();
-    // Longer than polls are answered from memory.
+    // Longer than a room is read without having heard from its log.
     tokio::time::advance(Duration::from_secs(10)).await;
     let counts = room.counts(concert).await.unwrap();
     assert_eq!((counts.active, counts.waiting), (1, 0));

@@ -1,0 +1,462 @@
+//! Every route, over ports of which one, or all, never answer: each request is answered within the bound.
+//!
+//! A route that is added has to be asked here ([`Shop::requests`]), or this fails; and so it does when a port of a store
+//! gets a method that is not let through ([`gated`]).
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use boxoffice_domain::money::Money;
+use boxoffice_domain::waiting::{RoomInput, Stock};
+use boxoffice_domain::{
+    Admission, CommandId, ConcertId, ConcertPlan, DateId, Entry, Fingerprint, Key, PaymentId, PointsEntry, QueueEntryId, Request,
+    Reservation, ReservationId, Timestamp, UserId,
+};
+use boxoffice_engine::Wish;
+use boxoffice_ports::{
+    ActivePlace, Audit, AuditReport, Catalog, CatalogError, ChangedSeats, ConcertRow, DrawRecord, Exchanged, Imported, InstanceId,
+    LogPosition, Outbox, OutboxRow, OwnAdmission, Page, PaymentRow, Queries, RoomLog, RoomLogError, RoomMark, RoomMirror, SeatMark,
+    SeatRow, Secrets, Unsent, Upkeep, WalletRow,
+};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+use super::super::commands::Accepted;
+use super::super::idempotency::Keyed;
+use super::super::routes;
+use super::*;
+use crate::wiring::parts_over;
+
+/// Longer than `strategy.wait_ms` a request may take.
+const LATER: Duration = Duration::from_millis(500);
+const ME: u128 = 1;
+const OPERATOR: u128 = 2;
+/// A concert that this instance has not heard of.
+const UNKNOWN: Uuid = Uuid::from_u128(77);
+
+/// The ports that may hang.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Port {
+    Ledger = 1,
+    Queries,
+    Catalog,
+    Upkeep,
+    Outbox,
+    Audit,
+    Secrets,
+    Mirror,
+    RoomLog,
+}
+
+const NONE: u8 = 0;
+const ALL: u8 = u8::MAX;
+
+/// Which port does not answer for now.
+struct Gate(watch::Sender<u8>);
+
+impl Gate {
+    fn hang(&self, port: u8) {
+        self.0.send_replace(port);
+    }
+
+    async fn passes(&self, port: Port) {
+        // It lives as long as this does.
+        let _ = self.0.subscribe().wait_for(|hangs| *hangs != ALL && *hangs != port as u8).await;
+    }
+}
+
+/// A port behind the gate.
+struct Gated<P: ?Sized> {
+    port: Arc<P>,
+    gate: Arc<Gate>,
+}
+
+macro_rules! gated {
+    ($kind:ident: $port:ident { $(fn $name:ident($($argument:ident: $type:ty),*) -> $answer:ty;)* } $($rest:tt)*) => {
+        #[async_trait]
+        impl $port for Gated<dyn $port> {
+            $(async fn $name(&self, $($argument: $type),*) -> $answer {
+                self.gate.passes(Port::$kind).await;
+                self.port.$name($($argument),*).await
+            })*
+            $($rest)*
+        }
+    };
+}
+
+gated! { Ledger: Ledger {
+    fn transact(batch: Batch, guard: Guard, deadline: Deadline) -> Result<Committed, LedgerError>;
+    fn held(requests: Arc<[Request]>) -> Result<std::collections::BTreeSet<Key>, LedgerError>;
+    fn reply(key: IdempotencyKey) -> Result<Option<StoredAnswer>, LedgerError>;
+} }
+gated! { Queries: Queries {
+    fn catalog() -> Result<Vec<ConcertRow>, StoreError>;
+    fn seats(date: DateId) -> Result<Vec<SeatRow>, StoreError>;
+    fn changed_seats(dates: Vec<DateId>, since: Option<SeatMark>) -> Result<Option<ChangedSeats>, StoreError>;
+    fn wallet(user: UserId) -> Result<WalletRow, StoreError>;
+    fn entries(user: UserId, after: Option<i64>, limit: u32) -> Result<Page<Entry>, StoreError>;
+    fn points_entries(user: UserId, after: Option<i64>, limit: u32) -> Result<Page<PointsEntry>, StoreError>;
+    fn reservations(user: UserId, after: Option<ReservationId>, limit: u32) -> Result<Page<Reservation>, StoreError>;
+    fn reservation(user: UserId, id: ReservationId) -> Result<Option<Reservation>, StoreError>;
+    fn payments(user: UserId, after: Option<PaymentId>, limit: u32) -> Result<Page<PaymentRow>, StoreError>;
+    fn payment(user: UserId, id: PaymentId) -> Result<Option<PaymentRow>, StoreError>;
+    fn payments_between(from: PaymentId, until: PaymentId, limit: u32) -> Result<Vec<PaymentRow>, StoreError>;
+    fn live_holds_of(users: Vec<UserId>, concert: ConcertId) -> Result<Vec<ReservationId>, StoreError>;
+    fn revenue(concert: ConcertId) -> Result<Money, StoreError>;
+    fn now() -> Result<Timestamp, StoreError>;
+} }
+gated! { Catalog: Catalog {
+    fn import(plans: Vec<ConcertPlan>, admission: Admission) -> Result<Vec<Imported>, CatalogError>;
+} }
+gated! { Upkeep: Upkeep {
+    fn check() -> Result<(), StoreError>;
+    fn due_holds(limit: u32) -> Result<Vec<ReservationId>, StoreError>;
+    fn prune_replies(limit: u32) -> Result<u64, StoreError>;
+} }
+gated! { Outbox: Outbox {
+    fn claim(relay: InstanceId, lease: Duration) -> Result<Vec<u32>, StoreError>;
+    fn release(relay: InstanceId) -> Result<(), StoreError>;
+    fn unsent(shard: u32, limit: u32) -> Result<Vec<OutboxRow>, StoreError>;
+    fn sent(shard: u32, ids: Vec<i64>) -> Result<(), StoreError>;
+    fn set_aside(shard: u32, ids: Vec<i64>) -> Result<(), StoreError>;
+    fn aside(shard: u32, limit: u32) -> Result<Vec<OutboxRow>, StoreError>;
+    fn taken(shard: u32, ids: Vec<i64>) -> Result<(), StoreError>;
+    fn backlog() -> Result<Unsent, StoreError>;
+} }
+gated! { Audit: Audit {
+    fn audit(max_seats_per_user: u32) -> Result<AuditReport, StoreError>;
+} }
+gated! { Secrets: Secrets {
+    fn secret(name: String, fresh: Vec<u8>) -> Result<Vec<u8>, StoreError>;
+} }
+gated! { Mirror: RoomMirror {
+    fn save(concert: ConcertId, mark: RoomMark, began: Vec<ActivePlace>, ended: Vec<QueueEntryId>) -> Result<(), StoreError>;
+    fn load(concert: ConcertId) -> Result<Option<(RoomMark, Vec<ActivePlace>)>, StoreError>;
+    fn admission(concert: ConcertId) -> Result<Option<OwnAdmission>, StoreError>;
+    fn set_admission(concert: ConcertId, was: Admission, to: Admission) -> Result<Option<OwnAdmission>, StoreError>;
+    fn keep_draw(concert: ConcertId, draw: DrawRecord) -> Result<bool, StoreError>;
+    fn draw(concert: ConcertId) -> Result<Option<DrawRecord>, StoreError>;
+} }
+gated! { RoomLog: RoomLog {
+    fn exchange(concert: ConcertId, since: LogPosition, inputs: Vec<RoomInput>) -> Result<Exchanged, RoomLogError>;
+    fn begin(concert: ConcertId, snapshot: Vec<u8>) -> Result<bool, RoomLogError>;
+    fn compact(concert: ConcertId, upto: LogPosition, snapshot: Vec<u8>) -> Result<bool, RoomLogError>;
+}
+    fn is_volatile(&self) -> bool {
+        self.port.is_volatile()
+    }
+}
+
+/// How a request to a route is answered while everything hangs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum While {
+    /// 503 `store_unavailable`, soon after its deadline.
+    Refused,
+    /// From memory.
+    Answered,
+}
+
+/// An application with a concert on sale, somebody in their turn who has paid and who holds a seat, and a gate.
+struct Shop {
+    app: Data<App>,
+    gate: Arc<Gate>,
+    strategy: &'static str,
+    asked: u32,
+    concert: String,
+    date: String,
+    token: String,
+    held: String,
+    payment: String,
+    ticket: String,
+}
+
+impl Shop {
+    async fn open(strategy: &'static str) -> Self {
+        let gate = Arc::new(Gate(watch::Sender::new(NONE)));
+        let shut = gate.clone();
+        let parts = parts_over(strategy, move |stores, room_log| {
+            macro_rules! behind {
+                ($port:expr) => {
+                    Arc::new(Gated { port: $port, gate: shut.clone() })
+                };
+            }
+            stores.ledger = behind!(stores.ledger.clone());
+            stores.queries = behind!(stores.queries.clone());
+            stores.catalog = behind!(stores.catalog.clone());
+            stores.upkeep = behind!(stores.upkeep.clone());
+            stores.outbox = behind!(stores.outbox.clone());
+            stores.audit = behind!(stores.audit.clone());
+            stores.secrets = behind!(stores.secrets.clone());
+            stores.mirror = behind!(stores.mirror.clone());
+            *room_log = behind!(room_log.clone());
+        });
+        let app = Data::new(App::build(parts.await).await.unwrap());
+        let empty = String::new;
+        let mut shop = Self {
+            app,
+            gate,
+            strategy,
+            asked: 0,
+            concert: empty(),
+            date: empty(),
+            token: empty(),
+            held: empty(),
+            payment: empty(),
+            ticket: empty(),
+        };
+        shop.sell().await;
+        shop
+    }
+
+    fn as_user(&self, user: u128, method: Method, path: &str, body: Value) -> TestRequest {
+        let request = request(method, path).insert_header(bearer(&self.app, user, user == OPERATOR));
+        let request = request.insert_header(("Content-Type", "application/json")).set_payload(body.to_string());
+        if self.token.is_empty() { request } else { request.insert_header(("Queue-Token", self.token.clone())) }
+    }
+
+    /// With a key that was never used.
+    fn keyed(&mut self, user: u128, path: &str, body: Value) -> TestRequest {
+        self.asked += 1;
+        self.as_user(user, Method::POST, path, body).insert_header(("Idempotency-Key", format!("key-{}", self.asked)))
+    }
+
+    async fn done(&self, request: TestRequest) -> Value {
+        let answer = send(&self.app, request).await;
+        assert!(answer.status < 300, "{} {}", answer.status, answer.body);
+        answer.body
+    }
+
+    fn document(&self, key: &str) -> Value {
+        let at = |hours| (self.app.clock.now() + chrono::TimeDelta::hours(hours)).to_rfc3339();
+        json!({
+            "key": key, "name": "Moonlight Tour", "venue": "Olympic Hall",
+            "dates": [{
+                "key": "day", "starts_at": at(30), "booking_opens_at": at(-1), "booking_closes_at": at(20),
+                "seats": [{ "from": 1, "to": 50, "grade": "R", "price": 1_000 }],
+            }],
+        })
+    }
+
+    async fn sell(&mut self) {
+        let text = |value: &Value, at: &str| value.pointer(at).and_then(Value::as_str).unwrap_or_else(|| panic!("{at} {value}")).to_owned();
+        let import = self.as_user(OPERATOR, Method::POST, "/api/v1/admin/concerts", self.document("sale"));
+        let made = self.done(import).await;
+        (self.concert, self.date) = (text(&made, "/id"), text(&made, "/dates/0/id"));
+        // Nobody is in its room, which is asked again when somebody looks.
+        let quiet = self.as_user(OPERATOR, Method::POST, "/api/v1/admin/concerts", self.document("quiet"));
+        self.done(quiet).await;
+        let charge = self.keyed(ME, "/api/v1/wallet/charges", json!({ "amount": 10_000 }));
+        self.done(charge).await;
+        let join = self.as_user(ME, Method::POST, &format!("/api/v1/concerts/{}/queue", self.concert), Value::Null);
+        self.token = text(&self.done(join).await, "/token");
+        let concert = ConcertId(self.concert.parse().unwrap());
+        self.app.room.tick(concert, Stock { obtainable: 50, linked: true }).await.unwrap();
+        let polled = self.done(self.as_user(ME, Method::GET, "/api/v1/queue", Value::Null)).await;
+        assert_eq!(text(&polled, "/status"), "active");
+        self.token = text(&polled, "/token");
+        let mut held = Vec::new();
+        for seat in [1, 2] {
+            let hold = self.keyed(ME, "/api/v1/reservations", json!({ "date_id": self.date, "seats": [seat] }));
+            held.push(text(&self.done(hold).await, "/id"));
+        }
+        self.held = held.remove(0);
+        let pay = self.keyed(ME, "/api/v1/payments", json!({ "reservation_id": held.remove(0) }));
+        let paid = self.done(pay).await;
+        (self.payment, self.ticket) = (text(&paid, "/id"), text(&paid, "/tickets/0/code"));
+        // Longer than anything counts as heard of a moment ago.
+        tokio::time::advance(Duration::from_secs(10)).await;
+    }
+
+    fn accepted(&self) -> String {
+        let (user, command) = (UserId(Uuid::from_u128(ME)), CommandId(Uuid::from_u128(5)));
+        let deadline = Deadline::after(Duration::ZERO);
+        let keyed = Keyed { user, command, fingerprint: Fingerprint([0; 32]), asks_again: false, deadline };
+        let response = Accepted::now(&self.app, keyed).response(&self.app).unwrap();
+        response.headers().get("location").unwrap().to_str().unwrap().to_owned()
+    }
+
+    /// What a route is asked.
+    fn requests(&mut self, method: &Method, path: &str) -> Vec<(TestRequest, While)> {
+        use While::{Answered, Refused};
+        let of_mine = path.replace(
+            "{id}",
+            match path {
+                path if path.contains("/concerts/") => &self.concert,
+                path if path.contains("/dates/") => &self.date,
+                path if path.contains("/reservations/") => &self.held,
+                path if path.contains("/payments/") => &self.payment,
+                _ => "00000000-0000-0000-0000-000000000001",
+            },
+        );
+        let elsewhere = path.replace("{id}", &UNKNOWN.to_string());
+        let get = |path: &str| self.as_user(ME, Method::GET, path, Value::Null);
+        let as_operator = |method: &Method, path: &str, body| self.as_user(OPERATOR, method.clone(), path, body);
+        let unknown = queue_token(&self.app, ME, UNKNOWN.as_u128(), None);
+        match (method.as_str(), path) {
+            (_, "/" | "/api/docs" | "/api/openapi.json" | "/health/live" | "/metrics") => vec![(get(path), Answered)],
+            (_, "/api/docs/{file:.*}") => vec![(get("/api/docs/index.html"), Answered)],
+            (_, "/health/ready") => vec![(get(path), Refused)],
+            ("POST", "/api/v1/dev/users") => vec![(self.as_user(ME, Method::POST, path, json!({ "name": "Ann" })), Answered)],
+            ("GET", "/api/v1/concerts") => vec![(get(path), Answered)],
+            ("GET", "/api/v1/concerts/{id}") => vec![(get(&of_mine), Answered), (get(&elsewhere), Refused)],
+            ("GET", "/api/v1/concerts/{id}/draw" | "/api/v1/concerts/{id}/draw/entries") => vec![(get(&elsewhere), Refused)],
+            ("GET", "/api/v1/concerts/{id}/dates" | "/api/v1/dates/{id}/seats") => {
+                vec![(get(&of_mine), Refused), (get(&elsewhere), Refused)]
+            }
+            ("POST", "/api/v1/concerts/{id}/queue") => {
+                let join = |path: &str| self.as_user(OPERATOR, Method::POST, path, Value::Null);
+                vec![(join(&of_mine), Refused), (join(&elsewhere), Refused)]
+            }
+            ("GET", "/api/v1/queue") => vec![(get(path), Answered), (self.with_token(path, unknown), Refused)],
+            ("GET", "/api/v1/queue/stream") => vec![(self.with_token(path, unknown), Refused)],
+            ("GET", "/api/v1/queue/socket") => {
+                let request =
+                    self.with_token(path, unknown).insert_header(("Connection", "Upgrade")).insert_header(("Upgrade", "websocket"));
+                let request =
+                    request.insert_header(("Sec-WebSocket-Version", "13")).insert_header(("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="));
+                vec![(request, Refused)]
+            }
+            ("POST", "/api/v1/queue/extend") => vec![(self.as_user(ME, Method::POST, path, Value::Null), Refused)],
+            ("DELETE", "/api/v1/queue" | "/api/v1/reservations/{id}") => {
+                vec![(self.as_user(ME, Method::DELETE, &of_mine, Value::Null), Refused)]
+            }
+            ("POST", "/api/v1/reservations") => {
+                let body = |wish: Value| json!({ "date_id": self.date, "seats": wish.get("seats"), "best": wish.get("best") });
+                let (seats, best) = (body(json!({ "seats": [9] })), body(json!({ "best": { "count": 2 } })));
+                vec![(self.keyed(ME, path, seats), Refused), (self.keyed(ME, path, best), Refused)]
+            }
+            ("POST", "/api/v1/reservations/{id}/extend") | ("POST", "/api/v1/payments/{id}/refund") => {
+                vec![(self.keyed(ME, &of_mine, Value::Null), Refused)]
+            }
+            ("POST", "/api/v1/payments") => vec![(self.keyed(ME, path, json!({ "reservation_id": self.held })), Refused)],
+            ("GET", "/api/v1/commands/{command_id}") => vec![(get(&self.accepted()), Refused)],
+            (
+                "GET",
+                "/api/v1/reservations"
+                | "/api/v1/reservations/{id}"
+                | "/api/v1/payments"
+                | "/api/v1/payments/{id}"
+                | "/api/v1/wallet"
+                | "/api/v1/wallet/entries"
+                | "/api/v1/rewards",
+            ) => vec![(get(&of_mine), Refused)],
+            ("POST", "/api/v1/wallet/charges" | "/api/v1/wallet/uses") => vec![(self.keyed(ME, path, json!({ "amount": 1 })), Refused)],
+            ("POST", "/api/v1/admin/users/{id}/wallet/charges") => vec![(self.keyed(OPERATOR, &of_mine, json!({ "amount": 1 })), Refused)],
+            ("POST", "/api/v1/admin/concerts") => {
+                self.asked += 1;
+                vec![(self.as_user(OPERATOR, Method::POST, path, self.document(&format!("later-{}", self.asked))), Refused)]
+            }
+            ("GET", "/api/v1/admin/concerts/{id}/admission" | "/api/v1/admin/concerts/{id}/stats") => {
+                vec![(as_operator(method, &of_mine, Value::Null), Refused), (as_operator(method, &elsewhere, Value::Null), Refused)]
+            }
+            ("PATCH", "/api/v1/admin/concerts/{id}/admission") => {
+                vec![(as_operator(method, &of_mine, json!({ "max_active": 7 })), Refused)]
+            }
+            ("GET", "/api/v1/admin/tickets/{code}") => {
+                vec![(as_operator(method, &format!("/api/v1/admin/tickets/{}", self.ticket), Value::Null), Refused)]
+            }
+            _ => panic!("say what {method} {path} is asked, and how it is answered while everything hangs"),
+        }
+    }
+
+    fn with_token(&self, path: &str, token: (&'static str, String)) -> TestRequest {
+        request(Method::GET, path).insert_header(bearer(&self.app, ME, false)).insert_header(token)
+    }
+
+    /// The answer, which is there within the bound.
+    async fn in_time(&self, what: &str, request: TestRequest) -> Answer {
+        let (bound, began) = (self.app.settings.strategy.wait() + LATER, Instant::now());
+        let answer = tokio::time::timeout(bound * 10, send(&self.app, request)).await;
+        let answer = answer.unwrap_or_else(|_| panic!("{what} with {} is never answered", self.strategy));
+        assert!(began.elapsed() <= bound, "{what} with {}: {} after {:?}", self.strategy, answer.status, began.elapsed());
+        answer
+    }
+}
+
+#[actix_web::test]
+async fn every_route_is_answered_in_time_whatever_hangs() {
+    tokio::time::pause();
+    for strategy in ["combining", "pessimistic", "optimistic", "memory"] {
+        let mut shop = Shop::open(strategy).await;
+        for route in routes::table() {
+            let what = format!("{} {}", route.method, route.path);
+            for (request, expected) in shop.requests(&route.method, route.path) {
+                shop.gate.hang(ALL);
+                let answer = shop.in_time(&what, request).await;
+                match expected {
+                    While::Answered => assert!(answer.status < 400, "{what}: {} {}", answer.status, answer.body),
+                    While::Refused => {
+                        assert_eq!(answer.status, 503, "{what} {}", answer.body);
+                        assert!(answer.body["code"].is_null() || answer.body["code"] == "store_unavailable", "{what} {}", answer.body);
+                    }
+                }
+                shop.gate.hang(NONE);
+            }
+        }
+    }
+}
+
+/// With the others well a request gets further than to the first port that it needs.
+#[actix_web::test]
+async fn every_route_is_answered_in_time_whichever_port_hangs() {
+    use Port::*;
+    tokio::time::pause();
+    for port in [Ledger, Queries, Catalog, Upkeep, Outbox, Audit, Secrets, Mirror, RoomLog] {
+        let mut shop = Shop::open("combining").await;
+        for route in routes::table() {
+            let what = format!("{} {} without {port:?}", route.method, route.path);
+            for (request, _) in shop.requests(&route.method, route.path) {
+                shop.gate.hang(port as u8);
+                let answer = shop.in_time(&what, request).await;
+                // There is no connection to take for a stream.
+                assert!(answer.status != 500 || route.path.contains("/queue/s"), "{what}: {}", answer.body);
+                shop.gate.hang(NONE);
+            }
+        }
+    }
+}
+
+/// What was begun goes on, and is found by the same document.
+#[actix_web::test]
+async fn an_import_that_takes_longer_than_its_request_goes_on() {
+    tokio::time::pause();
+    let shop = Shop::open("combining").await;
+    let document = shop.document("later");
+    let import = || shop.as_user(OPERATOR, Method::POST, "/api/v1/admin/concerts", document.clone());
+    shop.gate.hang(Port::Catalog as u8);
+    assert_eq!(shop.in_time("an import", import()).await.problem(), (503, "store_unavailable"));
+    shop.gate.hang(NONE);
+    let shown = async {
+        while send(&shop.app, request(Method::GET, "/api/v1/concerts")).await.body["items"].as_array().map(Vec::len) != Some(3) {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), shown).await.expect("it is shown");
+    assert_eq!(send(&shop.app, import()).await.status, 200, "it was there");
+}
+
+/// And not the whole of it once more: what came before has taken a part.
+#[actix_web::test]
+async fn a_search_for_seats_has_what_is_left_of_its_request() {
+    tokio::time::pause();
+    let mut shop = Shop::open("combining").await;
+    let wait = shop.app.settings.strategy.wait();
+    // All that are free are being offered to somebody else.
+    let wish = Wish { count: 48, grade: None, adjacent: false };
+    let app = shop.app.clone();
+    let mut other = app.seats.search(DateId(shop.date.parse().unwrap()), wish, Instant::now() + wait * 10);
+    let offered = other.next().await.unwrap().expect("they are free");
+    let wanted = json!({ "date_id": shop.date, "best": { "count": 1 } });
+    let hold = shop.keyed(ME, "/api/v1/reservations", wanted);
+    shop.gate.hang(Port::RoomLog as u8);
+    let began = Instant::now();
+    let slow = async {
+        sleep(wait / 2).await;
+        shop.gate.hang(NONE);
+    };
+    let (answer, ()) = tokio::join!(send(&shop.app, hold), slow);
+    assert_eq!(answer.problem(), (503, "overloaded"), "after {:?}", began.elapsed());
+    assert!(began.elapsed() < wait + Duration::from_millis(100), "{:?}", began.elapsed());
+    drop(offered);
+}
