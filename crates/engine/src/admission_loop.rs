@@ -179,7 +179,7 @@ impl AtWork {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{CONCERT, TestClock, concert_row, id, seat_row};
+    use crate::testing::{CONCERT, TestClock, catalog, concert_row, id, seat_row};
     use boxoffice_domain::SeatState;
     use boxoffice_domain::waiting::Ticked;
     use boxoffice_ports::{MockQueries, MockWaitingRoom, RoomError};
@@ -195,22 +195,19 @@ mod tests {
 
     /// A catalogue of concerts without dates.
     fn concerts(count: u128) -> Arc<MockQueries> {
-        let mut queries = MockQueries::new();
-        queries.expect_catalog().returning(move || {
+        Arc::new(catalog(move || {
             let concert = |n| {
                 let mut row = concert_row(1);
                 (row.concert.id, row.dates) = (id(n), Vec::new());
                 row
             };
-            Ok((1..=count).map(concert).collect())
-        });
-        Arc::new(queries)
+            (1..=count).map(concert).collect()
+        }))
     }
 
     #[tokio::test]
     async fn a_tick_tells_each_room_what_can_still_be_had() {
-        let mut queries = MockQueries::new();
-        queries.expect_catalog().returning(|| Ok(vec![concert_row(1)]));
+        let mut queries = catalog(|| vec![concert_row(1)]);
         queries.expect_seats().returning(|_| {
             let held = SeatState::Held { reservation: id(1), until: crate::testing::at(500) };
             let sold = SeatState::Sold { reservation: id(2) };
@@ -253,11 +250,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_room_that_fails_keeps_no_other_back() {
-        let mut queries = MockQueries::new();
-        queries.expect_catalog().returning(|| {
+        let mut queries = catalog(|| {
             let mut other = concert_row(1);
             (other.concert.id, other.dates) = (id(5), Vec::new());
-            Ok(vec![concert_row(1), other])
+            vec![concert_row(1), other]
         });
         queries.expect_seats().returning(|_| Ok(vec![seat_row(1, 1, SeatState::Available)]));
         let mut room = unopened();
@@ -275,11 +271,10 @@ mod tests {
 
     #[tokio::test]
     async fn an_import_is_seen_by_the_next_refresh() {
-        let mut queries = MockQueries::new();
         let (mut version, mut seats) = (0, 0);
-        queries.expect_catalog().returning(move || {
+        let mut queries = catalog(move || {
             version += 1;
-            Ok(vec![concert_row(version)])
+            vec![concert_row(version)]
         });
         queries.expect_seats().returning(move |_| {
             seats += 1;

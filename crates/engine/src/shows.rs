@@ -1,8 +1,9 @@
 //! The catalogue in memory: what concerts and dates there are, for reading and for the loops. Brought up to date every
-//! [`REFRESH`] by the background, so an import by another process shows within a second. An id that is not known here is
-//! looked up in the store before it is refused ([`Shows::find_concert`], [`Shows::find_date`]).
+//! [`REFRESH`] by the background, so an import by another process shows within a second: the store is asked for a number,
+//! and for the whole only when that is another one. An id that is not known here is looked up in the store before it is
+//! refused ([`Shows::find_concert`], [`Shows::find_date`]).
 //!
-//! *Bounds.* Ids that are made up cost the store one read of the catalogue each [`LOOK_UP_EVERY`], however many ask: they
+//! *Bounds.* Ids that are made up cost the store one such question each [`LOOK_UP_EVERY`], however many ask: they
 //! wait for the next one together.
 //!
 //! *Failure.* A date whose seats an import changed is remembered until they were read again, however often that fails.
@@ -25,6 +26,8 @@ const LOOK_UP_EVERY: Duration = Duration::from_millis(200);
 
 #[derive(Default)]
 struct Index {
+    /// The store's number for what this was read from, or for what was there just before.
+    version: Option<i64>,
     concerts: Arc<Vec<Arc<ConcertRow>>>,
     by_id: HashMap<ConcertId, usize>,
     /// Concert and position among its dates.
@@ -91,8 +94,13 @@ impl Shows {
 
     async fn read(&self) -> Result<(), StoreError> {
         let read = async || {
-            let index = Index::of(self.queries.catalog().await?);
+            // Asked before the rows are read: a change in between brings another number the next time.
+            let version = Some(self.queries.catalog_version().await?);
             let before = self.index();
+            if before.version == version {
+                return Ok(());
+            }
+            let index = Index { version, ..Index::of(self.queries.catalog().await?) };
             let mut unread = self.unread();
             for &date in index.dates.keys() {
                 if let (Some(old), Some(new)) = (before.seats_version(date), index.seats_version(date))
@@ -174,7 +182,7 @@ impl Shows {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{CONCERT, DATE, TestClock, at, concert_row, id, seat_row};
+    use crate::testing::{CONCERT, DATE, TestClock, at, catalog, concert_row, id, seat_row};
     use boxoffice_domain::SeatState;
     use boxoffice_ports::MockQueries;
     use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -182,11 +190,10 @@ mod tests {
     /// A store whose catalogue has the version of `version`, and none while that is 0; seats cannot be read while
     /// `broken`. The view beside it counts how often they were.
     fn shop(version: &Arc<AtomicI64>, broken: &Arc<AtomicBool>) -> (Arc<Shows>, Arc<SeatView>, Arc<AtomicI64>) {
-        let mut queries = MockQueries::new();
         let (now, broken, reads) = (version.clone(), broken.clone(), Arc::new(AtomicI64::new(0)));
-        queries.expect_catalog().returning(move || match now.load(Ordering::SeqCst) {
-            0 => Ok(Vec::new()),
-            version => Ok(vec![concert_row(version)]),
+        let mut queries = catalog(move || match now.load(Ordering::SeqCst) {
+            0 => Vec::new(),
+            version => vec![concert_row(version)],
         });
         let counted = reads.clone();
         queries.expect_seats().returning(move |_| {
@@ -262,10 +269,28 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_date_is_open_until_its_booking_closes() {
+    async fn a_catalogue_that_has_not_changed_is_not_read_again() {
+        let (version, reads) = (Arc::new(AtomicI64::new(7)), Arc::new(AtomicI64::new(0)));
         let mut queries = MockQueries::new();
-        queries.expect_catalog().returning(|| Ok(vec![concert_row(1)]));
+        let (now, counted) = (version.clone(), reads.clone());
+        queries.expect_catalog_version().returning(move || Ok(now.load(Ordering::SeqCst)));
+        queries.expect_catalog().returning(move || match counted.fetch_add(1, Ordering::SeqCst) {
+            // A read that fails is tried again.
+            0 => Err(StoreError::Unavailable("gone".into())),
+            read => Ok(vec![concert_row(read)]),
+        });
         let shows = Shows::new(Arc::new(queries));
+        assert!(shows.read().await.is_err());
+        for (at, reads_by_then) in [(7, 2), (7, 2), (8, 3), (8, 3)] {
+            version.store(at, Ordering::SeqCst);
+            shows.read().await.unwrap();
+            assert_eq!(reads.load(Ordering::SeqCst), reads_by_then, "{at}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_date_is_open_until_its_booking_closes() {
+        let shows = Shows::new(Arc::new(catalog(|| vec![concert_row(1)])));
         shows.read().await.unwrap();
         assert_eq!(shows.open_dates(id(CONCERT), at(999)), [id(DATE)]);
         assert!(shows.open_dates(id(CONCERT), at(1_000)).is_empty());

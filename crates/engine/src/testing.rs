@@ -13,7 +13,9 @@ use boxoffice_domain::{
     Actor, Admission, AdmissionMode, Batch, Command, CommandId, ConcertRef, DateRef, Decision, Fingerprint, FreshIds, IdempotencyKey, Key,
     Outcome, Payment, Policy, Rejection, Reply, Request, Reservation, ReservationStatus, Seat, SeatAtSale, SeatKey, SeatState, Timestamp,
 };
-use boxoffice_ports::{Clock, Committed, ConcertRow, DateRow, Deadline, Guard, Ids, Ledger, LedgerError, SeatRow, StoredAnswer};
+use boxoffice_ports::{
+    Clock, Committed, ConcertRow, DateRow, Deadline, Guard, Ids, Ledger, LedgerError, MockQueries, SeatRow, StoredAnswer,
+};
 use chrono::{DateTime, TimeDelta};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
@@ -244,6 +246,17 @@ pub(crate) fn key(number: u32) -> SeatKey {
 
 pub(crate) const CONCERT: u128 = 77;
 pub(crate) const DATE: u128 = 78;
+
+/// Queries of a catalogue that may be another one each time.
+pub(crate) fn catalog(mut read: impl FnMut() -> Vec<ConcertRow> + Send + 'static) -> MockQueries {
+    let (mut queries, mut version) = (MockQueries::new(), 0);
+    queries.expect_catalog_version().returning(move || {
+        version += 1;
+        Ok(version)
+    });
+    queries.expect_catalog().returning(move || Ok(read()));
+    queries
+}
 
 /// A concert with one date, bookable for a thousand seconds.
 pub(crate) fn concert_row(seats_version: i64) -> ConcertRow {

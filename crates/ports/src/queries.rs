@@ -83,6 +83,9 @@ pub struct WalletRow {
 pub trait Queries: Send + Sync {
     /// The whole catalogue, by `sale_starts_at` (none first), then id. Small: a season, not its seats.
     async fn catalog(&self) -> Result<Vec<ConcertRow>, StoreError>;
+    /// Another number once the catalogue has changed: what is committed before a read of this number shows in a catalogue
+    /// that is read after it. Cheap, for asking again and again.
+    async fn catalog_version(&self) -> Result<i64, StoreError>;
     /// All seats of a date, by number.
     async fn seats(&self, date: DateId) -> Result<Vec<SeatRow>, StoreError>;
     /// The seats of `dates` that any instance may have changed since `since`, however late their transaction was

@@ -20,6 +20,7 @@ impl Catalog for MemoryStore {
         for plan in &plans {
             check(&tables, plan, now)?;
         }
+        tables.catalog_version += 1;
         Ok(plans.iter().map(|plan| import(&mut tables, plan, admission)).collect())
     }
 }

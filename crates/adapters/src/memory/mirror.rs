@@ -44,6 +44,7 @@ impl RoomMirror for MemoryStore {
         }
         let Some(record) = tables.concerts.get_mut(&concert) else { return Ok(None) };
         record.admission = to;
+        tables.catalog_version += 1;
         let new = OwnAdmission { admission: to, version: own.map_or(0, |own| own.version) + 1 };
         tables.admissions.insert(concert, new);
         Ok(Some(new))

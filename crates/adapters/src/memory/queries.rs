@@ -12,6 +12,10 @@ use super::tables::Tables;
 
 #[async_trait]
 impl Queries for MemoryStore {
+    async fn catalog_version(&self) -> Result<i64, StoreError> {
+        Ok(self.tables()?.catalog_version)
+    }
+
     async fn catalog(&self) -> Result<Vec<ConcertRow>, StoreError> {
         let tables = self.tables()?;
         let mut rows: Vec<_> = tables

@@ -38,6 +38,8 @@ pub(super) struct DateRecord {
 
 #[derive(Default)]
 pub(super) struct Tables {
+    /// Counts changes of concerts and dates.
+    pub(super) catalog_version: i64,
     pub(super) concerts: HashMap<ConcertId, ConcertRecord>,
     pub(super) concert_keys: HashMap<String, ConcertId>,
     pub(super) dates: HashMap<DateId, DateRecord>,

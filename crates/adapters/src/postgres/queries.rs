@@ -27,6 +27,7 @@ statements! {
     SelectConcerts -> (SqlUuid, Text, Text, Text, Text, Nullable<Timestamptz>, AdmissionTypes) = concat!(
         "SELECT id, key, name, venue, time_zone, sale_starts_at, ", admission_columns!(), " FROM concerts ORDER BY sale_starts_at NULLS FIRST, id"
     );
+    SelectCatalogVersion -> BigInt = "SELECT count(*) FROM catalog_changes";
     SelectDates -> (SqlUuid, SqlUuid, Text, Timestamptz, Nullable<Timestamptz>, Timestamptz, Timestamptz, Timestamptz, BigInt, BigInt, BigInt,
         BigInt) =
         "SELECT id, concert_id, key, starts_at, ends_at, booking_opens_at, booking_closes_at, refund_closes_at,
@@ -150,6 +151,10 @@ fn payment_row((paid, held): (PaymentColumns, ReservationRow)) -> Result<Payment
 impl Queries for PostgresStore {
     async fn catalog(&self) -> Result<Vec<ConcertRow>, StoreError> {
         Ok(catalog(&mut self.conn().await?).await?)
+    }
+
+    async fn catalog_version(&self) -> Result<i64, StoreError> {
+        Ok(row::<SelectCatalogVersion, _, _>(&mut self.conn().await?, ()).await?.unwrap_or_default())
     }
 
     async fn seats(&self, date: DateId) -> Result<Vec<SeatRow>, StoreError> {

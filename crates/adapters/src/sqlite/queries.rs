@@ -27,6 +27,7 @@ statements! {
         "SELECT id, concert_id, key, starts_at, ends_at, booking_opens_at, booking_closes_at, refund_closes_at,
                 seats_total, price_min, price_max, seats_version
          FROM dates ORDER BY starts_at, id";
+    SelectCatalogVersion -> BigInt = "SELECT version FROM catalog_version";
     SelectSeats -> SeatTypes = concat!("SELECT ", seat_columns!(), " FROM seats WHERE date_id = ? ORDER BY number");
     SelectWallet -> (BigInt, BigInt) = "SELECT balance, points FROM accounts WHERE user_id = ?";
     SelectEntries -> (BigInt, Binary, Text, BigInt, BigInt, Nullable<Text>, Nullable<Binary>, Nullable<Binary>, BigInt) =
@@ -116,6 +117,11 @@ fn payment_row((paid, held): (PaymentColumns, ReservationRow)) -> Result<Payment
 impl Queries for SqliteStore {
     async fn catalog(&self) -> Result<Vec<ConcertRow>, StoreError> {
         Ok(self.readers.read(|conn| conn.transaction(catalog)).await?)
+    }
+
+    async fn catalog_version(&self) -> Result<i64, StoreError> {
+        let version = self.readers.read(|conn| Ok(row::<SelectCatalogVersion, _, _>(conn, ())?)).await?;
+        Ok(version.unwrap_or_default())
     }
 
     async fn seats(&self, date: DateId) -> Result<Vec<SeatRow>, StoreError> {

@@ -34,7 +34,15 @@ async fn diagram_shows_every_table_and_column_of_the_schema() {
     let url = Postgres::shared().database().expect("a database");
     assert_eq!(
         migrate(&url).expect("migrated"),
-        ["0001_initial", "0002_waiting_room", "0003_relays", "0004_room_log", "0005_outbox_rooms", "0006_clock_set_back"]
+        [
+            "0001_initial",
+            "0002_waiting_room",
+            "0003_relays",
+            "0004_room_log",
+            "0005_outbox_rooms",
+            "0006_clock_set_back",
+            "0007_catalog_changes"
+        ]
     );
     compare("PostgreSQL", &migrated(&url).await);
 }

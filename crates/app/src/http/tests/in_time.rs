@@ -92,6 +92,7 @@ gated! { Ledger: Ledger {
 } }
 gated! { Queries: Queries {
     fn catalog() -> Result<Vec<ConcertRow>, StoreError>;
+    fn catalog_version() -> Result<i64, StoreError>;
     fn seats(date: DateId) -> Result<Vec<SeatRow>, StoreError>;
     fn changed_seats(dates: Vec<DateId>, since: Option<SeatMark>) -> Result<Option<ChangedSeats>, StoreError>;
     fn wallet(user: UserId) -> Result<WalletRow, StoreError>;

@@ -17,6 +17,8 @@ pub async fn import_again_changes_nothing(fixture: Fixture) {
     let totals: Vec<_> = created[0].dates.iter().map(|date| (date.key.as_str(), date.total)).collect();
     assert_eq!(totals, [("day-1", u64::from(HALL)), ("day-2", u64::from(HALL))]);
     let before = stores.queries.catalog().await.expect("a catalogue");
+    let version = stores.queries.catalog_version().await.expect("a version");
+    assert_eq!(stores.queries.catalog_version().await.expect("a version"), version);
 
     let again = stores.catalog.import(vec![plan], build::admission()).await.expect("an import");
     assert_eq!(again[0].effect, ImportEffect::Unchanged);
@@ -38,8 +40,13 @@ pub async fn import_updates_what_may_change(fixture: Fixture) {
     plan.dates[0].seats = vec![build::seats(1, 3, "VIP", 200_000, Some("B")), build::seats(HALL + 1, HALL + 2, "S", PRICE_S, None)];
     plan.dates.push(build::date_plan(before.dates[0].booking_opens_at, "day-3", 40));
 
+    let version = stores.queries.catalog_version().await.expect("a version");
     let imported = stores.catalog.import(vec![plan.clone()], build::admission()).await.expect("an import").remove(0);
     assert_eq!((imported.effect, imported.id), (ImportEffect::Updated, shop.concert));
+    let changed = stores.queries.catalog_version().await.expect("a version");
+    assert_ne!(changed, version);
+    stores.mirror.set_admission(shop.concert, before.admission, before.admission).await.expect("an admission");
+    assert_ne!(stores.queries.catalog_version().await.expect("a version"), changed, "an admission is shown, too");
     assert_eq!(imported.dates.iter().map(|date| date.total).collect::<Vec<_>>(), [u64::from(HALL) + 2, u64::from(HALL)]);
     let after = stores.queries.catalog().await.expect("a catalogue").remove(0);
     assert_eq!((&*after.concert.name, after.sale_starts_at), ("Sunlight Tour", None));
