@@ -15,14 +15,14 @@ use std::sync::Arc;
 
 use boxoffice_domain::Timestamp;
 use boxoffice_domain::draw;
-use boxoffice_domain::waiting::{DrawView, Room, RoomInput, RoomState, RoomTerms};
+use boxoffice_domain::waiting::{DrawView, Lengths, Room, RoomInput, RoomState, RoomTerms};
 use boxoffice_ports::{LogPosition, Opening, OwnAdmission, RoomError, RoomLogError, StoreError};
 
 use super::hall::{Copied, Hall, Untold, unavailable};
 use super::lock;
 
-/// The first byte of a snapshot.
-const VERSION: u8 = 1;
+/// The first byte of a snapshot. One of version 1 ends before [`Lengths`], which begin anew.
+const VERSION: u8 = 2;
 /// Places reserved before they are given out, at first.
 pub(super) const RESERVED_MIN: u64 = 1_000;
 
@@ -36,8 +36,13 @@ pub(super) async fn encode(room: Room) -> Result<Vec<u8>, Untold> {
 }
 
 async fn decode(snapshot: Vec<u8>) -> Result<Room, Untold> {
+    let from_bytes = |state: &[u8]| postcard::from_bytes::<RoomState>(state).map(Room::from);
     let decoded = beside(move || match snapshot.split_first() {
-        Some((&VERSION, state)) => postcard::from_bytes::<RoomState>(state).map(Room::from).map_err(|error| error.to_string()),
+        Some((&VERSION, state)) => from_bytes(state).map_err(|error| error.to_string()),
+        Some((&1, state)) => {
+            let whole = postcard::to_extend(&Lengths::default(), state.to_vec());
+            whole.and_then(|state| from_bytes(&state)).map_err(|error| error.to_string())
+        }
         Some((version, _)) => Err(format!("a snapshot of version {version}")),
         None => Err("an empty snapshot".to_owned()),
     });
