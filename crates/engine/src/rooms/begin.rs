@@ -208,3 +208,44 @@ fn obeys(room: &Room, terms: &RoomTerms) -> bool {
     }
     known == *terms
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use boxoffice_domain::{Admission, AdmissionMode, ConcertId, Lane, QueueEntryId, UserId};
+    use uuid::Uuid;
+
+    fn room() -> Room {
+        let admission = Admission { mode: AdmissionMode::Running, max_active: 1, per_interval: None, auto: false, adaptive: false };
+        let terms = RoomTerms {
+            sale_starts_at: None,
+            admission,
+            active_ttl_s: 60,
+            extensions_max: 0,
+            grace_s: 60,
+            waiting_grace_s: 60,
+            p99_target_ms: 500,
+            lanes: Vec::new(),
+            commitment: None,
+        };
+        let mut room = Room::new(ConcertId(Uuid::from_u128(1)), terms);
+        for n in 1..=3 {
+            let join = RoomInput::Join { user: UserId(Uuid::from_u128(n)), entry: QueueEntryId(Uuid::from_u128(n)), lane: Lane(0) };
+            room.apply(Timestamp::UNIX_EPOCH, &join, &mut Vec::new());
+        }
+        room
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_of_the_version_before_is_read() {
+        let room = room();
+        let snapshot = encode(room.clone()).await.unwrap();
+        assert_eq!(decode(snapshot.clone()).await.unwrap().state(), room.state());
+        // No turn has begun, so that what was added is as it is at first.
+        let added = postcard::to_extend(&Lengths::default(), Vec::new()).unwrap();
+        let mut earlier = snapshot.strip_suffix(added.as_slice()).unwrap().to_vec();
+        earlier[0] = 1;
+        assert_eq!(decode(earlier).await.unwrap().state(), room.state());
+        assert!(decode(vec![3]).await.is_err() && decode(Vec::new()).await.is_err());
+    }
+}
