@@ -175,7 +175,6 @@ pub(super) struct Ends<'a> {
 pub(super) struct Moved {
     /// The share of its promotions that was no filling of free places.
     pub(super) lasting: f64,
-    pub(super) waiting: u64,
     /// What the policies allow it at most, per second, and in steps of how many seconds.
     pub(super) limit: Option<(f64, f64)>,
 }
@@ -185,10 +184,14 @@ impl Forecast {
         self.at
     }
 
-    /// Time passes: `ran` says whether promotion could go on meanwhile.
-    pub(super) fn pass(&mut self, now: Timestamp, ran: bool) {
+    /// Time passes: `ran` says whether promotion could go on meanwhile, `waiting` how many waited. In the first seconds of
+    /// a flash it matters that nobody counts for the time before they came.
+    pub(super) fn pass(&mut self, now: Timestamp, ran: bool, waiting: u64) {
         if let Some(at) = self.at.filter(|_| ran) {
-            self.ran_us += (now - at).num_microseconds().map_or(0, |us| us.max(0) as u64);
+            let passed_us = (now - at).num_microseconds().map_or(0, |us| us.max(0) as u64);
+            self.ran_us += passed_us;
+            let waited = passed_us as f64 / 1e6 * waiting as f64;
+            self.memories.iter_mut().for_each(|memory| memory.waited += waited);
         }
         self.at = Some(now);
     }
@@ -210,7 +213,7 @@ impl Forecast {
             memory.promoted = memory.promoted * kept + promoted;
             memory.seconds = memory.seconds * kept + fresh;
             memory.left = memory.left * kept + left;
-            memory.waited = memory.waited * kept + fresh * moved.waiting as f64;
+            memory.waited *= kept;
         }
     }
 

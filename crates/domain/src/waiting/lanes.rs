@@ -171,7 +171,7 @@ impl Lanes {
     }
 
     pub(super) fn pass(&mut self, now: Timestamp, ran: bool) {
-        self.all.iter_mut().for_each(|lane| lane.forecast.pass(now, ran));
+        self.all.iter_mut().for_each(|lane| lane.forecast.pass(now, ran, lane.line.waiting()));
     }
 
     /// What a lane gets of the places whose turns end.
@@ -191,7 +191,7 @@ impl Lanes {
         for (at, lane) in self.all.iter_mut().enumerate() {
             let waiting = lane.line.waiting();
             let share = if waiting == 0 { 1.0 } else { f64::from(lane.share) / shares as f64 };
-            lane.forecast.moved(Moved { lasting, waiting, limit: limit.map(|(rate, step_s)| (rate * share, step_s)) });
+            lane.forecast.moved(Moved { lasting, limit: limit.map(|(rate, step_s)| (rate * share, step_s)) });
             let ends = curve.map(|curve| Ends { curve, share });
             wanted.extend(lane.forecast.wanted(waiting, ends.as_ref()).into_iter().map(|depth| (Lane(at as u8), depth)));
         }

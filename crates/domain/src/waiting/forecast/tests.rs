@@ -27,12 +27,12 @@ impl Line {
 
     fn second(&mut self, promoted: u32) {
         self.now_ms += 1_000;
-        self.forecast.pass(at(self.now_ms), true);
+        self.forecast.pass(at(self.now_ms), true, self.waiting);
         for _ in 0..promoted {
             self.forecast.promoted(entry(self.first));
             self.first += 1;
         }
-        self.forecast.moved(Moved { lasting: 1.0, waiting: self.waiting, limit: None });
+        self.forecast.moved(Moved { lasting: 1.0, limit: None });
         for depth in self.forecast.wanted(self.waiting, None) {
             self.forecast.told(entry(self.first + u128::from(depth)), depth, None);
         }
@@ -76,7 +76,7 @@ fn pause_neither_slows_the_rate_nor_makes_a_range_wrong() {
     (0..300).for_each(|_| line.second(5));
     let (before, judged) = (line.forecast.estimate(99, None).unwrap(), line.forecast.calibration().unwrap());
     line.now_ms += 3_600_000;
-    line.forecast.pass(at(line.now_ms), false);
+    line.forecast.pass(at(line.now_ms), false, line.waiting);
     assert_eq!(line.forecast.estimate(99, None), Some(before));
     (0..60).for_each(|_| line.second(5));
     let (right, of) = line.forecast.calibration().unwrap();
@@ -99,7 +99,7 @@ fn who_leaves_is_not_judged_and_who_is_never_promoted_counts_as_missed() {
     assert_eq!(forecast.samples.len(), 1);
     for _ in 0..400 {
         line.now_ms += 1_000;
-        line.forecast.pass(at(line.now_ms), true);
+        line.forecast.pass(at(line.now_ms), true, line.waiting);
         line.forecast.wanted(10_000, None);
     }
     assert_eq!((line.forecast.judged, line.forecast.right), (1, 0));
