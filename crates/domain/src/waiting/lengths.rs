@@ -32,7 +32,7 @@ const BIN: f64 = 0.25;
 /// Turns shorter than this share of the longest are short.
 const SHORT: f64 = 1.0 / 30.0;
 /// The grid: so many medians by so many spreads. The first looks narrow it down, each later one follows.
-const POINTS: usize = 8;
+const POINTS: usize = 6;
 const LOOKS_AT_FIRST: usize = 4;
 /// Before anything was seen: the median as a share of the longest turn, the spread of the logarithm, and how sure the
 /// logarithms of both are.
@@ -257,7 +257,8 @@ impl Lengths {
         self.looked_us = now_us;
         self.gather(now_us);
         let is_any = self.over > 0.0 || self.ended.iter().any(|count| *count > 0.0);
-        self.curve = if is_any && !self.cohorts.is_empty() {
+        // Where a rate bounds promotion nobody asks for it.
+        self.curve = if is_any && !self.is_paced && !self.cohorts.is_empty() {
             let believed_s = self.belief.as_ref().map(|belief| (now_us - belief.at_us) as f64 / 1e6 * BELIEFS_PER_LENGTH / belief.length_s);
             let belief = match self.belief.take().filter(|_| believed_s < Some(1.0)) {
                 Some(belief) => belief,
