@@ -55,8 +55,8 @@ fn four_ranges_in_five_are_right_in_every_world() {
     assert!((0.75..=0.85).contains(&share), "of all who were asked: {share}");
 }
 
-/// Two in three join within the first two turn-lengths, when nothing but the shortest turns has ended. All who join one sale
-/// then err together, so that only several sales show how often they are right.
+/// Pooled over sales: all who join one early err together, so that a single sale, or a few of one kind, may be far off.
+/// With programs it does not hold.
 #[test]
 fn the_first_range_is_right_four_times_in_five() {
     for arrivals in [Arrivals::Flash, Arrivals::Ramp] {
