@@ -10,7 +10,7 @@
 //!
 //! * `lanes`: whose turn it is, among several lines.
 //! * `presence`: who is connected, and since when whoever was is gone.
-//! * `forecast`, `turns`: how long one will wait, what turns have shown.
+//! * `forecast`, `lengths`, `turns`: how long one will wait, how long turns last, what else they have shown.
 //! * [`adaptive`]: the rate that the servers bear.
 //! * `look`: what a room and its entries read as at an instant; it changes nothing.
 //! * `loss`: giving back what a room has lost.
@@ -23,6 +23,7 @@ mod entry;
 pub mod forecast;
 mod input;
 mod lanes;
+mod lengths;
 mod look;
 mod loss;
 mod presale;
@@ -36,6 +37,7 @@ pub use departures::Departures;
 pub use entry::*;
 pub use input::*;
 pub use lanes::{LANES_MAX, SHARES};
+pub use lengths::Lengths;
 pub use loss::{ActivePlace, RoomMark};
 pub use presale::DrawView;
 pub use presence::{INSTANCE_LOST_S, INSTANCE_REPORTS_S};
@@ -147,6 +149,7 @@ pub struct Room {
     presence: Presence,
     adaptive: Adaptive,
     turns: Turns,
+    lengths: Lengths,
     ends: Ends,
     pre_sale: PreSale,
     /// Places up to here may be given out.
@@ -177,6 +180,7 @@ impl Room {
             presence: Presence::default(),
             adaptive: Adaptive::default(),
             turns: Turns::default(),
+            lengths: Lengths::default(),
             ends: Ends::default(),
             pre_sale: PreSale::default(),
             reserved: None,
@@ -290,8 +294,8 @@ impl Room {
         self.changed(entry, None, changes);
         match self.place(entry, now) {
             Some(place) => {
-                if let Some(ahead) = place.ahead {
-                    self.lanes.get_mut(lane).forecast.told(entry, ahead);
+                if let Some(ahead) = place.ahead.filter(|ahead| !self.goes_next(*ahead, now)) {
+                    self.told(lane, entry, ahead);
                 }
                 RoomOutput::Entered(Entered { place, new: true })
             }
@@ -325,6 +329,9 @@ impl Room {
             self.active.remove(&(turn.until, entry));
             turn.until = turn.until.max(now + ttl);
             turn.extended += 1;
+            if !turn.seen {
+                self.lengths.seen(turn);
+            }
             turn.seen = true;
             self.active.insert((turn.until, entry));
             self.presence.seen(entry, now);
@@ -360,6 +367,9 @@ impl Room {
             let kept_since = now - TimeDelta::seconds(i64::from(INTERVAL_S_MAX).max(RATE_WINDOW_S));
             self.pace.forget_before(kept_since);
             self.lanes.forget_before(kept_since);
+        }
+        if self.moves(now) {
+            self.lengths.look(now, f64::from(self.terms.active_ttl_s));
         }
         self.forecast(ticked.promoted, is_paced);
         self.forget_ended(now);
@@ -440,22 +450,32 @@ impl Room {
         let lasting = if is_paced || promoted == 0 { 1.0 } else { (freed / promoted as f64).min(1.0) };
         let rate = self.admission().per_interval;
         let limit = rate.map(|rate| (f64::from(rate.count) / f64::from(rate.seconds), f64::from(rate.seconds)));
-        for (lane, depth) in self.lanes.moved(lasting, limit) {
+        if promoted > 0 {
+            self.lengths.is_paced = is_paced;
+        }
+        for (lane, depth) in self.lanes.moved(lasting, limit, self.lengths.curve()) {
             let place = self.lanes.get(lane).line.nth(depth);
             if let Some(entry) = place.and_then(|place| self.at_place(place)) {
-                self.lanes.get_mut(lane).forecast.told(entry, depth);
+                self.told(lane, entry, depth);
             }
         }
+    }
+
+    fn told(&mut self, lane: Lane, entry: QueueEntryId, ahead: u64) {
+        let ends = self.lanes.ends(lane, self.lengths.curve());
+        self.lanes.get_mut(lane).forecast.told(entry, ahead, ends.as_ref());
     }
 
     fn promote(&mut self, lane: Lane, place: u64, now: Timestamp, changes: &mut Vec<RoomChange>) {
         self.lanes.vacate(lane, place);
         let (entry, until) = (self.at_place(place), now + self.active_ttl());
         let Some(kept) = entry.and_then(|entry| self.entries.get_mut(&entry)) else { return };
-        kept.stage = Stage::Active(Turn { promoted_at: now, until, extended: 0, seen: false });
+        let turn = Turn { promoted_at: now, until, extended: 0, seen: false };
+        kept.stage = Stage::Active(turn);
         let Some(entry) = entry else { return };
         self.active.insert((until, entry));
         self.lanes.admitted(lane, entry, now);
+        self.lengths.began(&turn);
         self.presence.turn_began(entry, now);
         self.changed(entry, Some(QueueStatus::Waiting), changes);
     }
@@ -475,6 +495,7 @@ impl Room {
                 self.active.remove(&(turn.until, entry));
                 let length = now.min(turn.until) - turn.promoted_at;
                 self.turns.ended(length.as_seconds_f64(), how == QueueStatus::Done, turn.seen);
+                self.lengths.ended(&turn, length.as_seconds_f64(), turn.until <= now);
             }
             Stage::Waiting => {
                 if kept.place == 0 {
@@ -517,7 +538,9 @@ impl Room {
         for entry in entries {
             if let Some(Entry { stage: Stage::Active(turn), .. }) = self.entries.get_mut(entry)
                 && turn.until > now
+                && !turn.seen
             {
+                self.lengths.seen(turn);
                 turn.seen = true;
             }
         }
@@ -561,10 +584,14 @@ impl Room {
     /// `None` while no turn has ended.
     fn chance(&self, lane: Lane, ahead: u64) -> Option<u16> {
         let forecast = &self.lanes.get(lane).forecast;
+        let ends = |lane| self.lanes.ends(lane, self.lengths.curve());
+        let own = ends(lane);
         // Also of those in their turn now: what they leave comes back while one's own turn lasts.
-        let others = self.lanes.all().iter().enumerate().filter(|(at, _)| *at != usize::from(lane.0));
-        let beside: f64 = others.map(|(_, other)| other.forecast.turns_beside(forecast, ahead)).sum();
-        let ended_before = forecast.turns_before(ahead) + beside + self.active.len() as f64;
+        let others = (0..self.lanes.all().len() as u8).map(Lane).filter(|other| *other != lane);
+        let beside: f64 = others
+            .map(|other| self.lanes.get(other).forecast.turns_beside(ends(other).as_ref(), forecast.seconds(ahead, own.as_ref()), ahead))
+            .sum();
+        let ended_before = forecast.turns_before(ahead, own.as_ref()) + beside + self.active.len() as f64;
         (self.turns.are_measured() || self.sold_out).then(|| forecast::chance(ended_before, self.stock.obtainable, &self.turns))
     }
 }

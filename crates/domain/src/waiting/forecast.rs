@@ -1,14 +1,21 @@
 //! How long one will wait, and how often the ranges told were right; whether a seat will still be there.
 //!
 //! A line moves because people are promoted from it and because others leave it. With promotions at rate r and everybody
-//! leaving at rate h, `ahead` people are gone after ln(1 + h·(ahead + 1)/r)/h seconds. Both rates are measured over
-//! several memories at once, each of which forgets exponentially; the one used fits the time that is looked ahead.
+//! leaving at rate h, `ahead` people are gone after ln(1 + h·(ahead + 1)/r)/h seconds.
+//!
+//! In a full room r is how fast turns end, which [`super::lengths`] foresees from the first ones: a curve, of which every
+//! lane has its share. Where a rate bounds promotion instead, or nothing has ended yet, r is measured. What is measured is
+//! measured over several memories at once, each of which forgets exponentially; the one used fits the time looked ahead.
 //!
 //! The range around that point is learnt, by online conformal prediction (I. Gibbs and E. Candès, 2021; A. Angelopoulos
 //! and others, *Conformal PID Control*, 2023): for each horizon the 10th, 50th and 90th percentile of the error
-//! ln(true wait / point) are tracked, in units of what it would be if promotions came at random: √(1/(ahead + 1) + 1/m)
-//! after m promotions measured. A horizon of which nothing has come yet, as the far ones in the first minutes, begins
-//! where the next nearer one is. A sample outside its percentile moves it outwards by nine parts, one inside moves
+//! ln(true wait / point) are tracked, in units of the error to be expected. Its parts are chance, as if turns ended and
+//! people left at random; what is not known of r; and what is not known of h. What is not known of r is the same for all
+//! who wait, so ranges have to be wide at first, and may be narrow later. With x = h·(ahead + 1)/r an error of r counts by
+//! x/((1 + x)·ln(1 + x)) of itself, and one of h by the rest: who stands far behind waits for others to leave. A measured r
+//! is as good as its m promotions: √(1/(ahead + 1) + 1/m).
+//!
+//! A horizon of which nothing has come yet, as the far ones in the first minutes, begins near the next nearer one. A sample outside its percentile moves it outwards by nine parts, one inside moves
 //! it inwards by one, so that in the long run one in ten lies beyond each end, whatever the distribution. A sample is
 //! judged with the percentiles as they are then, not as they were when it was told: many samples are under way at once,
 //! and must not all correct the same old error.
@@ -18,6 +25,7 @@
 //!
 //! Who is promoted, and when, depends on nothing here: the logarithms of two machines may differ in the last bit.
 
+use super::lengths::Curve;
 use super::turns::Turns;
 use crate::{Eta, QueueEntryId, Timestamp};
 use chrono::TimeDelta;
@@ -29,6 +37,11 @@ use std::collections::BTreeMap;
 const MEMORIES_S: [f64; 6] = [8.0, 32.0, 128.0, 512.0, 2_048.0, 8_192.0];
 /// Leaving is measured over this one.
 const LEAVING: usize = 3;
+/// What is believed before anybody has left: as if so many had, each after so many seconds on the average.
+const LEFT_BEFORE: f64 = 0.5;
+const PATIENCE_S: f64 = 3_600.0;
+/// A rate of nothing, per second: what is divided by.
+const RATE_MIN: f64 = 1e-9;
 /// A memory with less in it than this gives way to a longer one.
 const PROMOTIONS_MIN: f64 = 24.0;
 /// A rate of so many an interval comes in steps; a memory spans at least so many of them.
@@ -42,9 +55,13 @@ const SAMPLES_MAX: u32 = 64;
 const SAMPLES_APART_S: f64 = 0.5;
 /// Whoever has waited for so many times the upper end was missed.
 const LATE: f64 = 1.5;
-/// How fast percentiles move, as a share of their distance; the first samples move them faster.
-const LEARNING: f64 = 0.05;
-const LEARNING_AT_FIRST: f64 = 0.25;
+/// How fast percentiles move, as a share of their distance; the first samples move them faster, the n-th by n to the power
+/// [`SETTLING`]. Many samples err together, so faster ones would follow the error of the day and miss that of the next.
+const LEARNING: f64 = 0.03;
+const LEARNING_AT_FIRST: f64 = 0.3;
+const SETTLING: f64 = 0.7;
+/// How far a horizon of which nothing has come yet begins on the way to the next nearer one.
+const INHERITED: f64 = 0.8;
 /// The least distance of the outer percentiles, so that they can grow again.
 const SPREAD_MIN: f64 = 0.1;
 /// The furthest that a percentile goes from the point, in units of the error that is to be expected.
@@ -112,7 +129,7 @@ struct Horizon {
 impl Default for Horizon {
     /// As for promotions at random, until something was seen.
     fn default() -> Self {
-        Self { low: -1.3, mid: 0.0, high: 1.3, judged: 0, under_way: 0, next_us: 0 }
+        Self { low: -1.25, mid: 0.0, high: 1.25, judged: 0, under_way: 0, next_us: 0 }
     }
 }
 
@@ -139,12 +156,25 @@ struct Measured {
     seen_s: f64,
 }
 
+/// When it is one's turn, and how many of the lane have had theirs by then.
+struct Reached {
+    point: Point,
+    turns: f64,
+}
+
+/// The turns whose places go to one lane.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ends<'a> {
+    pub(super) curve: &'a Curve,
+    /// Of all that end.
+    pub(super) share: f64,
+}
+
 /// What a tick did to one lane.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Moved {
     /// The share of its promotions that was no filling of free places.
     pub(super) lasting: f64,
-    pub(super) waiting: u64,
     /// What the policies allow it at most, per second, and in steps of how many seconds.
     pub(super) limit: Option<(f64, f64)>,
 }
@@ -154,10 +184,14 @@ impl Forecast {
         self.at
     }
 
-    /// Time passes: `ran` says whether promotion could go on meanwhile.
-    pub(super) fn pass(&mut self, now: Timestamp, ran: bool) {
+    /// Time passes: `ran` says whether promotion could go on meanwhile, `waiting` how many waited. In the first seconds of
+    /// a flash it matters that nobody counts for the time before they came.
+    pub(super) fn pass(&mut self, now: Timestamp, ran: bool, waiting: u64) {
         if let Some(at) = self.at.filter(|_| ran) {
-            self.ran_us += (now - at).num_microseconds().map_or(0, |us| us.max(0) as u64);
+            let passed_us = (now - at).num_microseconds().map_or(0, |us| us.max(0) as u64);
+            self.ran_us += passed_us;
+            let waited = passed_us as f64 / 1e6 * waiting as f64;
+            self.memories.iter_mut().for_each(|memory| memory.waited += waited);
         }
         self.at = Some(now);
     }
@@ -179,7 +213,7 @@ impl Forecast {
             memory.promoted = memory.promoted * kept + promoted;
             memory.seconds = memory.seconds * kept + fresh;
             memory.left = memory.left * kept + left;
-            memory.waited = memory.waited * kept + fresh * moved.waiting as f64;
+            memory.waited *= kept;
         }
     }
 
@@ -201,7 +235,15 @@ impl Forecast {
         if waited > 0.0 { left / waited } else { 0.0 }
     }
 
-    fn point(&self, ahead: u64) -> Option<Point> {
+    fn point(&self, ahead: u64, ends: Option<&Ends<'_>>) -> Option<Point> {
+        Some(self.reached(ahead, ends)?.point)
+    }
+
+    fn reached(&self, ahead: u64, ends: Option<&Ends<'_>>) -> Option<Reached> {
+        ends.map(|ends| self.reached_by_ends(ahead, ends)).or_else(|| self.reached_by_rate(ahead))
+    }
+
+    fn reached_by_rate(&self, ahead: u64) -> Option<Reached> {
         let (turns, Measured { rate, promoted, seen_s }, leaving) = (ahead as f64 + 1.0, self.rate(ahead)?, self.leaving());
         let rate = rate.max(f64::MIN_POSITIVE);
         // For small x ln(1 + x) is x, and the division by a rate of zero is avoided.
@@ -211,28 +253,75 @@ impl Forecast {
         let stepped = STEPPED * step_s / (seconds + OFFSET_S);
         let drift = DRIFT * seconds / (seconds + seen_s);
         let deviation = (1.0 / turns + 1.0 / promoted.max(1.0) + stepped * stepped + drift * drift).sqrt();
-        Some(Point { seconds, deviation })
+        Some(Reached { point: Point { seconds, deviation }, turns: rate * seconds })
+    }
+
+    /// As turns end, and as people leave. At most as many sums as the curve has steps.
+    fn reached_by_ends(&self, ahead: u64, ends: &Ends<'_>) -> Reached {
+        let goal = ahead as f64 + 1.0;
+        let (leaving, leaving_error) = self.leaving_believed();
+        let (most, _) = self.limit.unwrap_or((f64::INFINITY, 0.0));
+        let step_s = ends.curve.step_s;
+        let growth = (leaving * step_s).exp();
+        let rates = ends.curve.ended.windows(2).map(|pair| (pair[1] - pair[0]) / step_s);
+        let rates = rates.map(|rate| (rate * ends.share).min(most));
+        // One who is promoted then stands for so many who wait now: the others among them have left.
+        let (mut gone, mut turns, mut worth, mut seconds) = (0.0, 0.0, growth.sqrt(), 0.0);
+        let mut rate = (ends.curve.rate * ends.share).min(most);
+        for at_step in rates {
+            if gone + at_step * step_s * worth >= goal {
+                rate = at_step;
+                break;
+            }
+            gone += at_step * step_s * worth;
+            turns += at_step * step_s;
+            worth *= growth;
+            seconds += step_s;
+        }
+        // From there on the rate stays.
+        let rate = rate.max(RATE_MIN);
+        let rest_s = (leaving * (goal - gone) / (leaving * seconds).exp() / rate).ln_1p() / leaving;
+        (turns, seconds) = (turns + rate * rest_s, seconds + rest_s);
+        // See the module's opening; 1 + x is e to the power of this.
+        let about = leaving * seconds;
+        let by_rate = -(-about).exp_m1() / about;
+        let mean = (turns / seconds).max(RATE_MIN);
+        let at_random = goal / (mean * (mean + leaving * goal)) / (seconds * seconds);
+        let stepped = STEPPED * STEP_S / (seconds + OFFSET_S);
+        let (of_rate, of_leaving) = (by_rate * ends.curve.deviation, (1.0 - by_rate) * leaving_error);
+        let deviation = (at_random + stepped * stepped + of_rate * of_rate + of_leaving * of_leaving).sqrt();
+        Reached { point: Point { seconds, deviation }, turns }
+    }
+
+    /// The same, never zero, and how well it is known: of its logarithm.
+    fn leaving_believed(&self) -> (f64, f64) {
+        let Memory { left, waited, .. } = self.memories[LEAVING];
+        ((left + LEFT_BEFORE) / (waited + LEFT_BEFORE * PATIENCE_S), (left + LEFT_BEFORE).sqrt().recip())
     }
 
     /// How many of those ahead will have a turn: the others leave before.
-    pub(super) fn turns_before(&self, ahead: u64) -> f64 {
-        match (self.rate(ahead), self.point(ahead)) {
-            (Some(Measured { rate, .. }), Some(point)) => (rate * point.seconds - 1.0).clamp(0.0, ahead as f64),
-            _ => ahead as f64,
-        }
+    pub(super) fn turns_before(&self, ahead: u64, ends: Option<&Ends<'_>>) -> f64 {
+        self.reached(ahead, ends).map_or(ahead as f64, |reached| (reached.turns - 1.0).clamp(0.0, ahead as f64))
     }
 
-    /// How many of this lane will have a turn while `ahead` people of another one go.
-    pub(super) fn turns_beside(&self, other: &Self, ahead: u64) -> f64 {
-        match (self.rate(ahead), other.point(ahead)) {
-            (Some(Measured { rate, .. }), Some(point)) => rate * point.seconds,
-            _ => 0.0,
-        }
+    /// How many of this lane will have a turn within `seconds`, in which `ahead` people of another one go.
+    pub(super) fn turns_beside(&self, ends: Option<&Ends<'_>>, seconds: Option<f64>, ahead: u64) -> f64 {
+        self.speed(ahead, ends).unwrap_or(0.0) * seconds.unwrap_or(0.0)
+    }
+
+    pub(super) fn seconds(&self, ahead: u64, ends: Option<&Ends<'_>>) -> Option<f64> {
+        self.point(ahead, ends).map(|point| point.seconds)
+    }
+
+    /// Promotions per second in the long run.
+    fn speed(&self, ahead: u64, ends: Option<&Ends<'_>>) -> Option<f64> {
+        let most = self.limit.map_or(f64::INFINITY, |(rate, _)| rate);
+        ends.map(|ends| (ends.curve.rate * ends.share).min(most)).or_else(|| self.rate(ahead).map(|measured| measured.rate))
     }
 
     /// Behind so many people.
-    pub fn estimate(&self, ahead: u64) -> Option<Eta> {
-        self.point(ahead).map(|point| self.around(point))
+    pub(super) fn estimate(&self, ahead: u64, ends: Option<&Ends<'_>>) -> Option<Eta> {
+        self.point(ahead, ends).map(|point| self.around(point))
     }
 
     /// Where a horizon's percentiles are: its own, or those of the next nearer one that has learnt anything.
@@ -240,9 +329,9 @@ impl Forecast {
         let own = self.horizons[at];
         let nearer = self.horizons[1..at.max(1)].iter().rfind(|horizon| horizon.judged > 0);
         nearer.filter(|_| own.judged == 0).map_or(own, |Horizon { low, mid, high, .. }| Horizon {
-            low: *low,
-            mid: *mid,
-            high: *high,
+            low: own.low + INHERITED * (low - own.low),
+            mid: own.mid + INHERITED * (mid - own.mid),
+            high: own.high + INHERITED * (high - own.high),
             ..own
         })
     }
@@ -256,9 +345,9 @@ impl Forecast {
     }
 
     /// Which place in the line is to be sampled for each horizon now.
-    pub(super) fn wanted(&mut self, waiting: u64) -> Vec<u64> {
+    pub(super) fn wanted(&mut self, waiting: u64, ends: Option<&Ends<'_>>) -> Vec<u64> {
         let due = self.ran_us >= self.sampled_us + SAMPLED_EVERY_US;
-        let Some(Measured { rate, .. }) = self.rate(waiting).filter(|_| due && waiting > 0) else { return Vec::new() };
+        let Some(rate) = self.speed(waiting, ends).filter(|_| due && waiting > 0) else { return Vec::new() };
         self.sampled_us = self.ran_us;
         self.give_up_the_late();
         // Spread evenly over each horizon, by the fractional parts of the golden ratio's multiples.
@@ -280,8 +369,8 @@ impl Forecast {
     }
 
     /// Somebody was told, or could have been: the range may be held against what comes.
-    pub(super) fn told(&mut self, entry: QueueEntryId, ahead: u64) {
-        let Some(point) = self.point(ahead) else { return };
+    pub(super) fn told(&mut self, entry: QueueEntryId, ahead: u64, ends: Option<&Ends<'_>>) {
+        let Some(point) = self.point(ahead, ends) else { return };
         let at = horizon(point.seconds);
         if !self.takes(at) || self.samples.contains_key(&entry) {
             return;
@@ -344,7 +433,7 @@ impl Forecast {
 impl Horizon {
     fn learn(&mut self, error: f64, from_zero: bool) {
         self.judged = self.judged.saturating_add(1);
-        let speed = LEARNING.max(LEARNING_AT_FIRST / f64::from(self.judged).sqrt());
+        let speed = LEARNING.max(LEARNING_AT_FIRST / f64::from(self.judged).powf(SETTLING));
         let step = speed * (self.high - self.low).max(SPREAD_MIN);
         // Moves so that in balance a share of `below` lies below it.
         let towards = |at: f64, below: f64| at + step * if error > at { below } else { below - 1.0 };

@@ -2,8 +2,9 @@
 //! anybody waits in it, and leaves what it does not need to the others (stride scheduling: C. Waldspurger and
 //! W. Weihl, 1995).
 
-use super::forecast::{Forecast, Moved};
+use super::forecast::{Ends, Forecast, Moved};
 use super::input::LaneTerms;
+use super::lengths::Curve;
 use super::{Lane, RATE_WINDOW_S};
 use crate::admission::Pace;
 use crate::line::Line;
@@ -170,20 +171,29 @@ impl Lanes {
     }
 
     pub(super) fn pass(&mut self, now: Timestamp, ran: bool) {
-        self.all.iter_mut().for_each(|lane| lane.forecast.pass(now, ran));
+        self.all.iter_mut().for_each(|lane| lane.forecast.pass(now, ran, lane.line.waiting()));
+    }
+
+    /// What a lane gets of the places whose turns end.
+    pub(super) fn ends<'a>(&self, lane: Lane, curve: Option<&'a Curve>) -> Option<Ends<'a>> {
+        let lane = self.get(lane);
+        let waits = |other: &&LaneState| other.line.waiting() > 0 || std::ptr::eq(*other, lane);
+        let shares: u64 = self.all.iter().filter(waits).map(|lane| u64::from(lane.share)).sum();
+        curve.map(|curve| Ends { curve, share: f64::from(lane.share) / shares as f64 })
     }
 
     /// A tick's promotions are over; `limit` of all lanes together, see [`Moved`]. Which lanes' places, counted from the
     /// first that waits, are to be sampled.
-    pub(super) fn moved(&mut self, lasting: f64, limit: Option<(f64, f64)>) -> Vec<(Lane, u64)> {
+    pub(super) fn moved(&mut self, lasting: f64, limit: Option<(f64, f64)>, curve: Option<&Curve>) -> Vec<(Lane, u64)> {
         let waits = |lane: &&LaneState| lane.line.waiting() > 0;
         let shares: u64 = self.all.iter().filter(waits).map(|lane| u64::from(lane.share)).sum();
         let mut wanted = Vec::new();
         for (at, lane) in self.all.iter_mut().enumerate() {
             let waiting = lane.line.waiting();
             let share = if waiting == 0 { 1.0 } else { f64::from(lane.share) / shares as f64 };
-            lane.forecast.moved(Moved { lasting, waiting, limit: limit.map(|(rate, step_s)| (rate * share, step_s)) });
-            wanted.extend(lane.forecast.wanted(waiting).into_iter().map(|depth| (Lane(at as u8), depth)));
+            lane.forecast.moved(Moved { lasting, limit: limit.map(|(rate, step_s)| (rate * share, step_s)) });
+            let ends = curve.map(|curve| Ends { curve, share });
+            wanted.extend(lane.forecast.wanted(waiting, ends.as_ref()).into_iter().map(|depth| (Lane(at as u8), depth)));
         }
         wanted
     }

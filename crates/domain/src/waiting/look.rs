@@ -82,11 +82,26 @@ impl Room {
             arrival: kept.place,
             ahead,
             active_until: kept.turn().filter(|_| status == QueueStatus::Active).map(|turn| turn.until),
-            eta: waits.and_then(|ahead| self.lanes.get(kept.lane).forecast.estimate(ahead)),
+            eta: waits.and_then(|ahead| self.eta(kept.lane, ahead, now)),
             chance: waits.and_then(|ahead| self.chance(kept.lane, ahead)),
             sale_starts_at: self.terms.sale_starts_at,
             draw: self.draw_brief(),
         })
+    }
+
+    fn eta(&self, lane: Lane, ahead: u64, now: Timestamp) -> Option<crate::Eta> {
+        // Places are free: nothing has to be measured for that.
+        if self.goes_next(ahead, now) {
+            return Some(crate::Eta::of_seconds(0.0, 0.0, 0.0));
+        }
+        self.lanes.get(lane).forecast.estimate(ahead, self.lanes.ends(lane, self.lengths.curve()).as_ref())
+    }
+
+    /// Whether the next tick promotes an entry with so many before it in its lane. Of several lanes it is not said which
+    /// goes first, as long as not all can go.
+    pub(super) fn goes_next(&self, ahead: u64, now: Timestamp) -> bool {
+        let promotable = u64::from(self.promotable(now, self.stock));
+        ahead < promotable && (self.lanes.all().len() == 1 || self.lanes.waiting() <= promotable)
     }
 
     /// Whether nobody waits, has a turn, or is to be drawn.

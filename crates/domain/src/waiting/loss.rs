@@ -238,6 +238,7 @@ impl Room {
         }
         match kept.stage {
             Stage::Active(turn) => {
+                self.lengths.began(&turn);
                 self.active.insert((turn.until, entry));
             }
             Stage::Waiting => {

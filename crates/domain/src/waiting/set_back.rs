@@ -55,6 +55,7 @@ impl Room {
         self.ended.iter_mut().for_each(|(at, _)| *at -= by);
         self.pace.move_back(by);
         self.lanes.move_back(by);
+        self.lengths.move_back(by);
         self.presence.move_back(by);
         self.adaptive.move_back(by);
         if let Some(lost) = &mut self.lost {

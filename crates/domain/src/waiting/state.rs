@@ -8,7 +8,7 @@ use super::lanes::Lanes;
 use super::loss::Lost;
 use super::presale::PreSale;
 use super::presence::{Presence, PresenceState};
-use super::{Ends, Entry, Room, RoomTerms, Stage, Stock, Turns};
+use super::{Ends, Entry, Lengths, Room, RoomTerms, Stage, Stock, Turns};
 use crate::admission::Pace;
 use crate::{Admission, ConcertId, QueueEntryId, Timestamp, UserId};
 use chrono::serde::ts_microseconds;
@@ -38,6 +38,8 @@ pub struct RoomState {
     lost: Option<Lost>,
     #[serde(with = "ts_microseconds")]
     pub(super) latest_at: Timestamp,
+    /// A state of version 1 ends before it.
+    pub(super) lengths: Lengths,
 }
 
 impl Room {
@@ -67,6 +69,7 @@ impl Room {
             reserved: self.reserved,
             lost: self.lost,
             latest_at: self.latest_at,
+            lengths: self.lengths.clone(),
         }
     }
 
@@ -92,6 +95,8 @@ impl From<RoomState> for Room {
         room.reserved = state.reserved;
         room.lost = state.lost;
         room.latest_at = state.latest_at;
+        let knows_turns = state.lengths != Lengths::default();
+        room.lengths = state.lengths;
         room.fill_places_to(state.last_place);
         let mut ended = Vec::new();
         for (entry, kept) in state.entries {
@@ -102,6 +107,9 @@ impl From<RoomState> for Room {
                 Stage::Waiting if kept.place > 0 => room.lanes.get_mut(kept.lane).line.occupy(kept.place),
                 Stage::Waiting => {}
                 Stage::Active(turn) => {
+                    if !knows_turns {
+                        room.lengths.began(&turn);
+                    }
                     room.active.insert((turn.until, entry));
                 }
                 Stage::Ended { at, .. } => ended.push((at, entry)),

@@ -15,14 +15,14 @@ use std::sync::Arc;
 
 use boxoffice_domain::Timestamp;
 use boxoffice_domain::draw;
-use boxoffice_domain::waiting::{DrawView, Room, RoomInput, RoomState, RoomTerms};
+use boxoffice_domain::waiting::{DrawView, Lengths, Room, RoomInput, RoomState, RoomTerms};
 use boxoffice_ports::{LogPosition, Opening, OwnAdmission, RoomError, RoomLogError, StoreError};
 
 use super::hall::{Copied, Hall, Untold, unavailable};
 use super::lock;
 
-/// The first byte of a snapshot.
-const VERSION: u8 = 1;
+/// The first byte of a snapshot. One of version 1 ends before [`Lengths`], which begin anew.
+const VERSION: u8 = 2;
 /// Places reserved before they are given out, at first.
 pub(super) const RESERVED_MIN: u64 = 1_000;
 
@@ -36,8 +36,13 @@ pub(super) async fn encode(room: Room) -> Result<Vec<u8>, Untold> {
 }
 
 async fn decode(snapshot: Vec<u8>) -> Result<Room, Untold> {
+    let from_bytes = |state: &[u8]| postcard::from_bytes::<RoomState>(state).map(Room::from);
     let decoded = beside(move || match snapshot.split_first() {
-        Some((&VERSION, state)) => postcard::from_bytes::<RoomState>(state).map(Room::from).map_err(|error| error.to_string()),
+        Some((&VERSION, state)) => from_bytes(state).map_err(|error| error.to_string()),
+        Some((&1, state)) => {
+            let whole = postcard::to_extend(&Lengths::default(), state.to_vec());
+            whole.and_then(|state| from_bytes(&state)).map_err(|error| error.to_string())
+        }
         Some((version, _)) => Err(format!("a snapshot of version {version}")),
         None => Err("an empty snapshot".to_owned()),
     });
@@ -202,4 +207,45 @@ fn obeys(room: &Room, terms: &RoomTerms) -> bool {
         known.admission = terms.admission;
     }
     known == *terms
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use boxoffice_domain::{Admission, AdmissionMode, ConcertId, Lane, QueueEntryId, UserId};
+    use uuid::Uuid;
+
+    fn room() -> Room {
+        let admission = Admission { mode: AdmissionMode::Running, max_active: 1, per_interval: None, auto: false, adaptive: false };
+        let terms = RoomTerms {
+            sale_starts_at: None,
+            admission,
+            active_ttl_s: 60,
+            extensions_max: 0,
+            grace_s: 60,
+            waiting_grace_s: 60,
+            p99_target_ms: 500,
+            lanes: Vec::new(),
+            commitment: None,
+        };
+        let mut room = Room::new(ConcertId(Uuid::from_u128(1)), terms);
+        for n in 1..=3 {
+            let join = RoomInput::Join { user: UserId(Uuid::from_u128(n)), entry: QueueEntryId(Uuid::from_u128(n)), lane: Lane(0) };
+            room.apply(Timestamp::UNIX_EPOCH, &join, &mut Vec::new());
+        }
+        room
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_of_the_version_before_is_read() {
+        let room = room();
+        let snapshot = encode(room.clone()).await.unwrap();
+        assert_eq!(decode(snapshot.clone()).await.unwrap().state(), room.state());
+        // No turn has begun, so that what was added is as it is at first.
+        let added = postcard::to_extend(&Lengths::default(), Vec::new()).unwrap();
+        let mut earlier = snapshot.strip_suffix(added.as_slice()).unwrap().to_vec();
+        earlier[0] = 1;
+        assert_eq!(decode(earlier).await.unwrap().state(), room.state());
+        assert!(decode(vec![3]).await.is_err() && decode(Vec::new()).await.is_err());
+    }
 }

@@ -27,14 +27,14 @@ impl Line {
 
     fn second(&mut self, promoted: u32) {
         self.now_ms += 1_000;
-        self.forecast.pass(at(self.now_ms), true);
+        self.forecast.pass(at(self.now_ms), true, self.waiting);
         for _ in 0..promoted {
             self.forecast.promoted(entry(self.first));
             self.first += 1;
         }
-        self.forecast.moved(Moved { lasting: 1.0, waiting: self.waiting, limit: None });
-        for depth in self.forecast.wanted(self.waiting) {
-            self.forecast.told(entry(self.first + u128::from(depth)), depth);
+        self.forecast.moved(Moved { lasting: 1.0, limit: None });
+        for depth in self.forecast.wanted(self.waiting, None) {
+            self.forecast.told(entry(self.first + u128::from(depth)), depth, None);
         }
     }
 }
@@ -42,18 +42,18 @@ impl Line {
 #[test]
 fn nothing_is_told_before_anything_was_measured() {
     let mut line = Line::new(100);
-    assert_eq!(line.forecast.estimate(10), None);
+    assert_eq!(line.forecast.estimate(10, None), None);
     line.second(0);
-    assert_eq!((line.forecast.estimate(10), line.forecast.calibration()), (None, None));
+    assert_eq!((line.forecast.estimate(10, None), line.forecast.calibration()), (None, None));
     line.second(5);
-    assert!(line.forecast.estimate(10).is_some());
+    assert!(line.forecast.estimate(10, None).is_some());
 }
 
 #[test]
 fn steady_line_is_told_as_it_is() {
     let mut line = Line::new(10_000);
     (0..600).for_each(|_| line.second(5));
-    let eta = line.forecast.estimate(599).unwrap();
+    let eta = line.forecast.estimate(599, None).unwrap();
     assert!(eta.contains(120.0) && (110..=130).contains(&eta.mid_s) && eta.high_s - eta.low_s < 30, "{eta:?}");
 }
 
@@ -65,19 +65,19 @@ fn leaving_ahead_shortens_the_wait() {
         line.second(5);
     }
     // One in a thousand leaves every second: ln(1 + 0.001 · 1,000/5)/0.001 instead of 200 s.
-    let point = line.forecast.point(999).unwrap();
+    let point = line.forecast.point(999, None).unwrap();
     assert!((point.seconds - 182.3).abs() < 2.0, "{point:?}");
-    assert!((890.0..=930.0).contains(&line.forecast.turns_before(999)), "{}", line.forecast.turns_before(999));
+    assert!((890.0..=930.0).contains(&line.forecast.turns_before(999, None)), "{}", line.forecast.turns_before(999, None));
 }
 
 #[test]
 fn pause_neither_slows_the_rate_nor_makes_a_range_wrong() {
     let mut line = Line::new(10_000);
     (0..300).for_each(|_| line.second(5));
-    let (before, judged) = (line.forecast.estimate(99).unwrap(), line.forecast.calibration().unwrap());
+    let (before, judged) = (line.forecast.estimate(99, None).unwrap(), line.forecast.calibration().unwrap());
     line.now_ms += 3_600_000;
-    line.forecast.pass(at(line.now_ms), false);
-    assert_eq!(line.forecast.estimate(99), Some(before));
+    line.forecast.pass(at(line.now_ms), false, line.waiting);
+    assert_eq!(line.forecast.estimate(99, None), Some(before));
     (0..60).for_each(|_| line.second(5));
     let (right, of) = line.forecast.calibration().unwrap();
     assert!(of > judged.1 && right * of as f64 >= judged.0 * judged.1 as f64 + 0.6 * (of - judged.1) as f64, "{right} of {of}");
@@ -92,15 +92,15 @@ fn who_leaves_is_not_judged_and_who_is_never_promoted_counts_as_missed() {
     for horizon in &mut forecast.horizons {
         (horizon.under_way, horizon.next_us) = (0, 0);
     }
-    forecast.told(entry(u128::MAX), 100);
-    forecast.told(entry(u128::MAX - 1), 1_000);
+    forecast.told(entry(u128::MAX), 100, None);
+    forecast.told(entry(u128::MAX - 1), 1_000, None);
     assert_eq!(forecast.samples.len(), 2);
     forecast.left(entry(u128::MAX));
     assert_eq!(forecast.samples.len(), 1);
     for _ in 0..400 {
         line.now_ms += 1_000;
-        line.forecast.pass(at(line.now_ms), true);
-        line.forecast.wanted(10_000);
+        line.forecast.pass(at(line.now_ms), true, line.waiting);
+        line.forecast.wanted(10_000, None);
     }
     assert_eq!((line.forecast.judged, line.forecast.right), (1, 0));
 }
@@ -111,7 +111,7 @@ fn it_is_bounded_and_comes_back_from_its_bytes() {
     for s in 0..2_000u32 {
         line.second(s % 7);
         for who in 0..20 {
-            line.forecast.told(entry(line.first + 50 * who), 50 * who as u64);
+            line.forecast.told(entry(line.first + 50 * who), 50 * who as u64, None);
         }
     }
     assert!(line.forecast.samples.len() <= HORIZONS * SAMPLES_MAX as usize);

@@ -112,6 +112,7 @@ fn substance(room: &Room, now: Timestamp) -> RoomState {
     for at in 0..state.lanes.all().len() {
         state.lanes.get_mut(Lane(at as u8)).forecast = Forecast::default();
     }
+    state.lengths = Lengths::default();
     state.turns.take_freed();
     state
 }
