@@ -189,6 +189,6 @@ fn migrating_again_applies_nothing() {
     assert_eq!(sqlite::migrate(&place.path()).expect("migrated"), Vec::<String>::new());
     let mut reverted = sqlite::revert(&place.path()).expect("reverted");
     reverted.reverse();
-    assert_eq!(reverted, ["0001", "0002", "0003", "0004"]);
+    assert_eq!(reverted, ["0001", "0002", "0003", "0004", "0005"]);
     assert_eq!(sqlite::migrate(&place.path()).expect("migrated").len(), reverted.len());
 }
