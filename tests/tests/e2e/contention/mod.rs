@@ -55,6 +55,8 @@ impl Stage {
             .with(&format!("strategy.payment={payment}"))
             .with(&format!("queue.backend={}", self.queue))
             .with("admission.max_active=100000")
+            // As long as may be: the machine has other work.
+            .with("admission.room_wait_ms=10000")
             .with("strategy.wait_ms=60000");
         let setup = self.set.into_iter().fold(setup, Setup::with);
         let setup = if self.has("kafka") { setup.on_kafka(&services::kafka().await) } else { setup };
