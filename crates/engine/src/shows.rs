@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use boxoffice_domain::{ConcertId, DateId, Timestamp};
-use boxoffice_ports::{ConcertRow, DateRow, Queries, StoreError};
+use boxoffice_ports::{ConcertRow, DateRow, Opening, Queries, RoomError, StoreError, WaitingRoom};
 use tokio::time::{Instant, sleep_until};
 
 use crate::SeatView;
@@ -135,6 +135,16 @@ impl Shows {
         }
         self.look_up().await?;
         Ok(self.date(id))
+    }
+
+    /// Opens the room of a concert that is open elsewhere and not here yet, because another instance has imported it a
+    /// moment ago; [`RoomError::NoRoom`] of a concert that is not in the store.
+    pub async fn open_room(&self, room: &dyn WaitingRoom, concert: ConcertId) -> Result<(), RoomError> {
+        let found = self.find_concert(concert).await.map_err(|error| match error {
+            StoreError::Unavailable(source) | StoreError::Broken(source) => RoomError::Unavailable(source),
+        })?;
+        let row = found.ok_or(RoomError::NoRoom)?;
+        room.open(Opening { concert, sale_starts_at: row.sale_starts_at, admission: row.admission }).await
     }
 
     async fn look_up(&self) -> Result<(), StoreError> {

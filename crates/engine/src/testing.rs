@@ -20,6 +20,8 @@ use chrono::{DateTime, TimeDelta};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
+use crate::Shows;
+
 pub(crate) fn id<T: From<Uuid>>(n: u128) -> T {
     Uuid::from_u128(n).into()
 }
@@ -256,6 +258,11 @@ pub(crate) fn catalog(mut read: impl FnMut() -> Vec<ConcertRow> + Send + 'static
     });
     queries.expect_catalog().returning(move || Ok(read()));
     queries
+}
+
+/// For what asks for no concert, or only for those that are not there.
+pub(crate) fn no_shows() -> Arc<Shows> {
+    Shows::new(Arc::new(catalog(Vec::new)))
 }
 
 /// A concert with one date, bookable for a thousand seconds.

@@ -23,6 +23,8 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use crate::Shows;
+
 /// Ends under way at once.
 const UNDER_WAY_MAX: usize = 8_192;
 /// How long one append may take. Longer, and it has failed; the relay repeats it.
@@ -101,6 +103,7 @@ impl Known {
 /// See the module's opening.
 pub struct TurnEnds {
     room: Arc<dyn WaitingRoom>,
+    shows: Arc<Shows>,
     wait: Duration,
     known: Arc<Mutex<Known>>,
     runtime: Handle,
@@ -108,8 +111,8 @@ pub struct TurnEnds {
 
 impl TurnEnds {
     /// On the current tokio runtime, which appends from now on. `wait`: how long an answer waits for the room.
-    pub fn new(room: Arc<dyn WaitingRoom>, wait: Duration) -> Arc<Self> {
-        Arc::new(Self { room, wait, known: Arc::default(), runtime: Handle::current() })
+    pub fn new(room: Arc<dyn WaitingRoom>, shows: Arc<Shows>, wait: Duration) -> Arc<Self> {
+        Arc::new(Self { room, shows, wait, known: Arc::default(), runtime: Handle::current() })
     }
 
     /// Begins to end a turn, unless that is under way or done. Never waits.
@@ -154,7 +157,7 @@ impl TurnEnds {
         known.under_way.insert(end.payment, progress.clone());
         drop(known);
         let under_way = UnderWay { known: self.known.clone(), payment: end.payment, tell };
-        self.runtime.spawn(under_way.append(self.room.clone(), end));
+        self.runtime.spawn(under_way.append(self.room.clone(), self.shows.clone(), end));
         Ok(Some(progress))
     }
 }
@@ -167,9 +170,19 @@ struct UnderWay {
 }
 
 impl UnderWay {
-    async fn append(self, room: Arc<dyn WaitingRoom>, TurnEnd { user, concert, paid_at, .. }: TurnEnd) {
-        let ended = match timeout(APPEND_MAX, room.finish(concert, user, paid_at)).await {
-            // A concert that is not on sale here has no turns.
+    async fn append(self, room: Arc<dyn WaitingRoom>, shows: Arc<Shows>, TurnEnd { user, concert, paid_at, .. }: TurnEnd) {
+        let append = async {
+            match room.finish(concert, user, paid_at).await {
+                // A concert may be paid for here before its room was opened here: another instance has just imported it.
+                Err(RoomError::NoRoom) => {
+                    shows.open_room(&*room, concert).await?;
+                    room.finish(concert, user, paid_at).await
+                }
+                answered => answered,
+            }
+        };
+        let ended = match timeout(APPEND_MAX, append).await {
+            // A concert that is not in the store has no turns.
             Ok(Ok(()) | Err(RoomError::NoRoom)) => Ok(()),
             Ok(Err(error)) => Err(NotEnded::Failed(error.to_string().into())),
             Err(_) => Err(NotEnded::Late),

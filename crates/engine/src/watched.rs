@@ -94,7 +94,9 @@ impl Ledger for Watched {
 mod tests {
     use super::*;
     use crate::testing::room::FakeRoom;
-    use crate::testing::{CONCERT, DATE, ScriptedLedger, TestClock, charge, committed, id, key, paid, policy, seat_row, soon, until};
+    use crate::testing::{
+        CONCERT, DATE, ScriptedLedger, TestClock, charge, committed, id, key, no_shows, paid, policy, seat_row, soon, until,
+    };
     use crate::{SeatStatus, Supervisor};
     use boxoffice_domain::{Reply, SeatChange, SeatState};
     use boxoffice_ports::{MockFanout, MockQueries};
@@ -125,7 +127,7 @@ mod tests {
     }
 
     fn ends(room: &Arc<FakeRoom>) -> Arc<TurnEnds> {
-        TurnEnds::new(room.clone(), Duration::from_millis(250))
+        TurnEnds::new(room.clone(), no_shows(), Duration::from_millis(250))
     }
 
     #[tokio::test]

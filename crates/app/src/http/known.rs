@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use boxoffice_domain::{ConcertId, DateId};
-use boxoffice_ports::{ConcertRow, DateRow, Opening, RoomError, StoreError};
+use boxoffice_ports::{ConcertRow, DateRow, RoomError};
 
 use super::App;
 use super::problem::Problem;
@@ -25,10 +25,6 @@ pub(crate) async fn ask_room<T>(app: &App, id: ConcertId, ask: impl AsyncFn() ->
         Err(RoomError::NoRoom) => {}
         answered => return answered,
     }
-    let found = app.shows.find_concert(id).await.map_err(|error| match error {
-        StoreError::Unavailable(source) | StoreError::Broken(source) => RoomError::Unavailable(source),
-    })?;
-    let row = found.ok_or(RoomError::NoRoom)?;
-    app.room.open(Opening { concert: id, sale_starts_at: row.sale_starts_at, admission: row.admission }).await?;
+    app.shows.open_room(&*app.room, id).await?;
     ask().await
 }

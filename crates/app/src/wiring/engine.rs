@@ -57,11 +57,11 @@ impl<'a> Engine<'a> {
             settings: settings.rooms(),
         });
         let seats = SeatView::new(stores.queries.clone(), clock.clone());
-        let turns = TurnEnds::new(room.clone(), settings.admission.room_wait());
+        let shows = Shows::new(stores.queries.clone());
+        let turns = TurnEnds::new(room.clone(), shows.clone(), settings.admission.room_wait());
         let siblings = Siblings::start(open.redis.fanout(settings), &*tasks);
         let holds = Arc::<KnownHolds>::default();
         let ledger = Watched::new(stores.ledger.clone(), seats.clone(), siblings.clone(), turns.clone(), holds.clone());
-        let shows = Shows::new(stores.queries.clone());
         let (ids, policy, stats) = (Arc::new(SystemIds), Arc::new(settings.policy()), Arc::default());
         let returns = HoldReturns::new(ledger.clone(), stores.queries.clone(), ids.clone(), policy.clone());
         let permits = Arc::new(Semaphore::new(settings.store.commands_at_once()));

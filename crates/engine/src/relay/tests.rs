@@ -4,7 +4,7 @@ use self::fakes::{Fails, FakeOutbox, FakeSink};
 use super::*;
 use crate::Supervisor;
 use crate::testing::room::FakeRoom;
-use crate::testing::{eventually, id};
+use crate::testing::{eventually, id, no_shows};
 use boxoffice_ports::MockWaitingRoom;
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
@@ -15,7 +15,7 @@ fn instance(n: u128) -> InstanceId {
 }
 
 fn no_payments() -> Arc<TurnEnds> {
-    TurnEnds::new(Arc::new(MockWaitingRoom::new()), Duration::ZERO)
+    TurnEnds::new(Arc::new(MockWaitingRoom::new()), no_shows(), Duration::ZERO)
 }
 
 fn relay(outbox: &Arc<FakeOutbox>, sink: &Arc<FakeSink>, n: u128) -> Arc<Relay> {
@@ -251,7 +251,7 @@ fn with_payment(room: &Arc<FakeRoom>) -> (Arc<FakeOutbox>, Arc<FakeSink>, Arc<Re
     outbox.put(3, [1]);
     outbox.put_paid(3, [2]);
     outbox.give_all(instance(1));
-    let turns = TurnEnds::new(room.clone(), Duration::ZERO);
+    let turns = TurnEnds::new(room.clone(), no_shows(), Duration::ZERO);
     let relay = Relay::new(outbox.clone(), turns, Some(sink.clone()), instance(1), Arc::default());
     (outbox, sink, relay)
 }
@@ -324,7 +324,13 @@ async fn what_a_relay_left_aside_is_ended_by_the_next_and_not_published_again() 
     assert!(crashing.task.await.is_err_and(|end| end.is_cancelled()));
     outbox.owners.lock().unwrap().clear();
     let room = FakeRoom::open();
-    let next = Relay::new(outbox.clone(), TurnEnds::new(room.clone(), Duration::ZERO), Some(sink.clone()), instance(2), Arc::default());
+    let next = Relay::new(
+        outbox.clone(),
+        TurnEnds::new(room.clone(), no_shows(), Duration::ZERO),
+        Some(sink.clone()),
+        instance(2),
+        Arc::default(),
+    );
     let running = run(&next);
     eventually(|| outbox.left_aside() == 0).await;
     assert_eq!((room.ended(), sink.published.lock().unwrap().len()), (vec![id(2)], 2));
@@ -350,7 +356,7 @@ async fn a_turn_does_not_wait_for_a_sink_that_fails_and_is_ended_once() {
 async fn without_a_sink_rows_go_once_the_room_has_them() {
     let room = FakeRoom::open();
     let (outbox, _, _) = with_payment(&room);
-    let relay = Relay::new(outbox.clone(), TurnEnds::new(room.clone(), Duration::ZERO), None, instance(1), Arc::default());
+    let relay = Relay::new(outbox.clone(), TurnEnds::new(room.clone(), no_shows(), Duration::ZERO), None, instance(1), Arc::default());
     relay.renew().await.unwrap();
     relay.step(3).await.unwrap();
     assert_eq!((outbox.left(), room.ended()), (0, vec![id(2)]));

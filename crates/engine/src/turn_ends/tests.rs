@@ -1,9 +1,9 @@
 use super::*;
 use crate::testing::room::FakeRoom;
-use crate::testing::{CONCERT, at, id, paid, reply_to, until};
+use crate::testing::{CONCERT, at, catalog, concert_row, id, no_shows, paid, reply_to, until};
 use boxoffice_domain::Rejection;
 use boxoffice_ports::MockWaitingRoom;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::time::Instant;
 
 const WAIT: Duration = Duration::from_millis(250);
@@ -13,7 +13,7 @@ fn end(n: u128) -> TurnEnd {
 }
 
 fn ends(room: &Arc<FakeRoom>) -> Arc<TurnEnds> {
-    TurnEnds::new(room.clone(), WAIT)
+    TurnEnds::new(room.clone(), no_shows(), WAIT)
 }
 
 #[tokio::test(start_paused = true)]
@@ -114,7 +114,21 @@ async fn a_task_that_panics_leaves_the_end_to_the_next_caller() {
 async fn a_concert_without_a_room_has_no_turn_to_end() {
     let mut room = MockWaitingRoom::new();
     room.expect_finish().once().returning(|_, _, _| Err(RoomError::NoRoom));
-    assert!(TurnEnds::new(Arc::new(room), WAIT).ended_in_time(end(1)).await);
+    assert!(TurnEnds::new(Arc::new(room), no_shows(), WAIT).ended_in_time(end(1)).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_turn_of_a_concert_that_was_just_imported_elsewhere_ends() {
+    let (mut room, is_open) = (MockWaitingRoom::new(), Arc::new(AtomicBool::new(false)));
+    let opened = is_open.clone();
+    room.expect_open().once().returning(move |opening| {
+        assert_eq!(opening.concert, id(CONCERT));
+        opened.store(true, Ordering::SeqCst);
+        Ok(())
+    });
+    room.expect_finish().times(2).returning(move |_, _, _| if is_open.load(Ordering::SeqCst) { Ok(()) } else { Err(RoomError::NoRoom) });
+    let shows = Shows::new(Arc::new(catalog(|| vec![concert_row(1)])));
+    assert!(TurnEnds::new(Arc::new(room), shows, WAIT).ended_in_time(end(1)).await);
 }
 
 #[test]
