@@ -133,6 +133,8 @@ impl Buyer {
         let held = self.told(&person, "/reservations", "hold", hold).await?;
         if round % 4 == 3 {
             self.ask(&person, |person| person.request(Method::DELETE, &format!("/reservations/{held}"))).await.expect(204);
+            // Or the turn would keep its place in the room.
+            self.ask(&person, |person| person.request(Method::DELETE, "/queue")).await.expect(204);
             return Some(());
         }
         let paid = self.told(&person, "/payments", "pay", json!({ "reservation_id": held })).await?;
