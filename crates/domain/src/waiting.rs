@@ -314,7 +314,8 @@ impl Room {
         }
     }
 
-    /// `from`: when the turn ended that the caller knows of. Whoever asks again because no answer came has it longer already.
+    /// `from`: when the turn ended that the caller knows of. A caller who asks again because no
+    /// answer came has it longer already.
     fn extend(&mut self, entry: QueueEntryId, from: Option<Timestamp>, now: Timestamp, changes: &mut Vec<RoomChange>) -> Extended {
         let (ttl, most) = (self.active_ttl(), self.terms.extensions_max);
         let Some(kept) = self.entries.get_mut(&entry) else { return Extended::NotActive };

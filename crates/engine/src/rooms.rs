@@ -15,7 +15,7 @@
 //! is built from what the mirror kept ([`mirror`]), and people come back by their tokens.
 //!
 //! *Failure.* The log away: what has to be appended is [`RoomError::Unavailable`]. Polls of a place are answered from
-//! memory, as the room was when the log was heard of last; whatever else is read, for [`STALE_MAX`]. What was not
+//! memory, as the room was when the log was heard of last; all other reads, for [`STALE_MAX`]. What was not
 //! answered may have been done, and may be asked again.
 
 mod begin;

@@ -21,7 +21,7 @@ use tokio::time::{sleep, timeout};
 const BUYERS: usize = 24;
 const SEATS: u32 = 50_000;
 const WAIT: Duration = Duration::from_millis(1_500);
-/// No request takes longer, whatever is away.
+/// No request takes longer while a part is away.
 const PROMISED: Duration = Duration::from_millis(2_500);
 /// A test waits for ten times what is promised.
 const AGE_MAX: Duration = Duration::from_millis(10 * PROMISED.as_millis() as u64);
@@ -55,7 +55,7 @@ struct Seen {
 
 type Bases = Arc<RwLock<[String; 2]>>;
 
-/// One who buys, again and again, each time as somebody else.
+/// A buyer who buys again and again, each time as another user.
 struct Buyer {
     bases: Bases,
     seen: Arc<Seen>,
@@ -319,7 +319,7 @@ async fn what_was_answered_is_there_whatever_hangs_dies_or_is_locked() {
         }
         let (rounds, from) = (seen.rounds.load(Ordering::SeqCst), Instant::now());
         site.suffer(trouble).await;
-        // Whoever was in the middle of something goes on by themselves.
+        // Buyers in the middle of something go on by themselves.
         eventually("the sale goes on", async || (seen.rounds.load(Ordering::SeqCst) > rounds + 2 * BUYERS).then_some(())).await;
         println!("{trouble:?}: the sale goes on {:?} after it began", from.elapsed());
         sleep(if seconds.is_some() { PAUSE_OF_MANY } else { PAUSE }).await;

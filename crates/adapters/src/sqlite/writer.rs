@@ -6,7 +6,8 @@
 //! of work (room records, outbox deletions, pruning) and at most one ledger batch. One flush then serves them all.
 //!
 //! Work is run to its end once it is queued, whether or not its caller still waits; but a batch that has not begun by
-//! its deadline is not, because another process kept the file. When a piece of work fails by its own fault, the transaction is rolled back and every piece runs again alone, so each gets its own answer; that is why
+//! its deadline is not, because another process kept the file. When a piece of work fails by its own fault, the
+//! transaction is rolled back and every piece runs again alone, so each gets its own answer; that is why
 //! work must be repeatable. Nothing is answered before its commit is flushed. A crash loses what was not answered.
 
 use super::failure::Failure;

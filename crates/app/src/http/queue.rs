@@ -56,8 +56,8 @@ pub(crate) async fn get(app: Data<App>, user: User, request: HttpRequest) -> Res
     answer::ok(&turn::queue_view_to(&app, &request, &token, &place))
 }
 
-/// A longer turn, for whoever needs one: a bounded number of times. The token changes with it; the same token again, after
-/// an answer that was lost, lengthens nothing and finds the new one.
+/// A longer turn for a buyer who needs one: a bounded number of times. The token changes with it; the same token again,
+/// after an answer that was lost, lengthens nothing and finds the new one.
 #[utoipa::path(post, path = "/api/v1/queue/extend", tag = "queue",
     responses((status = 200, description = "The place with its longer turn", body = QueueView)))]
 pub(crate) async fn extend(app: Data<App>, user: User, request: HttpRequest, body: Body) -> Result<HttpResponse, Problem> {

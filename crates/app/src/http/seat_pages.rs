@@ -1,4 +1,4 @@
-//! Seat maps as they go out: rendered once a version and filter, compressed once, shared by everybody who asks.
+//! Seat maps as they go out: rendered once a version and filter, compressed once, shared by all requests.
 //!
 //! What never changes of a seat is rendered once a date; a new version only copies it and fills in the statuses. Of
 //! many who ask for the same new map one renders while the others wait for it.

@@ -130,7 +130,7 @@ pub(super) struct Curve {
 struct Belief {
     at_us: i64,
     no_shows: f64,
-    /// The share that goes on where each bin begins, of the turns that somebody comes for.
+    /// The share that goes on where each bin begins, of the turns that a buyer comes for.
     goes_on: Vec<f64>,
     /// The mean of all.
     length_s: f64,

@@ -1,6 +1,6 @@
 //! Something that a server needs stands still, while it runs, while it is connected to, or in the middle of a COMMIT.
 //!
-//! Whatever it is: each request is answered within `strategy.wait_ms` and half a second, readiness names the part, what
+//! For each part: each request is answered within `strategy.wait_ms` and half a second, readiness names the part, what
 //! needs it not goes on; and when the part goes on so does the server, without a restart, with one effect for each key.
 //! [`a_part_hangs`] shows it; the modules bring the parts.
 
@@ -46,7 +46,7 @@ enum Kind {
     /// Of what is in the store alone.
     Read,
     Import,
-    /// A poll of one's place, and whatever else is answered from memory.
+    /// A poll of one's place, and all else that is answered from memory.
     Look,
 }
 

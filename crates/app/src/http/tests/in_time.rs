@@ -158,7 +158,7 @@ enum While {
     Answered,
 }
 
-/// An application with a concert on sale, somebody in their turn who has paid and who holds a seat, and a gate.
+/// An application with a concert on sale, a buyer in their turn who has paid and who holds a seat, and a gate.
 struct Shop {
     app: Data<App>,
     gate: Arc<Gate>,
@@ -244,7 +244,7 @@ impl Shop {
         let import = self.as_user(OPERATOR, Method::POST, "/api/v1/admin/concerts", self.document("sale"));
         let made = self.done(import).await;
         (self.concert, self.date) = (text(&made, "/id"), text(&made, "/dates/0/id"));
-        // Nobody is in its room, which is asked again when somebody looks.
+        // Nobody is in its room, which is asked again when a reader looks.
         let quiet = self.as_user(OPERATOR, Method::POST, "/api/v1/admin/concerts", self.document("quiet"));
         self.done(quiet).await;
         let charge = self.keyed(ME, "/api/v1/wallet/charges", json!({ "amount": 10_000 }));
@@ -443,7 +443,7 @@ async fn a_search_for_seats_has_what_is_left_of_its_request() {
     tokio::time::pause();
     let mut shop = Shop::open("combining").await;
     let wait = shop.app.settings.strategy.wait();
-    // All that are free are being offered to somebody else.
+    // All that are free are being offered to another buyer.
     let wish = Wish { count: 48, grade: None, adjacent: false };
     let app = shop.app.clone();
     let mut other = app.seats.search(DateId(shop.date.parse().unwrap()), wish, Instant::now() + wait * 10);
