@@ -137,14 +137,22 @@ impl Shows {
         Ok(self.date(id))
     }
 
-    /// Opens the room of a concert that is open elsewhere and not here yet, because another instance has imported it a
-    /// moment ago; [`RoomError::NoRoom`] of a concert that is not in the store.
-    pub async fn open_room(&self, room: &dyn WaitingRoom, concert: ConcertId) -> Result<(), RoomError> {
+    /// Asks a concert's room. One that is not open here yet, because another instance has imported the concert a moment
+    /// ago, is opened first; [`RoomError::NoRoom`] of a concert that is not in the store.
+    pub async fn ask_room<T, F>(&self, room: &dyn WaitingRoom, concert: ConcertId, ask: impl Fn() -> F) -> Result<T, RoomError>
+    where
+        F: Future<Output = Result<T, RoomError>>,
+    {
+        match ask().await {
+            Err(RoomError::NoRoom) => {}
+            answered => return answered,
+        }
         let found = self.find_concert(concert).await.map_err(|error| match error {
             StoreError::Unavailable(source) | StoreError::Broken(source) => RoomError::Unavailable(source),
         })?;
         let row = found.ok_or(RoomError::NoRoom)?;
-        room.open(Opening { concert, sale_starts_at: row.sale_starts_at, admission: row.admission }).await
+        room.open(Opening { concert, sale_starts_at: row.sale_starts_at, admission: row.admission }).await?;
+        ask().await
     }
 
     async fn look_up(&self) -> Result<(), StoreError> {

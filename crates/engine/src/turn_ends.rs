@@ -171,16 +171,7 @@ struct UnderWay {
 
 impl UnderWay {
     async fn append(self, room: Arc<dyn WaitingRoom>, shows: Arc<Shows>, TurnEnd { user, concert, paid_at, .. }: TurnEnd) {
-        let append = async {
-            match room.finish(concert, user, paid_at).await {
-                // A concert may be paid for here before its room was opened here: another instance has just imported it.
-                Err(RoomError::NoRoom) => {
-                    shows.open_room(&*room, concert).await?;
-                    room.finish(concert, user, paid_at).await
-                }
-                answered => answered,
-            }
-        };
+        let append = shows.ask_room(&*room, concert, || room.finish(concert, user, paid_at));
         let ended = match timeout(APPEND_MAX, append).await {
             // A concert that is not in the store has no turns.
             Ok(Ok(()) | Err(RoomError::NoRoom)) => Ok(()),

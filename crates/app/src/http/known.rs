@@ -18,13 +18,7 @@ pub(crate) async fn date(app: &App, id: DateId) -> Result<(Arc<ConcertRow>, Date
     app.shows.find_date(id).await?.ok_or_else(Problem::not_found)
 }
 
-/// Asks a concert's room. One that is not open here is opened first; [`RoomError::NoRoom`] of a concert that is not in
-/// the store.
+/// Asks a concert's room, which is opened first if it is not open here.
 pub(crate) async fn ask_room<T>(app: &App, id: ConcertId, ask: impl AsyncFn() -> Result<T, RoomError>) -> Result<T, RoomError> {
-    match ask().await {
-        Err(RoomError::NoRoom) => {}
-        answered => return answered,
-    }
-    app.shows.open_room(&*app.room, id).await?;
-    ask().await
+    app.shows.ask_room(&*app.room, id, || ask()).await
 }
