@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use boxoffice::config::{self, Layers};
-use boxoffice::wiring::{self, Running};
 use boxoffice_adapters::clock::{SystemClock, SystemIds};
+use boxoffice_app::config::{self, Layers};
+use boxoffice_app::wiring::{self, Running};
 use boxoffice_ports::{Clock, Ids};
 use chrono::{SecondsFormat, TimeDelta};
 use reqwest::Client;

@@ -178,7 +178,7 @@ fn every_test_that_a_document_names_exists() {
 #[test]
 fn every_route_and_invariant_has_a_row() {
     let readme = read("tests/README.md");
-    let openapi = serde_json::to_value(boxoffice::http::openapi()).unwrap();
+    let openapi = serde_json::to_value(boxoffice_app::http::openapi()).unwrap();
     let mut served = BTreeSet::new();
     for (path, methods) in openapi["paths"].as_object().unwrap() {
         let methods = methods.as_object().unwrap().keys().filter(|key| ["get", "post", "put", "patch", "delete"].contains(&key.as_str()));

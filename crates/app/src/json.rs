@@ -10,7 +10,7 @@ use std::fmt;
 
 /// Why a document cannot be read.
 #[derive(Debug)]
-pub(crate) enum JsonFault {
+pub enum JsonFault {
     /// Its encoding or its syntax, with the line.
     Syntax(String),
     /// A value; `field` is empty where the document as a whole is meant.
@@ -36,11 +36,11 @@ impl fmt::Display for JsonFault {
 }
 
 /// The same of a file, whose byte order mark, if there is one, is passed over.
-pub(crate) fn read_file<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, JsonFault> {
+pub fn read_file<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, JsonFault> {
     read(bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes))
 }
 
-pub(crate) fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, JsonFault> {
+pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, JsonFault> {
     let text = utf8(bytes)?;
     // The path is looked for only when there is something to point at.
     serde_json::from_str(text).map_err(|error| {
@@ -56,7 +56,7 @@ pub(crate) fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, JsonFault> {
 }
 
 /// The same of a value that was read already.
-pub(crate) fn from_value<T: DeserializeOwned>(value: Value) -> Result<T, Fault> {
+pub fn from_value<T: DeserializeOwned>(value: Value) -> Result<T, Fault> {
     serde_path_to_error::deserialize(value).map_err(|located| at(&located.path().to_string(), &located.inner().to_string()))
 }
 
@@ -93,7 +93,7 @@ fn at(path: &str, message: &str) -> Fault {
 }
 
 /// Any JSON; a member named twice is an error, where [`Value`] itself would keep the last.
-pub(crate) struct Strict(pub(crate) Value);
+pub struct Strict(pub Value);
 
 impl<'de> Deserialize<'de> for Strict {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -31,7 +31,7 @@ async fn a_hundred_thousand_holds_that_end_together_are_swept_beside_other_comma
     let (_, date) = server.one_date(boxoffice_tests::seats(HOLDS, 1_000)).await;
     let date: uuid::Uuid = date.parse().unwrap();
     let (ids, stores) = (boxoffice_adapters::clock::SystemIds, server.running.stores.clone());
-    let policy = std::sync::Arc::new(boxoffice::config::Settings::defaults().unwrap().policy());
+    let policy = std::sync::Arc::new(boxoffice_app::config::Settings::defaults().unwrap().policy());
     let hold = |seat: u32| {
         let (user, fresh) = (UserId(ids.fresh()), ids.fresh());
         Request {

@@ -1,0 +1,308 @@
+//! One command to its answer: straight to the executor port, or over HTTP like any client.
+//!
+//! Both say the same of an answer: applied with the id of what it made, refused, `busy`, turned away because too many
+//! wait, or no answer at all. No answer means unknown: the store says afterwards whether it took effect. Whoever is told
+//! that a command was accepted asks for its outcome until there is one, as long as the run lets it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use boxoffice_domain::{
+    Actor, Command, CommandId, DateId, Decision, Fingerprint, FreshIds, IdempotencyKey, Outcome, Reply, Request, ReservationId, SeatNumber,
+    UserId,
+};
+use boxoffice_engine::{SearchError, SeatView, Stats, Wish};
+use boxoffice_ports::{ExecuteError, Ids, Ledger, Receipt};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::client::{self, Connection};
+use super::workload::Step;
+use boxoffice_app::wiring::Executors;
+
+/// Codes of refusals that leave it open what became of the command.
+const UNDECIDED: [&str; 1] = ["idempotency_in_progress"];
+const BUSY: &str = "busy";
+const OVERLOADED: &str = "overloaded";
+/// How often the outcome of an accepted command is asked for.
+const ASK_EVERY: Duration = Duration::from_millis(20);
+
+/// Somebody whose commands are sent.
+#[derive(Clone, Debug)]
+pub(super) struct Person {
+    pub(super) user: UserId,
+    /// Bearer and queue token, for HTTP.
+    pub(super) bearer: String,
+    pub(super) queue_token: String,
+}
+
+/// One command to send.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ask<'a> {
+    pub(super) person: &'a Person,
+    pub(super) key: &'a str,
+    pub(super) step: Step,
+    pub(super) date: DateId,
+    pub(super) seat: SeatNumber,
+    /// What the job holds.
+    pub(super) held: Option<ReservationId>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Answered {
+    /// Made the entry, the reservation or the payment of this id.
+    Applied(Uuid),
+    Refused,
+    Busy,
+    /// More was asked than can be served; nothing was done.
+    TurnedAway,
+    /// Nothing is known of it.
+    Failed(String),
+}
+
+/// Sends one command at a time.
+pub(super) enum Caller {
+    InProcess(InProcess),
+    OverHttp(Connection),
+}
+
+/// What a caller in the servers' process has of one of them.
+pub(super) struct InProcess {
+    pub(super) executors: Executors,
+    pub(super) ledger: Arc<dyn Ledger>,
+    pub(super) ids: Arc<dyn Ids>,
+    pub(super) seats: Arc<SeatView>,
+    pub(super) stats: Arc<Stats>,
+    /// How long seats are chosen for.
+    pub(super) wait: Duration,
+}
+
+impl Caller {
+    pub(super) async fn call(&mut self, ask: Ask<'_>) -> Answered {
+        match self {
+            Self::InProcess(server) if ask.step == Step::HoldBest => best_in_process(server, ask).await,
+            Self::InProcess(server) => in_process(server, ask).await,
+            Self::OverHttp(connection) => over_http(connection, ask).await,
+        }
+    }
+}
+
+async fn in_process(InProcess { executors, ledger, ids, .. }: &InProcess, ask: Ask<'_>) -> Answered {
+    let user = ask.person.user;
+    let hold = |choices, count| Command::HoldSeats { user, date: ask.date, count, choices, best: false, last: false };
+    let (executor, command) = match (ask.step, ask.held) {
+        (Step::Charge(amount), _) => (&executors.wallet, Command::ChargeWallet { user, amount }),
+        (Step::Use(amount), _) => (&executors.wallet, Command::UseWallet { user, amount, memo: None }),
+        (Step::Hold, _) => (&executors.seat, hold(vec![vec![ask.seat]], 1)),
+        (Step::HoldPair, _) => (&executors.seat, hold(vec![vec![ask.seat, ask.seat + 1]], 2)),
+        (Step::HoldBest, _) => return Answered::Failed("best seats are searched for".to_owned()),
+        (Step::Pay, Some(reservation)) => (&executors.payment, Command::Pay { user, reservation, points: 0 }),
+        (Step::Pay, None) => return Answered::Failed("there is nothing to pay".to_owned()),
+    };
+    let request = keyed(ids.as_ref(), user, ask.key, command);
+    let key = IdempotencyKey { user, command: request.command_id };
+    outcome(executor.execute(request, executors.deadline()).await, ledger.as_ref(), key).await
+}
+
+/// Two adjacent seats, offered and tried until they are held or there are none, as over HTTP.
+async fn best_in_process(server: &InProcess, ask: Ask<'_>) -> Answered {
+    let (user, date, wish) = (ask.person.user, ask.date, Wish { count: 2, grade: None, adjacent: true });
+    let mut search = server.seats.search(date, wish, Instant::now() + server.wait);
+    loop {
+        let offer = match search.next().await {
+            Ok(Some(offer)) => offer,
+            Ok(None) => return Answered::Refused,
+            Err(SearchError::TimedOut) => return Answered::TurnedAway,
+            Err(SearchError::Store(error)) => return Answered::Failed(error.to_string()),
+        };
+        server.stats.best_offers.add(1);
+        let command = Command::HoldSeats { user, date, count: wish.count, choices: offer.choices().to_vec(), best: true, last: false };
+        let request = keyed(server.ids.as_ref(), user, ask.key, command);
+        let key = IdempotencyKey { user, command: request.command_id };
+        match server.executors.seat.execute(request, server.executors.deadline()).await {
+            Ok(Receipt::Done(Reply { decision: Decision::Retry, .. })) => {}
+            receipt => return outcome(receipt, server.ledger.as_ref(), key).await,
+        }
+    }
+}
+
+/// A user's command under a key.
+pub(super) fn keyed(ids: &dyn Ids, user: UserId, key: &str, command: Command) -> Request {
+    let fresh = || ids.fresh();
+    Request {
+        command_id: CommandId::derive(user, key),
+        actor: Actor::User(user),
+        fingerprint: Some(Fingerprint(Sha256::digest(key).into())),
+        fresh: FreshIds { subject: fresh(), entry: fresh(), points: [fresh(), fresh()] },
+        command,
+    }
+}
+
+/// What came of a command, asked for in the ledger when it was only accepted.
+pub(super) async fn outcome(receipt: Result<Receipt, ExecuteError>, ledger: &dyn Ledger, key: IdempotencyKey) -> Answered {
+    match receipt {
+        Ok(Receipt::Done(reply)) => answered(&reply),
+        Ok(Receipt::Accepted(_)) => loop {
+            match ledger.reply(key).await {
+                Ok(Some(stored)) => return answered(&stored.reply),
+                Ok(None) => tokio::time::sleep(ASK_EVERY).await,
+                Err(error) => return Answered::Failed(error.to_string()),
+            }
+        },
+        Err(ExecuteError::Busy) => Answered::Busy,
+        Err(ExecuteError::Overloaded) => Answered::TurnedAway,
+        Err(error) => Answered::Failed(error.to_string()),
+    }
+}
+
+fn answered(reply: &Reply) -> Answered {
+    match &reply.decision {
+        Decision::Done(Outcome::Entered { entry }) => Answered::Applied(entry.id.0),
+        Decision::Done(Outcome::Held { reservation, .. }) => Answered::Applied(reservation.id.0),
+        Decision::Done(Outcome::Paid { payment, .. }) => Answered::Applied(payment.id.0),
+        Decision::Refused(_) => Answered::Refused,
+        Decision::Done(_) | Decision::Retry => Answered::Failed("answered with something that was not asked for".to_owned()),
+    }
+}
+
+async fn over_http(connection: &mut Connection, ask: Ask<'_>) -> Answered {
+    let Some(request) = http_request(connection.address(), ask) else { return Answered::Failed("there is nothing to pay".to_owned()) };
+    let no_answer = |error| Answered::Failed(format!("no answer: {error}"));
+    let answer = match connection.send(&request).await {
+        Ok(answer) => answer,
+        Err(error) => return no_answer(error),
+    };
+    if answer.status != 202 {
+        return read(answer.status, &serde_json::from_slice(&answer.body).unwrap_or_default());
+    }
+    let Some(location) = answer.location else { return Answered::Failed("202 without a location".to_owned()) };
+    let asked = client::request(connection.address(), "GET", &location, &[("Authorization", ask.person.bearer.as_str())], None);
+    loop {
+        tokio::time::sleep(ASK_EVERY).await;
+        match connection.send(&asked).await {
+            Ok(answer) if answer.status == 200 => {
+                let told: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+                match told["status"].as_str() {
+                    Some("pending") => {}
+                    Some("done") => return read(told["response"]["status"].as_u64().unwrap_or_default() as u16, &told["response"]["body"]),
+                    _ => return Answered::Failed(format!("accepted, and then {}", told["status"])),
+                }
+            }
+            Ok(answer) => return Answered::Failed(format!("accepted, and then {}", answer.status)),
+            Err(error) => return no_answer(error),
+        }
+    }
+}
+
+fn http_request(address: SocketAddr, ask: Ask<'_>) -> Option<Vec<u8>> {
+    let (path, body) = match ask.step {
+        Step::Charge(amount) => ("/api/v1/wallet/charges", json!({ "amount": amount })),
+        Step::Use(amount) => ("/api/v1/wallet/uses", json!({ "amount": amount })),
+        Step::Hold => ("/api/v1/reservations", json!({ "date_id": ask.date, "seats": [ask.seat] })),
+        Step::HoldPair => ("/api/v1/reservations", json!({ "date_id": ask.date, "seats": [ask.seat, ask.seat + 1] })),
+        Step::HoldBest => ("/api/v1/reservations", json!({ "date_id": ask.date, "best": { "count": 2 } })),
+        Step::Pay => ("/api/v1/payments", json!({ "reservation_id": ask.held? })),
+    };
+    let mut headers = vec![("Authorization", ask.person.bearer.as_str()), ("Idempotency-Key", ask.key)];
+    if !ask.person.queue_token.is_empty() {
+        headers.push(("Queue-Token", ask.person.queue_token.as_str()));
+    }
+    Some(client::request(address, "POST", path, &headers, Some(&body.to_string())))
+}
+
+/// Refusals that are decided, or said in place of a decision; whatever else is not a success is a failure.
+fn read(status: u16, value: &Value) -> Answered {
+    let text = |field: &str| value[field].as_str().unwrap_or_default();
+    match status {
+        201 => match text("id").parse() {
+            Ok(id) => Answered::Applied(id),
+            Err(_) => Answered::Failed("201 without an id".to_owned()),
+        },
+        409 if text("code") == BUSY => Answered::Busy,
+        503 if text("code") == OVERLOADED => Answered::TurnedAway,
+        402 | 409 | 422 if !UNDECIDED.contains(&text("code")) => Answered::Refused,
+        _ => Answered::Failed(format!("{status} {}", text("code"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_told_apart() {
+        let id = Uuid::from_u128(7);
+        let applied = json!({ "id": id }).to_string();
+        for (status, body, wanted) in [
+            (201, applied.as_str(), Answered::Applied(id)),
+            (201, "{}", Answered::Failed("201 without an id".to_owned())),
+            (409, r#"{"code":"seat_unavailable"}"#, Answered::Refused),
+            (402, r#"{"code":"insufficient_balance"}"#, Answered::Refused),
+            (422, r#"{"code":"seat_limit_exceeded"}"#, Answered::Refused),
+            (409, r#"{"code":"busy"}"#, Answered::Busy),
+            (409, r#"{"code":"idempotency_in_progress"}"#, Answered::Failed("409 idempotency_in_progress".to_owned())),
+            (401, r#"{"code":"unauthenticated"}"#, Answered::Failed("401 unauthenticated".to_owned())),
+            (503, "", Answered::Failed("503 ".to_owned())),
+            (503, r#"{"code":"store_unavailable"}"#, Answered::Failed("503 store_unavailable".to_owned())),
+            (503, r#"{"code":"overloaded"}"#, Answered::TurnedAway),
+        ] {
+            let value = serde_json::from_str(body).unwrap_or_default();
+            assert_eq!(read(status, &value), wanted, "{status} {body}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_accepted_is_asked_for_until_it_is_done() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let id = Uuid::from_u128(7);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let answer = |status: &str, body: Value| {
+            let body = body.to_string();
+            format!("HTTP/1.1 {status}\r\nLocation: /api/v1/commands/c\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+        };
+        let done = json!({ "status": "done", "response": { "status": 201, "body": { "id": id } } });
+        let answers = [answer("202 Accepted", json!({})), answer("200 OK", json!({ "status": "pending" })), answer("200 OK", done)];
+        let dead = [answer("202 Accepted", json!({})), answer("200 OK", json!({ "status": "dead" }))];
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut asked = Vec::new();
+            for answer in answers.into_iter().chain(dead) {
+                let mut bytes = [0; 2_048];
+                let count = stream.read(&mut bytes).await.unwrap();
+                asked.push(String::from_utf8_lossy(&bytes[..count]).lines().next().unwrap_or_default().to_owned());
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+            asked
+        });
+        let person = Person { user: UserId(Uuid::nil()), bearer: "Bearer b".to_owned(), queue_token: String::new() };
+        let ask = Ask { person: &person, key: "k", step: Step::Charge(7), date: DateId(Uuid::nil()), seat: 1, held: None };
+        let mut caller = Caller::OverHttp(Connection::new(address));
+        assert_eq!(caller.call(ask).await, Answered::Applied(id));
+        assert!(matches!(caller.call(ask).await, Answered::Failed(reason) if reason.contains("dead")));
+        let asked = server.await.unwrap();
+        let [first, again, last, ..] = &asked[..] else { panic!("{asked:?}") };
+        assert!(
+            first.starts_with("POST /api/v1/wallet/charges ") && last == "GET /api/v1/commands/c HTTP/1.1" && again == last,
+            "{asked:?}"
+        );
+    }
+
+    #[test]
+    fn a_payment_takes_something_held() {
+        let person = Person { user: UserId(Uuid::nil()), bearer: "Bearer b".to_owned(), queue_token: "q".to_owned() };
+        let address = "127.0.0.1:80".parse().unwrap();
+        let ask = Ask { person: &person, key: "k", step: Step::Pay, date: DateId(Uuid::nil()), seat: 1, held: None };
+        assert_eq!(http_request(address, ask), None);
+        let held = Ask { held: Some(ReservationId(Uuid::nil())), ..ask };
+        let text = String::from_utf8(http_request(address, held).unwrap()).unwrap();
+        for part in
+            ["POST /api/v1/payments ", "Authorization: Bearer b\r\n", "Idempotency-Key: k\r\n", "Queue-Token: q\r\n", "reservation_id"]
+        {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+    }
+}

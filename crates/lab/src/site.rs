@@ -1,0 +1,437 @@
+//! Where a strategy is measured: a store of its own, servers on it in this process, and people with all they need.
+//!
+//! Nothing that is configured for a production server is touched. SQLite is a file in a temporary folder, gone with the
+//! site. On PostgreSQL it is a database of its own, `boxoffice_bench_` and a random number, on the server that is
+//! configured; it is dropped when the site closes, and stays behind only when this process is killed. In Redis strategies
+//! leave nothing but locks on things that exist here alone, which end with their lease. On a broker the topics, the group or
+//! the queues have a name of their own in the same way, and are deleted when the site closes.
+//!
+//! The waiting rooms are without limits, and where `queue.backend` keeps them: unless it is asked for, the lab puts them
+//! in each instance's memory, so that strategies are measured and not rooms. A buyer over HTTP joins, waits for the turn
+//! and shows the token.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use boxoffice_domain::admission::MAX_ACTIVE_MAX;
+use boxoffice_domain::event::OUTBOX_SHARDS;
+use boxoffice_domain::{
+    Actor, Admission, AdmissionMode, Batch, Command, CommandId, ConcertId, ConcertPlan, DateId, DatePlan, FreshIds, Request, SeatPlan,
+    UserId,
+};
+use boxoffice_ports::{Deadline, Guard, Ids, LedgerError, Receipt, Stores};
+use chrono::TimeDelta;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use jsonwebtoken::{EncodingKey, Header};
+use serde_json::{Value, json};
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+
+use super::caller::{Caller, InProcess, Person, keyed};
+use super::client::{Connection, request};
+use super::entrant::Entrant;
+use super::error::LabError;
+use super::outside::Outside;
+use super::report::Via;
+use super::workload::{FUNDS, PRICE, Workload};
+use boxoffice_app::config::{AuthMode, JwtAlgorithm, QueueBackend, Secret, Settings, StoreBackend, StrategyName, Switch};
+use boxoffice_app::max_active::MaxActive;
+use boxoffice_app::wiring::{self, Running, SystemClock, SystemIds};
+
+/// Wallets funded in one transaction.
+const FUNDED_AT_ONCE: usize = 500;
+/// How often a funding is tried again.
+const FUND_TRIES: u32 = 5;
+/// How long one transaction of it may take.
+const FUND_MAX: Duration = Duration::from_secs(30);
+/// Connections of one instance that people join by.
+const JOINING: usize = 16;
+/// How long seeding may wait for any one thing to show.
+const SEEDING_MAX: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(10);
+/// How long the outbox may take to be emptied before a run begins regardless.
+const QUIET_MAX: Duration = Duration::from_secs(5);
+/// Longer than any run: no turn, hold or token ends by itself.
+const LONG_S: u32 = 86_400;
+const SECRET_BYTES: usize = 48;
+/// Commands that try, on each instance, whether a log is read: enough to meet every one of a few partitions.
+const TRIED_AT_ONCE: usize = 64;
+/// How many rounds of them must be answered whole, one after the other.
+const TRIED_WELL: u32 = 2;
+/// How long commands that still stand in a log may take to be decided once nobody waits for them.
+const DECIDED_MAX: Duration = Duration::from_secs(30);
+
+/// A store of one's own.
+enum Scratch {
+    Memory,
+    Folder(tempfile::TempDir),
+    Database(wiring::ScratchDatabase),
+}
+
+/// See the module's opening.
+pub(super) struct Site {
+    instances: Vec<Running>,
+    settings: Box<Settings>,
+    concert: ConcertId,
+    /// Not used yet, the next one last.
+    dates: Vec<(DateId, u32)>,
+    bearer_key: EncodingKey,
+    ids: Arc<dyn Ids>,
+    outside: Outside,
+    scratch: Scratch,
+    log: Option<wiring::ScratchLog>,
+}
+
+/// What a strategy is measured with: the configured store, services and strategy settings, and for the rest what the
+/// lab needs. A PostgreSQL that is named is used, whatever the server's own store is.
+pub(super) fn settings_for(base: &Settings, Entrant { strategy, partitions }: Entrant) -> Result<Settings, LabError> {
+    let mut settings = Settings::defaults()?;
+    settings.store = base.store.clone();
+    // Each has what it needs and nothing more, so that what Redis is sent is the strategy's own.
+    if strategy.locks_in_redis() || base.queue.backend == QueueBackend::Redis {
+        settings.redis.urls = base.redis.urls.clone();
+    }
+    if strategy == StrategyName::Redlock {
+        settings.redis.redlock_nodes = base.redis.redlock_nodes.clone();
+    }
+    match strategy {
+        StrategyName::Kafka => settings.kafka = base.kafka.clone(),
+        StrategyName::Rabbitmq => settings.rabbitmq = base.rabbitmq.clone(),
+        _ => {}
+    }
+    settings.kafka.partitions = partitions.unwrap_or(settings.kafka.partitions);
+    settings.strategy = base.strategy.clone();
+    settings.http = base.http.clone();
+    if base.store.postgres_url.scheme().is_some() {
+        settings.store.backend = StoreBackend::Postgres;
+    }
+    settings.store.migrate_on_start = true;
+    (settings.strategy.seat, settings.strategy.wallet, settings.strategy.payment) = (strategy, strategy, strategy);
+    settings.queue.backend = base.queue.backend;
+    settings.http.listen = SocketAddr::from(([127, 0, 0, 1], 0));
+    settings.http.requests_per_second_per_user = 0;
+    settings.auth.mode = AuthMode::Jwt;
+    settings.auth.algorithm = JwtAlgorithm::HS256;
+    settings.auth.hs256_secret = Secret::new(secret());
+    settings.wallet.self_charge = Switch::On;
+    settings.demo.season = Switch::Off;
+    settings.hold.ttl_s = LONG_S;
+    settings.admission.active_ttl_s = LONG_S;
+    settings.admission.max_active = MaxActive::At(MAX_ACTIVE_MAX);
+    settings.admission.stock_linked = false;
+    settings.admission.tick_ms = 50;
+    settings.check()?;
+    Ok(settings)
+}
+
+fn secret() -> String {
+    (0..SECRET_BYTES).map(|_| char::from(rand::random_range(b'a'..=b'z'))).collect()
+}
+
+impl Site {
+    /// `dates`: how many seats each has, in the order in which they will be taken.
+    pub(super) async fn open(base: &Settings, entrant: Entrant, instances: u32, dates: &[u32]) -> Result<Self, LabError> {
+        let mut settings = Box::new(settings_for(base, entrant)?);
+        let log = wiring::ScratchLog::name(&mut settings, entrant.strategy);
+        let outside = Outside::start(settings.http.worker_count()).map_err(LabError::Threads)?;
+        let scratch = match settings.store.backend {
+            StoreBackend::Memory => Scratch::Memory,
+            StoreBackend::Sqlite => {
+                let folder = tempfile::Builder::new().prefix("boxoffice-bench-").tempdir().map_err(LabError::Folder)?;
+                settings.store.sqlite_path = folder.path().join("bench.db");
+                Scratch::Folder(folder)
+            }
+            StoreBackend::Postgres => Scratch::Database(wiring::ScratchDatabase::create(&mut settings).await?),
+        };
+        let bearer_key = EncodingKey::from_secret(settings.auth.hs256_secret.expose().as_bytes());
+        let concert = ConcertId(Default::default());
+        let ids = Arc::new(SystemIds);
+        let mut site = Self { instances: Vec::new(), settings, concert, dates: Vec::new(), bearer_key, ids, outside, scratch, log };
+        match Box::pin(site.build(instances, dates)).await {
+            Ok(()) => Ok(site),
+            Err(error) => {
+                site.close().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn build(&mut self, instances: u32, dates: &[u32]) -> Result<(), LabError> {
+        for _ in 0..instances {
+            self.instances.push(wiring::start((*self.settings).clone(), Arc::new(SystemClock::default())).await?);
+        }
+        if self.log.is_some() {
+            self.reads().await?;
+        }
+        if dates.is_empty() {
+            return Ok(());
+        }
+        let stores = self.stores()?.clone();
+        let now = stores.queries.now().await?;
+        let day = |at: usize| now + TimeDelta::days(30 + at as i64);
+        let plan = ConcertPlan {
+            key: "bench".to_owned(),
+            name: "Strategy lab".to_owned(),
+            venue: "Nowhere".to_owned(),
+            time_zone: "UTC".to_owned(),
+            sale_starts_at: None,
+            admission: None,
+            dates: dates.iter().enumerate().map(|(at, &seats)| date_plan(format!("run-{at}"), now, day(at), seats)).collect(),
+        };
+        let admission =
+            Admission { mode: AdmissionMode::Running, max_active: MAX_ACTIVE_MAX, per_interval: None, auto: false, adaptive: false };
+        let imported = stores.catalog.import(vec![plan], admission).await?;
+        let imported = imported.into_iter().next().ok_or(LabError::Seeding("no concert was imported"))?;
+        self.concert = imported.id;
+        self.dates = imported.dates.iter().map(|date| date.id).zip(dates.iter().copied()).rev().collect();
+        let path = format!("/api/v1/concerts/{}", self.concert);
+        for address in self.addresses() {
+            let mut connection = Connection::new(address);
+            let asked = request(address, "GET", &path, &[], None);
+            let deadline = Instant::now() + SEEDING_MAX;
+            while connection.send(&asked).await.map_err(LabError::Connection)?.status != 200 {
+                wait(deadline, "the concert does not show").await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops the servers and takes the store away.
+    pub(super) async fn close(self) {
+        for instance in self.instances {
+            instance.stop().await;
+        }
+        match self.scratch {
+            Scratch::Memory => {}
+            Scratch::Folder(folder) => {
+                if let Err(error) = folder.close() {
+                    tracing::warn!(%error, "a temporary folder could not be removed");
+                }
+            }
+            Scratch::Database(database) => database.remove().await,
+        }
+        if let Some(log) = self.log {
+            log.remove().await;
+        }
+    }
+
+    /// Waits until commands that any instance appends come back from every part of the log. The instances have one
+    /// executor for all classes, so one class speaks for all; a group that has just been joined takes seconds.
+    async fn reads(&self) -> Result<(), LabError> {
+        let deadline = Instant::now() + SEEDING_MAX;
+        let mut well = 0;
+        while well < TRIED_WELL {
+            let requests = self.instances.iter().flat_map(|running| (0..TRIED_AT_ONCE).map(move |_| running));
+            let tried = requests.map(|running| {
+                let user = UserId(self.ids.fresh());
+                let request = keyed(self.ids.as_ref(), user, "first", Command::ChargeWallet { user, amount: 1 });
+                running.executors.wallet.execute(request, running.executors.deadline())
+            });
+            let answers = futures_util::future::join_all(tried).await;
+            well = if answers.iter().all(|answer| matches!(answer, Ok(Receipt::Done(_)))) { well + 1 } else { 0 };
+            if well == 0 {
+                wait(deadline, "commands do not come back from the log").await?;
+            }
+        }
+        self.decided().await;
+        Ok(())
+    }
+
+    /// Waits until nothing of what was appended to a log stands there undecided.
+    pub(super) async fn decided(&self) {
+        let deadline = Instant::now() + DECIDED_MAX;
+        while self.instances.iter().any(|running| running.stats.logged_commands.get() > 0) && Instant::now() < deadline {
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Puts something else in the place of every instance's executors.
+    #[cfg(test)]
+    pub(super) fn replace_executors(&mut self, other: impl Fn(wiring::Executors) -> wiring::Executors) {
+        for instance in &mut self.instances {
+            instance.executors = other(instance.executors.clone());
+        }
+    }
+
+    pub(super) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    pub(super) fn instances(&self) -> &[Running] {
+        &self.instances
+    }
+
+    pub(super) fn stores(&self) -> Result<&Stores, LabError> {
+        self.instances.first().map(|running| &running.stores).ok_or(LabError::Seeding("there is no server"))
+    }
+
+    /// Where callers run.
+    pub(super) fn outside(&self) -> &Handle {
+        self.outside.handle()
+    }
+
+    fn addresses(&self) -> Vec<SocketAddr> {
+        self.instances.iter().map(|running| running.address).collect()
+    }
+
+    /// The next date, which nobody has used; it must have been asked for with so many seats.
+    pub(super) fn take_date(&mut self, workload: &Workload, jobs: u32) -> Result<DateId, LabError> {
+        if !workload.has_seats() {
+            return Ok(DateId(Default::default()));
+        }
+        match self.dates.pop() {
+            Some((date, seats)) if seats == workload.seat_count(jobs) => Ok(date),
+            _ => Err(LabError::Seeding("there is no date for this run")),
+        }
+    }
+
+    /// One caller after the other on one instance after the other.
+    pub(super) fn callers(&self, via: Via, count: u32) -> Vec<Caller> {
+        let instances = self.instances.iter().cycle().take(count as usize);
+        let caller = |running: &Running| match via {
+            Via::Process => Caller::InProcess(InProcess {
+                executors: running.executors.clone(),
+                ledger: running.stores.ledger.clone(),
+                ids: self.ids.clone(),
+                seats: running.seats.clone(),
+                stats: running.stats.clone(),
+                wait: self.settings.strategy.wait(),
+            }),
+            Via::Http => Caller::OverHttp(Connection::new(running.address)),
+        };
+        instances.map(caller).collect()
+    }
+
+    /// Everybody whom `jobs` jobs need: with money, and over HTTP with tokens and in the middle of their turn.
+    pub(super) async fn people(&self, workload: &Workload, jobs: u32, via: Via) -> Result<Vec<Person>, LabError> {
+        let users: Vec<UserId> = (0..workload.user_count(jobs)).map(|_| UserId(self.ids.fresh())).collect();
+        if workload.needs_funds() {
+            self.fund(&users).await?;
+        }
+        let exp = self.stores()?.queries.now().await?.timestamp() + i64::from(LONG_S);
+        let person = |user: UserId| {
+            let bearer = match via {
+                Via::Process => String::new(),
+                Via::Http => {
+                    let claims = json!({ "sub": user, "exp": exp });
+                    format!("Bearer {}", jsonwebtoken::encode(&Header::default(), &claims, &self.bearer_key).map_err(LabError::Token)?)
+                }
+            };
+            Ok(Person { user, bearer, queue_token: String::new() })
+        };
+        let mut people = users.into_iter().map(person).collect::<Result<Vec<_>, LabError>>()?;
+        if via == Via::Http && workload.has_seats() {
+            self.join(&mut people).await?;
+        }
+        Ok(people)
+    }
+
+    async fn fund(&self, users: &[UserId]) -> Result<(), LabError> {
+        let (ledger, policy) = (&self.stores()?.ledger, Arc::new(self.settings.policy()));
+        let charge = |&user: &UserId| {
+            let fresh = || self.ids.fresh();
+            let fresh_ids = FreshIds { subject: fresh(), entry: fresh(), points: [fresh(), fresh()] };
+            let command = Command::ChargeWallet { user, amount: FUNDS };
+            Request { command_id: CommandId(fresh()), actor: Actor::User(user), fingerprint: None, fresh: fresh_ids, command }
+        };
+        for some in users.chunks(FUNDED_AT_ONCE) {
+            // One that is funded twice does no harm: a run is compared with what was there before it.
+            let batch = Batch::new(some.iter().map(charge).collect::<Vec<_>>(), policy.clone());
+            let mut tried = 1;
+            loop {
+                match ledger.transact(batch.clone(), Guard::RowLock, Deadline::after(FUND_MAX)).await {
+                    Ok(_) => break,
+                    Err(LedgerError::Conflict | LedgerError::LockTimeout | LedgerError::Retryable(_)) if tried < FUND_TRIES => tried += 1,
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Everybody at the instance whose callers will do their job: the one of the same number, counted round.
+    async fn join(&self, people: &mut [Person]) -> Result<(), LabError> {
+        let addresses = self.addresses();
+        let path = format!("/api/v1/concerts/{}/queue", self.concert);
+        let lines = addresses.len() * JOINING;
+        let joined = (0..lines).map(|line| {
+            let address = addresses[line % addresses.len()];
+            let bearers: Vec<(usize, String)> =
+                people.iter().enumerate().skip(line).step_by(lines).map(|(at, person)| (at, person.bearer.clone())).collect();
+            join_by(address, &path, bearers)
+        });
+        let joined: Vec<_> = stream::iter(joined).buffer_unordered(lines).try_collect().await?;
+        for (at, token) in joined.into_iter().flatten() {
+            people[at].queue_token = token;
+        }
+        Ok(())
+    }
+
+    /// Waits until the relays have nothing left of what came before, so that it is not measured with what comes after.
+    pub(super) async fn quiet(&self) -> Result<(), LabError> {
+        self.decided().await;
+        let outbox = &self.stores()?.outbox;
+        let deadline = Instant::now() + QUIET_MAX;
+        for shard in 0..OUTBOX_SHARDS {
+            while !outbox.unsent(shard, 1).await?.is_empty() && Instant::now() < deadline {
+                tokio::time::sleep(POLL).await;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Joins for everybody over one connection, then waits for every turn; the tokens of the turns, by the people's places.
+async fn join_by(address: SocketAddr, path: &str, bearers: Vec<(usize, String)>) -> Result<Vec<(usize, String)>, LabError> {
+    let mut connection = Connection::new(address);
+    let mut waiting = Vec::with_capacity(bearers.len());
+    for (at, bearer) in bearers {
+        let answer = connection.send(&request(address, "POST", path, &[("Authorization", &bearer)], None)).await;
+        let place = place(&answer.map_err(LabError::Connection)?.body)?;
+        waiting.push((at, bearer, place.0));
+    }
+    let mut tokens = Vec::with_capacity(waiting.len());
+    let deadline = Instant::now() + SEEDING_MAX;
+    for (at, bearer, mut token) in waiting {
+        loop {
+            let headers = [("Authorization", bearer.as_str()), ("Queue-Token", token.as_str())];
+            let answer = connection.send(&request(address, "GET", "/api/v1/queue", &headers, None)).await;
+            let (current, active) = place(&answer.map_err(LabError::Connection)?.body)?;
+            token = current;
+            if active {
+                break;
+            }
+            wait(deadline, "the turn does not come").await?;
+        }
+        tokens.push((at, token));
+    }
+    Ok(tokens)
+}
+
+/// The token of a queue object, and whether it is one's turn.
+fn place(body: &[u8]) -> Result<(String, bool), LabError> {
+    let value: Value = serde_json::from_slice(body).map_err(|_| LabError::Seeding("the queue's answer is not JSON"))?;
+    let token = value["token"].as_str().ok_or(LabError::Seeding("the queue gave no token"))?;
+    Ok((token.to_owned(), value["status"] == "active"))
+}
+
+async fn wait(deadline: Instant, what: &'static str) -> Result<(), LabError> {
+    if Instant::now() >= deadline {
+        return Err(LabError::Seeding(what));
+    }
+    tokio::time::sleep(POLL).await;
+    Ok(())
+}
+
+fn date_plan(key: String, now: boxoffice_domain::Timestamp, starts_at: boxoffice_domain::Timestamp, seats: u32) -> DatePlan {
+    DatePlan {
+        key,
+        starts_at,
+        ends_at: None,
+        booking_opens_at: now - TimeDelta::hours(1),
+        booking_closes_at: starts_at,
+        refund_closes_at: starts_at,
+        seats: vec![SeatPlan { from: 1, to: seats, grade: "R".to_owned(), price: PRICE, section: None, row: None }],
+    }
+}

@@ -1,0 +1,433 @@
+//! The events of a world, in their order, told to its room as one instance would: whatever falls into one tick is told
+//! at its end, and then the tick itself, if it would change anything.
+//!
+//! It ends when everybody is gone, when nothing is left to sell, or after [`DURATION_S_MAX`].
+
+use super::buyer::{Buyer, Fate};
+use super::crowd::{Arrival, Crowd};
+use super::judge::{Judge, rank_correlation, round};
+use super::report::{Fates, Moment, Report, SCHEMA, Seats, Utilisation, Waits};
+use super::servers;
+use super::world::World;
+use boxoffice_domain::waiting::{Room, RoomChange, RoomInput, RoomOutput};
+use boxoffice_domain::{AdmissionMode, ConcertId, InstanceId, Lane, QueueEntryId, QueueStatus, Stock, Timestamp, UserId, draw};
+use chrono::{DateTime, TimeDelta};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use uuid::Uuid;
+
+/// The longest sale, seconds: what is still going on then is cut off.
+const DURATION_S_MAX: u64 = 14 * 24 * 3_600;
+/// Who found nothing free looks again after this time.
+const LOOKS_AGAIN_MS: u32 = 5_000;
+/// The most moments that are kept: when there are as many, every other one is forgotten.
+const MOMENTS_MAX: usize = 1_024;
+const SECOND_MS: u64 = 1_000;
+
+/// What somebody is about to do.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Plan {
+    GiveUp,
+    /// Choose seats; for the first time or again, until then.
+    Choose {
+        until_ms: u64,
+    },
+    Decide,
+}
+
+struct Run<'a> {
+    world: &'a World,
+    crowd: Crowd,
+    room: Room,
+    start_ms: u64,
+    now_ms: u64,
+    buyers: Vec<Buyer>,
+    /// How long promotion had gone on when each was promoted, milliseconds.
+    ran_at: Vec<u32>,
+    plans: BinaryHeap<Reverse<(u64, u32, Plan)>>,
+    inputs: Vec<RoomInput>,
+    changes: Vec<RoomChange>,
+    served: Vec<u32>,
+    judge: Judge,
+    sold: u64,
+    held: u64,
+    waiting: u64,
+    active: u64,
+    /// In their turn, and here.
+    shoppers: u64,
+    fates: Fates,
+    paused: bool,
+    sums: Sums,
+    timeline: Vec<Moment>,
+    moments_apart_ms: u64,
+    seed: [u8; 32],
+    sold_out_ms: Option<u64>,
+}
+
+/// Over the time so far, milliseconds.
+#[derive(Default)]
+struct Sums {
+    crowded: f64,
+    active: f64,
+    max_active: f64,
+    promoted: f64,
+    unsold: f64,
+    idle: f64,
+    active_most: u64,
+    max_active_most: u64,
+}
+
+/// Plays `world` to its end. `told` hears now and then which share of the buyers is through, and of the seats.
+pub fn simulate(world: &World, told: &mut dyn FnMut(f64)) -> Report {
+    let mut crowd = Crowd::new(world);
+    let arrivals = crowd.arrivals();
+    let mut run = Run::new(world, crowd);
+    let mut next = 0;
+    while !run.is_over(next == arrivals.len()) {
+        run.step(&arrivals, &mut next);
+        if run.now_ms.is_multiple_of(20 * SECOND_MS) {
+            let through = (run.fates.had_a_turn + run.fates.gave_up) as f64 / f64::from(world.buyers);
+            told(through.max(run.sold as f64 / f64::from(world.seats)));
+        }
+    }
+    run.report()
+}
+
+impl<'a> Run<'a> {
+    fn new(world: &'a World, mut crowd: Crowd) -> Self {
+        let seed = crowd.seed();
+        let start_ms = u64::from(crowd.start_ms());
+        let mut terms = world.terms();
+        if start_ms > 0 {
+            terms.sale_starts_at = Some(at(start_ms));
+            terms.commitment = Some(draw::commitment(&seed));
+        }
+        Self {
+            world,
+            crowd,
+            room: Room::new(ConcertId(Uuid::from_u128(1)), terms),
+            start_ms,
+            now_ms: 0,
+            buyers: Vec::with_capacity(world.buyers as usize),
+            ran_at: vec![0; world.buyers as usize],
+            plans: BinaryHeap::new(),
+            inputs: Vec::new(),
+            changes: Vec::new(),
+            served: Vec::new(),
+            judge: Judge::default(),
+            sold: 0,
+            held: 0,
+            waiting: 0,
+            active: 0,
+            shoppers: 0,
+            fates: Fates::default(),
+            paused: false,
+            sums: Sums::default(),
+            timeline: Vec::new(),
+            moments_apart_ms: SECOND_MS,
+            seed,
+            sold_out_ms: None,
+        }
+    }
+
+    fn is_over(&self, all_came: bool) -> bool {
+        let nobody = self.waiting == 0 && self.active == 0;
+        let nothing = self.sold == u64::from(self.world.seats) && self.active == 0;
+        (all_came && (nobody || nothing)) || self.now_ms > DURATION_S_MAX * SECOND_MS
+    }
+
+    fn step(&mut self, arrivals: &[Arrival], next: &mut usize) {
+        let tick = u64::from(self.world.tick_ms);
+        let before_ms = self.now_ms;
+        self.now_ms += tick;
+        if self.waiting == 0 && self.active == 0 {
+            // Nobody is there: the next tick that matters is the one after somebody comes.
+            let comes_ms = arrivals.get(*next).map_or(self.now_ms, |arrival| u64::from(arrival.at_ms));
+            self.now_ms = self.now_ms.max(comes_ms.div_ceil(tick) * tick);
+        }
+        self.pause();
+        self.measure(self.now_ms - before_ms);
+        while let Some(arrival) = arrivals.get(*next).filter(|arrival| u64::from(arrival.at_ms) <= self.now_ms) {
+            *next += 1;
+            self.comes(*arrival);
+        }
+        while let Some(Reverse((_, buyer, plan))) = self.plans.peek().copied().filter(|Reverse((due_ms, ..))| *due_ms <= self.now_ms) {
+            self.plans.pop();
+            self.does(buyer, plan);
+        }
+        self.tell();
+        if self.now_ms.is_multiple_of(SECOND_MS.max(tick)) {
+            let (room, now) = (&self.room, at(self.now_ms));
+            let come = self.buyers.len() as u32;
+            if self.waiting > 0 && come > 0 {
+                self.judge.ask(&mut self.crowd, come, &self.buyers, |buyer| room.place(entry(buyer), now));
+            }
+        }
+        if self.now_ms >= self.start_ms && self.now_ms.is_multiple_of(self.moments_apart_ms) {
+            self.remember();
+        }
+    }
+
+    /// An operator's, if the world has one.
+    fn pause(&mut self) {
+        let Some(pause) = self.world.pause else { return };
+        let from_ms = self.start_ms + u64::from(pause.at_s) * SECOND_MS;
+        let paused = (from_ms..from_ms + u64::from(pause.for_s) * SECOND_MS).contains(&self.now_ms);
+        if paused != self.paused {
+            self.paused = paused;
+            let mode = if paused { AdmissionMode::Paused } else { AdmissionMode::Running };
+            let admission = boxoffice_domain::Admission { mode, ..self.room.admission() };
+            self.inputs.push(RoomInput::Admit { admission, version: self.now_ms as i64 });
+        }
+    }
+
+    /// Adds up what held since the tick before.
+    fn measure(&mut self, passed_ms: u64) {
+        if self.now_ms <= self.start_ms {
+            return;
+        }
+        let (passed, seats) = (passed_ms as f64, u64::from(self.world.seats));
+        self.sums.unsold += passed * (seats - self.sold) as f64;
+        if self.paused || self.sold == seats {
+            return;
+        }
+        self.judge.ran_ms += passed_ms;
+        if self.waiting > 0 {
+            let max_active = self.room.summary(at(self.now_ms)).max_active;
+            self.sums.crowded += passed;
+            self.sums.active += passed * self.active as f64;
+            self.sums.max_active += passed * f64::from(max_active);
+            self.sums.max_active_most = self.sums.max_active_most.max(u64::from(max_active));
+            self.sums.idle += if self.sold + self.held < seats { passed } else { 0.0 };
+        }
+    }
+
+    fn comes(&mut self, arrival: Arrival) {
+        let buyer = self.buyers.len() as u32;
+        let lane = self.crowd.lane();
+        self.buyers.push(Buyer {
+            came_ms: arrival.at_ms,
+            promoted_ms: 0,
+            place: 0,
+            holds: 0,
+            lane,
+            is_bot: arrival.is_bot,
+            fate: Fate::ToCome,
+        });
+        self.fates.came += 1;
+        self.inputs.push(RoomInput::Join { user: UserId(id(buyer)), entry: entry(buyer), lane: Lane(lane) });
+        if let Some(patience_ms) = self.crowd.patience_ms(arrival.is_bot) {
+            // Before the sale nobody has waited for anything yet.
+            let from_ms = u64::from(arrival.at_ms).max(self.start_ms);
+            self.plans.push(Reverse((from_ms + u64::from(patience_ms), buyer, Plan::GiveUp)));
+        }
+    }
+
+    fn does(&mut self, at: u32, plan: Plan) {
+        let buyer = &mut self.buyers[at as usize];
+        match plan {
+            Plan::GiveUp if buyer.fate == Fate::Waiting => self.inputs.push(RoomInput::Leave { entry: entry(at) }),
+            Plan::GiveUp => {}
+            Plan::Choose { until_ms } => {
+                let is_first = buyer.holds == 0 && until_ms == 0;
+                let think_ms = if is_first { u64::from(self.crowd.think_ms(buyer.is_bot)) } else { 0 };
+                let until_ms = if is_first { self.now_ms + think_ms } else { until_ms };
+                if is_first {
+                    self.inputs.push(RoomInput::Seen { entries: vec![entry(at)] });
+                }
+                let free = u64::from(self.world.seats) - self.sold - self.held;
+                let over_ms = u64::from(buyer.promoted_ms) + u64::from(self.world.turn_s) * SECOND_MS;
+                if free > 0 && self.now_ms < over_ms {
+                    buyer.holds = free.min(u64::from(self.world.seats_per_buyer)) as u16;
+                    self.held += u64::from(buyer.holds);
+                    // Once there are seats it takes the time that it takes, within the turn.
+                    let decides_ms = until_ms.max(self.now_ms + SECOND_MS).min(over_ms - 1);
+                    self.plans.push(Reverse((decides_ms, at, Plan::Decide)));
+                } else if self.now_ms + u64::from(LOOKS_AGAIN_MS) < until_ms.min(over_ms) {
+                    self.plans.push(Reverse((self.now_ms + u64::from(LOOKS_AGAIN_MS), at, Plan::Choose { until_ms })));
+                } else {
+                    self.fates.found_nothing += 1;
+                    self.shoppers -= 1;
+                    buyer.fate = Fate::FoundNothing;
+                    self.inputs.push(RoomInput::Leave { entry: entry(at) });
+                }
+            }
+            Plan::Decide => self.decides(at),
+        }
+    }
+
+    fn decides(&mut self, at_buyer: u32) {
+        let seats = u64::from(self.world.seats);
+        let buyer = &mut self.buyers[at_buyer as usize];
+        let holds = u64::from(std::mem::take(&mut buyer.holds));
+        self.held -= holds;
+        self.shoppers -= 1;
+        if self.crowd.buys(buyer.is_bot, self.sold as f64 / seats as f64) {
+            buyer.fate = Fate::Bought;
+            self.fates.bought += 1;
+            self.sold += holds;
+            if self.sold == seats {
+                self.sold_out_ms = Some(self.now_ms);
+            }
+            self.inputs.push(RoomInput::Finish { user: UserId(id(at_buyer)), paid_at: at(self.now_ms) });
+        } else {
+            buyer.fate = Fate::Had;
+            self.inputs.push(RoomInput::Leave { entry: entry(at_buyer) });
+        }
+    }
+
+    /// Tells the room everything of this tick.
+    fn tell(&mut self) {
+        let now = at(self.now_ms);
+        if self.room.admission().heeds_health() && self.now_ms.is_multiple_of(SECOND_MS) {
+            let health = Some(servers::health(self.shoppers, self.world.capacity));
+            self.inputs.push(RoomInput::Report { instance: InstanceId(Uuid::from_u128(1)), health });
+        }
+        if self.room.awaits_reveal() {
+            self.inputs.push(RoomInput::Reveal { seed: self.seed, beacon: None });
+        }
+        for input in std::mem::take(&mut self.inputs) {
+            if let RoomOutput::Entered(entered) = self.room.apply(now, &input, &mut self.changes) {
+                self.judge.joined(index(entered.place.entry), &entered.place);
+            }
+        }
+        let stock = Stock { obtainable: u64::from(self.world.seats) - self.sold, linked: self.world.stock_linked };
+        if self.room.is_due(now, stock) {
+            self.room.apply(now, &RoomInput::Tick(stock), &mut self.changes);
+        }
+        for change in std::mem::take(&mut self.changes) {
+            self.changed(&change);
+        }
+    }
+
+    fn changed(&mut self, change: &RoomChange) {
+        let at = index(change.entry);
+        let buyer = &mut self.buyers[at as usize];
+        match (change.was, change.status) {
+            (None, QueueStatus::Waiting) => {
+                buyer.fate = Fate::Waiting;
+                self.waiting += 1;
+            }
+            (Some(QueueStatus::Waiting), QueueStatus::Active) => {
+                buyer.fate = Fate::InTurn;
+                buyer.promoted_ms = self.now_ms as u32;
+                // Whoever was drawn has no order but the draw's.
+                let drawn = u64::from(buyer.came_ms) < self.start_ms;
+                buyer.place = if drawn { change.place as u32 } else { at + 1 };
+                self.ran_at[at as usize] = self.judge.ran_ms as u32;
+                self.served.push(at);
+                self.waiting -= 1;
+                self.active += 1;
+                self.sums.active_most = self.sums.active_most.max(self.active);
+                self.sums.promoted += if self.world.per_interval.is_some() { 1.0 } else { 0.0 };
+                self.fates.had_a_turn += 1;
+                if self.crowd.comes_for_the_turn(buyer.is_bot) {
+                    let reaction_ms = self.crowd.reaction_ms(buyer.is_bot);
+                    self.shoppers += 1;
+                    self.plans.push(Reverse((self.now_ms + u64::from(reaction_ms), at, Plan::Choose { until_ms: 0 })));
+                } else {
+                    self.fates.no_shows += 1;
+                    buyer.fate = Fate::NoShow;
+                }
+            }
+            (Some(QueueStatus::Waiting), _) => {
+                buyer.fate = Fate::GaveUp;
+                self.fates.gave_up += 1;
+                self.waiting -= 1;
+            }
+            (Some(QueueStatus::Active), _) => self.active -= 1,
+            _ => {}
+        }
+    }
+
+    fn remember(&mut self) {
+        let summary = self.room.summary(at(self.now_ms));
+        self.timeline.push(Moment {
+            at_s: (self.now_ms - self.start_ms) as f64 / 1e3,
+            waiting: self.waiting,
+            active: self.active,
+            max_active: u64::from(summary.max_active),
+            sold: self.sold,
+            promoted: self.fates.had_a_turn,
+            rate_per_s: summary.adaptive.rate_per_s.map(round),
+        });
+        if self.timeline.len() >= MOMENTS_MAX {
+            let mut at = 0;
+            self.timeline.retain(|_| {
+                at += 1;
+                at % 2 == 1
+            });
+            self.moments_apart_ms *= 2;
+        }
+    }
+
+    fn report(mut self) -> Report {
+        self.remember();
+        self.fates.sent_away = self.waiting;
+        let after_start_s = |ms: u64| ms.saturating_sub(self.start_ms) as f64 / 1e3;
+        let (eta_while_waiting, eta_on_joining) = self.judge.calibration(&self.buyers, &self.ran_at);
+        let lanes = self.world.lanes.len() as u8;
+        let of_lane = |lane: u8| {
+            let served = self.served.iter().map(|at| &self.buyers[*at as usize]).filter(|buyer| buyer.lane == lane);
+            rank_correlation(&served.map(|buyer| buyer.place).collect::<Vec<_>>()).map(round)
+        };
+        let places: Vec<_> = self.served.iter().map(|at| self.buyers[*at as usize].place).collect();
+        let crowded = self.sums.crowded > 0.0;
+        let rate = self.world.per_interval.map(|rate| f64::from(rate.count) / f64::from(rate.seconds));
+        Report {
+            schema: SCHEMA,
+            world: self.world.clone(),
+            duration_s: after_start_s(self.now_ms),
+            buyers: self.fates,
+            waiting: self.waits(),
+            seats: Seats {
+                sold: self.sold,
+                sold_out_after_s: self.sold_out_ms.map(after_start_s),
+                unsold_min: round(self.sums.unsold / f64::from(self.world.seats) / 60e3),
+                idle_min: round(self.sums.idle / 60e3),
+            },
+            utilisation: Utilisation {
+                of_max_active: crowded.then(|| round(self.sums.active / self.sums.max_active)),
+                of_rate: rate.filter(|_| crowded).map(|rate| round(self.sums.promoted / (rate * self.sums.crowded / 1e3)).min(1.0)),
+                active_most: self.sums.active_most,
+                max_active_most: self.sums.max_active_most,
+            },
+            fairness: rank_correlation(&places).map(round),
+            fairness_by_lane: (0..=lanes).map(of_lane).collect(),
+            eta_while_waiting,
+            eta_on_joining,
+            eta_by_the_room: self.room.counts(at(self.now_ms)).eta_calibration.map(round),
+            chance: self.judge.reliability(&self.buyers),
+            timeline: self.timeline,
+        }
+    }
+
+    fn waits(&self) -> Option<Waits> {
+        let wait = |at: &u32| {
+            let buyer = &self.buyers[*at as usize];
+            u64::from(buyer.promoted_ms) - u64::from(buyer.came_ms).max(self.start_ms).min(u64::from(buyer.promoted_ms))
+        };
+        let mut waits: Vec<u64> = self.served.iter().map(wait).collect();
+        waits.sort_unstable();
+        let last = waits.len().checked_sub(1)?;
+        let quantile_s = |share: f64| waits[(last as f64 * share).round() as usize] as f64 / 1e3;
+        let mean_s = waits.iter().sum::<u64>() as f64 / waits.len() as f64 / 1e3;
+        Some(Waits { median_s: quantile_s(0.5), p90_s: quantile_s(0.9), p99_s: quantile_s(0.99), mean_s: round(mean_s) })
+    }
+}
+
+fn at(ms: u64) -> Timestamp {
+    DateTime::UNIX_EPOCH + TimeDelta::milliseconds(ms as i64)
+}
+
+fn id(buyer: u32) -> Uuid {
+    Uuid::from_u128(u128::from(buyer) + 1)
+}
+
+fn entry(buyer: u32) -> QueueEntryId {
+    QueueEntryId(id(buyer))
+}
+
+fn index(entry: QueueEntryId) -> u32 {
+    (entry.0.as_u128() - 1) as u32
+}
