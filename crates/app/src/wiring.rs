@@ -23,6 +23,7 @@ mod scratch;
 mod stores;
 
 use crate::config::{QueueBackend, Settings, StoreBackend, StrategyName};
+use crate::crypto;
 use crate::http::{self, App, Bound};
 use crate::season::{self, SeasonError};
 use actix_web::dev::ServerHandle;
@@ -121,6 +122,7 @@ impl Executors {
 /// Starts a server on `settings`, which are checked first.
 pub async fn start(settings: Settings, clock: Arc<SystemClock>) -> Result<Running, StartError> {
     settings.check()?;
+    crypto::install();
     // Boxed: what starting a whole server needs is too much for a caller's stack.
     Box::pin(start_checked(Arc::new(settings), clock)).await
 }

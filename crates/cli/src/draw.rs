@@ -137,7 +137,7 @@ fn report(verified: &Verified, places: &[(String, Option<u64>)], json: bool) -> 
 }
 
 async fn fetch(url: &str, concert: Uuid) -> anyhow::Result<Published> {
-    boxoffice_app::install_tls();
+    boxoffice_app::crypto::install();
     let client = Client::builder().timeout(ANSWER_MAX).build()?;
     let base = format!("{url}/api/v1/concerts/{concert}/draw");
     let draw: Draw = get(&client, &base).await?;

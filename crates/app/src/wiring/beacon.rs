@@ -65,7 +65,7 @@ impl HttpBeacon {
         if let Some(client) = &state.client {
             return Ok(client.clone());
         }
-        crate::install_tls();
+        crate::crypto::install();
         let client = Client::builder().timeout(ANSWER_MAX).redirect(reqwest::redirect::Policy::none()).build()?;
         state.client = Some(client.clone());
         Ok(client)
