@@ -25,3 +25,4 @@ mod sellout;
 mod simulate;
 mod soak;
 mod surface;
+mod tour;
