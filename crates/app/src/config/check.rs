@@ -1,4 +1,4 @@
-//! What types cannot say of a configuration: ranges, and settings that exclude one another.
+//! The rules of a configuration that its types do not enforce: ranges, and settings that exclude one another.
 
 use super::{AuthMode, EventSinkName, JwtAlgorithm, LaneSettings, QueueBackend, QueueKey, SecretUrl, Settings, StoreBackend, StrategyName};
 use crate::http::LANE_NAME_MAX;
@@ -14,17 +14,17 @@ use std::ops::RangeInclusive;
 const SECRET_BYTES_MIN: usize = 32;
 /// The largest integer that every JSON reader understands exactly, and so the highest balance.
 const BALANCE_MAX: i64 = (1 << 53) - 1;
-/// A lease is renewed at a third of its time, which must hold a round trip to Redis; Redlock takes the drift of the clocks
-/// off it, too.
+/// A lease is renewed at a third of its time, which must be long enough for a round trip to Redis; Redlock also subtracts
+/// the drift of the clocks from it.
 const LEASE_MS_MIN: i64 = 2_000;
-/// How long a lock may stay behind when whoever had it died.
+/// How long a lock may outlive a holder that died.
 const LEASE_MS_MAX: i64 = 120_000;
-/// With fewer nodes a majority is all of them: worse than one.
+/// With fewer nodes a majority is all of them, which is less available than one.
 const REDLOCK_NODES_MIN: usize = 3;
-/// More serve nobody: a hot key is in one partition or shard alone.
+/// More bring no gain: a hot key is in a single partition or shard.
 const PARTITIONS_MAX: i64 = 1_024;
 const SHARDS_MAX: i64 = 256;
-/// The longest name of a topic, group, queue or exchange: Kafka's own bound is 249, and names are made longer here.
+/// The longest name of a topic, group, queue or exchange: Kafka's own bound is 249, and suffixes are added.
 const TOPIC_MAX: usize = 200;
 /// Addresses in one list, at most.
 const URLS_MAX: usize = 64;
@@ -33,7 +33,7 @@ const LANE_SHARE_MIN: f64 = 0.001;
 /// The longest name of a queue key, characters; it is part of every queue token.
 const KID_MAX: usize = 32;
 
-/// Everything that is wrong, in the order of the sections.
+/// Every fault, in the order of the sections.
 pub(super) fn faults(settings: &Settings) -> Vec<Fault> {
     let mut faults = Faults(Vec::new());
     faults.ranges(settings);
@@ -126,13 +126,13 @@ impl Faults {
             }
         }
         if lanes.iter().map(|lane| lane.share).sum::<f64>() > 1.0 - LANE_SHARE_MIN {
-            self.add(KEY, "the shares must leave something for everybody else");
+            self.add(KEY, "the shares must leave something for users without a lane");
         }
     }
 
     fn money(&mut self, settings: &Settings) {
         let money = &settings.money;
-        // Gold and the codes for tests are on the list, too, and have no minor unit to count amounts in.
+        // The list of ISO 4217 also has gold and test codes, which have no minor unit to count amounts in.
         if Currency::from_code(&money.currency).and_then(Currency::exponent).is_none() {
             self.add("money.currency", format!("{:?} is no currency of ISO 4217 with a minor unit, such as \"EUR\"", money.currency));
         }
@@ -227,7 +227,7 @@ impl Faults {
         }
     }
 
-    /// Names each by its position alone: it may hold a password.
+    /// A fault names an address by its position alone, because the address may hold a password.
     fn addresses(&mut self, key: &str, urls: &[SecretUrl]) {
         if urls.len() > URLS_MAX {
             self.add(key, format!("must be at most {URLS_MAX} addresses"));
@@ -237,7 +237,7 @@ impl Faults {
             if url.scheme().is_none() {
                 self.add(&format!("{key}[{at}]"), "must be an address such as \"redis://127.0.0.1:6379\"");
             } else if !seen.insert(url.expose()) {
-                self.add(&format!("{key}[{at}]"), "stands there twice");
+                self.add(&format!("{key}[{at}]"), "is listed twice");
             }
         }
     }
@@ -249,7 +249,7 @@ impl Faults {
         }
         if auth.mode == AuthMode::Dev && !auth.dev_force && !http.listen.ip().is_loopback() {
             let reason = format!(
-                "\"dev\" gives a token to whoever asks, and http.listen = \"{}\" can be reached from other machines; \
+                "\"dev\" gives a token to every caller, and http.listen = \"{}\" can be reached from other machines; \
                  use \"jwt\", a loopback address, or auth.dev_force = true",
                 http.listen
             );
@@ -421,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_to_the_store_fits_it() {
+    fn lanes_and_connections_default_to_what_the_store_can_use() {
         let counts = |set: &[&str]| {
             let settings = load(&Layers { set: set.iter().map(|key| (*key).to_owned()).collect(), ..Layers::default() }).unwrap();
             (settings.lane_count(), settings.store.connection_count())
