@@ -1,5 +1,6 @@
 //! The report as text: tables of the runs for a terminal, and the closing table for a page of documentation.
 
+use boxoffice_simulate::text::count;
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 
@@ -269,18 +270,7 @@ pub(super) fn thousands(figure: f64) -> String {
     if rounded.abs() < 10 && (figure - figure.round()).abs() > 0.05 {
         return format!("{figure:.1}");
     }
-    let digits = rounded.unsigned_abs().to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3 + 1);
-    if rounded < 0 {
-        text.push('-');
-    }
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    format!("{}{}", if rounded < 0 { "-" } else { "" }, count(rounded.unsigned_abs()))
 }
 
 pub(super) fn latency(ms: Option<f64>) -> String {
