@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_order_mark_and_any_line_ends_are_allowed_and_other_encodings_are_named() {
+    fn a_byte_order_mark_and_any_line_ends_are_fine_and_other_encodings_are_named() {
         assert_eq!(strict("\u{feff}{\r\n\"a\": 1\r\n}\r\n").unwrap(), json!({ "a": 1 }));
         assert!(read::<Strict>("\u{feff}{}".as_bytes()).is_err(), "a request has none (RFC 8259, 8.1)");
         for (order, name) in [(u16::to_le_bytes as fn(u16) -> [u8; 2], "little"), (u16::to_be_bytes, "big")] {
