@@ -20,7 +20,7 @@ use std::time::Duration;
 
 /// For HTTP; it could speak TLS, so that has to be there.
 pub fn client() -> reqwest::ClientBuilder {
-    boxoffice_app::install_tls();
+    boxoffice_app::crypto::install();
     reqwest::Client::builder()
 }
 

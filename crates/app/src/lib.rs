@@ -2,12 +2,13 @@
 //!
 //! # Layout
 //!
-//! * [`config`]: the settings. [`telemetry`]: the logs. [`http`]: the public surface. [`json`]: how JSON of clients and
-//!   files is read.
+//! * [`config`]: the settings. [`telemetry`]: the logs. [`crypto`]: TLS and tokens by ring. [`http`]: the public surface.
+//!   [`json`]: how JSON of clients and files is read.
 //! * [`wiring`]: puts stores, engine and HTTP together; the only place that names concrete adapters.
 //! * [`season`]: the concerts of a fresh store. [`max_active`]: a setting that is a number or `"auto"`.
 
 pub mod config;
+pub mod crypto;
 pub mod http;
 pub mod json;
 pub mod max_active;
@@ -19,8 +20,3 @@ pub mod wiring;
 /// contend for them. It stands in the library, so that every program that runs a server has it, examples and tests too.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-/// Installs the TLS provider, once a process and before the first connection. A second call changes nothing.
-pub fn install_tls() {
-    let _ = rustls::crypto::ring::default_provider().install_default();
-}

@@ -25,6 +25,7 @@ mod scratch;
 mod stores;
 
 use crate::config::{QueueBackend, Settings, StoreBackend, StrategyName};
+use crate::crypto;
 use crate::http::{self, App, Bound};
 use crate::season::{self, SeasonError};
 use actix_web::dev::ServerHandle;
@@ -91,6 +92,7 @@ impl Executors {
 /// Checks `settings`, then starts a server on them.
 pub async fn start(settings: Settings, clock: Arc<SystemClock>) -> Result<Running, StartError> {
     settings.check()?;
+    crypto::install();
     // Boxed: the future of a whole start is too large for a caller's stack.
     Box::pin(start_checked(Arc::new(settings), clock)).await
 }

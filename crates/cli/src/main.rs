@@ -22,7 +22,7 @@ use std::process::ExitCode;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    boxoffice_app::install_tls();
+    boxoffice_app::crypto::install();
     match run(Arguments::of_process()).await {
         Ok(code) => code,
         Err(error) => {

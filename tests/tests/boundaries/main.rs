@@ -1,7 +1,9 @@
-//! The walls between the crates: what a manifest may name, and what a source may mention. A wall that is crossed fails
-//! here with the file, the line and the rule.
+//! The walls between the crates: what a manifest may name, what a source may mention, and that no files of a crate
+//! import each other in a circle. A wall that is crossed fails here with the file, the line and the rule.
 
 #![expect(clippy::unwrap_used, reason = "a test reports by panicking, its helpers too")]
+
+mod circles;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -92,9 +94,54 @@ const WALLS: &[Wall] = &[
         internal_tests: SERVICES,
         external: None,
         optional: &[],
-        never: &["diesel", "libsqlite3", "tokio-postgres", "sqlx", "redis", "rslock", "rdkafka", "krafka", "lapin"],
+        never: &[
+            "diesel",
+            "libsqlite3",
+            "tokio-postgres",
+            "sqlx",
+            "redis",
+            "rslock",
+            "rdkafka",
+            "krafka",
+            "lapin",
+            "clap",
+            "comfy-table",
+            "hdrhistogram",
+            "indicatif",
+            "maud",
+            "rand_chacha",
+            "rand_distr",
+        ],
+    },
+    Wall {
+        name: "simulate",
+        internal: &["boxoffice-domain"],
+        internal_tests: &[],
+        external: Some(&["chrono", "clap", "maud", "rand", "rand_chacha", "rand_distr", "serde", "serde_json", "thiserror", "uuid"]),
+        optional: &[],
+        never: &["tokio", "async-trait", "futures", "tracing"],
+    },
+    Wall {
+        name: "lab",
+        internal: &["boxoffice-domain", "boxoffice-ports", "boxoffice-engine", "boxoffice-app", "boxoffice-simulate"],
+        internal_tests: SERVICES,
+        external: None,
+        optional: &[],
+        never: OUTSIDE_LAB,
+    },
+    Wall {
+        name: "cli",
+        internal: &["boxoffice-domain", "boxoffice-ports", "boxoffice-app", "boxoffice-simulate", "boxoffice-lab"],
+        internal_tests: &[],
+        external: None,
+        optional: &[],
+        never: OUTSIDE_LAB,
     },
 ];
+
+/// What serves and what stores belongs to the crates below.
+const OUTSIDE_LAB: &[&str] =
+    &["actix", "utoipa", "diesel", "libsqlite3", "tokio-postgres", "sqlx", "redis", "rslock", "rdkafka", "krafka", "lapin"];
 
 /// A phrase that only some files may have in their code; comments may speak of anything.
 struct Phrase {
@@ -107,7 +154,7 @@ struct Phrase {
     because: &'static str,
 }
 
-const ALL: &[&str] = &["domain", "ports", "engine", "adapters", "app"];
+const ALL: &[&str] = &["domain", "ports", "engine", "adapters", "app", "simulate", "lab", "cli"];
 
 const PHRASES: &[Phrase] = &[
     Phrase {
@@ -258,10 +305,19 @@ fn workspace() -> Vec<Crate> {
 #[test]
 fn no_crate_crosses_a_boundary() {
     let crates = workspace();
-    assert_eq!(crates.iter().map(|of| of.name).collect::<Vec<_>>(), ["adapters", "app", "domain", "engine", "ports"]);
+    assert_eq!(
+        crates.iter().map(|of| of.name).collect::<Vec<_>>(),
+        ["adapters", "app", "cli", "domain", "engine", "lab", "ports", "simulate"]
+    );
     assert!(crates.iter().all(|of| !of.sources.is_empty()));
     let found = violations(&crates);
     assert!(found.is_empty(), "boundaries are crossed:\n{}", found.join("\n"));
+}
+
+#[test]
+fn no_files_of_a_crate_import_each_other_in_a_circle() {
+    let found: Vec<String> = workspace().iter().flat_map(|of| circles::circles(&of.sources)).collect();
+    assert!(found.is_empty(), "files import each other in a circle:\n{}", found.join("\n"));
 }
 
 fn synthetic(name: &'static str, manifest: &str, path: &str, text: &str) -> Vec<String> {
@@ -300,6 +356,15 @@ fn a_manifest_that_crosses_a_boundary_is_found() {
         ("app", "[dependencies]\nredis = { version = \"1\", optional = true }", Some("`redis` never belongs")),
         ("app", "[dev-dependencies]\nrslock = \"0.10\"", Some("`rslock` never belongs")),
         ("app", "[dependencies]\nrdkafka = \"0.39\"", Some("`rdkafka` never belongs")),
+        ("app", "[dependencies]\nboxoffice-lab.workspace = true", Some("`boxoffice-lab` is behind a wall")),
+        ("app", "[dependencies]\nboxoffice-simulate.workspace = true", Some("`boxoffice-simulate` is behind a wall")),
+        ("app", "[dependencies]\ncomfy-table = \"8\"", Some("`comfy-table` never belongs")),
+        ("simulate", "[dependencies]\nboxoffice-domain.workspace = true\nmaud = \"0.27\"", None),
+        ("simulate", "[dependencies]\nboxoffice-ports.workspace = true", Some("`boxoffice-ports` is behind a wall")),
+        ("lab", "[dependencies]\nboxoffice-app.workspace = true\nhdrhistogram = \"7\"", None),
+        ("lab", "[dependencies]\nboxoffice.workspace = true", Some("`boxoffice` is behind a wall")),
+        ("lab", "[dependencies]\nboxoffice-adapters.workspace = true", Some("`boxoffice-adapters` is behind a wall")),
+        ("cli", "[dependencies]\nactix-web = \"4\"", Some("`actix-web` never belongs")),
         ("helpers", "", Some("a crate that the design does not know")),
     ] {
         let found = synthetic(name, manifest, "lib.rs", "");
@@ -320,7 +385,8 @@ fn a_source_that_crosses_a_boundary_is_found() {
         ("adapters", "clock.rs", "Utc::now().timestamp_micros() + Uuid::now_v7()", false),
         ("adapters", "memory/clock.rs", "Utc::now()", true),
         ("app", "wiring.rs", "use boxoffice_adapters::memory::MemoryStore;", false),
-        ("app", "cli/mod.rs", "use boxoffice_adapters::memory::MemoryStore;", true),
+        ("cli", "main.rs", "use boxoffice_adapters::memory::MemoryStore;", true),
+        ("lab", "site.rs", "use boxoffice_adapters::memory::MemoryStore;", true),
         ("engine", "sweep.rs", "use boxoffice_adapters::memory;", true),
         ("adapters", "memory/mod.rs", "use boxoffice_engine::SeatView;", true),
         ("engine", "sweep.rs", "use diesel::prelude::*;", true),
@@ -335,4 +401,39 @@ fn a_source_that_crosses_a_boundary_is_found() {
         let found = synthetic(name, "", path, text);
         assert_eq!(!found.is_empty(), crossed, "{name}/{path} {text}: {found:?}");
     }
+}
+
+#[test]
+fn a_circle_of_imports_is_found_and_named() {
+    let circles = |files: &[(&str, &str)]| {
+        let files: Vec<_> = files.iter().map(|(path, text)| (format!("crates/x/src/{path}"), (*text).to_owned())).collect();
+        circles::circles(&files)
+    };
+    let lib = "mod a;\nmod b;\npub use a::A;";
+    for (a, b, line) in [
+        ("use crate::b::B;", "\nuse crate::a::A;", Some(2)),
+        ("use crate::b::B;", "use super::a::{self, X as Y};", Some(1)),
+        // Through a re-export, in an expression, through a name that a `use` bound.
+        ("pub struct A;\nfn f() { crate::b::g() }", "use crate::A;", Some(1)),
+        ("use super::b;\nfn f() -> b::B { todo() }", "fn g() { super::a::f() }", Some(1)),
+        ("use crate::b::B;", "use std::fmt;\n// use crate::a::A;\nconst TEXT: &str = \"crate::a::A\";", None),
+        ("use crate::b::B;", "#[cfg(test)]\nmod tests { use crate::a::A; }", None),
+        ("use crate::b::B;", "#[cfg(test)]\nuse crate::a::{A, C};\nstruct B;", None),
+    ] {
+        let found = circles(&[("lib.rs", lib), ("a.rs", a), ("b.rs", b)]);
+        match line {
+            None => assert!(found.is_empty(), "{a} {b}: {found:?}"),
+            Some(line) => {
+                let [one] = &found[..] else { panic!("{a} {b}: {found:?}") };
+                assert!(one.contains(&format!("crates/x/src/b.rs:{line} imports crates/x/src/a.rs")), "{one}");
+            }
+        }
+    }
+    // A child that needs what its parent defines, while the parent uses the child.
+    let parent = "mod child;\nuse child::Child;\npub struct Parent(Child);";
+    assert_eq!(circles(&[("lib.rs", "mod p;"), ("p.rs", parent), ("p/child.rs", "use super::Parent;")]).len(), 1);
+    assert_eq!(circles(&[("lib.rs", "mod p;"), ("p.rs", parent), ("p/child.rs", "pub struct Child;")]).len(), 0);
+    // A sibling, by way of the parent's re-export, is no way back to the parent.
+    let facade = "mod one;\nmod two;\npub use one::*;\npub use two::Two;";
+    assert_eq!(circles(&[("lib.rs", facade), ("one.rs", "pub struct One;"), ("two.rs", "use crate::One;")]).len(), 0);
 }

@@ -16,6 +16,7 @@ const EDDSA: &[u8] = include_bytes!("../keys/eddsa.der");
 const JWKS: &[u8] = include_bytes!("../keys/jwks.json");
 
 fn key(algorithm: Algorithm) -> EncodingKey {
+    boxoffice_app::crypto::install();
     match algorithm {
         Algorithm::RS256 => EncodingKey::from_rsa_der(RS256),
         Algorithm::ES256 => EncodingKey::from_ec_der(ES256),
