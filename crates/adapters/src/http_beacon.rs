@@ -58,7 +58,11 @@ impl HttpBeacon {
     fn client(&self) -> Result<Client, Source> {
         let mut state = self.state();
         if state.requested_at.is_some_and(|at| at.elapsed() < RETRY_PAUSE) {
-            return Err(state.failure.clone().unwrap_or_else(|| "the last request to the beacon is less than a second old".to_owned()).into());
+            return Err(state
+                .failure
+                .clone()
+                .unwrap_or_else(|| "the last request to the beacon is less than a second old".to_owned())
+                .into());
         }
         state.requested_at = Some(Instant::now());
         if let Some(client) = &state.client {

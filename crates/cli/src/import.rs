@@ -12,7 +12,6 @@ use serde_json::json;
 use std::path::Path;
 use std::process::ExitCode;
 
-
 pub(super) async fn run(settings: &Settings, file: &Path, json: bool) -> anyhow::Result<ExitCode> {
     let plans = match document::parse_file(&input::read(file)?, settings.money.amount_max) {
         Ok(plans) => plans,

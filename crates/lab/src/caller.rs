@@ -187,7 +187,9 @@ async fn over_http(connection: &mut Connection, ask: Ask<'_>) -> Answered {
                 let value: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
                 match value["status"].as_str() {
                     Some("pending") => {}
-                    Some("done") => return read(value["response"]["status"].as_u64().unwrap_or_default() as u16, &value["response"]["body"]),
+                    Some("done") => {
+                        return read(value["response"]["status"].as_u64().unwrap_or_default() as u16, &value["response"]["body"]);
+                    }
                     _ => return Answered::Failed(format!("accepted, and then {}", value["status"])),
                 }
             }

@@ -29,10 +29,10 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::caller::{Caller, InProcess, Person, keyed};
+use super::caller_runtime::CallerRuntime;
 use super::client::{Connection, request};
 use super::entrant::Entrant;
 use super::error::LabError;
-use super::caller_runtime::CallerRuntime;
 use super::report::Via;
 use super::workload::{FUNDS, PRICE, Workload};
 use boxoffice_app::config::{AuthMode, JwtAlgorithm, QueueBackend, Secret, Settings, StoreBackend, StrategyName, Switch};
@@ -342,7 +342,9 @@ impl Site {
             loop {
                 match ledger.transact(batch.clone(), Guard::RowLock, Deadline::after(FUND_MAX)).await {
                     Ok(_) => break,
-                    Err(LedgerError::Conflict | LedgerError::LockTimeout | LedgerError::Retryable(_)) if attempts < FUND_TRIES => attempts += 1,
+                    Err(LedgerError::Conflict | LedgerError::LockTimeout | LedgerError::Retryable(_)) if attempts < FUND_TRIES => {
+                        attempts += 1
+                    }
                     Err(error) => return Err(error.into()),
                 }
             }

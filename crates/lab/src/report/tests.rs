@@ -14,8 +14,7 @@ fn paths(value: &Value, at: &str, into: &mut Vec<String>) {
 /// Programs that read reports rely on these fields; removing one or changing its meaning takes a new [`SCHEMA`].
 #[test]
 fn json_has_the_fields_of_its_schema() {
-    let run =
-        Run { first_failure: Some("x".to_owned()), findings: vec!["f".to_owned()], ..sample_run("combining", "spread", Via::Http) };
+    let run = Run { first_failure: Some("x".to_owned()), findings: vec!["f".to_owned()], ..sample_run("combining", "spread", Via::Http) };
     let run = Run { breaches: vec!["b".to_owned()], ..run };
     let overload = Overload { first_failure: Some("x".to_owned()), ..sample_overload() };
     let overload = Overload { findings: vec!["f".to_owned()], breaches: vec!["b".to_owned()], ..overload };
