@@ -19,14 +19,14 @@ pub(crate) struct Server {
     _folder: TempDir,
 }
 
-/// Somebody in the middle of a turn.
+/// A user with an active turn.
 pub(crate) struct Turn {
     pub token: String,
     pub queue_token: String,
     pub date: String,
 }
 
-/// What the server counted since its start.
+/// Counters of the server since its start.
 pub(crate) struct Counters {
     pub commands: f64,
     pub batches: f64,
@@ -136,7 +136,7 @@ impl Server {
         }
     }
 
-    /// Changes the map twice.
+    /// Changes the seat map twice.
     pub(crate) async fn hold_and_release(&self, turn: &Turn, seat: u32) -> Result<()> {
         let headers = format!("{}Queue-Token: {}\r\n", bearer(&turn.token), turn.queue_token);
         let keyed = format!("{headers}Idempotency-Key: {}\r\n", uuid::Uuid::from_u128(rand::random()));
