@@ -12,6 +12,8 @@
 
 mod client;
 mod overload;
+#[path = "../shared/process.rs"]
+mod process;
 mod server;
 mod sweep;
 
@@ -23,9 +25,8 @@ use server::Server;
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    if std::env::var_os(server::SERVE).is_some() {
-        boxoffice::cli::run(boxoffice::cli::Arguments::of_process()).await?;
-        return Ok(());
+    if process::is_server() {
+        return process::serve().await;
     }
     let part = std::env::args().nth(1);
     let wanted = |name: &str| part.as_deref().is_none_or(|part| part == name);

@@ -1,17 +1,12 @@
-//! The server under test: this program again, as a process of its own.
-
-use std::process::Stdio;
+//! The server under test, a process of its own.
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 
 use crate::client::Connection;
-
-/// Set for the process that serves.
-pub(crate) const SERVE: &str = "BENCHMARK_SERVES";
+use crate::process;
 
 pub(crate) struct Server {
     pub address: String,
@@ -36,17 +31,7 @@ impl Server {
     pub(crate) async fn start(set: &[&str]) -> Result<Self> {
         let folder = TempDir::new()?;
         let database = format!("store.sqlite_path={}", folder.path().join("boxoffice.db").display());
-        let mut command = Command::new(std::env::current_exe()?);
-        command.env(SERVE, "1").args(["serve", "--set", "http.listen=127.0.0.1:0", "--set", &database, "--set", "telemetry.log=error"]);
-        command.args(set.iter().flat_map(|set| ["--set", set]));
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
-        let mut lines = BufReader::new(child.stdout.take().context("no standard output")?).lines();
-        let address = loop {
-            let Some(line) = lines.next_line().await? else { bail!("the server ended: {:?}", child.wait().await?) };
-            if let Some((_, address)) = line.split_once("http://") {
-                break address.trim_end_matches('/').to_owned();
-            }
-        };
+        let (child, address) = process::spawn(&[&[database.as_str()], set].concat()).await?;
         Ok(Self { address, child, _folder: folder })
     }
 

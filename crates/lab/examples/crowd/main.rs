@@ -11,6 +11,8 @@
 //! the machine that they share with the servers.
 
 mod client;
+#[path = "../shared/process.rs"]
+mod process;
 mod servers;
 
 use anyhow::{Context, Result, bail};
@@ -104,9 +106,10 @@ impl Counted {
 }
 
 fn main() -> Result<()> {
-    if std::env::var_os(servers::SERVE).is_some() {
-        return servers::serve();
+    if process::is_server() {
+        return tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(process::serve());
     }
+    boxoffice_app::crypto::install();
     let options = Options::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     match &options.client {

@@ -1,30 +1,20 @@
-//! The servers under test: this program again, as processes of their own, on one PostgreSQL and one Redis.
-
-use std::process::Stdio;
+//! The servers under test, processes of their own on one PostgreSQL and one Redis.
 
 use anyhow::{Context, Result, bail};
-use boxoffice::cli;
 use boxoffice_app::config::{self, Layers};
 use boxoffice_app::wiring::ScratchDatabase;
 use jsonwebtoken::{EncodingKey, Header, encode};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 use uuid::Uuid;
 
 use crate::client::Connection;
+use crate::process;
 
-/// Set for the processes that serve.
-pub(crate) const SERVE: &str = "CROWD_SERVES";
 /// The secret of bearer tokens.
 const SECRET: &str = "crowds-are-signed-with-this-secret";
 /// Clock ticks a second in which Linux counts processor time.
 const TICKS_PER_S: f64 = 100.0;
-
-pub(crate) fn serve() -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(cli::run(cli::Arguments::of_process())).map(|_| ())
-}
 
 pub(crate) struct Servers {
     pub(crate) addresses: Vec<String>,
@@ -133,11 +123,9 @@ impl Servers {
 }
 
 async fn spawn(queue: &str, database: &str) -> Result<(Child, String)> {
-    let mut command = Command::new(std::env::current_exe()?);
     let secret = format!("auth.hs256_secret={SECRET}");
     let queue = format!("queue.backend={queue}");
     let set = [
-        "http.listen=127.0.0.1:0",
         // Other instances, stores and clients run on the same cores.
         "http.workers=1",
         "http.requests_per_second_per_user=0",
@@ -148,15 +136,6 @@ async fn spawn(queue: &str, database: &str) -> Result<(Child, String)> {
         "auth.algorithm=HS256",
         &secret,
         "admission.stock_linked=false",
-        "telemetry.log=error",
     ];
-    command.env(SERVE, "1").arg("serve").args(set.iter().flat_map(|set| ["--set", set]));
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
-    let mut lines = BufReader::new(child.stdout.take().context("no standard output")?).lines();
-    loop {
-        let Some(line) = lines.next_line().await? else { bail!("the server ended: {:?}", child.wait().await?) };
-        if let Some((_, address)) = line.split_once("http://") {
-            return Ok((child, address.trim_end_matches('/').to_owned()));
-        }
-    }
+    process::spawn(&set).await
 }

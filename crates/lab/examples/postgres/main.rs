@@ -17,6 +17,8 @@ mod client;
 mod cpu;
 mod load;
 mod pgbench;
+#[path = "../shared/process.rs"]
+mod process;
 mod seed;
 #[allow(dead_code, reason = "the other benchmark uses all of it")]
 #[path = "../benchmark/server.rs"]
@@ -44,9 +46,8 @@ const GROWN_RESERVATIONS: u32 = 1_000_000;
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    if std::env::var_os(server::SERVE).is_some() {
-        boxoffice::cli::run(boxoffice::cli::Arguments::of_process()).await?;
-        return Ok(());
+    if process::is_server() {
+        return process::serve().await;
     }
     let part = std::env::args().nth(1);
     let wanted = |name: &str| part.as_deref().is_none_or(|part| part == name);
