@@ -41,7 +41,7 @@ pub(super) struct Person {
 
 /// One command to send.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Ask<'a> {
+pub(super) struct Call<'a> {
     pub(super) person: &'a Person,
     pub(super) key: &'a str,
     pub(super) step: Step,
@@ -81,35 +81,35 @@ pub(super) struct InProcess {
 }
 
 impl Caller {
-    pub(super) async fn call(&mut self, ask: Ask<'_>) -> Answered {
+    pub(super) async fn call(&mut self, call: Call<'_>) -> Answered {
         match self {
-            Self::InProcess(server) if ask.step == Step::HoldBest => best_in_process(server, ask).await,
-            Self::InProcess(server) => in_process(server, ask).await,
-            Self::OverHttp(connection) => over_http(connection, ask).await,
+            Self::InProcess(server) if call.step == Step::HoldBest => best_in_process(server, call).await,
+            Self::InProcess(server) => in_process(server, call).await,
+            Self::OverHttp(connection) => over_http(connection, call).await,
         }
     }
 }
 
-async fn in_process(InProcess { executors, ledger, ids, .. }: &InProcess, ask: Ask<'_>) -> Answered {
-    let user = ask.person.user;
-    let hold = |choices, count| Command::HoldSeats { user, date: ask.date, count, choices, best: false, last: false };
-    let (executor, command) = match (ask.step, ask.held) {
+async fn in_process(InProcess { executors, ledger, ids, .. }: &InProcess, call: Call<'_>) -> Answered {
+    let user = call.person.user;
+    let hold = |choices, count| Command::HoldSeats { user, date: call.date, count, choices, best: false, last: false };
+    let (executor, command) = match (call.step, call.held) {
         (Step::Charge(amount), _) => (&executors.wallet, Command::ChargeWallet { user, amount }),
         (Step::Use(amount), _) => (&executors.wallet, Command::UseWallet { user, amount, memo: None }),
-        (Step::Hold, _) => (&executors.seat, hold(vec![vec![ask.seat]], 1)),
-        (Step::HoldPair, _) => (&executors.seat, hold(vec![vec![ask.seat, ask.seat + 1]], 2)),
+        (Step::Hold, _) => (&executors.seat, hold(vec![vec![call.seat]], 1)),
+        (Step::HoldPair, _) => (&executors.seat, hold(vec![vec![call.seat, call.seat + 1]], 2)),
         (Step::HoldBest, _) => return Answered::Failed("best seats need a search".to_owned()),
         (Step::Pay, Some(reservation)) => (&executors.payment, Command::Pay { user, reservation, points: 0 }),
         (Step::Pay, None) => return Answered::Failed("there is nothing to pay".to_owned()),
     };
-    let request = keyed(ids.as_ref(), user, ask.key, command);
+    let request = keyed(ids.as_ref(), user, call.key, command);
     let key = IdempotencyKey { user, command: request.command_id };
     outcome(executor.execute(request, executors.deadline()).await, ledger.as_ref(), key).await
 }
 
 /// Two adjacent seats: choices are tried until one is held or none is left, as over HTTP.
-async fn best_in_process(server: &InProcess, ask: Ask<'_>) -> Answered {
-    let (user, date, wish) = (ask.person.user, ask.date, Wish { count: 2, grade: None, adjacent: true });
+async fn best_in_process(server: &InProcess, call: Call<'_>) -> Answered {
+    let (user, date, wish) = (call.person.user, call.date, Wish { count: 2, grade: None, adjacent: true });
     let mut search = server.seats.search(date, wish, Instant::now() + server.wait);
     loop {
         let offer = match search.next().await {
@@ -120,7 +120,7 @@ async fn best_in_process(server: &InProcess, ask: Ask<'_>) -> Answered {
         };
         server.stats.best_offers.add(1);
         let command = Command::HoldSeats { user, date, count: wish.count, choices: offer.choices().to_vec(), best: true, last: false };
-        let request = keyed(server.ids.as_ref(), user, ask.key, command);
+        let request = keyed(server.ids.as_ref(), user, call.key, command);
         let key = IdempotencyKey { user, command: request.command_id };
         match server.executors.seat.execute(request, server.executors.deadline()).await {
             Ok(Receipt::Done(Reply { decision: Decision::Retry, .. })) => {}
@@ -168,8 +168,8 @@ fn answered(reply: &Reply) -> Answered {
     }
 }
 
-async fn over_http(connection: &mut Connection, ask: Ask<'_>) -> Answered {
-    let Some(request) = http_request(connection.address(), ask) else { return Answered::Failed("there is nothing to pay".to_owned()) };
+async fn over_http(connection: &mut Connection, call: Call<'_>) -> Answered {
+    let Some(request) = http_request(connection.address(), call) else { return Answered::Failed("there is nothing to pay".to_owned()) };
     let no_answer = |error| Answered::Failed(format!("no answer: {error}"));
     let answer = match connection.send(&request).await {
         Ok(answer) => answer,
@@ -179,7 +179,7 @@ async fn over_http(connection: &mut Connection, ask: Ask<'_>) -> Answered {
         return read(answer.status, &serde_json::from_slice(&answer.body).unwrap_or_default());
     }
     let Some(location) = answer.location else { return Answered::Failed("202 without a location".to_owned()) };
-    let poll = client::request(connection.address(), "GET", &location, &[("Authorization", ask.person.bearer.as_str())], None);
+    let poll = client::request(connection.address(), "GET", &location, &[("Authorization", call.person.bearer.as_str())], None);
     loop {
         tokio::time::sleep(POLL_EVERY).await;
         match connection.send(&poll).await {
@@ -199,18 +199,18 @@ async fn over_http(connection: &mut Connection, ask: Ask<'_>) -> Answered {
     }
 }
 
-fn http_request(address: SocketAddr, ask: Ask<'_>) -> Option<Vec<u8>> {
-    let (path, body) = match ask.step {
+fn http_request(address: SocketAddr, call: Call<'_>) -> Option<Vec<u8>> {
+    let (path, body) = match call.step {
         Step::Charge(amount) => ("/api/v1/wallet/charges", json!({ "amount": amount })),
         Step::Use(amount) => ("/api/v1/wallet/uses", json!({ "amount": amount })),
-        Step::Hold => ("/api/v1/reservations", json!({ "date_id": ask.date, "seats": [ask.seat] })),
-        Step::HoldPair => ("/api/v1/reservations", json!({ "date_id": ask.date, "seats": [ask.seat, ask.seat + 1] })),
-        Step::HoldBest => ("/api/v1/reservations", json!({ "date_id": ask.date, "best": { "count": 2 } })),
-        Step::Pay => ("/api/v1/payments", json!({ "reservation_id": ask.held? })),
+        Step::Hold => ("/api/v1/reservations", json!({ "date_id": call.date, "seats": [call.seat] })),
+        Step::HoldPair => ("/api/v1/reservations", json!({ "date_id": call.date, "seats": [call.seat, call.seat + 1] })),
+        Step::HoldBest => ("/api/v1/reservations", json!({ "date_id": call.date, "best": { "count": 2 } })),
+        Step::Pay => ("/api/v1/payments", json!({ "reservation_id": call.held? })),
     };
-    let mut headers = vec![("Authorization", ask.person.bearer.as_str()), ("Idempotency-Key", ask.key)];
-    if !ask.person.queue_token.is_empty() {
-        headers.push(("Queue-Token", ask.person.queue_token.as_str()));
+    let mut headers = vec![("Authorization", call.person.bearer.as_str()), ("Idempotency-Key", call.key)];
+    if !call.person.queue_token.is_empty() {
+        headers.push(("Queue-Token", call.person.queue_token.as_str()));
     }
     Some(client::request(address, "POST", path, &headers, Some(&body.to_string())))
 }
@@ -281,10 +281,10 @@ mod tests {
             requests
         });
         let person = Person { user: UserId(Uuid::nil()), bearer: "Bearer b".to_owned(), queue_token: String::new() };
-        let ask = Ask { person: &person, key: "k", step: Step::Charge(7), date: DateId(Uuid::nil()), seat: 1, held: None };
+        let call = Call { person: &person, key: "k", step: Step::Charge(7), date: DateId(Uuid::nil()), seat: 1, held: None };
         let mut caller = Caller::OverHttp(Connection::new(address));
-        assert_eq!(caller.call(ask).await, Answered::Applied(id));
-        assert!(matches!(caller.call(ask).await, Answered::Failed(reason) if reason.contains("dead")));
+        assert_eq!(caller.call(call).await, Answered::Applied(id));
+        assert!(matches!(caller.call(call).await, Answered::Failed(reason) if reason.contains("dead")));
         let requests = server.await.unwrap();
         let [first, again, last, ..] = &requests[..] else { panic!("{requests:?}") };
         assert!(
@@ -297,9 +297,9 @@ mod tests {
     fn a_payment_needs_a_reservation() {
         let person = Person { user: UserId(Uuid::nil()), bearer: "Bearer b".to_owned(), queue_token: "q".to_owned() };
         let address = "127.0.0.1:80".parse().unwrap();
-        let ask = Ask { person: &person, key: "k", step: Step::Pay, date: DateId(Uuid::nil()), seat: 1, held: None };
-        assert_eq!(http_request(address, ask), None);
-        let held = Ask { held: Some(ReservationId(Uuid::nil())), ..ask };
+        let call = Call { person: &person, key: "k", step: Step::Pay, date: DateId(Uuid::nil()), seat: 1, held: None };
+        assert_eq!(http_request(address, call), None);
+        let held = Call { held: Some(ReservationId(Uuid::nil())), ..call };
         let text = String::from_utf8(http_request(address, held).unwrap()).unwrap();
         for part in
             ["POST /api/v1/payments ", "Authorization: Bearer b\r\n", "Idempotency-Key: k\r\n", "Queue-Token: q\r\n", "reservation_id"]

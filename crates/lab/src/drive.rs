@@ -16,7 +16,7 @@ use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use super::caller::{Answered, Ask, Caller, Person};
+use super::caller::{Answered, Call, Caller, Person};
 use super::workload::{Step, Workload};
 
 /// The longest latency that is recorded as such, microseconds.
@@ -195,9 +195,9 @@ async fn jobs_of(task: &Task, lane: u32, taken: &[AtomicU32], caller: &mut Calle
                 continue;
             }
             let key = format!("{}-{job}-{nth}", task.name);
-            let ask = Ask { person, key: &key, step, date: task.date, seat: task.workload.seat_of(job), held };
+            let call = Call { person, key: &key, step, date: task.date, seat: task.workload.seat_of(job), held };
             let sent = Instant::now();
-            let answered = match tokio::time::timeout_at(deadline, caller.call(ask)).await {
+            let answered = match tokio::time::timeout_at(deadline, caller.call(call)).await {
                 Ok(answered) => answered,
                 Err(_) => Answered::Failed("no answer before the run's end".to_owned()),
             };

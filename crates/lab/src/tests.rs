@@ -1,12 +1,14 @@
 //! The lab under test: honest strategies pass, lying ones are detected, and every run ends.
 
+mod executors;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use boxoffice_domain::{Command, CommandId, Decision, FreshIds, Outcome, Reply, Request, UserId};
-use boxoffice_ports::{Deadline, ExecuteError, Executor, Ids as _, Receipt};
+use boxoffice_domain::UserId;
+use boxoffice_ports::{Executor, Ids as _};
+use executors::{Accepts, Hangs, Lie, Picky, lying};
 use tokio::sync::Notify;
 
 use super::caller::{Caller, InProcess};
@@ -218,90 +220,6 @@ async fn an_interrupt_ends_the_comparison() {
     assert!(matches!(ended, Err(LabError::Interrupted)), "{ended:?}");
 }
 
-/// The ways in which an executor lies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Lie {
-    /// Answers with success and does nothing.
-    Drops,
-    /// Applies the command twice.
-    Doubles,
-    /// Applies it to another user, and answers with that.
-    Misdirects,
-    /// Applies a larger amount.
-    Exaggerates,
-    /// Applies it and answers with the reply to the previous command.
-    Repeats,
-    /// Applies it and answers with a failure, which leaves the outcome open and is no lie.
-    Fails,
-}
-
-struct Liar {
-    inner: Arc<dyn Executor>,
-    lie: Lie,
-    received: AtomicU32,
-    last: std::sync::Mutex<Option<Reply>>,
-}
-
-/// One in so many commands gets a lie.
-const ONE_IN: u32 = 4;
-
-fn fresh() -> FreshIds {
-    let fresh = || SystemIds.fresh();
-    FreshIds { subject: fresh(), entry: fresh(), points: [fresh(), fresh()] }
-}
-
-#[async_trait]
-impl Executor for Liar {
-    async fn execute(&self, request: Request, deadline: Deadline) -> Result<Receipt, ExecuteError> {
-        if self.received.fetch_add(1, Ordering::Relaxed) % ONE_IN != ONE_IN - 1 {
-            let receipt = self.inner.execute(request, deadline).await?;
-            if let Receipt::Done(reply) = &receipt {
-                *self.last.lock().unwrap() = Some(reply.clone());
-            }
-            return Ok(receipt);
-        }
-        let mut other = Request { command_id: CommandId(SystemIds.fresh()), fresh: fresh(), ..request.clone() };
-        match (self.lie, &mut other.command) {
-            (Lie::Drops, _) => {
-                let last = self.last.lock().unwrap().clone();
-                let Some(Reply { decision: Decision::Done(Outcome::Entered { entry }), decided_at, .. }) = last else {
-                    return Err(ExecuteError::Busy);
-                };
-                let entry = boxoffice_domain::Entry { id: SystemIds.fresh().into(), ..entry };
-                Ok(Receipt::Done(Reply { decision: Decision::Done(Outcome::Entered { entry }), decided_at, replayed: false }))
-            }
-            (Lie::Doubles, _) => {
-                self.inner.execute(other, deadline).await?;
-                self.inner.execute(request, deadline).await
-            }
-            (Lie::Misdirects, Command::ChargeWallet { user, .. } | Command::UseWallet { user, .. }) => {
-                *user = UserId(SystemIds.fresh());
-                other.command = Command::ChargeWallet { user: *user, amount: 7 };
-                self.inner.execute(other, deadline).await
-            }
-            (Lie::Exaggerates, Command::ChargeWallet { amount, .. } | Command::UseWallet { amount, .. }) => {
-                *amount += 1;
-                self.inner.execute(other, deadline).await
-            }
-            (Lie::Repeats, _) => {
-                let last = self.last.lock().unwrap().clone();
-                self.inner.execute(request, deadline).await?;
-                last.map(Receipt::Done).ok_or(ExecuteError::Busy)
-            }
-            (Lie::Fails, _) => {
-                self.inner.execute(request, deadline).await?;
-                Err(ExecuteError::Unavailable("the answer was lost".into()))
-            }
-            (Lie::Misdirects | Lie::Exaggerates, _) => self.inner.execute(request, deadline).await,
-        }
-    }
-}
-
-fn lying(executors: Executors, lie: Lie) -> Executors {
-    let liar = |inner| -> Arc<dyn Executor> { Arc::new(Liar { inner, lie, received: AtomicU32::new(0), last: Default::default() }) };
-    Executors { seat: executors.seat, wallet: liar(executors.wallet), ..executors }
-}
-
 async fn run_with(lie: Option<Lie>) -> Run {
     let mut base = settings(&["store.backend=memory"]);
     base.strategy.wait_ms = 200;
@@ -348,18 +266,6 @@ async fn commands_without_an_answer_may_have_had_an_effect() {
     assert!(run.first_failure.is_some_and(|reason| reason.contains("the answer was lost")));
 }
 
-/// Accepts every command and never gives its outcome, as a log whose callers wait for too short a time.
-struct Accepts(Arc<dyn Executor>);
-
-#[async_trait]
-impl Executor for Accepts {
-    async fn execute(&self, request: Request, deadline: Deadline) -> Result<Receipt, ExecuteError> {
-        let (inner, command) = (self.0.clone(), request.command_id);
-        tokio::spawn(async move { inner.execute(request, deadline).await });
-        Ok(Receipt::Accepted(command))
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_accepted_command_is_polled_until_there_is_an_outcome() {
     let mut site = Site::open(&settings(&["store.backend=memory"]), COMBINING, 1, &[]).await.unwrap();
@@ -369,19 +275,6 @@ async fn an_accepted_command_is_polled_until_there_is_an_outcome() {
     let run = run::run(&mut site, COMBINING, &workload, Via::Process, size, &Ports::default()).await.unwrap();
     site.close().await;
     assert_honest(&run, 80);
-}
-
-/// Rejects every second command.
-struct Picky(Arc<dyn Executor>, AtomicU32);
-
-#[async_trait]
-impl Executor for Picky {
-    async fn execute(&self, request: Request, deadline: Deadline) -> Result<Receipt, ExecuteError> {
-        match self.1.fetch_add(1, Ordering::Relaxed) % 2 {
-            0 => Err(ExecuteError::Overloaded),
-            _ => self.0.execute(request, deadline).await,
-        }
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -399,16 +292,6 @@ async fn an_overload_counts_rejected_commands_and_finds_the_rest_in_the_store() 
     let untrue = super::overload::overload(&site, COMBINING, Duration::from_millis(100)).await.unwrap();
     assert!(!untrue.is_true(), "a lie is detected here, too: {untrue:?}");
     site.close().await;
-}
-
-/// Never answers.
-struct Hangs;
-
-#[async_trait]
-impl Executor for Hangs {
-    async fn execute(&self, _: Request, _: Deadline) -> Result<Receipt, ExecuteError> {
-        std::future::pending().await
-    }
 }
 
 #[tokio::test]
