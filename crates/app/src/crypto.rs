@@ -79,11 +79,11 @@ impl Signer<Vec<u8>> for RingSigner {
             SigningKey::Hmac(key) => Ok(hmac::sign(key, message).as_ref().to_vec()),
             SigningKey::Rsa(key) => {
                 let mut signature = vec![0; key.public().modulus_len()];
-                key.sign(&RSA_PKCS1_SHA256, &random, message, &mut signature).map_err(signature::Error::from_source)?;
+                key.sign(&RSA_PKCS1_SHA256, &random, message, &mut signature).map_err(|_| signature::Error::new())?;
                 Ok(signature)
             }
             SigningKey::Ecdsa(key) => {
-                key.sign(&random, message).map(|signature| signature.as_ref().to_vec()).map_err(signature::Error::from_source)
+                key.sign(&random, message).map(|signature| signature.as_ref().to_vec()).map_err(|_| signature::Error::new())
             }
             SigningKey::Ed25519(key) => Ok(key.sign(message).as_ref().to_vec()),
         }
@@ -117,7 +117,7 @@ impl Verifier<Vec<u8>> for RingVerifier {
             (Algorithm::EdDSA, DecodingKeyKind::SecretOrDer(key)) => public(&ED25519, key),
             _ => Err(error::Unspecified),
         };
-        verified.map_err(signature::Error::from_source)
+        verified.map_err(|_| signature::Error::new())
     }
 }
 
