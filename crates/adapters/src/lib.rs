@@ -1,6 +1,7 @@
 //! The ports on real technology: one module a technology, one additive feature each.
 //!
 //! * [`clock`]: this machine's clock and identifiers. The only place that asks them.
+//! * `http_beacon` (feature `beacon`): the public randomness of draws, over HTTP.
 //! * [`log_sink`]: events on standard output.
 //! * `kafka` (feature `kafka`): the command log, and events for other systems.
 //! * [`memory`]: everything in this process, nothing durable; tests, and the `memory` lock.
@@ -12,6 +13,8 @@
 pub mod clock;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod columns;
+#[cfg(feature = "beacon")]
+pub mod http_beacon;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 pub mod log_sink;

@@ -1,7 +1,7 @@
-//! JSON from outside, read strictly: UTF-8, one document, no member named twice at any depth; and a fault names its
+//! JSON of clients and files, read strictly: UTF-8, one document, no member named twice at any depth. A fault names its
 //! field by its path, such as `dates[0].seats[2].price`.
 //!
-//! Files that other programs wrote may begin with a byte order mark ([`read_file`]). Line ends are white space.
+//! Files may begin with a byte order mark ([`read_file`]). Line ends are white space.
 
 use boxoffice_domain::concert::Fault;
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
@@ -11,9 +11,9 @@ use std::fmt;
 /// Why a document cannot be read.
 #[derive(Debug)]
 pub enum JsonFault {
-    /// Its encoding or its syntax, with the line.
+    /// The encoding or the syntax, with the line.
     Syntax(String),
-    /// A value; `field` is empty where the document as a whole is meant.
+    /// A value; `field` is empty if the document as a whole is at fault.
     Value(Fault),
 }
 
@@ -35,14 +35,15 @@ impl fmt::Display for JsonFault {
     }
 }
 
-/// The same of a file, whose byte order mark, if there is one, is passed over.
+/// [`read`] for a file: a byte order mark at its beginning is ignored.
 pub fn read_file<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, JsonFault> {
     read(bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes))
 }
 
+/// Reads one document.
 pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, JsonFault> {
     let text = utf8(bytes)?;
-    // The path is looked for only when there is something to point at.
+    // The path is determined only after a failure.
     serde_json::from_str(text).map_err(|error| {
         if !error.is_data() {
             return JsonFault::Syntax(error.to_string());
@@ -55,7 +56,7 @@ pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, JsonFault> {
     })
 }
 
-/// The same of a value that was read already.
+/// [`read`] for a value that was parsed already.
 pub fn from_value<T: DeserializeOwned>(value: Value) -> Result<T, Fault> {
     serde_path_to_error::deserialize(value).map_err(|located| at(&located.path().to_string(), &located.inner().to_string()))
 }
@@ -75,7 +76,7 @@ fn utf8(bytes: &[u8]) -> Result<&str, JsonFault> {
 fn at(path: &str, message: &str) -> Fault {
     let reason = message.rsplit_once(" at line ").map_or(message, |(reason, _)| reason);
     let path = path.trim_start_matches('.');
-    // Of a field that is missing or there twice, the path is that of its parent.
+    // If a field is missing or there twice, the path is that of its parent.
     let named = |prefix| reason.strip_prefix(prefix).and_then(|rest: &str| rest.split('`').next());
     let (missing, twice) = (named("missing field `"), named("duplicate field `"));
     let field = match missing.or(twice) {
@@ -92,7 +93,7 @@ fn at(path: &str, message: &str) -> Fault {
     Fault { field, reason: reason.to_owned() }
 }
 
-/// Any JSON; a member named twice is an error, where [`Value`] itself would keep the last.
+/// Any JSON; a member named twice is an error, while [`Value`] itself would keep the last.
 pub struct Strict(pub Value);
 
 impl<'de> Deserialize<'de> for Strict {
@@ -182,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_else_is_read_as_it_stands() {
+    fn every_other_document_is_read_like_serde_json_reads_it() {
         let text = r#"{"a": [null, true, -1, 18446744073709551615, 1.5, "x", {}], "b": {"a": "ü"}}"#;
         assert_eq!(strict(text).unwrap(), serde_json::from_str::<Value>(text).unwrap());
     }

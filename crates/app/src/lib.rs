@@ -2,8 +2,8 @@
 //!
 //! # Layout
 //!
-//! * [`config`]: the settings. [`telemetry`]: the logs. [`crypto`]: TLS and tokens by ring. [`http`]: the public surface. [`json`]: how JSON from outside is
-//!   read.
+//! * [`config`]: the settings. [`telemetry`]: the logs. [`crypto`]: TLS and tokens by ring. [`http`]: the public surface.
+//!   [`json`]: how JSON of clients and files is read.
 //! * [`wiring`]: puts stores, engine and HTTP together; the only place that names concrete adapters.
 //! * [`season`]: the concerts of a fresh store. [`max_active`]: a setting that is a number or `"auto"`.
 
@@ -16,8 +16,7 @@ pub mod season;
 pub mod telemetry;
 pub mod wiring;
 
-/// A server makes and drops thousands of small things a second on every thread: the system's allocator has them wait for
-/// one another, and looks for room again and again. It stands here, so that every program that
-/// runs a server has it, examples and tests too.
+/// A server allocates and frees thousands of small objects a second on every thread; in the system's allocator the threads
+/// contend for them. It stands in the library, so that every program that runs a server has it, examples and tests too.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -1,4 +1,4 @@
-//! How many may be active at once, as people write it: a number, or `"auto"`.
+//! The setting `max_active`, how many users may be active at once: a number, or `"auto"`.
 
 use boxoffice_domain::admission::MAX_ACTIVE_MAX;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -12,7 +12,7 @@ const AUTO: &str = "auto";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MaxActive {
     At(u32),
-    /// Found from the seats left, the length of a turn and what the servers bear.
+    /// Derived from the seats left, the length of a turn and what the servers can carry.
     Auto,
 }
 
@@ -21,7 +21,7 @@ impl MaxActive {
         if auto { Self::Auto } else { Self::At(max_active) }
     }
 
-    /// The number, which with `"auto"` is the highest there is, and whether it is to be found.
+    /// The number, with `"auto"` the highest allowed one, and whether it is `"auto"`.
     pub fn parts(self) -> (u32, bool) {
         match self {
             Self::At(max_active) => (max_active, false),

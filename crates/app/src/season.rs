@@ -1,6 +1,6 @@
 //! A small demo season, so that a fresh server has something to book: three concerts, with times relative to the start.
 //!
-//! It is written as documents and goes through their checks like any import. It is loaded into an empty store only.
+//! It is written as documents and passes their checks like any import. It is loaded into an empty store only.
 
 use crate::http::document::{AdmissionDocument, ConcertDocument, DateDocument, PerIntervalDocument, SeatsDocument};
 use crate::max_active::MaxActive;
@@ -25,7 +25,7 @@ pub enum SeasonError {
     Catalog(#[from] CatalogError),
 }
 
-/// Fills an empty store; says whether it did.
+/// Fills an empty store; returns whether it did.
 pub async fn load(stores: &Stores, admission: Admission, price_max: Money) -> Result<bool, SeasonError> {
     if !stores.queries.catalog().await?.is_empty() {
         return Ok(false);
@@ -35,7 +35,7 @@ pub async fn load(stores: &Stores, admission: Admission, price_max: Money) -> Re
     Ok(true)
 }
 
-/// The season as it is when the server starts at `start`.
+/// The season of a server that starts at `start`.
 pub fn plans(start: Timestamp, price_max: Money) -> Result<Vec<ConcertPlan>, SeasonError> {
     let start = start.with_nanosecond(0).unwrap_or(start);
     let documents = [moonlight(start), mahler(start), neon(start)];
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn season_that_does_not_fit_the_configuration_says_so() {
+    fn season_that_does_not_fit_the_configuration_names_the_field() {
         let refusal = plans(DateTime::UNIX_EPOCH, 100_000).err().map(|error| error.to_string()).unwrap_or_default();
         assert!(refusal.contains("dates[0].seats[0].price"), "{refusal}");
     }

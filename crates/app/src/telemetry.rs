@@ -1,4 +1,4 @@
-//! Logs, to standard error: standard output belongs to what a command answers.
+//! Logs, to standard error: standard output is for the answer of a command.
 
 use crate::config::{LogFormat, TelemetrySettings};
 use std::io::IsTerminal;
@@ -9,7 +9,7 @@ use tracing_subscriber::prelude::*;
 #[error("telemetry.log: {0}")]
 pub struct TelemetryError(#[from] ParseError);
 
-/// Logs from now on. A second call in one process changes nothing.
+/// Starts logging. A second call in one process changes nothing.
 pub fn init(settings: &TelemetrySettings) -> Result<(), TelemetryError> {
     let filter: Targets = settings.log.parse()?;
     let stderr = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
@@ -17,7 +17,7 @@ pub fn init(settings: &TelemetrySettings) -> Result<(), TelemetryError> {
         LogFormat::Text => stderr.boxed(),
         LogFormat::Json => stderr.json().flatten_event(true).with_ansi(false).boxed(),
     };
-    // An error says that somebody else in this process logs already, and then they decide how.
+    // It fails if this process logs already, as a test may; the first subscriber stays.
     let _ = tracing_subscriber::registry().with(layer.with_filter(filter)).try_init();
     Ok(())
 }

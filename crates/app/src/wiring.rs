@@ -1,19 +1,21 @@
 //! Puts stores, engine and HTTP together. The only place that names concrete adapters.
 //!
-//! [`start`] makes a whole server inside this process, for `main` and for tests alike; what it cannot start it takes
-//! down again. [`Running::stop`] goes the other way: requests in flight are answered, then the background ends after
-//! the round it is in, then the store is closed.
+//! [`start`] makes a whole server inside this process, for `main` and for tests alike; if a part cannot start, the
+//! parts before it are stopped. [`Running::stop`] goes the other way: requests in flight are answered, then the
+//! background ends after its current round, then the store is closed.
 //!
 //! # Layout
 //!
 //! * [`stores`]: the store and its waiting rooms, for servers and for commands beside them. [`redis`]: what is kept in
-//!   Redis, or refused by a build without it. [`brokers`]: the same of Kafka and RabbitMQ. [`engine`]: strategies, and what runs between HTTP and the store.
-//! * [`beacon`]: where a draw's public randomness comes from.
-//! * [`scratch`]: what comparisons need of the services.
+//!   Redis, or refused by a build without it. [`brokers`]: the same for Kafka and RabbitMQ. [`beacon`]: the public
+//!   randomness of draws.
+//! * [`engine`]: strategies, and what runs between HTTP and the store.
+//! * [`error`]: why a server cannot start. [`scratch`]: what comparisons need of the services.
 
 mod beacon;
 mod brokers;
 mod engine;
+mod error;
 #[cfg(feature = "redis")]
 mod redis;
 #[cfg(not(feature = "redis"))]
@@ -32,7 +34,7 @@ use boxoffice_engine::push::Hub;
 use boxoffice_engine::{Background, Rooms, SeatView, Stats, StoreTime, Supervisor};
 #[cfg(test)]
 use boxoffice_ports::RoomLog;
-use boxoffice_ports::{Deadline, Executor, Source, Stores, Traffic};
+use boxoffice_ports::{Deadline, Executor, Stores, Traffic};
 use engine::Engine;
 use std::io;
 use std::net::SocketAddr;
@@ -42,58 +44,26 @@ use stores::Open;
 use tokio::task::JoinHandle;
 
 pub use boxoffice_adapters::clock::{SystemClock, SystemIds};
+pub use error::StartError;
 pub use scratch::{ScratchDatabase, ScratchLog, service_versions};
 pub use stores::{migrate, open_existing_stores, open_stores};
 
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    #[error(transparent)]
-    Settings(#[from] crate::config::ConfigError),
-    #[error("{key} = \"{name}\" needs a build with the feature `{feature}`")]
-    Lacking { key: &'static str, name: &'static str, feature: &'static str },
-    /// For commands that work on what a server left, or beside it.
-    #[error("store.backend = \"memory\" keeps nothing outside the server's own process")]
-    NothingKept,
-    #[error("store.sqlite_path: {0} does not exist")]
-    NoStore(String),
-    #[error("{key} = \"{place}\": {source}")]
-    Store { key: &'static str, place: String, source: Source },
-    #[error("{key}: {source}")]
-    Redis { key: &'static str, source: Source },
-    #[error("{key}: {source}")]
-    Broker { key: &'static str, source: Source },
-    #[error("strategy: the log cannot be read: {0}")]
-    Log(#[source] Source),
-    #[error("store.postgres_url: a database of its own cannot be made there: {0}")]
-    Scratch(#[source] Source),
-    #[error("the waiting room cannot be opened: {0}")]
-    Room(#[source] Source),
-    #[error(transparent)]
-    Season(#[from] SeasonError),
-    #[error("the background work cannot start: {0}")]
-    Background(#[source] Source),
-    #[error(transparent)]
-    Http(#[from] http::SetupError),
-    #[error("http.listen: {listen} cannot be bound: {source}")]
-    Bind { listen: SocketAddr, source: io::Error },
-}
-
-/// A server that serves.
+/// A server that has started.
 pub struct Running {
     /// The bound address; with port 0 the one that was free.
     pub address: SocketAddr,
     pub settings: Arc<Settings>,
     pub clock: Arc<SystemClock>,
-    /// The store's own ports, not watched by the engine.
+    /// The store's own ports, without the engine's views around them.
     pub stores: Stores,
     pub room: Arc<Rooms>,
-    /// The seat maps as this instance shows them.
+    /// This instance's view of the seat maps.
     pub seats: Arc<SeatView>,
     pub stats: Arc<Stats>,
-    /// What this server's adapters sent.
+    /// Counts what this server's adapters sent.
     pub traffic: Arc<Traffic>,
     pub executors: Executors,
-    /// Every task of this server that lives as long as it does.
+    /// The tasks that live as long as this server.
     pub tasks: Arc<Supervisor>,
     hub: Arc<Hub>,
     background: Background,
@@ -102,7 +72,7 @@ pub struct Running {
     _open: Open,
 }
 
-/// What HTTP hands its commands to, one for each class.
+/// One executor for each class of operations.
 #[derive(Clone)]
 pub struct Executors {
     pub seat: Arc<dyn Executor>,
@@ -113,17 +83,17 @@ pub struct Executors {
 }
 
 impl Executors {
-    /// Of a request that comes now.
+    /// The deadline of a request that arrives now.
     pub fn deadline(&self) -> Deadline {
         Deadline::after(self.wait)
     }
 }
 
-/// Starts a server on `settings`, which are checked first.
+/// Checks `settings`, then starts a server on them.
 pub async fn start(settings: Settings, clock: Arc<SystemClock>) -> Result<Running, StartError> {
     settings.check()?;
     crypto::install();
-    // Boxed: what starting a whole server needs is too much for a caller's stack.
+    // Boxed: the future of a whole start is too large for a caller's stack.
     Box::pin(start_checked(Arc::new(settings), clock)).await
 }
 
@@ -182,14 +152,14 @@ impl Running {
         (&mut self.server).await.map_err(io::Error::other)?
     }
 
-    /// Answers what is in flight, then stops everything.
+    /// Answers the requests in flight, then stops everything.
     pub async fn stop(self) {
         self.hub.close();
         self.handle.stop(true).await;
         if !self.server.is_finished()
             && let Err(error) = self.server.await
         {
-            tracing::error!(%error, "the server did not end as it should");
+            tracing::error!(%error, "the HTTP server ended with an error");
         }
         self.tasks.close();
         self.background.stop().await;
@@ -216,7 +186,7 @@ fn announce(settings: &Settings, address: SocketAddr) {
     }
 }
 
-/// What works, and not as one may think.
+/// Settings that are allowed, and may surprise.
 fn warnings(settings: &Settings) -> Vec<String> {
     let Settings { store, queue, redis, strategy, .. } = settings;
     let mut warnings = Vec::new();
@@ -230,7 +200,7 @@ fn warnings(settings: &Settings) -> Vec<String> {
     }
     let redlock = strategy.classes().into_iter().any(|(_, name)| name == StrategyName::Redlock);
     if redlock && redis.redlock_nodes.len().is_multiple_of(2) {
-        warnings.push("redis.redlock_nodes: an even number of nodes bears no more failures than one node less".to_owned());
+        warnings.push("redis.redlock_nodes: an even number of nodes tolerates no more failures than one node fewer".to_owned());
     }
     warnings
 }
@@ -247,7 +217,7 @@ async fn load_season(settings: &Settings, stores: &Stores) -> Result<(), StartEr
     Ok(())
 }
 
-/// What HTTP is tested over: everything in memory, nothing in the background.
+/// Parts for tests of HTTP: everything in memory, nothing in the background.
 #[cfg(test)]
 pub(crate) async fn parts_in_memory() -> http::Parts {
     parts_over("combining", |_, _| {}).await

@@ -1,4 +1,4 @@
-//! The command line as clap reads it.
+//! The command line, read by clap.
 
 use crate::{bench, draw, simulate};
 use clap::{Parser, Subcommand};
@@ -24,18 +24,18 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Task {
-    /// Serves until it is told to stop (the default)
+    /// Serves until SIGTERM or SIGINT (the default)
     Serve,
     /// Brings the store's schema up to date
     Migrate,
-    /// Brings concerts in, from a file with one concert document or an array of them; a server may be running
+    /// Imports concerts from a file with one concert document or an array of them; a server may be running
     Import {
         file: PathBuf,
     },
     /// Checks the store's invariants in one snapshot; exits with 1 when one is broken; a server may be running
     Audit,
     Bench(bench::Options),
-    /// Looks into the draw of those who came before a sale
+    /// Checks the draw of the buyers that joined before a sale
     #[command(subcommand)]
     Draw(draw::Task),
     Simulate(simulate::Options),
@@ -46,14 +46,14 @@ pub(crate) enum Task {
 }
 
 impl Arguments {
-    /// What this process was called with; ends it, with a message, when that makes no sense.
+    /// The arguments of this process; wrong ones end it, with a message.
     pub(crate) fn of_process() -> Self {
         Self::parse_from(gathered(std::env::args_os()))
     }
 }
 
-/// `--set` may stand on both sides of the subcommand. clap would keep one side alone, so all of them go behind it, in
-/// their order.
+/// `--set` may stand on both sides of the subcommand. clap would keep one side alone, so all of them are moved behind
+/// it, in their order.
 fn gathered(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let (mut others, mut sets) = (Vec::new(), Vec::new());
     let mut arguments = arguments.into_iter();

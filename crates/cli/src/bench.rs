@@ -1,35 +1,36 @@
 //! `bench`: the strategy lab on the command line.
 //!
-//! Exit code 1 when what was answered and what is in the store differ, or an invariant is broken: the report is printed
-//! and written all the same. Interrupting takes down what was set up.
+//! Exit code 1 when the answers and the store differ, or an invariant is broken: the report is printed and written all the
+//! same. An interrupt removes what was set up.
 
 use crate::output::print;
 use anyhow::Context as _;
 use boxoffice_app::config::{Settings, StrategyName};
 use boxoffice_lab::report::{Run, Skipped, Via};
 use boxoffice_lab::workload::{CROWD, CROWD_COMMANDS, WORKLOADS, Workload, compared};
-use boxoffice_lab::{self, Plan, Progress, page, table};
+use boxoffice_lab::{Plan, Progress, page, table};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tokio::sync::Notify;
 
-/// How much is asked unless it is said, where no crowd is what it is about.
+/// Defaults of workloads without a crowd.
 const COMMANDS: u32 = 3_000;
 const CALLERS: u32 = 100;
 
-/// Compares strategies: the same commands for each, on a store of its own that is gone afterwards
+/// Compares strategies: the same commands for each, on a store of its own that is removed afterwards
 ///
-/// PostgreSQL is used when store.postgres_url is set, and only in a database made for this; else a temporary SQLite
-/// file, or memory. Effects are counted in the store. Without options every strategy whose services are configured.
+/// PostgreSQL is used if store.postgres_url is set, and only in a database made for this; otherwise a temporary SQLite
+/// file, or memory. Effects are counted in the store. Without options it compares every strategy whose services are
+/// configured.
 #[derive(Debug, Args)]
 pub(super) struct Options {
-    /// Some of them, separated by commas
+    /// The strategies to compare, separated by commas
     #[arg(long, value_delimiter = ',', value_parser = strategy, value_name = "NAME")]
     strategies: Option<Vec<StrategyName>>,
-    /// Some of hot-wallet, same-seat, spread, hold-pay, charges, pairs, best [default: the first four]. With best pairs
-    /// are run as well: the same seats, but named
+    /// Some of hot-wallet, same-seat, spread, hold-pay, charges, pairs, best [default: the first four]. best also runs
+    /// pairs: the same seats, but named
     #[arg(long, value_delimiter = ',', value_parser = workload, value_name = "NAME")]
     workloads: Option<Vec<Workload>>,
     /// How commands reach the strategy
@@ -38,19 +39,19 @@ pub(super) struct Options {
     /// Commands of each run [default: 3000, or 20000 with pairs and best]
     #[arg(long)]
     commands: Option<u32>,
-    /// Callers at once [default: 100, or 1000 with pairs and best]
+    /// Concurrent callers [default: 100, or 1000 with pairs and best]
     #[arg(long)]
     callers: Option<u32>,
-    /// Instances on one store [default: 2 on PostgreSQL; elsewhere there can be only 1]
+    /// Instances on one store [default: 2 on PostgreSQL; other stores allow only 1]
     #[arg(long)]
     instances: Option<u32>,
-    /// After this long a run begins nothing more, and its rates are of what was done
+    /// After so many seconds a run begins no more commands; its rates are of those that were sent
     #[arg(long, default_value_t = 2)]
     seconds: u32,
-    /// Waiting rooms where queue.backend keeps them: starting a hold asks them, and paying tells them
+    /// Keeps waiting rooms where queue.backend says: a hold checks the turn there, and a payment ends it there
     #[arg(long, conflicts_with = "overload")]
     rooms: bool,
-    /// Instead of the workloads: offers each strategy ten times more than it can answer, in process
+    /// Offers each strategy ten times more than it can answer, in process, instead of the workloads
     #[arg(long, conflicts_with_all = ["workloads", "via", "commands", "callers"])]
     overload: bool,
     /// Writes the report as one HTML page
@@ -63,20 +64,20 @@ pub(super) struct Options {
 
 fn strategy(name: &str) -> Result<StrategyName, String> {
     let known = StrategyName::ALL;
-    known.into_iter().find(|one| one.name() == name).ok_or_else(|| there_are(known.map(StrategyName::name)))
+    known.into_iter().find(|one| one.name() == name).ok_or_else(|| known_names(known.map(StrategyName::name)))
 }
 
 fn workload(name: &str) -> Result<Workload, String> {
-    Workload::named(name).ok_or_else(|| there_are(WORKLOADS.map(|one| one.name)))
+    Workload::named(name).ok_or_else(|| known_names(WORKLOADS.map(|one| one.name)))
 }
 
-fn there_are<const N: usize>(names: [&str; N]) -> String {
-    format!("there are {}", names.join(", "))
+fn known_names<const N: usize>(names: [&str; N]) -> String {
+    format!("known names are {}", names.join(", "))
 }
 
 impl Options {
     fn plan(&self) -> Plan {
-        let workloads = self.workloads.clone().map_or_else(compared, |asked| without_repetition(beside(asked)));
+        let workloads = self.workloads.clone().map_or_else(compared, |named| without_repetition(with_pairs(named)));
         let is_crowd = workloads.iter().any(Workload::is_crowd);
         Plan {
             strategies: self.strategies.clone().map(without_repetition),
@@ -92,10 +93,10 @@ impl Options {
     }
 }
 
-/// Seats that are chosen are compared with seats that are named, in the same run.
-fn beside(asked: Vec<Workload>) -> Vec<Workload> {
-    let named = |one: &Workload| (one.name == "best").then(|| Workload::named("pairs")).flatten();
-    asked.into_iter().flat_map(|one| named(&one).into_iter().chain([one])).collect()
+/// Adds `pairs` before `best`, so that chosen seats are compared with named ones in the same run.
+fn with_pairs(workloads: Vec<Workload>) -> Vec<Workload> {
+    let pairs = |one: &Workload| (one.name == "best").then(|| Workload::named("pairs")).flatten();
+    workloads.into_iter().flat_map(|one| pairs(&one).into_iter().chain([one])).collect()
 }
 
 fn without_repetition<T: PartialEq>(all: Vec<T>) -> Vec<T> {
@@ -108,7 +109,7 @@ fn without_repetition<T: PartialEq>(all: Vec<T>) -> Vec<T> {
     kept
 }
 
-/// Dozens of servers start and stop: unless it is said otherwise only errors are logged.
+/// Dozens of servers start and stop, so by default only errors are logged.
 pub(super) fn quieten(settings: &mut Settings) -> anyhow::Result<()> {
     if settings.telemetry.log == Settings::defaults()?.telemetry.log {
         settings.telemetry.log = "error".to_owned();
@@ -118,9 +119,9 @@ pub(super) fn quieten(settings: &mut Settings) -> anyhow::Result<()> {
 
 pub(super) async fn run(settings: &Settings, options: &Options, json: bool) -> anyhow::Result<ExitCode> {
     let to_stdout = |path: &Option<PathBuf>| path.as_deref() == Some(Path::new("-"));
-    anyhow::ensure!(!(json && to_stdout(&options.markdown)), "--json and --markdown - both want standard output");
-    let (plan, progress, interrupt) = (options.plan(), Told::new(), Notify::new());
-    let bench = lab::bench(settings, &plan, &progress, &interrupt);
+    anyhow::ensure!(!(json && to_stdout(&options.markdown)), "--json and --markdown - cannot both write to standard output");
+    let (plan, progress, interrupt) = (options.plan(), Bar::new(), Notify::new());
+    let bench = boxoffice_lab::bench(settings, &plan, &progress, &interrupt);
     tokio::pin!(bench);
     let report = tokio::select! {
         report = &mut bench => report,
@@ -142,7 +143,7 @@ pub(super) async fn run(settings: &Settings, options: &Options, json: bool) -> a
     if report.is_true() {
         return Ok(ExitCode::SUCCESS);
     }
-    // Also where standard output goes to a file or to another program.
+    // On standard error, too, in case standard output goes to a file or another program.
     for line in table::complaints(&report) {
         eprintln!("{line}");
     }
@@ -155,9 +156,9 @@ fn write(path: Option<&Path>, text: impl FnOnce() -> String) -> anyhow::Result<(
 }
 
 /// A bar on a terminal, plain lines elsewhere; on standard error.
-struct Told(ProgressBar);
+struct Bar(ProgressBar);
 
-impl Told {
+impl Bar {
     fn new() -> Self {
         let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} ({elapsed})");
         Self(ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())))
@@ -171,7 +172,7 @@ impl Told {
     }
 }
 
-impl Progress for Told {
+impl Progress for Bar {
     fn begins(&self, at: usize, of: usize, strategy: &str, workload: &str, via: Via) {
         self.0.set_length(of as u64);
         self.0.set_position(at as u64);
@@ -215,19 +216,19 @@ mod tests {
         assert_eq!((plan.workloads, plan.ways, plan.rooms), (compared(), Via::ALL.to_vec(), false));
         assert!(parse("boxoffice bench --rooms").unwrap().plan().rooms);
         assert!(!plan.overload && parse("boxoffice bench --overload --seconds 3").unwrap().plan().overload);
-        assert!(parse("boxoffice bench --overload --commands 3").is_err(), "it says itself how many");
+        assert!(parse("boxoffice bench --overload --commands 3").is_err(), "it chooses the number itself");
         assert_eq!((plan.commands, plan.callers, plan.seconds), (3_000, 100, 2));
     }
 
     #[test]
-    fn lists_are_taken_in_their_order_and_once() {
+    fn lists_keep_their_order_without_repetition() {
         let plan = parse("boxoffice bench --strategies optimistic,memory,optimistic --workloads spread --via http").unwrap().plan();
         assert_eq!(plan.strategies, Some(vec![StrategyName::Optimistic, StrategyName::Memory]));
         assert_eq!((plan.workloads, plan.ways), (vec![Workload::named("spread").unwrap()], vec![Via::Http]));
     }
 
     #[test]
-    fn best_is_run_beside_pairs_by_a_crowd() {
+    fn best_also_runs_pairs_with_a_crowd() {
         let plan = parse("boxoffice bench --workloads best,spread").unwrap().plan();
         assert_eq!(plan.workloads.iter().map(|one| one.name).collect::<Vec<_>>(), ["pairs", "best", "spread"]);
         assert_eq!((plan.commands, plan.callers), (CROWD_COMMANDS, CROWD));
@@ -236,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_names_are_refused_with_the_right_ones() {
+    fn unknown_names_are_refused_with_the_known_ones() {
         let refused = |line: &str| parse(line).err().unwrap_or_default();
         let strategies = refused("boxoffice bench --strategies combining,fastest");
         assert!(strategies.contains("fastest") && StrategyName::ALL.iter().all(|name| strategies.contains(name.name())), "{strategies}");

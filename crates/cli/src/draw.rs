@@ -1,8 +1,9 @@
-//! `draw verify`: recomputes a draw from what was published of it, from a running server or from a file.
+//! `draw verify`: recomputes a draw from its published data, from a running server or from a file.
 //!
-//! Nothing of the server is taken at its word but the list itself: the seed must be the one committed to, the list the
-//! one whose hash was published, and the order follows from both.
+//! Only the list itself is taken on trust: the seed must match the commitment, the list must match the published hash, and
+//! the order follows from both.
 
+use crate::input;
 use crate::output::print;
 use anyhow::{Context as _, bail, ensure};
 use boxoffice_app::json;
@@ -18,31 +19,29 @@ use std::process::ExitCode;
 use std::time::Duration;
 use uuid::Uuid;
 
-/// The largest file, bytes: more than a list of a million takes.
-const FILE_MAX: u64 = 256 << 20;
-/// The most people on a list that is fetched.
+/// The longest list that is fetched.
 const ENTRIES_MAX: usize = 5_000_000;
 /// How long the server may take for an answer.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Task {
-    /// Recomputes every place from what is published; exits with 1, and the reason, when something does not fit
+    /// Recomputes every place from the published data; exits with 1, and the reason, if something does not match
     Verify(Verify),
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Verify {
-    /// Where the server is, such as http://127.0.0.1:8080
+    /// The server's address, such as http://127.0.0.1:8080
     #[arg(required_unless_present = "file", requires = "concert")]
     url: Option<String>,
     /// The concert's id
     concert: Option<Uuid>,
-    /// Instead of a server: {"concert_id": "…", "draw": …, "entries": […]} with the answer of GET
+    /// A file instead of a server: {"concert_id": "…", "draw": …, "entries": […]} with the answer of GET
     /// /api/v1/concerts/{id}/draw, and the items of all pages of GET /api/v1/concerts/{id}/draw/entries
     #[arg(long, value_name = "FILE", conflicts_with = "url")]
     file: Option<PathBuf>,
-    /// Writes what a server published to such a file
+    /// Writes the server's published data to such a file
     #[arg(long, value_name = "FILE", conflicts_with = "file")]
     save: Option<PathBuf>,
     /// Prints the place of a user; may be repeated
@@ -53,7 +52,7 @@ pub(super) struct Verify {
     key: Vec<String>,
 }
 
-/// What a server publishes of a draw.
+/// The published data of a draw.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 struct Published {
     #[serde(default)]
@@ -88,15 +87,9 @@ struct Page {
 pub(super) async fn run(task: &Task, json: bool) -> anyhow::Result<ExitCode> {
     let Task::Verify(options) = task;
     let published = match (&options.file, &options.url, options.concert) {
-        (Some(file), ..) => {
-            let name = file.display();
-            let size = std::fs::metadata(file).with_context(|| name.to_string())?.len();
-            ensure!(size <= FILE_MAX, "{name}: larger than {FILE_MAX} bytes");
-            let bytes = std::fs::read(file).with_context(|| name.to_string())?;
-            json::read_file(&bytes).map_err(|fault| anyhow::anyhow!("{name}: {fault}"))?
-        }
+        (Some(file), ..) => json::read_file(&input::read(file)?).map_err(|fault| anyhow::anyhow!("{}: {fault}", file.display()))?,
         (None, Some(url), Some(concert)) => fetch(url.trim_end_matches('/'), concert).await?,
-        _ => bail!("name a server and a concert, or a file"),
+        _ => bail!("give a server and a concert, or a file"),
     };
     if let Some(file) = &options.save {
         std::fs::write(file, serde_json::to_vec(&published)?).with_context(|| file.display().to_string())?;
@@ -104,13 +97,13 @@ pub(super) async fn run(task: &Task, json: bool) -> anyhow::Result<ExitCode> {
     let verified = match verify(&published) {
         Ok(verified) => verified,
         Err(reason) => {
-            eprintln!("boxoffice: the draw does not hold: {reason}");
+            eprintln!("boxoffice: the draw does not match its published data: {reason}");
             return Ok(ExitCode::FAILURE);
         }
     };
     let mut places = Vec::new();
     for user in &options.user {
-        let concert = published.concert_id.or(options.concert).context("the file has no concert_id: name draw keys instead of users")?;
+        let concert = published.concert_id.or(options.concert).context("the file has no concert_id: give draw keys instead of users")?;
         let key = draw::draw_key(UserId(*user), ConcertId(concert));
         places.push((user.to_string(), verified.place(&key)));
     }
@@ -119,8 +112,8 @@ pub(super) async fn run(task: &Task, json: bool) -> anyhow::Result<ExitCode> {
         places.push((text.clone(), verified.place(&key)));
     }
     print(&report(&verified, &places, json))?;
-    let all_there = places.iter().all(|(_, place)| place.is_some());
-    Ok(if all_there { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let all_found = places.iter().all(|(_, place)| place.is_some());
+    Ok(if all_found { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn report(verified: &Verified, places: &[(String, Option<u64>)], json: bool) -> String {
@@ -128,16 +121,15 @@ fn report(verified: &Verified, places: &[(String, Option<u64>)], json: bool) -> 
         let places: Vec<_> = places.iter().map(|(of, place)| json!({ "of": of, "place": place })).collect();
         return json!({ "verified": true, "entries": verified.order.len(), "places": places }).to_string();
     }
-    let held = format!("the draw holds: seed, list and order of {} people are as announced", verified.order.len());
+    let verdict = format!("the draw is verified: seed, list and order of {} buyers match the published data", verified.order.len());
     let place = |(of, place): &(String, Option<u64>)| match place {
         Some(place) => format!("place {place}: {of}"),
         None => format!("not on the list: {of}"),
     };
-    std::iter::once(held).chain(places.iter().map(place)).collect::<Vec<_>>().join("\n")
+    std::iter::once(verdict).chain(places.iter().map(place)).collect::<Vec<_>>().join("\n")
 }
 
 async fn fetch(url: &str, concert: Uuid) -> anyhow::Result<Published> {
-    boxoffice_app::crypto::install();
     let client = Client::builder().timeout(ANSWER_MAX).build()?;
     let base = format!("{url}/api/v1/concerts/{concert}/draw");
     let draw: Draw = get(&client, &base).await?;
@@ -160,10 +152,10 @@ async fn get<T: DeserializeOwned>(client: &Client, url: &str) -> anyhow::Result<
     answer.json().await.with_context(|| url.to_owned())
 }
 
-/// A draw that holds.
+/// A draw that matches its published data.
 struct Verified {
     base: u64,
-    /// What the draw keys are ordered by, with them, in the order of places.
+    /// Rank and draw key, in the order of places.
     order: Vec<(Hash32, Hash32)>,
     salt: Hash32,
 }
@@ -178,24 +170,24 @@ impl Verified {
 fn verify(published: &Published) -> Result<Verified, String> {
     let Published { draw, entries, .. } = published;
     if draw.algorithm != draw::ALGORITHM {
-        return Err(format!("algorithm: {} is not known here", draw.algorithm));
+        return Err(format!("algorithm: {} is unknown to this program", draw.algorithm));
     }
     let Some(seed) = &draw.seed else { return Err("seed: the draw has not been made yet".to_owned()) };
     let hash = |name: &str, text: &str| bytes_of(text).ok_or_else(|| format!("{name}: {text:?} is no hash in lower-case hex"));
     let seed = hash("seed", seed)?;
     if draw::commitment(&seed) != hash("commitment", &draw.commitment)? {
-        return Err("commitment: it is not SHA-256 of the seed".to_owned());
+        return Err("commitment: it is not the SHA-256 of the seed".to_owned());
     }
     let keys: Vec<Hash32> = entries.iter().map(|entry| hash("entries", &entry.draw_key)).collect::<Result<_, _>>()?;
     if let Some(at) = keys.windows(2).position(|pair| pair[0] >= pair[1]) {
-        return Err(format!("entries: they do not ascend behind {}", entries[at].draw_key));
+        return Err(format!("entries: not in ascending order after {}", entries[at].draw_key));
     }
     if draw.entries != Some(keys.len()) {
-        return Err(format!("entries: {} are listed, and {} were announced", keys.len(), draw.entries.unwrap_or_default()));
+        return Err(format!("entries: {} are listed, but {} were announced", keys.len(), draw.entries.unwrap_or_default()));
     }
     let announced = draw.entries_hash.as_deref().ok_or("entries_hash: it is missing")?;
     if draw::entries_hash(&keys) != hash("entries_hash", announced)? {
-        return Err("entries_hash: it is not that of the list".to_owned());
+        return Err("entries_hash: it is not the hash of the list".to_owned());
     }
     let salt = draw::salt(&seed, draw.beacon.as_deref());
     let mut order: Vec<_> = keys.iter().map(|key| (draw::rank(&salt, key), *key)).collect();
@@ -248,13 +240,13 @@ mod tests {
         for places in [&plain, &mixed] {
             let mut sorted = places.clone();
             sorted.sort_unstable();
-            assert_eq!(sorted, (3..=22).collect::<Vec<_>>(), "behind the two that were given out before");
+            assert_eq!(sorted, (3..=22).collect::<Vec<_>>(), "after the two places that were given out before");
         }
         assert_ne!(plain, mixed);
     }
 
     #[test]
-    fn whatever_is_tampered_with_is_named() {
+    fn tampered_data_is_named() {
         type Tamper = fn(&mut Published);
         let tampered: [(&str, Tamper); 9] = [
             ("algorithm", |draw| draw.draw.algorithm = "md5".to_owned()),
@@ -277,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_hex_is_no_hash() {
+    fn text_that_is_not_hex_is_no_hash() {
         for wrong in ["", "00", &"g".repeat(64), &"A".repeat(64), &"é".repeat(32)] {
             assert_eq!(bytes_of(wrong), None, "{wrong}");
         }

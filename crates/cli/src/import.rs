@@ -1,5 +1,6 @@
-//! `import`: checks the whole file, then brings in all of its concerts or none.
+//! `import`: checks the whole file, then imports all of its concerts or none.
 
+use crate::input;
 use crate::output::print;
 use anyhow::Context as _;
 use boxoffice_app::config::Settings;
@@ -11,15 +12,8 @@ use serde_json::json;
 use std::path::Path;
 use std::process::ExitCode;
 
-/// The largest file, bytes.
-const FILE_MAX: u64 = 256 << 20;
-
 pub(super) async fn run(settings: &Settings, file: &Path, json: bool) -> anyhow::Result<ExitCode> {
-    let name = file.display();
-    let size = std::fs::metadata(file).with_context(|| name.to_string())?.len();
-    anyhow::ensure!(size <= FILE_MAX, "{name}: larger than {FILE_MAX} bytes");
-    let bytes = std::fs::read(file).with_context(|| name.to_string())?;
-    let plans = match document::parse_file(&bytes, settings.money.amount_max) {
+    let plans = match document::parse_file(&input::read(file)?, settings.money.amount_max) {
         Ok(plans) => plans,
         Err(faults) => {
             for fault in &faults {
@@ -35,12 +29,12 @@ pub(super) async fn run(settings: &Settings, file: &Path, json: bool) -> anyhow:
             eprintln!("{}", line(file, &Fault { field, reason: format!("seat {seat} is held or sold") }));
             return Ok(ExitCode::FAILURE);
         }
-        Err(error) => return Err(error).with_context(|| name.to_string()),
+        Err(error) => return Err(error).with_context(|| file.display().to_string()),
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// `FILE: dates[0].seats[2].price: reason`; without the path where it is about the whole file.
+/// `FILE: dates[0].seats[2].price: reason`; without the path if the file as a whole is at fault.
 fn line(file: &Path, Fault { field, reason }: &Fault) -> String {
     let name = file.display();
     if field.is_empty() { format!("{name}: {reason}") } else { format!("{name}: {field}: {reason}") }
@@ -83,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn report_tells_what_was_done_for_people_and_machines() {
+    fn report_has_every_effect_as_text_and_json() {
         let (id, starts_at) = (ConcertId(Default::default()), boxoffice_domain::Timestamp::UNIX_EPOCH);
         let date = ImportedDate { id: DateId(Default::default()), key: "day-1".to_owned(), starts_at, total: 50 };
         let imported = [Imported { id, key: "k".to_owned(), effect: ImportEffect::Updated, dates: vec![date.clone(), date] }];

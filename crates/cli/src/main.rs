@@ -1,13 +1,14 @@
-//! `boxoffice`: the command line. Answers go to standard output, logs and complaints to standard error.
+//! `boxoffice`: the command line. Answers go to standard output, logs and errors to standard error.
 //!
-//! Exit codes: 0 done; 1 it could not be done, or `audit` found a breach, or `import` a fault,
-//! or `bench` an answer that is not true, or `draw verify` a draw that does not hold; 2 a wrong command line.
+//! Exit codes: 0 success; 1 failure, also if `audit` finds a breach, `import` a fault, `bench` an answer that the store
+//! contradicts, or `draw verify` data that does not match; 2 a wrong command line.
 
 mod arguments;
 mod audit;
 mod bench;
 mod draw;
 mod import;
+mod input;
 mod output;
 mod serve;
 mod simulate;
@@ -31,7 +32,7 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Does what the command line says.
+/// Runs the command.
 async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let Arguments { config, set, json, command } = arguments;
     let task = command.unwrap_or(Task::Serve);
@@ -45,7 +46,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     if let Task::Draw(task) = &task {
         return Box::pin(draw::run(task, json)).await;
     }
-    let mut settings = config::load(&Layers::of_process(config, set)).context("the configuration is refused")?;
+    let mut settings = config::load(&Layers::of_process(config, set)).context("the configuration is invalid")?;
     if matches!(task, Task::Bench(_)) {
         bench::quieten(&mut settings)?;
     }
@@ -66,7 +67,7 @@ async fn migrate(settings: &Settings, json: bool) -> anyhow::Result<ExitCode> {
     let path = settings.store.place();
     let text = match applied.as_slice() {
         _ if json => serde_json::json!({ "applied": applied }).to_string(),
-        [] => format!("{path}: the schema was up to date"),
+        [] => format!("{path}: the schema is up to date"),
         applied => format!("{path}: applied {}", applied.join(", ")),
     };
     print(&text)?;

@@ -1,4 +1,4 @@
-//! `serve`: start, say where, and stop when told to: requests in flight are answered first.
+//! `serve`: starts a server, prints its address, and stops it on SIGTERM or SIGINT, after the requests in flight.
 
 use crate::output::print;
 use anyhow::Context as _;
@@ -13,7 +13,7 @@ pub(super) async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut running = wiring::start(settings, Arc::new(SystemClock::default())).await?;
     let open = format!("boxoffice is open at http://{}/", reachable(running.address));
-    // Standard output may be the events', and nothing else.
+    // With the sink `log`, standard output carries events and nothing else.
     match running.settings.events.sink {
         EventSinkName::Log => eprintln!("{open}"),
         _ => print(&open)?,
@@ -25,12 +25,12 @@ pub(super) async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
     };
     tracing::info!("stopping");
     running.stop().await;
-    ended.context("the server ended by itself")?;
+    ended.context("the HTTP server ended unexpectedly")?;
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
 }
 
-/// An address to open: listening on all of them is reached on this machine by the loopback one.
+/// An address that can be opened on this machine: for an unspecified one, the loopback address.
 fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),

@@ -1,4 +1,4 @@
-//! `simulate`: admission policies with a crowd that is not there.
+//! `simulate`: admission policies with a simulated crowd.
 //!
 //! The report goes to standard output and depends on the options alone; how long it took goes to standard error.
 
@@ -14,54 +14,54 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
-/// Tries admission policies on a simulated crowd: the rules that serve, no server
+/// Tries admission policies on a simulated crowd, with the server's own rules and without a server
 ///
-/// Prints how long people wait, how well places and seats are used, how fair the order is, and how often what people
-/// are told comes true. The same options with the same seed give the same report, byte for byte.
+/// Prints how long buyers wait, how well places and seats are used, how fair the order is, and how often the ranges and
+/// chances shown to buyers come true. The same options with the same seed give the same report, byte for byte.
 #[derive(Debug, Args)]
 pub(super) struct Options {
-    /// How many come
+    /// How many buyers arrive
     #[arg(long, default_value_t = 100_000, value_name = "COUNT")]
     buyers: u32,
-    /// How they come
+    /// How they arrive
     #[arg(long, value_enum, default_value = "flash")]
     arrivals: Arrivals,
-    /// For how long they come, from the start of the sale, seconds
+    /// For how long they arrive, from the start of the sale, seconds
     #[arg(long, default_value_t = 1_800, value_name = "SECONDS")]
     arrive_s: u32,
-    /// The share that comes before the sale and is drawn when it starts
+    /// The share that arrives before the sale and is drawn when it starts
     #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
     presale: f64,
-    /// After how long who waits gives up, on the average, seconds; or never
+    /// The mean time after which a waiting buyer gives up, seconds; or never
     #[arg(long, default_value = "3600", value_parser = patience, value_name = "SECONDS|never")]
     patience_s: Patience,
     /// The share of turns that end with a payment; 0.8..0.4 changes evenly until the last seat is sold
     #[arg(long, default_value = "0.6", value_parser = drift, value_name = "SHARE[..SHARE]")]
     conversion: Drift,
-    /// The share that does not come when its turn has come
+    /// The share of buyers that do not come to their turn
     #[arg(long, default_value_t = 0.05, value_name = "SHARE")]
     no_shows: f64,
     #[arg(long, default_value_t = 20_000, value_name = "COUNT")]
     seats: u32,
-    /// How many one buyer takes
+    /// How many seats one buyer takes
     #[arg(long, default_value_t = 2, value_name = "COUNT")]
     seats_per_buyer: u32,
-    /// From the choice of seats to paying, or leaving, on the average, seconds
+    /// The mean time from the choice of seats to paying, or leaving, seconds
     #[arg(long, default_value_t = 120, value_name = "SECONDS")]
     think_s: u32,
-    /// How long a turn may be, seconds
+    /// The longest turn, seconds
     #[arg(long, default_value_t = 600, value_name = "SECONDS")]
     turn_s: u32,
-    /// The most who may have their turn at once; auto finds it
+    /// How many buyers may be active at once; auto finds the number
     #[arg(long, default_value = "1000", value_parser = max_active, value_name = "COUNT|auto")]
     max_active: MaxActive,
-    /// The most turns that begin in any so many seconds, as 500/10
+    /// The most turns that begin in any window of so many seconds, as 500/10
     #[arg(long, value_parser = rate, value_name = "COUNT/SECONDS")]
     rate: Option<PerInterval>,
-    /// Never more buyers active than there are seats to be had
+    /// Never more active buyers than seats that are still obtainable
     #[arg(long)]
     stock_linked: bool,
-    /// How many shoppers at once the servers bear: admission adapts to how they fare [default: any number]
+    /// How many shoppers the servers can carry at once; admission adapts to their health [default: any number]
     #[arg(long, value_name = "COUNT")]
     capacity: Option<u32>,
     /// Lanes with their share of the turns and of the buyers, as fans=0.3,partners=0.1
@@ -70,7 +70,7 @@ pub(super) struct Options {
     /// An operator's pause, in seconds after the start, as 300+60
     #[arg(long, value_parser = pause, value_name = "AT+FOR")]
     pause: Option<Pause>,
-    /// How often the room is told what happened, milliseconds
+    /// How often inputs are applied to the room, milliseconds
     #[arg(long, default_value_t = 250, value_name = "MS")]
     tick_ms: u32,
     #[arg(long, default_value_t = 1)]
@@ -90,7 +90,7 @@ enum MaxActive {
 }
 
 fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
-    text.trim().parse().map_err(|_| format!("{text:?} is not a number that fits"))
+    text.trim().parse().map_err(|_| format!("{text:?} is no number in the allowed range"))
 }
 
 fn patience(text: &str) -> Result<Patience, String> {
@@ -172,7 +172,7 @@ pub(super) fn run(options: &Options, json: bool) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The most memory that this process had, where the system tells.
+/// The peak memory of this process, where the system reports it.
 fn memory() -> Option<String> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let kib: f64 = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.trim().trim_end_matches("kB").trim().parse().ok()?;
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_names_its_option() {
+    fn an_unreadable_value_names_its_option() {
         for (option, value) in [
             ("--max-active", "many"),
             ("--rate", "5"),

@@ -1,9 +1,9 @@
-//! A crowd in one waiting room kept in Redis: what it weighs, how long it takes to join, to be ranked, to be let in; and
-//! how long a draw takes until everybody who polls sees their place.
+//! A crowd in one waiting room in Redis: its memory, and the time to join, to be ranked and to be promoted; and the time
+//! until every poll shows the place of a draw.
 //!
 //! `cargo run --release --example waiting_room -- --users 1000000 --drawn 200000`
 //!
-//! Redis is started for it, the ledger is in memory, the server is this process. It prints figures, and asserts none.
+//! It starts a Redis; the ledger is in memory and the server is this process. It prints figures and asserts none.
 
 use anyhow::{Context as _, Result, ensure};
 use boxoffice_app::config::{self, Layers};
@@ -19,21 +19,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
-/// Joins that are under way at a time.
+/// Concurrent joins.
 const CALLERS: u64 = 4_000;
-/// People whose rank is asked for.
+/// Users whose place is read.
 const RANKED: usize = 100_000;
-/// The longest that anything here is waited for.
+/// The longest wait for any step.
 const LONG: Duration = Duration::from_secs(1_800);
 /// Seconds until the sale of the draw starts.
 const START_S: i64 = 3_600;
 
 #[derive(Parser)]
 struct Options {
-    /// People who join a concert that is on sale
+    /// Users that join a concert on sale
     #[arg(long, default_value_t = 1_000_000)]
     users: u64,
-    /// People who join another one before its sale starts
+    /// Users that join another concert before its sale starts
     #[arg(long, default_value_t = 200_000)]
     drawn: u64,
 }
@@ -105,10 +105,10 @@ impl Site {
     }
 
     async fn place(&self, concert: ConcertId, entry: QueueEntryId) -> Result<Place> {
-        self.running.room.place(concert, entry).await?.context("the room does not know somebody who joined")
+        self.running.room.place(concert, entry).await?.context("a user that joined has no place")
     }
 
-    /// Bytes in Redis, and of this process.
+    /// Memory of Redis and of this process, bytes.
     async fn weight(&self) -> Result<(u64, u64)> {
         let script = "return tonumber(redis.call('INFO', 'memory'):match('used_memory:(%d+)'))";
         let answer = self.node.command(&["EVAL", script, "0"])?;
@@ -122,7 +122,7 @@ impl Site {
         let room = &self.running.room;
         let running = room.admission(concert).await?;
         let paused = boxoffice_domain::Admission { mode: AdmissionMode::Paused, ..running };
-        ensure!(room.set_admission(concert, running, paused).await?, "somebody else is at it");
+        ensure!(room.set_admission(concert, running, paused).await?, "the admission was changed concurrently");
         let (before, began) = (self.weight().await?, Instant::now());
         let entries = self.join(concert, users).await?;
         let joined = began.elapsed();
@@ -144,13 +144,13 @@ impl Site {
         println!("{} ranked, one after the other: {:.2} µs each", some.len(), each * 1e6);
 
         let began = Instant::now();
-        ensure!(room.set_admission(concert, paused, running).await?, "somebody else is at it");
+        ensure!(room.set_admission(concert, paused, running).await?, "the admission was changed concurrently");
         while room.counts(concert).await?.active < users.min(u64::from(running.max_active)) {
-            ensure!(began.elapsed() < LONG, "they are not let in: {:?}", room.counts(concert).await?);
+            ensure!(began.elapsed() < LONG, "timed out waiting for promotions: {:?}", room.counts(concert).await?);
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         let admitted = began.elapsed().as_secs_f64();
-        println!("{users} let in within {admitted:.1} s, {:.0} a second", users as f64 / admitted);
+        println!("{users} promoted within {admitted:.1} s, {:.0} a second", users as f64 / admitted);
         Ok(())
     }
 
@@ -162,10 +162,10 @@ impl Site {
         let began = Instant::now();
         self.running.clock.advance(TimeDelta::seconds(START_S));
         let mut drawn = None;
-        let told = |status| !matches!(status, QueueStatus::PreSale);
+        let has_place = |status| !matches!(status, QueueStatus::PreSale);
         for entry in &entries {
-            while !told(self.place(concert, *entry).await?.status) {
-                ensure!(began.elapsed() < LONG, "nobody is drawn");
+            while !has_place(self.place(concert, *entry).await?.status) {
+                ensure!(began.elapsed() < LONG, "timed out waiting for the draw");
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
             drawn.get_or_insert_with(|| began.elapsed());

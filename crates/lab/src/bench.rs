@@ -17,7 +17,7 @@ use crate::run::{self, Ports, Size};
 use crate::site::{self, Site};
 use crate::workload::{self, Workload};
 
-/// Runs the plan. `interrupt` ends it early; what was set up is taken down before this returns.
+/// Runs the plan. `interrupt` ends it early; what was set up is removed before this returns.
 pub async fn bench(base: &Settings, plan: &Plan, progress: &dyn Progress, interrupt: &Notify) -> Result<Report, LabError> {
     plan.check()?;
     let mut lab = Box::new(base.clone());
@@ -27,8 +27,7 @@ pub async fn bench(base: &Settings, plan: &Plan, progress: &dyn Progress, interr
     let base: &Settings = &lab;
     let (strategies, mut skipped) = plan.strategies(base)?;
     skipped.iter().for_each(|one| progress.skipped(one));
-    let reasons = || skipped.iter().map(|one| format!("{}: {}", one.strategy, one.reason)).collect::<Vec<_>>().join("; ");
-    let first = *strategies.first().ok_or_else(|| LabError::Nothing(reasons()))?;
+    let first = *strategies.first().ok_or_else(|| LabError::Nothing(reasons(&skipped)))?;
     let settings = site::settings_for(base, first_of(first, base))?;
     let instances = plan.instances(settings.store.backend)?;
     let ports = ports(base, settings.store.backend);
@@ -37,10 +36,10 @@ pub async fn bench(base: &Settings, plan: &Plan, progress: &dyn Progress, interr
     let of = entrants.len() * each;
     let (mut runs, mut overloads) = (Vec::with_capacity(of), Vec::new());
     for (nth, &entrant) in entrants.iter().enumerate() {
-        let tell = |at: usize, workload: &Workload, via| progress.begins(nth * each + at, of, &entrant.title(), workload.name, via);
+        let begins = |at: usize, workload: &Workload, via| progress.begins(nth * each + at, of, &entrant.title(), workload.name, via);
         let measured = match plan.overload {
-            true => overload_one(base, plan, entrant, instances, &tell, interrupt).await.map(|one| overloads.push(one)),
-            false => compare_one(base, plan, entrant, instances, &ports, (&tell, progress), interrupt).await.map(|all| runs.extend(all)),
+            true => overload_one(base, plan, entrant, instances, &begins, interrupt).await.map(|one| overloads.push(one)),
+            false => compare_one(base, plan, entrant, instances, &ports, (&begins, progress), interrupt).await.map(|all| runs.extend(all)),
         };
         match measured {
             Ok(()) => {}
@@ -55,12 +54,11 @@ pub async fn bench(base: &Settings, plan: &Plan, progress: &dyn Progress, interr
         }
     }
     if runs.is_empty() && overloads.is_empty() {
-        let reasons = skipped.iter().map(|one| format!("{}: {}", one.strategy, one.reason)).collect::<Vec<_>>().join("; ");
-        return Err(LabError::Nothing(reasons));
+        return Err(LabError::Nothing(reasons(&skipped)));
     }
     let workloads = if plan.overload { vec![workload::OVERLOAD.into()] } else { plan.workloads.iter().map(|one| (*one).into()).collect() };
     let mut settings = Settings { redis: base.redis.clone(), ..settings };
-    // Of brokers whoever took part.
+    // The brokers of the strategies that took part.
     let took_part = |name: StrategyName| {
         runs.iter().map(|run| run.strategy).chain(overloads.iter().map(|one| one.strategy)).any(|one| one == name.name())
     };
@@ -85,8 +83,12 @@ pub async fn bench(base: &Settings, plan: &Plan, progress: &dyn Progress, interr
     })
 }
 
-/// How a run's beginning is told, and its end.
-type Tell<'a> = (&'a (dyn Fn(usize, &Workload, Via) + Sync), &'a dyn Progress);
+fn reasons(skipped: &[Skipped]) -> String {
+    skipped.iter().map(|one| format!("{}: {}", one.strategy, one.reason)).collect::<Vec<_>>().join("; ")
+}
+
+/// Reports the beginning of a run, and its end.
+type Follow<'a> = (&'a (dyn Fn(usize, &Workload, Via) + Sync), &'a dyn Progress);
 
 /// All the runs of one strategy, on a site of its own.
 async fn compare_one(
@@ -95,7 +97,7 @@ async fn compare_one(
     entrant: Entrant,
     instances: u32,
     ports: &Ports,
-    (begins, progress): Tell<'_>,
+    (begins, progress): Follow<'_>,
     interrupt: &Notify,
 ) -> Result<Vec<Run>, LabError> {
     let size = plan.size();
@@ -173,7 +175,7 @@ async fn versions(settings: &Settings) -> Vec<Version> {
     [own, rust].into_iter().chain(services.into_iter().map(|(name, version)| Version { name, version })).collect()
 }
 
-/// Where the services listen; none of a kind unless all of it is on this machine.
+/// The ports of the services; empty for a service that is not entirely on this machine.
 fn ports(settings: &Settings, store: StoreBackend) -> Ports {
     let local = |urls: Vec<&str>, default| {
         let ports = urls.into_iter().map(|url| local_port(url, default)).collect::<Option<Vec<u16>>>();
@@ -193,7 +195,7 @@ fn ports(settings: &Settings, store: StoreBackend) -> Ports {
     }
 }
 
-/// The port of an address on this machine; `None` when it is on another one, or a socket.
+/// The port of an address on this machine; `None` for another machine, and for a Unix socket.
 fn local_port(url: &str, default: u16) -> Option<u16> {
     let authority = url.split_once("://")?.1.split(['/', '?']).next()?;
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);

@@ -1,8 +1,8 @@
-//! One command to its answer: straight to the executor port, or over HTTP like any client.
+//! One command to its answer: through the executor port, or over HTTP like any client.
 //!
-//! Both say the same of an answer: applied with the id of what it made, refused, `busy`, turned away because too many
-//! wait, or no answer at all. No answer means unknown: the store says afterwards whether it took effect. Whoever is told
-//! that a command was accepted asks for its outcome until there is one, as long as the run lets it.
+//! Both give the same kinds of answer: applied with the id of what it made, refused, `busy`, turned away because too
+//! many wait, or none at all. Without an answer the outcome is unknown, and the store is read afterwards. The outcome
+//! of a command that was only accepted is polled until there is one, or the run ends.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,14 +23,14 @@ use super::client::{self, Connection};
 use super::workload::Step;
 use boxoffice_app::wiring::Executors;
 
-/// Codes of refusals that leave it open what became of the command.
+/// Codes of refusals that leave the outcome of the command open.
 const UNDECIDED: [&str; 1] = ["idempotency_in_progress"];
 const BUSY: &str = "busy";
 const OVERLOADED: &str = "overloaded";
-/// How often the outcome of an accepted command is asked for.
-const ASK_EVERY: Duration = Duration::from_millis(20);
+/// How often the outcome of an accepted command is polled.
+const POLL_EVERY: Duration = Duration::from_millis(20);
 
-/// Somebody whose commands are sent.
+/// A user whose commands are sent.
 #[derive(Clone, Debug)]
 pub(super) struct Person {
     pub(super) user: UserId,
@@ -41,13 +41,13 @@ pub(super) struct Person {
 
 /// One command to send.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Ask<'a> {
+pub(super) struct Call<'a> {
     pub(super) person: &'a Person,
     pub(super) key: &'a str,
     pub(super) step: Step,
     pub(super) date: DateId,
     pub(super) seat: SeatNumber,
-    /// What the job holds.
+    /// The job's reservation.
     pub(super) held: Option<ReservationId>,
 }
 
@@ -57,9 +57,9 @@ pub(super) enum Answered {
     Applied(Uuid),
     Refused,
     Busy,
-    /// More was asked than can be served; nothing was done.
+    /// More was sent than can be served; nothing was done.
     TurnedAway,
-    /// Nothing is known of it.
+    /// The outcome is unknown.
     Failed(String),
 }
 
@@ -69,47 +69,47 @@ pub(super) enum Caller {
     OverHttp(Connection),
 }
 
-/// What a caller in the servers' process has of one of them.
+/// The parts of a server that a caller in its process uses.
 pub(super) struct InProcess {
     pub(super) executors: Executors,
     pub(super) ledger: Arc<dyn Ledger>,
     pub(super) ids: Arc<dyn Ids>,
     pub(super) seats: Arc<SeatView>,
     pub(super) stats: Arc<Stats>,
-    /// How long seats are chosen for.
+    /// How long a search for seats may take.
     pub(super) wait: Duration,
 }
 
 impl Caller {
-    pub(super) async fn call(&mut self, ask: Ask<'_>) -> Answered {
+    pub(super) async fn call(&mut self, call: Call<'_>) -> Answered {
         match self {
-            Self::InProcess(server) if ask.step == Step::HoldBest => best_in_process(server, ask).await,
-            Self::InProcess(server) => in_process(server, ask).await,
-            Self::OverHttp(connection) => over_http(connection, ask).await,
+            Self::InProcess(server) if call.step == Step::HoldBest => best_in_process(server, call).await,
+            Self::InProcess(server) => in_process(server, call).await,
+            Self::OverHttp(connection) => over_http(connection, call).await,
         }
     }
 }
 
-async fn in_process(InProcess { executors, ledger, ids, .. }: &InProcess, ask: Ask<'_>) -> Answered {
-    let user = ask.person.user;
-    let hold = |choices, count| Command::HoldSeats { user, date: ask.date, count, choices, best: false, last: false };
-    let (executor, command) = match (ask.step, ask.held) {
+async fn in_process(InProcess { executors, ledger, ids, .. }: &InProcess, call: Call<'_>) -> Answered {
+    let user = call.person.user;
+    let hold = |choices, count| Command::HoldSeats { user, date: call.date, count, choices, best: false, last: false };
+    let (executor, command) = match (call.step, call.held) {
         (Step::Charge(amount), _) => (&executors.wallet, Command::ChargeWallet { user, amount }),
         (Step::Use(amount), _) => (&executors.wallet, Command::UseWallet { user, amount, memo: None }),
-        (Step::Hold, _) => (&executors.seat, hold(vec![vec![ask.seat]], 1)),
-        (Step::HoldPair, _) => (&executors.seat, hold(vec![vec![ask.seat, ask.seat + 1]], 2)),
-        (Step::HoldBest, _) => return Answered::Failed("best seats are searched for".to_owned()),
+        (Step::Hold, _) => (&executors.seat, hold(vec![vec![call.seat]], 1)),
+        (Step::HoldPair, _) => (&executors.seat, hold(vec![vec![call.seat, call.seat + 1]], 2)),
+        (Step::HoldBest, _) => return Answered::Failed("best seats need a search".to_owned()),
         (Step::Pay, Some(reservation)) => (&executors.payment, Command::Pay { user, reservation, points: 0 }),
         (Step::Pay, None) => return Answered::Failed("there is nothing to pay".to_owned()),
     };
-    let request = keyed(ids.as_ref(), user, ask.key, command);
+    let request = keyed(ids.as_ref(), user, call.key, command);
     let key = IdempotencyKey { user, command: request.command_id };
     outcome(executor.execute(request, executors.deadline()).await, ledger.as_ref(), key).await
 }
 
-/// Two adjacent seats, offered and tried until they are held or there are none, as over HTTP.
-async fn best_in_process(server: &InProcess, ask: Ask<'_>) -> Answered {
-    let (user, date, wish) = (ask.person.user, ask.date, Wish { count: 2, grade: None, adjacent: true });
+/// Two adjacent seats: choices are tried until one is held or none is left, as over HTTP.
+async fn best_in_process(server: &InProcess, call: Call<'_>) -> Answered {
+    let (user, date, wish) = (call.person.user, call.date, Wish { count: 2, grade: None, adjacent: true });
     let mut search = server.seats.search(date, wish, Instant::now() + server.wait);
     loop {
         let offer = match search.next().await {
@@ -120,7 +120,7 @@ async fn best_in_process(server: &InProcess, ask: Ask<'_>) -> Answered {
         };
         server.stats.best_offers.add(1);
         let command = Command::HoldSeats { user, date, count: wish.count, choices: offer.choices().to_vec(), best: true, last: false };
-        let request = keyed(server.ids.as_ref(), user, ask.key, command);
+        let request = keyed(server.ids.as_ref(), user, call.key, command);
         let key = IdempotencyKey { user, command: request.command_id };
         match server.executors.seat.execute(request, server.executors.deadline()).await {
             Ok(Receipt::Done(Reply { decision: Decision::Retry, .. })) => {}
@@ -141,14 +141,14 @@ pub(super) fn keyed(ids: &dyn Ids, user: UserId, key: &str, command: Command) ->
     }
 }
 
-/// What came of a command, asked for in the ledger when it was only accepted.
+/// The outcome of a command; of one that was only accepted, its reply is polled in the ledger.
 pub(super) async fn outcome(receipt: Result<Receipt, ExecuteError>, ledger: &dyn Ledger, key: IdempotencyKey) -> Answered {
     match receipt {
         Ok(Receipt::Done(reply)) => answered(&reply),
         Ok(Receipt::Accepted(_)) => loop {
             match ledger.reply(key).await {
                 Ok(Some(stored)) => return answered(&stored.reply),
-                Ok(None) => tokio::time::sleep(ASK_EVERY).await,
+                Ok(None) => tokio::time::sleep(POLL_EVERY).await,
                 Err(error) => return Answered::Failed(error.to_string()),
             }
         },
@@ -164,12 +164,12 @@ fn answered(reply: &Reply) -> Answered {
         Decision::Done(Outcome::Held { reservation, .. }) => Answered::Applied(reservation.id.0),
         Decision::Done(Outcome::Paid { payment, .. }) => Answered::Applied(payment.id.0),
         Decision::Refused(_) => Answered::Refused,
-        Decision::Done(_) | Decision::Retry => Answered::Failed("answered with something that was not asked for".to_owned()),
+        Decision::Done(_) | Decision::Retry => Answered::Failed("the reply does not belong to the command".to_owned()),
     }
 }
 
-async fn over_http(connection: &mut Connection, ask: Ask<'_>) -> Answered {
-    let Some(request) = http_request(connection.address(), ask) else { return Answered::Failed("there is nothing to pay".to_owned()) };
+async fn over_http(connection: &mut Connection, call: Call<'_>) -> Answered {
+    let Some(request) = http_request(connection.address(), call) else { return Answered::Failed("there is nothing to pay".to_owned()) };
     let no_answer = |error| Answered::Failed(format!("no answer: {error}"));
     let answer = match connection.send(&request).await {
         Ok(answer) => answer,
@@ -179,16 +179,18 @@ async fn over_http(connection: &mut Connection, ask: Ask<'_>) -> Answered {
         return read(answer.status, &serde_json::from_slice(&answer.body).unwrap_or_default());
     }
     let Some(location) = answer.location else { return Answered::Failed("202 without a location".to_owned()) };
-    let asked = client::request(connection.address(), "GET", &location, &[("Authorization", ask.person.bearer.as_str())], None);
+    let poll = client::request(connection.address(), "GET", &location, &[("Authorization", call.person.bearer.as_str())], None);
     loop {
-        tokio::time::sleep(ASK_EVERY).await;
-        match connection.send(&asked).await {
+        tokio::time::sleep(POLL_EVERY).await;
+        match connection.send(&poll).await {
             Ok(answer) if answer.status == 200 => {
-                let told: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-                match told["status"].as_str() {
+                let value: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+                match value["status"].as_str() {
                     Some("pending") => {}
-                    Some("done") => return read(told["response"]["status"].as_u64().unwrap_or_default() as u16, &told["response"]["body"]),
-                    _ => return Answered::Failed(format!("accepted, and then {}", told["status"])),
+                    Some("done") => {
+                        return read(value["response"]["status"].as_u64().unwrap_or_default() as u16, &value["response"]["body"]);
+                    }
+                    _ => return Answered::Failed(format!("accepted, and then {}", value["status"])),
                 }
             }
             Ok(answer) => return Answered::Failed(format!("accepted, and then {}", answer.status)),
@@ -197,23 +199,23 @@ async fn over_http(connection: &mut Connection, ask: Ask<'_>) -> Answered {
     }
 }
 
-fn http_request(address: SocketAddr, ask: Ask<'_>) -> Option<Vec<u8>> {
-    let (path, body) = match ask.step {
+fn http_request(address: SocketAddr, call: Call<'_>) -> Option<Vec<u8>> {
+    let (path, body) = match call.step {
         Step::Charge(amount) => ("/api/v1/wallet/charges", json!({ "amount": amount })),
         Step::Use(amount) => ("/api/v1/wallet/uses", json!({ "amount": amount })),
-        Step::Hold => ("/api/v1/reservations", json!({ "date_id": ask.date, "seats": [ask.seat] })),
-        Step::HoldPair => ("/api/v1/reservations", json!({ "date_id": ask.date, "seats": [ask.seat, ask.seat + 1] })),
-        Step::HoldBest => ("/api/v1/reservations", json!({ "date_id": ask.date, "best": { "count": 2 } })),
-        Step::Pay => ("/api/v1/payments", json!({ "reservation_id": ask.held? })),
+        Step::Hold => ("/api/v1/reservations", json!({ "date_id": call.date, "seats": [call.seat] })),
+        Step::HoldPair => ("/api/v1/reservations", json!({ "date_id": call.date, "seats": [call.seat, call.seat + 1] })),
+        Step::HoldBest => ("/api/v1/reservations", json!({ "date_id": call.date, "best": { "count": 2 } })),
+        Step::Pay => ("/api/v1/payments", json!({ "reservation_id": call.held? })),
     };
-    let mut headers = vec![("Authorization", ask.person.bearer.as_str()), ("Idempotency-Key", ask.key)];
-    if !ask.person.queue_token.is_empty() {
-        headers.push(("Queue-Token", ask.person.queue_token.as_str()));
+    let mut headers = vec![("Authorization", call.person.bearer.as_str()), ("Idempotency-Key", call.key)];
+    if !call.person.queue_token.is_empty() {
+        headers.push(("Queue-Token", call.person.queue_token.as_str()));
     }
     Some(client::request(address, "POST", path, &headers, Some(&body.to_string())))
 }
 
-/// Refusals that are decided, or said in place of a decision; whatever else is not a success is a failure.
+/// Classifies an answer: decided refusals, and those given instead of a decision; any other non-success is a failure.
 fn read(status: u16, value: &Value) -> Answered {
     let text = |field: &str| value[field].as_str().unwrap_or_default();
     match status {
@@ -233,7 +235,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_are_told_apart() {
+    fn answers_are_classified_by_status_and_code() {
         let id = Uuid::from_u128(7);
         let applied = json!({ "id": id }).to_string();
         for (status, body, wanted) in [
@@ -255,7 +257,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_accepted_is_asked_for_until_it_is_done() {
+    async fn an_accepted_command_is_polled_until_it_is_done() {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let id = Uuid::from_u128(7);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -269,35 +271,35 @@ mod tests {
         let dead = [answer("202 Accepted", json!({})), answer("200 OK", json!({ "status": "dead" }))];
         let server = tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
-            let mut asked = Vec::new();
+            let mut requests = Vec::new();
             for answer in answers.into_iter().chain(dead) {
                 let mut bytes = [0; 2_048];
                 let count = stream.read(&mut bytes).await.unwrap();
-                asked.push(String::from_utf8_lossy(&bytes[..count]).lines().next().unwrap_or_default().to_owned());
+                requests.push(String::from_utf8_lossy(&bytes[..count]).lines().next().unwrap_or_default().to_owned());
                 stream.write_all(answer.as_bytes()).await.unwrap();
             }
-            asked
+            requests
         });
         let person = Person { user: UserId(Uuid::nil()), bearer: "Bearer b".to_owned(), queue_token: String::new() };
-        let ask = Ask { person: &person, key: "k", step: Step::Charge(7), date: DateId(Uuid::nil()), seat: 1, held: None };
+        let call = Call { person: &person, key: "k", step: Step::Charge(7), date: DateId(Uuid::nil()), seat: 1, held: None };
         let mut caller = Caller::OverHttp(Connection::new(address));
-        assert_eq!(caller.call(ask).await, Answered::Applied(id));
-        assert!(matches!(caller.call(ask).await, Answered::Failed(reason) if reason.contains("dead")));
-        let asked = server.await.unwrap();
-        let [first, again, last, ..] = &asked[..] else { panic!("{asked:?}") };
+        assert_eq!(caller.call(call).await, Answered::Applied(id));
+        assert!(matches!(caller.call(call).await, Answered::Failed(reason) if reason.contains("dead")));
+        let requests = server.await.unwrap();
+        let [first, again, last, ..] = &requests[..] else { panic!("{requests:?}") };
         assert!(
             first.starts_with("POST /api/v1/wallet/charges ") && last == "GET /api/v1/commands/c HTTP/1.1" && again == last,
-            "{asked:?}"
+            "{requests:?}"
         );
     }
 
     #[test]
-    fn a_payment_takes_something_held() {
+    fn a_payment_needs_a_reservation() {
         let person = Person { user: UserId(Uuid::nil()), bearer: "Bearer b".to_owned(), queue_token: "q".to_owned() };
         let address = "127.0.0.1:80".parse().unwrap();
-        let ask = Ask { person: &person, key: "k", step: Step::Pay, date: DateId(Uuid::nil()), seat: 1, held: None };
-        assert_eq!(http_request(address, ask), None);
-        let held = Ask { held: Some(ReservationId(Uuid::nil())), ..ask };
+        let call = Call { person: &person, key: "k", step: Step::Pay, date: DateId(Uuid::nil()), seat: 1, held: None };
+        assert_eq!(http_request(address, call), None);
+        let held = Call { held: Some(ReservationId(Uuid::nil())), ..call };
         let text = String::from_utf8(http_request(address, held).unwrap()).unwrap();
         for part in
             ["POST /api/v1/payments ", "Authorization: Bearer b\r\n", "Idempotency-Key: k\r\n", "Queue-Token: q\r\n", "reservation_id"]

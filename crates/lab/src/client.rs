@@ -1,7 +1,7 @@
-//! One keep-alive connection that costs next to nothing, so that the server is what is measured.
+//! One keep-alive connection that costs almost nothing, so that the server dominates a measurement.
 //!
-//! A connection that fails is dropped and opened again by the next request; what was sent on it may have been done.
-//! Answers are read whole and must say their length: this server's do.
+//! A connection that fails is dropped and opened again by the next request; a command sent on it may have been applied.
+//! Answers are read whole and must have a `Content-Length`, as this server's do.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ const ANSWER_MAX: usize = 1 << 20;
 
 pub(super) struct Answer {
     pub(super) status: u16,
-    /// Where else to ask.
+    /// The `Location` header.
     pub(super) location: Option<String>,
     pub(super) body: Vec<u8>,
 }
@@ -51,7 +51,7 @@ impl Connection {
         self.address
     }
 
-    /// The open connection, unless the server has closed it meanwhile, as it does to those that rest.
+    /// The open connection, unless the server has closed it because it was idle.
     fn kept(&mut self) -> Option<TcpStream> {
         let stream = self.stream.take()?;
         let is_open = matches!(stream.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock);
@@ -59,7 +59,7 @@ impl Connection {
     }
 
     pub(super) async fn send(&mut self, request: &[u8]) -> io::Result<Answer> {
-        // Taken out, so that a failed or an abandoned exchange leaves no half-read answer to the next one.
+        // Taken out, so that a failed or abandoned exchange leaves no half-read answer to the next one.
         let mut stream = match self.kept() {
             Some(stream) => stream,
             None => {
@@ -85,7 +85,7 @@ impl Connection {
     }
 }
 
-/// The answer, once it is there whole.
+/// The answer, once all of it has arrived.
 fn parse(bytes: &[u8]) -> io::Result<Option<Answer>> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut head = httparse::Response::new(&mut headers);
@@ -99,7 +99,7 @@ fn parse(bytes: &[u8]) -> io::Result<Option<Answer>> {
         match named("content-length").map(|value| std::str::from_utf8(value).ok().and_then(|text| text.trim().parse::<usize>().ok())) {
             Some(Some(length)) => length,
             None if status == 204 || status == 304 => 0,
-            _ => return Err(io::Error::other("the answer does not say its length")),
+            _ => return Err(io::Error::other("the answer has no Content-Length")),
         };
     let location = named("location").and_then(|value| std::str::from_utf8(value).ok()).map(str::to_owned);
     Ok(bytes.get(at..at.saturating_add(length)).map(|body| Answer { status, location, body: body.to_vec() }))
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_is_taken_when_it_is_whole() {
+    fn an_answer_is_parsed_once_all_of_it_has_arrived() {
         let whole = b"HTTP/1.1 201 Created\r\nContent-Length: 4\r\nLocation: /a\r\nX: y\r\n\r\nbody";
         for at in 0..whole.len() {
             assert!(parse(&whole[..at]).unwrap().is_none(), "{at} bytes");
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_connection_is_kept_and_opened_again_once_it_was_closed() {
+    async fn a_connection_is_kept_and_opened_again_after_the_server_closed_it() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let server = tokio::spawn(async move {
@@ -151,7 +151,7 @@ mod tests {
         let get = request(address, "GET", "/", &[], None);
         assert_eq!(connection.send(&get).await.unwrap().body, b"ok");
         assert_eq!(connection.send(&get).await.unwrap().body, b"ok");
-        // The server has closed it; the system says so in a moment.
+        // The server has closed it; the socket becomes readable in a moment.
         connection.stream.as_ref().unwrap().readable().await.unwrap();
         assert_eq!(connection.send(&get).await.unwrap().body, b"ok");
         assert_eq!(server.await.unwrap(), [2, 1]);

@@ -1,8 +1,8 @@
-//! Many callers at once, and what each was answered.
+//! Many callers at the same time, and the answers that they get.
 //!
-//! Jobs are dealt out to instances by their number and taken by that instance's callers as they come free. No job is
-//! begun once the time of a run is over; what is then still unanswered gets a grace, and after it counts as failed. So a
-//! run always ends, whatever a store or a lock does.
+//! Jobs are dealt out to instances by their number and taken by that instance's callers as these become free. No job is
+//! begun once the time of a run is over; commands that are then unanswered get a grace, and after it count as failed. So
+//! a run always ends, even if a store or a lock hangs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -16,16 +16,16 @@ use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use super::caller::{Answered, Ask, Caller, Person};
+use super::caller::{Answered, Call, Caller, Person};
 use super::workload::{Step, Workload};
 
-/// The longest latency that is told apart, microseconds.
+/// The longest latency that is recorded as such, microseconds.
 const LATENCY_US_MAX: u64 = 120_000_000;
 const SIGNIFICANT_DIGITS: u8 = 3;
-/// How long whoever was turned away leaves the strategy alone, so that asking in vain costs it nothing.
-const LEFT_ALONE: Duration = Duration::from_millis(10);
+/// The pause of a caller that was turned away, so that its retries do not load the strategy.
+const TURNED_AWAY_PAUSE: Duration = Duration::from_millis(10);
 
-/// What is to be done.
+/// The jobs of a run.
 pub(super) struct Task {
     pub(super) workload: Workload,
     pub(super) jobs: u32,
@@ -35,19 +35,19 @@ pub(super) struct Task {
     pub(super) name: String,
 }
 
-/// How long it may take.
+/// How long a run may take.
 #[derive(Clone, Copy)]
 pub(super) struct Limits {
-    /// From here on no job is begun.
+    /// After this no job is begun.
     pub(super) time: Duration,
-    /// After that no answer is waited for.
+    /// Beyond `time`: after this no answer is waited for.
     pub(super) grace: Duration,
 }
 
-/// What came of one command that was applied.
+/// One command that was applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Applied {
-    /// The place among the people.
+    /// The index among the users.
     pub(super) person: u32,
     pub(super) step: Step,
     pub(super) id: Uuid,
@@ -59,9 +59,9 @@ pub(super) struct Tally {
     pub(super) applied: Vec<Applied>,
     pub(super) refused: u32,
     pub(super) busy: u32,
-    /// Because too many waited. Nothing was done for them.
+    /// Rejected because too many waited; nothing was done.
     pub(super) turned_away: u32,
-    /// Commands without an answer: the place among the people, and the step.
+    /// Commands without an answer: the index among the users, and the step.
     pub(super) failed: Vec<(u32, Step)>,
     pub(super) first_failure: Option<String>,
     /// Of every answer, microseconds.
@@ -123,7 +123,7 @@ pub struct Latencies {
 }
 
 impl Latencies {
-    /// `None` without any; what is longer than [`LATENCY_US_MAX`] counts as that.
+    /// `None` without any; a latency beyond [`LATENCY_US_MAX`] counts as that.
     pub(super) fn of(latencies_us: &[u32]) -> Option<Self> {
         let mut histogram = Histogram::<u64>::new_with_bounds(1, LATENCY_US_MAX, SIGNIFICANT_DIGITS).ok()?;
         for &latency in latencies_us {
@@ -135,7 +135,7 @@ impl Latencies {
     }
 }
 
-/// Lets `callers` do `task`, as tasks `on` their threads; gives them back in their order, with their connections open.
+/// Runs `task` by `callers`, as tasks `on` their threads; returns them in their order, with their connections open.
 /// Caller `c` belongs to instance `c % instances`.
 pub(super) async fn drive(task: Arc<Task>, callers: Vec<Caller>, instances: u32, limits: Limits, on: &Handle) -> (Tally, Vec<Caller>) {
     let lanes = instances.clamp(1, (callers.len() as u32).max(1));
@@ -167,7 +167,7 @@ pub(super) async fn drive(task: Arc<Task>, callers: Vec<Caller>, instances: u32,
     }
     tally.took = started.elapsed();
     tally.complete = (0..lanes).all(|lane| job_at(lane, lanes, taken[lane as usize].load(Ordering::Relaxed)) >= task.jobs);
-    // Whoever came first stays at its instance when the same callers are driven again.
+    // In order, so that each caller stays at its instance when the same callers are driven again.
     callers.sort_by_key(|(at, _)| *at);
     (tally, callers.into_iter().map(|(_, caller)| caller).collect())
 }
@@ -183,7 +183,7 @@ async fn jobs_of(task: &Task, lane: u32, taken: &[AtomicU32], caller: &mut Calle
     while Instant::now() < over {
         let job = job_at(lane, taken.len() as u32, taken[lane as usize].fetch_add(1, Ordering::Relaxed));
         if job >= task.jobs {
-            // Given back, so that the count says how far the jobs were begun and cannot run away.
+            // Given back, so that the count shows how many jobs were begun and cannot grow without bound.
             taken[lane as usize].fetch_sub(1, Ordering::Relaxed);
             break;
         }
@@ -195,16 +195,16 @@ async fn jobs_of(task: &Task, lane: u32, taken: &[AtomicU32], caller: &mut Calle
                 continue;
             }
             let key = format!("{}-{job}-{nth}", task.name);
-            let ask = Ask { person, key: &key, step, date: task.date, seat: task.workload.seat_of(job), held };
+            let call = Call { person, key: &key, step, date: task.date, seat: task.workload.seat_of(job), held };
             let sent = Instant::now();
-            let answered = match tokio::time::timeout_at(deadline, caller.call(ask)).await {
+            let answered = match tokio::time::timeout_at(deadline, caller.call(call)).await {
                 Ok(answered) => answered,
                 Err(_) => Answered::Failed("no answer before the run's end".to_owned()),
             };
             let turned_away = answered == Answered::TurnedAway;
             let id = tally.add(at, step, answered, sent.elapsed());
             if turned_away {
-                tokio::time::sleep(LEFT_ALONE).await;
+                tokio::time::sleep(TURNED_AWAY_PAUSE).await;
             }
             if matches!(step, Step::Hold | Step::HoldPair | Step::HoldBest) {
                 held = id.map(ReservationId);

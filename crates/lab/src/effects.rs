@@ -1,9 +1,9 @@
-//! What a run left in the store, held against what was answered.
+//! Compares what a run left in the store with the answers.
 //!
-//! An effect is a wallet entry, a reservation or a payment of somebody who took part. Everything answered must be there
-//! once; what is there and was not answered must be a command without an answer. Sums, seats and the store's own totals
-//! are compared as well, so that effects on somebody else, or on nobody's behalf, are found too. Whatever differs is a
-//! finding, in words; no finding means that the answers were true.
+//! An effect is a wallet entry, a reservation or a payment of a user who took part. Each answered effect must be there
+//! once; an effect that was not answered must belong to a command without an answer. Sums, seats and the store's own
+//! totals are compared as well, so that effects on other users are found, too. Each difference is a finding, in words;
+//! without findings the answers were true.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -19,12 +19,12 @@ use super::workload::{PRICE, Seats, Step, Workload};
 
 /// Rows of one read.
 const PAGE: u32 = 2_000;
-/// Reads at once.
+/// Concurrent reads.
 const READS: usize = 16;
-/// The most findings of one run that are told; the rest is counted.
+/// The most findings of one run that are listed; the rest is counted.
 const FINDINGS_MAX: usize = 12;
 
-/// What somebody has.
+/// What one user owns.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Possessions {
     balance: Money,
@@ -34,18 +34,18 @@ pub(super) struct Possessions {
     payments: Vec<Uuid>,
 }
 
-/// What a run did.
+/// What a run did to the store.
 #[derive(Debug, Default)]
 pub(super) struct Effects {
-    /// Entries by charge and use, reservations, payments.
+    /// Entries of charges and uses, reservations, payments.
     pub(super) applied: u32,
     pub(super) findings: Vec<String>,
-    /// Invariants of the store that are broken, each with its row.
+    /// Broken invariants of the store, each with its row.
     pub(super) breaches: Vec<String>,
 }
 
-/// Reads what those have whose commands were applied, or had no answer. The rest were refused: had anything been done
-/// for them, the store's totals would show it.
+/// Reads what the users own whose commands were applied or had no answer. All others were refused; an effect for them
+/// would show in the store's totals.
 pub(super) async fn look(stores: &Stores, workload: &Workload, people: &[Person], tally: &Tally) -> Result<Vec<Possessions>, StoreError> {
     let places: BTreeSet<u32> = tally.applied.iter().map(|one| one.person).chain(tally.failed.iter().map(|one| one.0)).collect();
     let users: Vec<UserId> = places.iter().filter_map(|&at| people.get(at as usize)).map(|person| person.user).collect();
@@ -87,14 +87,14 @@ async fn possessions(stores: &Stores, workload: &Workload, user: UserId) -> Resu
     Ok(found)
 }
 
-/// The seats of a date that somebody has.
+/// The seats of a date that are not available.
 pub(super) async fn taken_seats(stores: &Stores, date: DateId) -> Result<u32, StoreError> {
     let seats = stores.queries.seats(date).await?;
     Ok(seats.iter().filter(|row| row.seat.state != SeatState::Available).count() as u32)
 }
 
-/// Compares. `taken` are the seats of the run's date that somebody has, where it has one. `totals` are the store's, before
-/// and after.
+/// Compares. `taken` is the number of seats of the run's date that are not available, if it has a date. `totals` are the
+/// store's, before and after.
 pub(super) fn compare(workload: &Workload, found: &[Possessions], taken: Option<u32>, totals: [&AuditReport; 2], tally: &Tally) -> Effects {
     let [before, after] = totals;
     let mut effects = Effects {
@@ -107,12 +107,12 @@ pub(super) fn compare(workload: &Workload, found: &[Possessions], taken: Option<
         if workload.moves_money() && one.balance != sum {
             effects.findings.push(format!("a balance is {}, the sum of its entries {sum}", one.balance));
         }
-        // The first entry of whoever was funded is no effect of the run; entries come newest first.
+        // The first entry of a funded user is no effect of the run; entries come newest first.
         let funded = usize::from(workload.needs_funds());
         for (id, kind, amount) in one.entries.iter().rev().skip(funded) {
             let kind = Kind::of_entry(*kind);
             if !workload.steps.iter().any(|step| kind.amount(*step) == Some(*amount)) {
-                effects.findings.push(format!("an entry of {amount} that nobody asked for"));
+                effects.findings.push(format!("an entry of {amount} that no command asked for"));
             }
             made.entry(kind).or_default().insert(*id);
         }
@@ -124,7 +124,7 @@ pub(super) fn compare(workload: &Workload, found: &[Possessions], taken: Option<
     let mut answered = HashSet::new();
     let repeated = tally.applied.iter().filter(|applied| !answered.insert(applied.id)).count();
     if repeated > 0 {
-        effects.findings.push(format!("{repeated} commands answered with another one's id"));
+        effects.findings.push(format!("{repeated} commands were answered with the id of another one"));
     }
     for kind in [Kind::Charge, Kind::Use, Kind::Reservation, Kind::Payment] {
         effects.findings.extend(answered_is_there(kind, made.get(&kind), tally));
@@ -139,19 +139,19 @@ pub(super) fn compare(workload: &Workload, found: &[Possessions], taken: Option<
     for (name, made) in [("entries", entries), ("reservations", count(Kind::Reservation)), ("payments", count(Kind::Payment))] {
         let grown = total(after, name).saturating_sub(total(before, name));
         if grown != u64::from(made) {
-            effects.findings.push(format!("the store has {grown} more {name}, those who took part have {made}"));
+            effects.findings.push(format!("the store has {grown} more {name}, the users who took part have {made}"));
         }
     }
     limit(&mut effects.findings);
     effects
 }
 
-/// What an effect is.
+/// The kind of an effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Kind {
     Charge,
     Use,
-    /// What a payment took out of a wallet.
+    /// An entry by which a payment took money from a wallet.
     PaymentEntry,
     /// An entry of a kind that no workload makes.
     Foreign,
@@ -169,7 +169,7 @@ impl Kind {
         }
     }
 
-    /// What a step moves in a wallet by an entry of this kind.
+    /// The amount of the entry of this kind that a step makes.
     fn amount(self, step: Step) -> Option<Money> {
         match (self, step) {
             (Self::Charge, Step::Charge(amount)) => Some(amount),
@@ -214,7 +214,7 @@ fn answered_is_there(kind: Kind, made: Option<&HashSet<Uuid>>, tally: &Tally) ->
     let unanswered = made.difference(&answered).count();
     let unknown = tally.failed.iter().filter(|(_, step)| Kind::of_step(*step) == kind).count();
     if unanswered > unknown {
-        findings.push(format!("{unanswered} {} in the store that nobody was told of; {unknown} had no answer", kind.name()));
+        findings.push(format!("{unanswered} {} are in the store and were not answered; {unknown} commands had no answer", kind.name()));
     }
     findings
 }

@@ -1,4 +1,4 @@
-//! Who takes part: a strategy as it is configured, or one of the ways to set it up that are worth telling apart.
+//! The entrants of a comparison: a strategy as it is configured, or in one of several set-ups worth comparing.
 
 use boxoffice_app::config::{Settings, StrategyName};
 
@@ -6,12 +6,12 @@ use boxoffice_app::config::{Settings, StrategyName};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Entrant {
     pub strategy: StrategyName,
-    /// Of Kafka's topics.
+    /// Of Kafka's topics; `None` for other strategies.
     pub partitions: Option<u32>,
 }
 
 impl Entrant {
-    /// A strategy's entrants: with Kafka one partition, and as many as are configured.
+    /// A strategy's entrants: for Kafka one with a single partition, and one with the configured number.
     pub(super) fn all_of(strategy: StrategyName, base: &Settings) -> Vec<Self> {
         let mut partitions = match strategy {
             StrategyName::Kafka => vec![Some(1), Some(base.kafka.partitions)],
@@ -26,7 +26,7 @@ impl Entrant {
     }
 }
 
-/// What an entrant is called.
+/// The name of an entrant in tables.
 pub(super) fn title(strategy: &str, partitions: Option<u32>) -> String {
     match partitions {
         None => strategy.to_owned(),
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kafka_takes_part_with_one_partition_and_with_those_that_are_configured() {
+    fn kafka_takes_part_with_one_partition_and_with_the_configured_number() {
         let titles = |strategy, partitions| {
             let mut base = Settings::defaults().unwrap();
             base.kafka.partitions = partitions;

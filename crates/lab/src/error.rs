@@ -1,4 +1,4 @@
-//! Why the lab could not measure.
+//! Why the lab cannot measure.
 
 use boxoffice_app::config::ConfigError;
 use boxoffice_app::wiring::StartError;
@@ -24,7 +24,7 @@ pub enum LabError {
     Connection(#[source] std::io::Error),
     #[error("a token cannot be signed: {0}")]
     Token(#[source] jsonwebtoken::errors::Error),
-    #[error("what a run needs cannot be made: {0}")]
+    #[error("the data of a run cannot be seeded: {0}")]
     Seeding(&'static str),
     #[error(transparent)]
     Store(#[from] StoreError),

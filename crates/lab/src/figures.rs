@@ -1,12 +1,12 @@
 //! What the operating system counts of processes: processor time and peak memory, read from `/proc`.
 //!
-//! Whatever cannot be read, on another system or without permission, is `None` and shown as a dash: never a guess.
+//! A figure that cannot be read, on another system or without permission, is `None` and shown as a dash: never a guess.
 
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
-/// Ticks a second in which Linux tells processor time to programs, on every architecture this server runs on.
+/// Ticks a second in which Linux reports processor time to programs, on every architecture this server runs on.
 const TICKS_PER_SECOND: f64 = 100.0;
 const KIB_PER_MIB: f64 = 1_024.0;
 /// In `/proc/net/tcp`.
@@ -18,7 +18,7 @@ pub(super) fn own_cpu_s() -> Option<f64> {
     Some(stat.own_ticks as f64 / TICKS_PER_SECOND)
 }
 
-/// Makes the peak start over; says whether that was permitted.
+/// Resets the peak; returns whether that was permitted.
 pub(super) fn reset_own_peak() -> bool {
     fs::write("/proc/self/clear_refs", "5").is_ok()
 }
@@ -29,8 +29,8 @@ pub(super) fn own_peak_mib() -> Option<f64> {
     Some(kib / KIB_PER_MIB)
 }
 
-/// Processor time of the servers that listen on these ports of this machine, with all their children, those that have
-/// ended included. `None` when one of them cannot be found.
+/// Processor time of the servers that listen on these ports of this machine, with all their children, also those that
+/// have ended. `None` when one of them cannot be found.
 pub(super) fn servers_cpu_s(ports: &[u16]) -> Option<f64> {
     if ports.is_empty() {
         return None;
@@ -55,7 +55,7 @@ pub(super) fn servers_memory_mib(ports: &[u16]) -> Option<f64> {
     for &port in ports {
         let root = listener(port, &processes)?;
         for id in children_of(root, &processes).into_iter().chain([root]) {
-            // A child that has ended meanwhile has none.
+            // A child may have ended meanwhile.
             let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
             let resident = field(&status, "VmRSS").and_then(|value| value.split_whitespace().next()?.parse::<f64>().ok());
             kib += resident.unwrap_or_default();
@@ -84,7 +84,7 @@ struct Stat {
     parent: u32,
     /// In user and kernel mode.
     own_ticks: u64,
-    /// The same, and of every child that has ended and was waited for.
+    /// The same, plus those of every child that has ended and was waited for.
     all_ticks: u64,
 }
 
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn sockets_that_listen_are_told_from_those_that_talk() {
+    fn only_listening_sockets_are_found() {
         let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
              0: 0100007F:1538 00000000:0000 0A 00000000:00000000 00:00000000 00000000   100        0 4711 1 x\n\
              1: 0100007F:1538 0100007F:9C40 01 00000000:00000000 00:00000000 00000000   100        0 4712 1 x\n\
@@ -178,7 +178,7 @@ mod tests {
         assert!(servers_memory_mib(&[port]) > Some(1.0), "{:?}", servers_memory_mib(&[port]));
         assert!(servers_cpu_s(&[port]).is_some() && own_cpu_s().is_some() && own_peak_mib() > Some(1.0));
         drop(socket);
-        assert_eq!(servers_cpu_s(&[port]), None, "nobody listens there any more");
+        assert_eq!(servers_cpu_s(&[port]), None, "the listener is closed");
         assert_eq!((servers_cpu_s(&[]), servers_memory_mib(&[]), servers_memory_mib(&[port])), (None, None, None));
     }
 }

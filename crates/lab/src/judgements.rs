@@ -1,7 +1,7 @@
-//! What is to be said of each strategy that no single run shows. The measured columns stand beside it in every table, so
-//! that whoever reads one can hold the words against the figures.
+//! Judgements of each strategy that no single run shows. The measured columns stand beside them in every table, so that
+//! readers can compare the words with the figures.
 
-/// What a strategy is good and bad at, and what becomes of it when a part of the system dies.
+/// What a strategy is good and bad at, and how it behaves when a part of the system dies.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Judgement {
     pub strategy: &'static str,
@@ -14,77 +14,77 @@ pub struct Judgement {
 const JUDGEMENTS: [Judgement; 10] = [
     Judgement {
         strategy: "combining",
-        strengths: "one commit for whatever queued while the last one ran, so a hot row costs a fraction of a flush; arrival order within an instance; nothing beside the database",
-        weaknesses: "two instances meet at the row lock of one hot row, so it gains least where every instance has a few callers; a batch waits for its slowest row",
+        strengths: "one commit for all that queued while the last one ran, so a hot row costs a fraction of a flush; arrival order within an instance; nothing beside the database",
+        weaknesses: "two instances contend for the row lock of one hot row, so it gains least where every instance has a few callers; a batch waits for its slowest row",
         when_a_part_dies: "an instance: its unanswered commands, which the same key repeats; the database: 503 until it is back, then the queue goes on",
         choose_when: "nearly always: it is the default",
     },
     Judgement {
         strategy: "simple",
-        strengths: "one Redis command decides; who loses knows at once and costs the database nothing",
-        weaknesses: "refuses what could have waited: under contention most callers get busy and must come again, in no order",
-        when_a_part_dies: "Redis: 503 at once; whoever holds a lock: the others get busy until the lease ends; the ledger stays right",
-        choose_when: "one seat, many takers, and a quick no is worth more than a place in a line",
+        strengths: "one Redis command decides; a losing caller knows at once and costs the database nothing",
+        weaknesses: "refuses commands that could have waited: under contention most callers get busy and must retry, in no order",
+        when_a_part_dies: "Redis: 503 at once; the holder of a lock: the others get busy until the lease ends; the ledger stays right",
+        choose_when: "many callers want one seat, and a quick refusal is worth more than a place in a line",
     },
     Judgement {
         strategy: "spin",
         strengths: "the simplest lock that waits; no subscription, works with any Redis",
-        weaknesses: "asks again and again: the longer the line, the more Redis commands for one success, and the waiting is uneven",
-        when_a_part_dies: "Redis: 503 within its response time-out; whoever holds a lock: waiters go on when the lease ends",
-        choose_when: "contention is rare and short, and subscriptions are not to be had",
+        weaknesses: "retries in a loop: the longer the line, the more Redis commands for one success, and waits are uneven",
+        when_a_part_dies: "Redis: 503 within its response time-out; the holder of a lock: waiters go on when the lease ends",
+        choose_when: "contention is rare and short, and subscriptions are not available",
     },
     Judgement {
         strategy: "pubsub",
         strengths: "waiters sleep until the lock is released: few Redis commands however long the line",
-        weaknesses: "one commit for each command, one wake-up away from the last; a lost message costs a poll's interval",
+        weaknesses: "one commit for each command, and a wake-up between two of them; a lost message costs a poll's interval",
         when_a_part_dies: "Redis: 503 within its response time-out, subscriptions come back by themselves; a lost wake-up: the fallback poll",
-        choose_when: "several instances contend for the same few things and the order of commands is to be kept off the database",
+        choose_when: "several instances contend for the same few rows, and the waiting is to be kept off the database",
     },
     Judgement {
         strategy: "redlock",
         strengths: "no single Redis is needed: any majority of the nodes decides",
-        weaknesses: "every take and release goes to all nodes, so it is the slowest lock; rests on clocks and gives no fencing, which the ledger's version check makes up for",
+        weaknesses: "every acquire and release goes to all nodes, so it is the slowest lock; relies on clocks and gives no fencing, which the ledger's version check makes up for",
         when_a_part_dies: "a minority of nodes: nothing fails; a majority: 503 within the wait; a paused holder: its write is refused by version",
-        choose_when: "the locks must outlive a Redis node and there is none that fails over",
+        choose_when: "the locks must outlive a Redis node and no Redis that fails over is available",
     },
     Judgement {
         strategy: "pessimistic",
         strengths: "the row's own lock, held for one transaction: nothing to expire, nothing beside the database",
-        weaknesses: "a hot row moves once for each flushed commit, and every waiter keeps a connection",
+        weaknesses: "a hot row changes once a flushed commit, and every waiter keeps a connection",
         when_a_part_dies: "an instance: its locks go with its connections; a hung one: others get 503 after the lock time-out",
         choose_when: "contention is moderate and the fewest moving parts are wanted",
     },
     Judgement {
         strategy: "optimistic",
         strengths: "locks nothing: the cheapest where commands do not meet",
-        weaknesses: "on a hot row nearly every try conflicts and is done in vain; who waited longest is no nearer to success",
+        weaknesses: "on a hot row almost every attempt conflicts and is wasted; a long wait brings a caller no nearer to success",
         when_a_part_dies: "an instance: nothing is left behind; the database: 503 until it is back",
-        choose_when: "many rows, few meetings",
+        choose_when: "many rows, few conflicts",
     },
     Judgement {
         strategy: "memory",
         strengths: "a mutex in this process: no service, no round trip",
-        weaknesses: "knows one instance only: several meet at the ledger's versions and try again; one commit for each command",
-        when_a_part_dies: "the instance: the locks with it, and nothing else",
-        choose_when: "tests, and one instance that must keep commands single",
+        weaknesses: "covers one instance only: several instances conflict at the ledger's versions and retry; one commit for each command",
+        when_a_part_dies: "the instance: its locks end with it, and nothing else",
+        choose_when: "tests, and one instance that must commit commands one by one",
     },
     Judgement {
         strategy: "kafka",
-        strengths: "a burst waits in a log that survives every instance; one commit for whatever the partition holds, in its order; accepted is decided",
+        strengths: "a burst waits in a log that survives every instance; one commit for all that the partition holds, in its order; an accepted command is always decided",
         weaknesses: "a command goes to the broker and back before it is decided; one partition has one consumer, so a hot key is as fast as one instance",
         when_a_part_dies: "an instance: its partitions go to others, which decide what it did not commit; the broker: 503 for new commands until it is back; the database: commands wait in the log",
-        choose_when: "bursts must be taken in and worked off, and there is a Kafka already",
+        choose_when: "bursts must be absorbed and decided later, and a Kafka is there already",
     },
     Judgement {
         strategy: "rabbitmq",
         strengths: "a queue with a single active consumer keeps the order of its shard and moves to another instance by itself; one acknowledgement for each commit",
-        weaknesses: "every command is written by the broker before it is decided; the instance that came first consumes every shard",
+        weaknesses: "every command is written by the broker before it is decided; the instance that started first consumes every shard",
         when_a_part_dies: "an instance: the next consumer gets what was not acknowledged; the broker: 503 for new commands until it is back, or while it blocks its producers; the database: commands wait in the queue",
-        choose_when: "bursts must be taken in and worked off, and there is a RabbitMQ already",
+        choose_when: "bursts must be absorbed and decided later, and a RabbitMQ is there already",
     },
 ];
 
-/// What is to be said of a strategy.
+/// The judgement of a strategy.
 pub fn of(strategy: &str) -> Option<&'static Judgement> {
     JUDGEMENTS.iter().find(|judgement| judgement.strategy == strategy)
 }

@@ -1,19 +1,22 @@
-//! The strategy lab: the same commands for every strategy, and what each made of them.
+//! The strategy lab: the same commands for every strategy, and what each strategy did with them.
 //!
-//! Each strategy gets a [`site`] of its own, which is gone afterwards; each run fresh people and a fresh date. What is
-//! reported as applied was found in the store, never taken from an answer; a difference between the two is a finding,
-//! and whoever runs the lab is told loudly. Every run ends by itself: see [`drive`].
+//! Each strategy gets a [`site`] of its own, which is removed afterwards; each run gets fresh users and a fresh date.
+//! What is reported as applied was found in the store, never taken from an answer. A difference between the two is a
+//! finding, reported prominently. Every run ends by itself: see [`drive`].
 //!
 //! # Layout
 //!
-//! * [`workload`]: what is asked. [`caller`], [`client`]: one command to its answer, in process or over HTTP.
-//! * [`entrant`]: who takes part. [`site`]: store, servers, people. [`drive`]: many callers at once, on threads of their
-//!   own ([`outside`]). [`run`]: one measurement. [`overload`]: another one, of ten times more than can be answered.
+//! * [`plan`]: what to compare. [`mod@bench`]: the runs of a plan. [`workload`]: the commands, as data.
+//! * [`caller`], [`client`]: one command to its answer, in process or over HTTP. [`drive`]: many callers at the same
+//!   time, on threads of their own ([`caller_runtime`]).
+//! * [`entrant`]: a strategy in one of its set-ups. [`site`]: its store, servers and users. [`run`]: one measurement.
+//!   [`overload`]: the measurement under ten times more than can be answered.
 //! * [`effects`]: what is in the store. [`figures`]: what the operating system counts.
-//! * [`report`]: the result as data. [`table`], [`page`]: the same for people. [`judgements`]: what no run shows.
+//! * [`report`]: the result as data. [`table`], [`page`]: the same for readers. [`judgements`]: what no run shows.
 
 mod bench;
 mod caller;
+mod caller_runtime;
 mod client;
 mod drive;
 mod effects;
@@ -21,7 +24,6 @@ mod entrant;
 mod error;
 mod figures;
 pub mod judgements;
-mod outside;
 mod overload;
 pub mod page;
 mod plan;

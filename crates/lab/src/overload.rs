@@ -1,21 +1,22 @@
-//! Ten times more than can be answered: what is let in must still be answered in time, and refusing the rest must cost
-//! nearly nothing.
+//! Ten times more than can be answered: accepted commands must still be answered in time, and refusing the rest must
+//! cost almost nothing.
 //!
-//! First the peak: callers who wait for each answer, by [`PEAK_CALLERS`] at once, each for as long as a command waits at
-//! least, and the highest rate of effects counts.
-//! Then commands are offered at ten times that rate whether or not any are answered, to one instance after the other, by a
-//! thread of its own: what is busy with answering must not slow the offers down, so that thread only asks whether there is
-//! room. Where there is, a task among the callers' (`carry`) hands over so many commands, as one connection of the instance
-//! would: waking it for each command would cost more than the command. A command that is turned away is offered
-//! again, as whoever needs it would; whoever is told that a command was accepted asks for its outcome until there is one.
+//! First the peak: the highest rate of effects, with [`PEAK_CALLERS`] callers that wait for each answer. Each
+//! measurement lasts at least as long as a command may wait.
 //!
-//! Everything happens in this process, so offering takes a part of the processor that an overloaded server has for itself:
-//! its clients are elsewhere; and a store that holds more is slower. Both are measured apart: the peak twice more, before
-//! and after, while as many offers are made to nobody, who turns all of them away. What a strategy keeps of the mean of
-//! these is its own doing.
+//! Then commands are offered at ten times that rate, answered or not, to the instances in turn. A thread of its own
+//! offers, so that answering cannot slow it down; it only checks whether the executor would reject. If not, a task on
+//! the callers' threads (`hand_over`) hands the command over, many at a time, as one connection of the instance would:
+//! a wake-up for each command would cost more than the command. A rejected command is offered again, as its caller
+//! would; the outcome of an accepted one is polled until there is one.
 //!
-//! *Bounds.* At most [`WAITING_MAX`] commands wait for an outcome; while so many do nothing is offered, and the offered
-//! rate shows it. After the last offer an answer may take as long as a command waits, and a grace; then it counts as
+//! Everything happens in this process, so offering takes processor time that a real overloaded server has for itself,
+//! because its clients run elsewhere; and a fuller store is slower. Both are measured separately: the peak is measured
+//! twice more, before and after, while as many offers are made to an executor that rejects them all. The strategy is
+//! judged by its share of the mean of these two.
+//!
+//! *Bounds.* At most [`WAITING_MAX`] commands wait for an outcome; beyond it nothing is offered, and the offered rate
+//! shows it. After the last offer an answer may take as long as a command may wait, and a grace; then it counts as
 //! failed.
 
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -40,25 +41,25 @@ use super::workload::{COMMANDS_MAX, OVERLOAD, OVERLOADING};
 use boxoffice_app::wiring::{Running, SystemIds};
 
 const TIMES: f64 = 10.0;
-/// One after the other, on all instances together.
+/// Numbers of callers, one after the other, over all instances together.
 const PEAK_CALLERS: [u32; 3] = [100, 1_000, 4_000];
-/// Offers are made for so many times what a command waits at most: whatever grows has time to show.
+/// Offers are made for so many times a command's longest wait, so that a growing backlog has time to show.
 const WAITS: u32 = 3;
-/// How often offers are made that are due.
+/// How often due offers are made.
 const EVERY: Duration = Duration::from_millis(1);
-/// What has not been offered for so long is not offered any more.
+/// An offer that is later than this is dropped.
 const LATE_MAX: Duration = Duration::from_millis(20);
-/// Commands that are asked with.
-const ASKED: u32 = 64;
-/// Commands that are handed over one after the other, at most.
-const CARRIED_AT_ONCE: u32 = 64;
-/// Offers between two looks at the time, at most.
+/// Commands that the offering thread checks executors with.
+const PROBES: u32 = 64;
+/// Commands that are handed over without a pause, at most.
+const HANDED_OVER_AT_ONCE: u32 = 64;
+/// Offers between two reads of the clock, at most.
 const OFFERS_AT_ONCE: u32 = 256;
 const WAITING_MAX: usize = 100_000;
 /// The most offers of one run.
 const OFFERS_MAX: u32 = 20_000_000;
 
-/// Measures one strategy. `time` is that of each of the runs that look for the peak.
+/// Measures one strategy. Each run that looks for the peak takes `time`.
 pub(super) async fn overload(site: &Site, entrant: Entrant, time: Duration) -> Result<Overload, LabError> {
     let (mut peak_per_s, mut peak_callers) = (0.0, 0);
     let time = time.max(site.settings().strategy.wait());
@@ -91,11 +92,11 @@ pub(super) async fn overload(site: &Site, entrant: Entrant, time: Duration) -> R
 struct Peaks {
     peak_per_s: f64,
     peak_callers: u32,
-    /// While offers were made to nobody: the mean of before and after.
+    /// While as many offers were rejected without an executor: the mean of before and after.
     peak_beside_per_s: f64,
 }
 
-/// Effects a second that so many callers bring about, while so many offers a second are made to nobody, if any.
+/// Effects a second of so many callers, while `beside_per_s` offers a second are rejected without an executor.
 async fn peak(site: &Site, callers: u32, time: Duration, beside_per_s: Option<f64>) -> Result<f64, LabError> {
     let people = site.people(&OVERLOAD, OVERLOAD.user_count(COMMANDS_MAX), Via::Process).await?;
     let users = people.iter().map(|person| person.user).collect();
@@ -103,11 +104,11 @@ async fn peak(site: &Site, callers: u32, time: Duration, beside_per_s: Option<f6
     let task = Task { workload: OVERLOAD, jobs: COMMANDS_MAX, people, date, name: format!("peak-{callers}") };
     let limits = Limits { time, grace: site.settings().strategy.wait() + GRACE };
     let beside = beside_per_s.map(|per_s| {
-        let closed = site.instances().iter().map(|running| Door::new(Arc::new(Closed), running)).collect();
-        offering(&Arc::new(Offers::new(users, per_s, time, time)), closed, site.outside())
+        let targets = site.instances().iter().map(|running| Target::new(Arc::new(RejectAll), running)).collect();
+        offering(&Arc::new(Offers::new(users, per_s, time, time)), targets, site.runtime())
     });
     let instances = site.instances().len() as u32;
-    let (tally, _) = drive(Arc::new(task), site.callers(Via::Process, callers), instances, limits, site.outside()).await;
+    let (tally, _) = drive(Arc::new(task), site.callers(Via::Process, callers), instances, limits, site.runtime()).await;
     if let Some(beside) = beside {
         beside.await;
     }
@@ -127,7 +128,7 @@ struct Offers {
     users: Arc<[UserId]>,
     per_s: f64,
     until: Instant,
-    /// From then on no answer is waited for.
+    /// The time after which no answer is waited for.
     over: Instant,
     prepared: AtomicU32,
     waiting: AtomicUsize,
@@ -136,7 +137,7 @@ struct Offers {
 }
 
 impl Offers {
-    /// For `time` from now on; no answer is waited for after `patience`.
+    /// Offers for `time` from now on; answers are waited for until `patience` has passed.
     fn new(users: Arc<[UserId]>, per_s: f64, time: Duration, patience: Duration) -> Self {
         let now = Instant::now();
         let (until, over) = (now + time, now + patience);
@@ -155,27 +156,27 @@ impl Offers {
     }
 }
 
-/// An instance.
-struct Door {
+/// An instance that gets offers.
+struct Target {
     executor: Arc<dyn Executor>,
     ledger: Arc<dyn Ledger>,
     /// How long each command may take.
     wait: Duration,
-    /// Commands to hand over, for which there seemed to be room.
-    owed: AtomicU32,
+    /// Commands to hand over, which the executor seemed to accept.
+    pending: AtomicU32,
 }
 
-impl Door {
+impl Target {
     fn new(executor: Arc<dyn Executor>, of: &Running) -> Arc<Self> {
-        Arc::new(Self { executor, ledger: of.stores.ledger.clone(), wait: of.executors.wait, owed: AtomicU32::new(0) })
+        Arc::new(Self { executor, ledger: of.stores.ledger.clone(), wait: of.executors.wait, pending: AtomicU32::new(0) })
     }
 }
 
-/// Turns everybody away.
-struct Closed;
+/// Rejects every command at once.
+struct RejectAll;
 
 #[async_trait]
-impl Executor for Closed {
+impl Executor for RejectAll {
     async fn execute(&self, _: Request, _: Deadline) -> Result<Receipt, ExecuteError> {
         Err(ExecuteError::Overloaded)
     }
@@ -195,8 +196,8 @@ async fn flood(site: &Site, users: Arc<[UserId]>, per_s: f64) -> Flood {
     let wait = site.settings().strategy.wait();
     let started = Instant::now();
     let offers = Arc::new(Offers::new(users, per_s, wait * WAITS, wait * (WAITS + 1) + GRACE));
-    let doors = site.instances().iter().map(|running| Door::new(running.executors.wallet.clone(), running)).collect();
-    offering(&offers, doors, site.outside()).await;
+    let targets = site.instances().iter().map(|running| Target::new(running.executors.wallet.clone(), running)).collect();
+    offering(&offers, targets, site.runtime()).await;
     let took = started.elapsed();
     while offers.waiting.load(Ordering::Acquire) > 0 && Instant::now() < offers.over + GRACE {
         tokio::time::sleep(EVERY).await;
@@ -205,29 +206,29 @@ async fn flood(site: &Site, users: Arc<[UserId]>, per_s: f64) -> Flood {
     Flood { tally, took, in_time: offers.in_time.load(Ordering::Relaxed) }
 }
 
-/// Begins to offer, in a thread of its own; ends with it. What is handed over is carried `on` the callers' threads.
-fn offering(offers: &Arc<Offers>, doors: Vec<Arc<Door>>, on: &Handle) -> impl Future<Output = ()> + use<> {
-    for door in &doors {
-        on.spawn(carry(offers.clone(), door.clone()));
+/// Starts to offer in a thread of its own, and ends with it. Commands are handed over `on` the callers' threads.
+fn offering(offers: &Arc<Offers>, targets: Vec<Arc<Target>>, on: &Handle) -> impl Future<Output = ()> + use<> {
+    for target in &targets {
+        on.spawn(hand_over(offers.clone(), target.clone()));
     }
     let offers = offers.clone();
-    let thread = tokio::task::spawn_blocking(move || offer_all(&offers, &doors));
+    let thread = tokio::task::spawn_blocking(move || offer_all(&offers, &targets));
     async {
-        // One that fails has offered what the tally says.
+        // After a failure the tally still has what was offered until then.
         if let Err(error) = thread.await {
-            tracing::error!(%error, "the offers ended before their time");
+            tracing::error!(%error, "the offering thread ended early");
         }
     }
 }
 
-/// Offers whatever is due, whether or not anything is answered.
-fn offer_all(offers: &Arc<Offers>, doors: &[Arc<Door>]) {
-    // What is asked for is never handed over itself; several, because they go different ways.
-    let asked: Vec<_> = (0..ASKED).map(|_| prepare(offers)).collect();
+/// Makes each due offer, whether or not commands are answered.
+fn offer_all(offers: &Arc<Offers>, targets: &[Arc<Target>]) {
+    // Probes are never handed over; there are several, because their keys fall on different lanes or partitions.
+    let probes: Vec<_> = (0..PROBES).map(|_| prepare(offers)).collect();
     let (mut offered, mut turned_away) = (0, 0);
     let pause = Duration::from_secs_f64(1.0 / offers.per_s.max(1.0));
     let mut due = Instant::now();
-    while !doors.is_empty() && offered < OFFERS_MAX {
+    while !targets.is_empty() && offered < OFFERS_MAX {
         let now = Instant::now();
         if now >= offers.until {
             break;
@@ -242,68 +243,68 @@ fn offer_all(offers: &Arc<Offers>, doors: &[Arc<Door>]) {
                 break;
             }
             due += pause;
-            let door = &doors[offered as usize % doors.len()];
-            let request = &asked[offered as usize / doors.len() % asked.len()].request;
+            let target = &targets[offered as usize % targets.len()];
+            let request = &probes[offered as usize / targets.len() % probes.len()].request;
             offered += 1;
-            if door.executor.turns_away(request) {
+            if target.executor.turns_away(request) {
                 turned_away += 1;
             } else {
-                door.owed.fetch_add(1, Ordering::Relaxed);
+                target.pending.fetch_add(1, Ordering::Relaxed);
             }
         }
     }
     offers.turned_away(turned_away);
 }
 
-/// Hands over what is owed while offers are made.
-async fn carry(offers: Arc<Offers>, door: Arc<Door>) {
+/// Hands pending commands over while offers are made.
+async fn hand_over(offers: Arc<Offers>, target: Arc<Target>) {
     let (back, returned) = mpsc::channel();
     let mut next = None;
     while Instant::now() < offers.until {
-        let (owed, mut turned_away) = (door.owed.swap(0, Ordering::Relaxed), 0);
-        if owed == 0 {
+        let (pending, mut turned_away) = (target.pending.swap(0, Ordering::Relaxed), 0);
+        if pending == 0 {
             tokio::time::sleep(EVERY).await;
         }
-        for carried in 1..=owed {
+        for handed_over in 1..=pending {
             let prepared = next.take().or_else(|| returned.try_recv().ok()).unwrap_or_else(|| prepare(&offers));
-            if door.executor.turns_away(&prepared.request) {
+            if target.executor.turns_away(&prepared.request) {
                 next = Some(prepared);
                 turned_away += 1;
                 continue;
             }
             offers.waiting.fetch_add(1, Ordering::Relaxed);
-            tokio::spawn(answered(offers.clone(), door.clone(), prepared, back.clone()));
-            if carried % CARRIED_AT_ONCE == 0 {
-                // They count once they have been handed over.
+            tokio::spawn(answered(offers.clone(), target.clone(), prepared, back.clone()));
+            if handed_over % HANDED_OVER_AT_ONCE == 0 {
+                // A command counts against the queue only once its task has run.
                 tokio::task::yield_now().await;
             }
         }
         offers.turned_away(turned_away);
     }
-    offers.turned_away(door.owed.swap(0, Ordering::Relaxed));
+    offers.turned_away(target.pending.swap(0, Ordering::Relaxed));
 }
 
-/// One command, to its outcome; what is turned away comes back.
-async fn answered(offers: Arc<Offers>, door: Arc<Door>, prepared: Prepared, back: mpsc::Sender<Prepared>) {
+/// Executes one command to its outcome; a rejected one is sent back.
+async fn answered(offers: Arc<Offers>, target: Arc<Target>, prepared: Prepared, back: mpsc::Sender<Prepared>) {
     let sent = Instant::now();
     let key = IdempotencyKey { user: offers.users[prepared.at as usize], command: prepared.request.command_id };
-    let told = async {
-        match door.executor.execute(prepared.request.clone(), Deadline::after(door.wait)).await {
+    let answer = async {
+        match target.executor.execute(prepared.request.clone(), Deadline::after(target.wait)).await {
             Err(ExecuteError::Overloaded) => None,
-            receipt => Some(outcome(receipt, door.ledger.as_ref(), key).await),
+            receipt => Some(outcome(receipt, target.ledger.as_ref(), key).await),
         }
     };
-    let told = tokio::time::timeout_at(offers.over.into(), told).await;
-    match told.unwrap_or_else(|_| Some(Answered::Failed("no answer before the run's end".to_owned()))) {
-        Some(told) => {
-            if Instant::now() < offers.until && matches!(told, Answered::Applied(_)) {
+    let answer = tokio::time::timeout_at(offers.over.into(), answer).await;
+    match answer.unwrap_or_else(|_| Some(Answered::Failed("no answer before the run's end".to_owned()))) {
+        Some(answer) => {
+            if Instant::now() < offers.until && matches!(answer, Answered::Applied(_)) {
                 offers.in_time.fetch_add(1, Ordering::Relaxed);
             }
-            offers.tally().add(prepared.at, OVERLOAD.steps[0], told, sent.elapsed());
+            offers.tally().add(prepared.at, OVERLOAD.steps[0], answer, sent.elapsed());
         }
         None => {
             offers.turned_away(1);
-            // After the last offer nobody takes it.
+            // It fails after the last offer: the receiver is gone.
             let _ = back.send(prepared);
         }
     }

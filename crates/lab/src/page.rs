@@ -9,7 +9,7 @@ use super::table::{self, COST, SPEED, latency, thousands};
 use super::workload;
 use boxoffice_simulate::html::page;
 
-/// The least of a bar that is still seen, percent of the widest.
+/// The narrowest visible bar, percent of the widest.
 const SHARE_MIN: f64 = 0.4;
 
 /// The whole page.
@@ -32,9 +32,9 @@ fn verdict(report: &Report) -> Markup {
     let complaints = table::complaints(report);
     html! {
         @if report.is_true() {
-            p.verdict { "Everything answered was found in the store, once, and no invariant is broken." }
+            p.verdict { "Every answered effect was found in the store, once, and no invariant is broken." }
         } @else {
-            p.verdict.wrong { "What was answered and what is in the store differ." }
+            p.verdict.wrong { "The answers and the store differ." }
         }
         @if !complaints.is_empty() {
             details open[!report.is_true()] {
@@ -185,14 +185,14 @@ fn closing(report: &Report) -> Markup {
 
 #[cfg(test)]
 mod tests {
-    use super::super::report::{sample, sample_run};
+    use super::super::report::samples::{sample, sample_run};
     use super::*;
 
     fn page(findings: &[&str]) -> String {
         let findings = findings.iter().map(|finding| (*finding).to_owned()).collect();
         let runs = Via::ALL.map(|via| sample_run("combining", "spread", via)).to_vec();
         let report = sample([runs, vec![Run { findings, ..sample_run("spin", "hold-pay", Via::Process) }]].concat());
-        html(&Report { overloads: vec![super::super::report::sample_overload()], ..report })
+        html(&Report { overloads: vec![super::super::report::samples::sample_overload()], ..report })
     }
 
     #[test]
@@ -216,7 +216,7 @@ mod tests {
             "2.00 · 30.0 · 30.0",
             "SQL/cmd",
             "when a part dies",
-            "Everything answered was found",
+            "Every answered effect was found",
             "kafka, 8 partitions",
             "543,000",
         ] {
@@ -225,10 +225,10 @@ mod tests {
     }
 
     #[test]
-    fn page_escapes_what_it_repeats_and_shows_what_is_not_true() {
+    fn page_escapes_texts_and_shows_findings() {
         let page = page(&["<b>one</b> is missing"]);
         assert!(page.contains("&lt;b&gt;one&lt;/b&gt; is missing") && page.contains("A &lt;fast&gt; one") && !page.contains("<b>one"));
-        assert!(page.contains("class=\"verdict wrong\"") && !page.contains("Everything answered was found"));
+        assert!(page.contains("class=\"verdict wrong\"") && !page.contains("Every answered effect was found"));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What is to be compared, and within which bounds.
+//! The plan of a comparison, and its bounds.
 
 use std::time::Duration;
 
@@ -11,17 +11,17 @@ use crate::run::Size;
 use crate::site;
 use crate::workload::{CALLERS_MAX, COMMANDS_MAX, Workload};
 
-/// Instances on a store that allows several, unless it is said otherwise.
+/// Default number of instances on a store that allows several.
 const INSTANCES: u32 = 2;
 /// The most instances: each brings connections and threads of its own.
 pub const INSTANCES_MAX: u32 = 16;
-/// The longest a run may be allowed to begin commands, seconds.
+/// The longest time in which a run may begin commands, seconds.
 pub const SECONDS_MAX: u32 = 600;
 
-/// What is to be compared.
+/// What to compare.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// `None`: every one whose services are configured.
+    /// `None`: every strategy whose services are configured.
     pub strategies: Option<Vec<StrategyName>>,
     pub workloads: Vec<Workload>,
     pub ways: Vec<Via>,
@@ -32,13 +32,13 @@ pub struct Plan {
     pub instances: Option<u32>,
     /// After this long a run begins no more commands.
     pub seconds: u32,
-    /// Instead of the workloads: ten times more than each strategy can answer.
+    /// Offers ten times more than each strategy can answer, instead of the workloads.
     pub overload: bool,
-    /// Waiting rooms where the configuration keeps them, and not in each instance's memory.
+    /// Keeps waiting rooms where the configuration says, and not in each instance's memory.
     pub rooms: bool,
 }
 
-/// Told of what goes on.
+/// Follows a comparison.
 pub trait Progress: Send + Sync {
     /// `at` of `of` runs begins.
     fn begins(&self, at: usize, of: usize, strategy: &str, workload: &str, via: Via);
@@ -66,7 +66,7 @@ impl Plan {
         Ok(())
     }
 
-    /// How many instances one store may have.
+    /// The number of instances on a store.
     pub(crate) fn instances(&self, store: StoreBackend) -> Result<u32, LabError> {
         match (store, self.instances) {
             (StoreBackend::Postgres, count) => Ok(count.unwrap_or(INSTANCES)),
@@ -75,7 +75,7 @@ impl Plan {
         }
     }
 
-    /// What can be run with these settings, and what cannot; whatever was named must.
+    /// The strategies that can run with these settings, and those that cannot; each named one must.
     pub(crate) fn strategies(&self, base: &Settings) -> Result<(Vec<StrategyName>, Vec<Skipped>), LabError> {
         if let Some(named) = &self.strategies {
             for &name in named {
@@ -94,7 +94,7 @@ impl Plan {
     }
 }
 
-/// The entrants of a strategy need the same services.
+/// One entrant of a strategy; all of them need the same services.
 pub(crate) fn first_of(strategy: StrategyName, base: &Settings) -> Entrant {
     Entrant::all_of(strategy, base).first().copied().unwrap_or(Entrant { strategy, partitions: None })
 }

@@ -1,7 +1,7 @@
-//! One strategy under one workload, one way: seed, warm up, look, measure, look again, compare.
+//! One strategy under one workload, one way: seed, warm up, read the counters, measure, read them again, compare.
 //!
-//! Only what stands between the two looks at the counters is measured. Warming up opens the connections and prepares the
-//! statements that the measured commands will use, on other people and another date.
+//! Only the time between the two reads of the counters is measured. Warming up opens the connections and prepares the
+//! statements that the measured commands will use, for other users and another date.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,15 +22,15 @@ use super::workload::Workload;
 use boxoffice_app::config::StrategyName;
 use boxoffice_app::wiring::Running;
 
-/// Of the commands, how many warm up; at least one job for each caller.
+/// One in so many commands warms up; at least one job for each caller.
 const WARM_UP_SHARE: u32 = 10;
 const WARM_UP_MAX: Duration = Duration::from_secs(1);
-/// How long an answer may be late, beyond a command's own longest wait.
+/// How late an answer may be, beyond a command's own longest wait.
 pub(super) const GRACE: Duration = Duration::from_secs(2);
-/// How often `/health/live` is asked.
+/// How often `/health/live` is requested.
 const PROBE_EVERY: Duration = Duration::from_millis(5);
 
-/// How much is asked of each run.
+/// The size of each run.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Size {
     pub(super) commands: u32,
@@ -44,14 +44,14 @@ impl Size {
         (workload.jobs(self.commands) / WARM_UP_SHARE).max(self.callers).min(workload.jobs(self.commands).max(1))
     }
 
-    /// The seats of the dates that the runs of a workload take, one way.
+    /// The numbers of seats of the dates that the runs of a workload use, one way.
     pub(super) fn dates(&self, workload: &Workload) -> Vec<u32> {
         let jobs = [self.warm_up(workload), workload.jobs(self.commands)];
         if workload.has_seats() { jobs.map(|jobs| workload.seat_count(jobs)).to_vec() } else { Vec::new() }
     }
 }
 
-/// What servers count, all instances together.
+/// The servers' counters, summed over all instances.
 #[derive(Clone, Copy, Debug, Default)]
 struct Counters {
     statements: u64,
@@ -127,7 +127,7 @@ impl CpuNow {
     }
 }
 
-/// Where the services listen, as far as they do so on this machine.
+/// The ports of the services that run on this machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Ports {
     pub(super) postgres: Vec<u16>,
@@ -137,7 +137,7 @@ pub(super) struct Ports {
 }
 
 impl Ports {
-    /// Those of the broker that an entrant needs.
+    /// The ports of the broker that an entrant needs.
     fn broker(&self, entrant: Entrant) -> &[u16] {
         match entrant.strategy {
             StrategyName::Kafka => &self.kafka,
@@ -163,7 +163,7 @@ pub(super) async fn run(
 
     let warm_up = task(site, workload, size.warm_up(workload), via, format!("{name}-warm-up")).await?;
     let warm_up_limits = Limits { time: WARM_UP_MAX, ..limits };
-    (_, callers) = drive(Arc::new(warm_up), callers, instances, warm_up_limits, site.outside()).await;
+    (_, callers) = drive(Arc::new(warm_up), callers, instances, warm_up_limits, site.runtime()).await;
     let task = Arc::new(task(site, workload, workload.jobs(size.commands), via, name).await?);
     site.quiet().await?;
     let seats_max = site.settings().hold.max_seats_per_user;
@@ -172,7 +172,7 @@ pub(super) async fn run(
     let peak_is_fresh = figures::reset_own_peak();
     let probe = Probe::start(site.instances());
     let (cpu, counters) = (CpuNow::read(ports, entrant), Counters::read(site.instances()));
-    let (tally, callers) = drive(task.clone(), callers, instances, limits, site.outside()).await;
+    let (tally, callers) = drive(task.clone(), callers, instances, limits, site.runtime()).await;
     let counters = Counters::read(site.instances()).since(counters);
     let cpu = CpuNow::read(ports, entrant).since(&cpu);
     let memory_peak_mib = figures::own_peak_mib().filter(|_| peak_is_fresh);
@@ -181,7 +181,7 @@ pub(super) async fn run(
     drop(callers);
 
     if !tally.failed.is_empty() {
-        // What has no answer may still be at the ledger, for as long as a command waits.
+        // A command without an answer may still be at the ledger, for as long as a command waits.
         tokio::time::sleep(site.settings().strategy.wait()).await;
         site.decided().await;
     }
@@ -217,7 +217,7 @@ fn record(entrant: Entrant, workload: &Workload, via: Via, tally: Tally, effects
     let rate = |count: u32| if seconds > 0.0 { f64::from(count) / seconds } else { 0.0 };
     let each = |count: u64| count as f64 / f64::from(tally.sent.max(1));
     let answered = tally.applied.len() as u32 + tally.refused;
-    // A store that counts nothing of its own still commits each batch once.
+    // A store without counters of its own still commits each batch once.
     let counts_traffic = counters.statements > 0;
     Run {
         strategy: entrant.strategy.name(),
@@ -256,7 +256,7 @@ fn record(entrant: Entrant, workload: &Workload, via: Via, tally: Tally, effects
     }
 }
 
-/// Asks the first instance whether it lives, again and again, until it is ended.
+/// Requests `/health/live` of the first instance repeatedly until it is ended.
 struct Probe {
     stop: oneshot::Sender<()>,
     task: tokio::task::JoinHandle<Vec<u32>>,
@@ -270,7 +270,7 @@ impl Probe {
     }
 
     async fn end(self) -> Option<f64> {
-        // It listens until now: sending cannot fail unless it has failed.
+        // The send fails only if the probe has failed.
         let _ = self.stop.send(());
         Latencies::of(&self.task.await.ok()?).map(|latencies| latencies.p99_ms)
     }
@@ -280,12 +280,12 @@ async fn probe(address: Option<SocketAddr>, mut stopped: oneshot::Receiver<()>) 
     let mut latencies_us = Vec::new();
     let Some(address) = address else { return latencies_us };
     let mut connection = Connection::new(address);
-    let asked = request(address, "GET", "/health/live", &[], None);
+    let live = request(address, "GET", "/health/live", &[], None);
     loop {
         let started = Instant::now();
-        // One that is not answered is as late as the run lets it be.
+        // A request without an answer counts with the time until the end of the run.
         let answered = tokio::select! {
-            answered = connection.send(&asked) => answered.is_ok_and(|answer| answer.status == 200),
+            answered = connection.send(&live) => answered.is_ok_and(|answer| answer.status == 200),
             _ = &mut stopped => false,
         };
         latencies_us.push(u32::try_from(started.elapsed().as_micros()).unwrap_or(u32::MAX));

@@ -1,14 +1,18 @@
-//! Where a strategy is measured: a store of its own, servers on it in this process, and people with all they need.
+//! Where a strategy is measured: a store of its own, servers on it in this process, and users with money and turns.
 //!
-//! Nothing that is configured for a production server is touched. SQLite is a file in a temporary folder, gone with the
-//! site. On PostgreSQL it is a database of its own, `boxoffice_bench_` and a random number, on the server that is
-//! configured; it is dropped when the site closes, and stays behind only when this process is killed. In Redis strategies
-//! leave nothing but locks on things that exist here alone, which end with their lease. On a broker the topics, the group or
-//! the queues have a name of their own in the same way, and are deleted when the site closes.
+//! The configured data of a production server is never touched. SQLite is a file in a temporary folder, removed with the
+//! site. On PostgreSQL it is a database of its own on the configured server, called `boxoffice_bench_` and a random
+//! number; it is dropped when the site closes, and stays behind only when this process is killed. In Redis, strategies
+//! leave nothing but locks on keys of the site, which end with their lease. On a broker the topics, the group or the
+//! queues have such a name, too, and are deleted when the site closes.
 //!
-//! The waiting rooms are without limits, and where `queue.backend` keeps them: unless it is asked for, the lab puts them
-//! in each instance's memory, so that strategies are measured and not rooms. A buyer over HTTP joins, waits for the turn
-//! and shows the token.
+//! The waiting rooms have no limits and are kept where `queue.backend` says; by default the lab sets it to each
+//! instance's memory, so that the rooms do not weigh on the figures. A buyer over HTTP joins, waits for the turn and
+//! presents the token.
+
+mod settings;
+
+pub(crate) use settings::settings_for;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -29,40 +33,37 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::caller::{Caller, InProcess, Person, keyed};
+use super::caller_runtime::CallerRuntime;
 use super::client::{Connection, request};
 use super::entrant::Entrant;
 use super::error::LabError;
-use super::outside::Outside;
 use super::report::Via;
 use super::workload::{FUNDS, PRICE, Workload};
-use boxoffice_app::config::{AuthMode, JwtAlgorithm, QueueBackend, Secret, Settings, StoreBackend, StrategyName, Switch};
-use boxoffice_app::max_active::MaxActive;
+use boxoffice_app::config::{Settings, StoreBackend};
 use boxoffice_app::wiring::{self, Running, SystemClock, SystemIds};
+use settings::LONG_S;
 
 /// Wallets funded in one transaction.
 const FUNDED_AT_ONCE: usize = 500;
-/// How often a funding is tried again.
+/// Attempts to fund one batch of wallets.
 const FUND_TRIES: u32 = 5;
-/// How long one transaction of it may take.
+/// How long one transaction of a funding may take.
 const FUND_MAX: Duration = Duration::from_secs(30);
-/// Connections of one instance that people join by.
+/// Connections to one instance over which users join.
 const JOINING: usize = 16;
-/// How long seeding may wait for any one thing to show.
+/// How long seeding may wait for any one condition.
 const SEEDING_MAX: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(10);
-/// How long the outbox may take to be emptied before a run begins regardless.
+/// How long the outbox may take to empty; after it a run begins regardless.
 const QUIET_MAX: Duration = Duration::from_secs(5);
-/// Longer than any run: no turn, hold or token ends by itself.
-const LONG_S: u32 = 86_400;
-const SECRET_BYTES: usize = 48;
-/// Commands that try, on each instance, whether a log is read: enough to meet every one of a few partitions.
-const TRIED_AT_ONCE: usize = 64;
-/// How many rounds of them must be answered whole, one after the other.
-const TRIED_WELL: u32 = 2;
-/// How long commands that still stand in a log may take to be decided once nobody waits for them.
+/// Commands that check, on each instance, whether a log is read: enough to fall on every one of a few partitions.
+const CHECKS_AT_ONCE: usize = 64;
+/// How many rounds of checks must be answered completely, one after the other.
+const CHECKED_ROUNDS: u32 = 2;
+/// How long commands that are still in a log may take to be decided once no caller waits for them.
 const DECIDED_MAX: Duration = Duration::from_secs(30);
 
-/// A store of one's own.
+/// The store of a site.
 enum Scratch {
     Memory,
     Folder(tempfile::TempDir),
@@ -74,59 +75,13 @@ pub(super) struct Site {
     instances: Vec<Running>,
     settings: Box<Settings>,
     concert: ConcertId,
-    /// Not used yet, the next one last.
+    /// The unused ones with their seats, the next one last.
     dates: Vec<(DateId, u32)>,
     bearer_key: EncodingKey,
     ids: Arc<dyn Ids>,
-    outside: Outside,
+    runtime: CallerRuntime,
     scratch: Scratch,
     log: Option<wiring::ScratchLog>,
-}
-
-/// What a strategy is measured with: the configured store, services and strategy settings, and for the rest what the
-/// lab needs. A PostgreSQL that is named is used, whatever the server's own store is.
-pub(super) fn settings_for(base: &Settings, Entrant { strategy, partitions }: Entrant) -> Result<Settings, LabError> {
-    let mut settings = Settings::defaults()?;
-    settings.store = base.store.clone();
-    // Each has what it needs and nothing more, so that what Redis is sent is the strategy's own.
-    if strategy.locks_in_redis() || base.queue.backend == QueueBackend::Redis {
-        settings.redis.urls = base.redis.urls.clone();
-    }
-    if strategy == StrategyName::Redlock {
-        settings.redis.redlock_nodes = base.redis.redlock_nodes.clone();
-    }
-    match strategy {
-        StrategyName::Kafka => settings.kafka = base.kafka.clone(),
-        StrategyName::Rabbitmq => settings.rabbitmq = base.rabbitmq.clone(),
-        _ => {}
-    }
-    settings.kafka.partitions = partitions.unwrap_or(settings.kafka.partitions);
-    settings.strategy = base.strategy.clone();
-    settings.http = base.http.clone();
-    if base.store.postgres_url.scheme().is_some() {
-        settings.store.backend = StoreBackend::Postgres;
-    }
-    settings.store.migrate_on_start = true;
-    (settings.strategy.seat, settings.strategy.wallet, settings.strategy.payment) = (strategy, strategy, strategy);
-    settings.queue.backend = base.queue.backend;
-    settings.http.listen = SocketAddr::from(([127, 0, 0, 1], 0));
-    settings.http.requests_per_second_per_user = 0;
-    settings.auth.mode = AuthMode::Jwt;
-    settings.auth.algorithm = JwtAlgorithm::HS256;
-    settings.auth.hs256_secret = Secret::new(secret());
-    settings.wallet.self_charge = Switch::On;
-    settings.demo.season = Switch::Off;
-    settings.hold.ttl_s = LONG_S;
-    settings.admission.active_ttl_s = LONG_S;
-    settings.admission.max_active = MaxActive::At(MAX_ACTIVE_MAX);
-    settings.admission.stock_linked = false;
-    settings.admission.tick_ms = 50;
-    settings.check()?;
-    Ok(settings)
-}
-
-fn secret() -> String {
-    (0..SECRET_BYTES).map(|_| char::from(rand::random_range(b'a'..=b'z'))).collect()
 }
 
 impl Site {
@@ -134,7 +89,7 @@ impl Site {
     pub(super) async fn open(base: &Settings, entrant: Entrant, instances: u32, dates: &[u32]) -> Result<Self, LabError> {
         let mut settings = Box::new(settings_for(base, entrant)?);
         let log = wiring::ScratchLog::name(&mut settings, entrant.strategy);
-        let outside = Outside::start(settings.http.worker_count()).map_err(LabError::Threads)?;
+        let runtime = CallerRuntime::start(settings.http.worker_count()).map_err(LabError::Threads)?;
         let scratch = match settings.store.backend {
             StoreBackend::Memory => Scratch::Memory,
             StoreBackend::Sqlite => {
@@ -147,7 +102,7 @@ impl Site {
         let bearer_key = EncodingKey::from_secret(settings.auth.hs256_secret.expose().as_bytes());
         let concert = ConcertId(Default::default());
         let ids = Arc::new(SystemIds);
-        let mut site = Self { instances: Vec::new(), settings, concert, dates: Vec::new(), bearer_key, ids, outside, scratch, log };
+        let mut site = Self { instances: Vec::new(), settings, concert, dates: Vec::new(), bearer_key, ids, runtime, scratch, log };
         match Box::pin(site.build(instances, dates)).await {
             Ok(()) => Ok(site),
             Err(error) => {
@@ -162,7 +117,7 @@ impl Site {
             self.instances.push(wiring::start((*self.settings).clone(), Arc::new(SystemClock::default())).await?);
         }
         if self.log.is_some() {
-            self.reads().await?;
+            self.log_is_read().await?;
         }
         if dates.is_empty() {
             return Ok(());
@@ -188,16 +143,16 @@ impl Site {
         let path = format!("/api/v1/concerts/{}", self.concert);
         for address in self.addresses() {
             let mut connection = Connection::new(address);
-            let asked = request(address, "GET", &path, &[], None);
+            let shown = request(address, "GET", &path, &[], None);
             let deadline = Instant::now() + SEEDING_MAX;
-            while connection.send(&asked).await.map_err(LabError::Connection)?.status != 200 {
-                wait(deadline, "the concert does not show").await?;
+            while connection.send(&shown).await.map_err(LabError::Connection)?.status != 200 {
+                wait(deadline, "timed out waiting for an instance to show the concert").await?;
             }
         }
         Ok(())
     }
 
-    /// Stops the servers and takes the store away.
+    /// Stops the servers and removes the store.
     pub(super) async fn close(self) {
         for instance in self.instances {
             instance.stop().await;
@@ -216,29 +171,29 @@ impl Site {
         }
     }
 
-    /// Waits until commands that any instance appends come back from every part of the log. The instances have one
-    /// executor for all classes, so one class speaks for all; a group that has just been joined takes seconds.
-    async fn reads(&self) -> Result<(), LabError> {
+    /// Waits until commands of each instance come back from every part of the log. An instance has one executor for all
+    /// classes, so checking one class is enough. A consumer group that has just been joined takes seconds.
+    async fn log_is_read(&self) -> Result<(), LabError> {
         let deadline = Instant::now() + SEEDING_MAX;
-        let mut well = 0;
-        while well < TRIED_WELL {
-            let requests = self.instances.iter().flat_map(|running| (0..TRIED_AT_ONCE).map(move |_| running));
-            let tried = requests.map(|running| {
+        let mut complete = 0;
+        while complete < CHECKED_ROUNDS {
+            let requests = self.instances.iter().flat_map(|running| (0..CHECKS_AT_ONCE).map(move |_| running));
+            let checks = requests.map(|running| {
                 let user = UserId(self.ids.fresh());
                 let request = keyed(self.ids.as_ref(), user, "first", Command::ChargeWallet { user, amount: 1 });
                 running.executors.wallet.execute(request, running.executors.deadline())
             });
-            let answers = futures_util::future::join_all(tried).await;
-            well = if answers.iter().all(|answer| matches!(answer, Ok(Receipt::Done(_)))) { well + 1 } else { 0 };
-            if well == 0 {
-                wait(deadline, "commands do not come back from the log").await?;
+            let answers = futures_util::future::join_all(checks).await;
+            complete = if answers.iter().all(|answer| matches!(answer, Ok(Receipt::Done(_)))) { complete + 1 } else { 0 };
+            if complete == 0 {
+                wait(deadline, "timed out waiting for commands to be read from the log").await?;
             }
         }
         self.decided().await;
         Ok(())
     }
 
-    /// Waits until nothing of what was appended to a log stands there undecided.
+    /// Waits until every command that was appended to a log is decided, at most [`DECIDED_MAX`].
     pub(super) async fn decided(&self) {
         let deadline = Instant::now() + DECIDED_MAX;
         while self.instances.iter().any(|running| running.stats.logged_commands.get() > 0) && Instant::now() < deadline {
@@ -246,7 +201,7 @@ impl Site {
         }
     }
 
-    /// Puts something else in the place of every instance's executors.
+    /// Replaces every instance's executors.
     #[cfg(test)]
     pub(super) fn replace_executors(&mut self, other: impl Fn(wiring::Executors) -> wiring::Executors) {
         for instance in &mut self.instances {
@@ -266,16 +221,16 @@ impl Site {
         self.instances.first().map(|running| &running.stores).ok_or(LabError::Seeding("there is no server"))
     }
 
-    /// Where callers run.
-    pub(super) fn outside(&self) -> &Handle {
-        self.outside.handle()
+    /// The runtime of the callers.
+    pub(super) fn runtime(&self) -> &Handle {
+        self.runtime.handle()
     }
 
     fn addresses(&self) -> Vec<SocketAddr> {
         self.instances.iter().map(|running| running.address).collect()
     }
 
-    /// The next date, which nobody has used; it must have been asked for with so many seats.
+    /// The next unused date; the site must have been opened with a date of so many seats.
     pub(super) fn take_date(&mut self, workload: &Workload, jobs: u32) -> Result<DateId, LabError> {
         if !workload.has_seats() {
             return Ok(DateId(Default::default()));
@@ -286,7 +241,7 @@ impl Site {
         }
     }
 
-    /// One caller after the other on one instance after the other.
+    /// Callers on the instances in turn.
     pub(super) fn callers(&self, via: Via, count: u32) -> Vec<Caller> {
         let instances = self.instances.iter().cycle().take(count as usize);
         let caller = |running: &Running| match via {
@@ -303,7 +258,7 @@ impl Site {
         instances.map(caller).collect()
     }
 
-    /// Everybody whom `jobs` jobs need: with money, and over HTTP with tokens and in the middle of their turn.
+    /// The users of `jobs` jobs: with money, and over HTTP with tokens and an active turn.
     pub(super) async fn people(&self, workload: &Workload, jobs: u32, via: Via) -> Result<Vec<Person>, LabError> {
         let users: Vec<UserId> = (0..workload.user_count(jobs)).map(|_| UserId(self.ids.fresh())).collect();
         if workload.needs_funds() {
@@ -336,13 +291,15 @@ impl Site {
             Request { command_id: CommandId(fresh()), actor: Actor::User(user), fingerprint: None, fresh: fresh_ids, command }
         };
         for some in users.chunks(FUNDED_AT_ONCE) {
-            // One that is funded twice does no harm: a run is compared with what was there before it.
+            // A wallet that is funded twice does no harm: a run is compared with the totals before it.
             let batch = Batch::new(some.iter().map(charge).collect::<Vec<_>>(), policy.clone());
-            let mut tried = 1;
+            let mut attempts = 1;
             loop {
                 match ledger.transact(batch.clone(), Guard::RowLock, Deadline::after(FUND_MAX)).await {
                     Ok(_) => break,
-                    Err(LedgerError::Conflict | LedgerError::LockTimeout | LedgerError::Retryable(_)) if tried < FUND_TRIES => tried += 1,
+                    Err(LedgerError::Conflict | LedgerError::LockTimeout | LedgerError::Retryable(_)) if attempts < FUND_TRIES => {
+                        attempts += 1
+                    }
                     Err(error) => return Err(error.into()),
                 }
             }
@@ -350,7 +307,7 @@ impl Site {
         Ok(())
     }
 
-    /// Everybody at the instance whose callers will do their job: the one of the same number, counted round.
+    /// Each user joins at the instance whose callers will run the user's job: the job's number modulo the instances.
     async fn join(&self, people: &mut [Person]) -> Result<(), LabError> {
         let addresses = self.addresses();
         let path = format!("/api/v1/concerts/{}/queue", self.concert);
@@ -368,7 +325,7 @@ impl Site {
         Ok(())
     }
 
-    /// Waits until the relays have nothing left of what came before, so that it is not measured with what comes after.
+    /// Waits until the relays have sent all earlier events, so that they do not weigh on the next run.
     pub(super) async fn quiet(&self) -> Result<(), LabError> {
         self.decided().await;
         let outbox = &self.stores()?.outbox;
@@ -382,7 +339,7 @@ impl Site {
     }
 }
 
-/// Joins for everybody over one connection, then waits for every turn; the tokens of the turns, by the people's places.
+/// Joins for these users over one connection, then waits for every turn; returns the tokens by the users' indices.
 async fn join_by(address: SocketAddr, path: &str, bearers: Vec<(usize, String)>) -> Result<Vec<(usize, String)>, LabError> {
     let mut connection = Connection::new(address);
     let mut waiting = Vec::with_capacity(bearers.len());
@@ -402,14 +359,14 @@ async fn join_by(address: SocketAddr, path: &str, bearers: Vec<(usize, String)>)
             if active {
                 break;
             }
-            wait(deadline, "the turn does not come").await?;
+            wait(deadline, "timed out waiting for a turn").await?;
         }
         tokens.push((at, token));
     }
     Ok(tokens)
 }
 
-/// The token of a queue object, and whether it is one's turn.
+/// The token of a queue object, and whether its turn is active.
 fn place(body: &[u8]) -> Result<(String, bool), LabError> {
     let value: Value = serde_json::from_slice(body).map_err(|_| LabError::Seeding("the queue's answer is not JSON"))?;
     let token = value["token"].as_str().ok_or(LabError::Seeding("the queue gave no token"))?;

@@ -1,11 +1,12 @@
-//! The report as text: a table of the runs for a terminal, and the closing table for a page of documentation.
+//! The report as text: tables of the runs for a terminal, and the closing table for a page of documentation.
 
+use boxoffice_simulate::text::count;
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 
 use super::report::{Overload, Report, Run, SHARE_MIN, Summary, Via};
 
-/// What stands for a figure that is not there.
+/// Shown instead of a missing figure.
 pub(super) const NONE: &str = "–";
 
 /// Machine, versions and settings, a line each.
@@ -15,7 +16,7 @@ pub(super) fn head(report: &Report) -> Vec<(&'static str, String)> {
     let memory = machine.memory_mib.map(|mib| format!(", {:.1} GiB", mib / 1_024.0)).unwrap_or_default();
     let versions = report.versions.iter().map(|version| format!("{} {}", version.name, version.version)).collect::<Vec<_>>();
     let conditions = &report.conditions;
-    let asked = format!(
+    let load = format!(
         "{} commands a run by {} callers on {} instance{} in one process, on {}; at most {} s a run",
         thousands(f64::from(conditions.commands)),
         conditions.callers,
@@ -41,31 +42,31 @@ pub(super) fn head(report: &Report) -> Vec<(&'static str, String)> {
         ("measured", report.measured_at.clone()),
         ("machine", format!("{} cores, {processor}{memory}, {}", machine.cores, machine.system)),
         ("versions", versions.join(", ")),
-        ("asked", asked),
+        ("load", load),
         ("settings", settings),
     ]
 }
 
-/// What the columns mean.
+/// The meaning of the columns.
 pub(super) const NOTES: [&str; 4] = [
-    "applied: effects found in the store. Away: turned away because too many waited. A second: applied, and for same-seat answered. Per command: everything sent divided by every command, refused and failed ones included.",
-    "cpu: this process with all instances and callers; PostgreSQL, Redis and the strategy's broker where they run on this machine; broker MiB is its resident memory at the end. Seeding and warming up are not measured.",
-    "commits: transactions that wrote. lock: times a lock was asked for, and the milliseconds until it was had or given up, added up over all callers. Tries: how often best seats were chosen for each that were had.",
-    "*: the time of the run was over before everything was sent; rates are of what was done.",
+    "applied: effects found in the store. Away: rejected because too many waited. A second: applied, and for same-seat answered. Per command: all that was sent divided by all commands, refused and failed ones included.",
+    "cpu: this process with all instances and callers; PostgreSQL, Redis and the strategy's broker if they run on this machine; broker MiB is its resident memory at the end. Seeding and warming up are not measured.",
+    "commits: transactions that wrote. locks: how often a lock was requested; lock ms: the milliseconds until it was acquired or given up, summed over all callers. Tries: how often best seats were chosen for each hold.",
+    "*: the time of the run was over before all commands were sent; rates are of those that were.",
 ];
 
-/// One column: its head, and a run's figure in it.
-pub(super) struct Column {
+/// One column: its head, and the figure of a row in it.
+pub(super) struct Column<T> {
     pub(super) head: &'static str,
-    pub(super) figure: fn(&Run) -> String,
+    pub(super) figure: fn(&T) -> String,
 }
 
-const fn column(head: &'static str, figure: fn(&Run) -> String) -> Column {
+const fn column<T>(head: &'static str, figure: fn(&T) -> String) -> Column<T> {
     Column { head, figure }
 }
 
-/// How it went, beside the name of the strategy.
-pub(super) const SPEED: [Column; 12] = [
+/// Outcomes and speed of a run.
+pub(super) const SPEED: [Column<Run>; 12] = [
     column("applied", |run| format!("{}{}", thousands(f64::from(run.applied)), if run.complete { "" } else { "*" })),
     column("refused", |run| thousands(f64::from(run.refused))),
     column("away", |run| thousands(f64::from(run.turned_away))),
@@ -80,8 +81,8 @@ pub(super) const SPEED: [Column; 12] = [
     column("true", |run| if run.is_true() { "yes".to_owned() } else { "NO".to_owned() }),
 ];
 
-/// What it cost.
-pub(super) const COST: [Column; 13] = [
+/// The cost of a run.
+pub(super) const COST: [Column<Run>; 13] = [
     column("retries", |run| thousands(run.retries as f64)),
     column("locks", |run| thousands(run.lock_waits as f64)),
     column("lock ms", |run| thousands(run.lock_wait_ms)),
@@ -97,14 +98,14 @@ pub(super) const COST: [Column; 13] = [
     column("peak MiB", |run| run.memory_peak_mib.map_or(NONE.to_owned(), |mib| format!("{mib:.0}"))),
 ];
 
-/// For a terminal: one table a workload and way, then whatever is not true.
+/// For a terminal: one table for each workload and way, then the findings.
 pub fn text(report: &Report) -> String {
     let mut lines: Vec<String> = head(report).into_iter().map(|(name, value)| format!("{name:<9} {value}")).collect();
     lines.extend(report.skipped.iter().map(|skipped| format!("not run   {}: {}", skipped.strategy, one_line(&skipped.reason))));
     for (workload, via) in sections(report) {
         lines.push(format!("\n{}, {}: {}", workload.name, via.title(), workload.about));
         let runs = report.of(workload.name, via);
-        lines.extend([&SPEED[..], &COST[..]].map(|columns| block(&runs, columns)));
+        lines.extend([&SPEED[..], &COST[..]].map(|columns| block(runs.iter().map(|run| (run.title(), *run)), columns)));
     }
     lines.extend(overloads(report));
     lines.push(String::new());
@@ -113,58 +114,39 @@ pub fn text(report: &Report) -> String {
     lines.join("\n")
 }
 
-/// One column of the table of overloads.
-pub(super) struct OverloadColumn {
-    pub(super) head: &'static str,
-    pub(super) figure: fn(&Overload) -> String,
-}
-
-const fn overload(head: &'static str, figure: fn(&Overload) -> String) -> OverloadColumn {
-    OverloadColumn { head, figure }
-}
-
 /// Ten times more than can be answered.
-pub(super) const OVERLOAD: [OverloadColumn; 13] = [
-    overload("peak/s", |one| thousands(one.peak_per_s)),
-    overload("callers", |one| thousands(f64::from(one.peak_callers))),
-    overload("beside/s", |one| thousands(one.peak_beside_per_s)),
-    overload("offered/s", |one| thousands(one.offered_per_s)),
-    overload("answered/s", |one| thousands(one.answered_per_s)),
-    overload("of the peak", |one| format!("{:.0} %", one.share_of_peak * 100.0)),
-    overload("of beside", |one| format!("{:.0} %", one.share_of_peak_beside * 100.0)),
-    overload("p50 ms", |one| latency(one.latency.map(|latency| latency.p50_ms))),
-    overload("p99 ms", |one| latency(one.latency.map(|latency| latency.p99_ms))),
-    overload("wait_ms", |one| thousands(one.wait_ms as f64)),
-    overload("turned away", |one| thousands(f64::from(one.turned_away))),
-    overload("failed", |one| thousands(f64::from(one.failed))),
-    overload("true", |one| if one.is_true() { "yes".to_owned() } else { "NO".to_owned() }),
+pub(super) const OVERLOAD: [Column<Overload>; 13] = [
+    column("peak/s", |one| thousands(one.peak_per_s)),
+    column("callers", |one| thousands(f64::from(one.peak_callers))),
+    column("beside/s", |one| thousands(one.peak_beside_per_s)),
+    column("offered/s", |one| thousands(one.offered_per_s)),
+    column("answered/s", |one| thousands(one.answered_per_s)),
+    column("of the peak", |one| format!("{:.0} %", one.share_of_peak * 100.0)),
+    column("of beside", |one| format!("{:.0} %", one.share_of_peak_beside * 100.0)),
+    column("p50 ms", |one| latency(one.latency.map(|latency| latency.p50_ms))),
+    column("p99 ms", |one| latency(one.latency.map(|latency| latency.p99_ms))),
+    column("wait_ms", |one| thousands(one.wait_ms as f64)),
+    column("turned away", |one| thousands(f64::from(one.turned_away))),
+    column("failed", |one| thousands(f64::from(one.failed))),
+    column("true", |one| if one.is_true() { "yes".to_owned() } else { "NO".to_owned() }),
 ];
 
 fn overloads(report: &Report) -> Vec<String> {
     if report.overloads.is_empty() {
         return Vec::new();
     }
-    let mut table = Table::new();
-    table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(std::iter::once("strategy").chain(OVERLOAD.iter().map(|column| column.head)));
-    for one in &report.overloads {
-        table.add_row(std::iter::once(one.title()).chain(OVERLOAD.iter().map(|column| (column.figure)(one))));
-    }
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    let mut lines =
-        vec![format!("\nten times more than can be answered, in process: {}", super::workload::OVERLOAD.about), table.to_string()];
+    let table = block(report.overloads.iter().map(|one| (one.title(), one)), &OVERLOAD);
+    let mut lines = vec![format!("\nten times more than can be answered, in process: {}", super::workload::OVERLOAD.about), table];
     lines.extend(report.overloads.iter().map(overload_verdict));
     lines
 }
 
-/// What an overload was run for, in a sentence.
+/// The verdict on an overload, in a sentence.
 pub(super) fn overload_verdict(one: &Overload) -> String {
     let p99 = latency(one.latency.map(|latency| latency.p99_ms));
     let judged = if one.holds() { "holds" } else { "DOES NOT HOLD" };
     format!(
-        "{}: at {:.1} times capacity the accepted ones' p99 is {p99} ms (to stay under wait_ms, {}) and throughput {:.0} % of the peak, {:.0} % of the peak beside as many offers to nobody (to stay above {:.0} %): {judged}",
+        "{}: at {:.1} times capacity the accepted ones' p99 is {p99} ms (to stay under wait_ms, {}) and throughput {:.0} % of the peak, {:.0} % of the peak beside as many rejected offers (to stay above {:.0} %): {judged}",
         one.title(),
         one.times(),
         thousands(one.wait_ms as f64),
@@ -174,12 +156,13 @@ pub(super) fn overload_verdict(one: &Overload) -> String {
     )
 }
 
-fn block(runs: &[&Run], columns: &[Column]) -> String {
+/// One table; each row has its title.
+fn block<'a, T: 'a>(rows: impl Iterator<Item = (String, &'a T)>, columns: &[Column<T>]) -> String {
     let mut table = Table::new();
     table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(std::iter::once("strategy").chain(columns.iter().map(|column| column.head)));
-    for run in runs {
-        table.add_row(std::iter::once(run.title()).chain(columns.iter().map(|column| (column.figure)(run))));
+    for (title, row) in rows {
+        table.add_row(std::iter::once(title).chain(columns.iter().map(|column| (column.figure)(row))));
     }
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
@@ -193,28 +176,28 @@ pub(super) fn sections(report: &Report) -> Vec<(&super::report::WorkloadNote, Vi
     all.filter(|(workload, via)| !report.of(workload.name, *via).is_empty()).collect()
 }
 
-/// Everything that makes a report untrue, loudly; and the first of the failures of each run.
+/// The findings, which make a report untrue, and the first failure of each run.
 pub fn complaints(report: &Report) -> Vec<String> {
     let mut lines = Vec::new();
+    let mut add = |place: String, failed: u32, first_failure: &Option<String>, findings: &[String], breaches: &[String]| {
+        lines.extend(first_failure.iter().map(|reason| format!("{failed} failed ({place}); the first: {}", one_line(reason))));
+        lines.extend(findings.iter().map(|finding| format!("NOT TRUE ({place}): {finding}")));
+        lines.extend(breaches.iter().map(|breach| format!("INVARIANT ({place}): {breach}")));
+    };
     for run in &report.runs {
         let place = format!("{}, {}, {}", run.title(), run.workload, run.via.title());
-        lines.extend(run.first_failure.iter().map(|reason| format!("{} failed ({place}); the first: {}", run.failed, one_line(reason))));
-        lines.extend(run.findings.iter().map(|finding| format!("NOT TRUE ({place}): {finding}")));
-        lines.extend(run.breaches.iter().map(|breach| format!("INVARIANT ({place}): {breach}")));
+        add(place, run.failed, &run.first_failure, &run.findings, &run.breaches);
     }
     for one in &report.overloads {
-        let place = format!("{}, overload", one.title());
-        lines.extend(one.first_failure.iter().map(|reason| format!("{} failed ({place}); the first: {}", one.failed, one_line(reason))));
-        lines.extend(one.findings.iter().map(|finding| format!("NOT TRUE ({place}): {finding}")));
-        lines.extend(one.breaches.iter().map(|breach| format!("INVARIANT ({place}): {breach}")));
+        add(format!("{}, overload", one.title()), one.failed, &one.first_failure, &one.findings, &one.breaches);
     }
     if !report.is_true() {
-        lines.push("What was answered and what is in the store differ: see above.".to_owned());
+        lines.push("The answers and the store differ: see above.".to_owned());
     }
     lines
 }
 
-/// The closing table, in Markdown: what was measured of each strategy beside what is to be said of it.
+/// The closing table, in Markdown: the figures of each strategy beside its judgement.
 pub fn markdown(report: &Report) -> String {
     let row = |cells: Vec<String>| format!("| {} |", cells.join(" | "));
     let heads = closing_heads();
@@ -228,7 +211,7 @@ pub fn markdown(report: &Report) -> String {
     lines.join("\n")
 }
 
-/// In which order figures of several workloads stand in one cell.
+/// The order of figures of several workloads in one cell.
 pub(super) fn legend(report: &Report) -> String {
     report.workloads.iter().map(|workload| workload.name).collect::<Vec<_>>().join(" / ")
 }
@@ -267,7 +250,7 @@ pub(super) fn closing_row(report: &Report, summary: &Summary<'_>) -> [String; 9]
     ]
 }
 
-/// What a command costs the services, over all runs.
+/// The cost of a command for the services, over all runs.
 fn load(summary: &Summary<'_>) -> String {
     let range = |what: &str, range: Option<(f64, f64)>| match range {
         None => format!("{what} {NONE}"),
@@ -287,18 +270,7 @@ pub(super) fn thousands(figure: f64) -> String {
     if rounded.abs() < 10 && (figure - figure.round()).abs() > 0.05 {
         return format!("{figure:.1}");
     }
-    let digits = rounded.unsigned_abs().to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3 + 1);
-    if rounded < 0 {
-        text.push('-');
-    }
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    format!("{}{}", if rounded < 0 { "-" } else { "" }, count(rounded.unsigned_abs()))
 }
 
 pub(super) fn latency(ms: Option<f64>) -> String {
@@ -329,11 +301,11 @@ fn one_line(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::report::{sample, sample_run};
+    use super::super::report::samples::{sample, sample_run};
     use super::*;
 
     #[test]
-    fn figures_are_written_to_be_read() {
+    fn figures_are_rounded_for_readers() {
         for (figure, text) in [(0.0, "0"), (0.31, "0.3"), (12.4, "12"), (999.6, "1,000"), (1_234_567.0, "1,234,567"), (-4_200.0, "-4,200")]
         {
             assert_eq!(thousands(figure), text);
@@ -348,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn terminal_shows_every_figure_and_says_loudly_what_is_not_true() {
+    fn terminal_shows_every_figure_and_every_finding() {
         let text = text(&report());
         for column in SPEED.iter().chain(&COST) {
             assert!(text.contains(column.head), "{} in\n{text}", column.head);
@@ -358,12 +330,12 @@ mod tests {
         {
             assert!(text.contains(part), "{part} in\n{text}");
         }
-        assert!(!text.contains("hot-wallet, "), "what was not run has no table:\n{text}");
+        assert!(!text.contains("hot-wallet, "), "a workload that was not run has no table:\n{text}");
     }
 
     #[test]
     fn an_overload_is_a_row_and_a_sentence() {
-        use super::super::report::sample_overload;
+        use super::super::report::samples::sample_overload;
         let late = Overload {
             share_of_peak: 0.5,
             share_of_peak_beside: 0.5,
@@ -379,8 +351,8 @@ mod tests {
             "95 %",
             "2,90",
             "543,000",
-            "throughput 95 % of the peak, 97 % of the peak beside as many offers to nobody (to stay above 90 %): holds",
-            "50 % of the peak, 50 % of the peak beside as many offers to nobody (to stay above 90 %): DOES NOT HOLD",
+            "throughput 95 % of the peak, 97 % of the peak beside as many rejected offers (to stay above 90 %): holds",
+            "50 % of the peak, 50 % of the peak beside as many rejected offers (to stay above 90 %): DOES NOT HOLD",
             "3 failed (kafka, 8 partitions, overload); the first: no answer",
         ] {
             assert!(text.contains(part), "{part} in\n{text}");

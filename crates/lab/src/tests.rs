@@ -1,12 +1,14 @@
-//! The lab under test: honest strategies are believed, liars are found out, and every run ends.
+//! The lab under test: honest strategies pass, lying ones are detected, and every run ends.
+
+mod executors;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use boxoffice_domain::{Command, CommandId, Decision, FreshIds, Outcome, Reply, Request, UserId};
-use boxoffice_ports::{Deadline, ExecuteError, Executor, Ids as _, Receipt};
+use boxoffice_domain::UserId;
+use boxoffice_ports::{Executor, Ids as _};
+use executors::{Accepts, Hangs, Lie, Picky, lying};
 use tokio::sync::Notify;
 
 use super::caller::{Caller, InProcess};
@@ -41,17 +43,17 @@ fn plan(strategies: Option<Vec<StrategyName>>) -> Plan {
     }
 }
 
-/// Remembers what it was told.
+/// Records the progress that it gets.
 #[derive(Default)]
-struct Told(std::sync::Mutex<Vec<String>>);
+struct Recorder(std::sync::Mutex<Vec<String>>);
 
-impl Told {
+impl Recorder {
     fn add(&self, line: String) {
         self.0.lock().unwrap().push(line);
     }
 }
 
-impl Progress for Told {
+impl Progress for Recorder {
     fn begins(&self, at: usize, of: usize, strategy: &str, workload: &str, via: Via) {
         self.add(format!("{at}/{of} {strategy} {workload} {}", via.name()));
     }
@@ -77,9 +79,9 @@ fn assert_honest(run: &Run, sent: u32) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_needs_no_service_is_compared_out_of_the_box() {
-    let told = Told::default();
-    let report = bench(&settings(&["store.backend=memory"]), &plan(None), &told, &Notify::new()).await.unwrap();
+async fn strategies_that_need_no_service_are_compared_out_of_the_box() {
+    let recorder = Recorder::default();
+    let report = bench(&settings(&["store.backend=memory"]), &plan(None), &recorder, &Notify::new()).await.unwrap();
     let skipped: Vec<_> = report.skipped.iter().map(|skipped| skipped.strategy).collect();
     assert_eq!(skipped, ["simple", "spin", "pubsub", "redlock", "kafka", "rabbitmq"]);
     let names_a_service = |reason: &str| ["redis.", "kafka.", "rabbitmq."].iter().any(|section| reason.contains(section));
@@ -87,18 +89,18 @@ async fn whatever_needs_no_service_is_compared_out_of_the_box() {
     assert_eq!(report.strategies(), ["combining", "pessimistic", "optimistic", "memory"]);
     assert_eq!(report.runs.len(), 4 * compared().len() * 2);
     report.runs.iter().for_each(|run| assert_honest(run, 40));
-    let told = told.0.into_inner().unwrap();
+    let lines = recorder.0.into_inner().unwrap();
     assert!(
-        told.contains(&"0/32 combining hot-wallet process".to_owned()) && told.contains(&"31/32 memory hold-pay http".to_owned()),
-        "{told:?}"
+        lines.contains(&"0/32 combining hot-wallet process".to_owned()) && lines.contains(&"31/32 memory hold-pay http".to_owned()),
+        "{lines:?}"
     );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn seats_that_are_chosen_are_compared_with_seats_that_are_named() {
+async fn chosen_seats_are_compared_with_named_seats() {
     let workloads = ["pairs", "best"].map(|name| Workload::named(name).unwrap()).to_vec();
     let plan = Plan { workloads, ways: vec![Via::Process], ..plan(Some(vec![StrategyName::Combining])) };
-    let report = bench(&settings(&["store.backend=memory"]), &plan, &Told::default(), &Notify::new()).await.unwrap();
+    let report = bench(&settings(&["store.backend=memory"]), &plan, &Recorder::default(), &Notify::new()).await.unwrap();
     report.runs.iter().for_each(|run| assert_honest(run, 40));
     let tries = |name: &str| report.of(name, Via::Process)[0].tries_per_grant;
     assert_eq!(tries("pairs"), None);
@@ -107,11 +109,11 @@ async fn seats_that_are_chosen_are_compared_with_seats_that_are_named() {
 
 #[cfg(feature = "sqlite")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sqlite_is_a_file_of_its_own() {
+async fn sqlite_gets_a_file_of_its_own() {
     let folder = tempfile::tempdir().unwrap();
     let configured = folder.path().join("shop.db");
     let base = settings(&[&format!("store.sqlite_path={}", configured.display())]);
-    let report = bench(&base, &plan(Some(vec![StrategyName::Combining])), &Told::default(), &Notify::new()).await.unwrap();
+    let report = bench(&base, &plan(Some(vec![StrategyName::Combining])), &Recorder::default(), &Notify::new()).await.unwrap();
     report.runs.iter().for_each(|run| assert_honest(run, 40));
     assert!(report.versions.iter().any(|version| version.name == "SQLite"));
     assert!(!configured.exists(), "the configured store is not touched");
@@ -127,7 +129,7 @@ async fn postgres_gets_a_database_that_is_dropped_and_strategies_what_they_need(
     let (store, urls) = (format!("store.postgres_url={configured}"), format!("redis.urls=[{:?}]", redis.url()));
     let base = settings(&[&store, &urls, "strategy.wait_ms=30000"]);
     let strategies = vec![StrategyName::Combining, StrategyName::Pubsub];
-    let report = bench(&base, &plan(Some(strategies)), &Told::default(), &Notify::new()).await.unwrap();
+    let report = bench(&base, &plan(Some(strategies)), &Recorder::default(), &Notify::new()).await.unwrap();
     assert_eq!((report.conditions.store, report.conditions.instances), ("postgres", 2));
     report.runs.iter().for_each(|run| assert_honest(run, 40));
     for run in &report.runs {
@@ -161,13 +163,13 @@ async fn brokers_get_topics_and_queues_that_are_deleted_and_carry_the_commands()
     let strategies = Some(vec![StrategyName::Kafka, StrategyName::Rabbitmq]);
     let workloads = vec![Workload::named("hot-wallet").unwrap(), Workload::named("hold-pay").unwrap()];
     let compared = Plan { workloads, ..plan(strategies.clone()) };
-    let report = bench(&base, &compared, &Told::default(), &Notify::new()).await.unwrap();
+    let report = bench(&base, &compared, &Recorder::default(), &Notify::new()).await.unwrap();
     assert_eq!(report.strategies(), ["kafka, 1 partition", "kafka, 3 partitions", "rabbitmq"]);
     report.runs.iter().for_each(|run| assert_honest(run, 40));
     for run in &report.runs {
         assert!(
             run.per_command.broker_messages > 0.0,
-            "appended and taken, many at once: {} {} {:?}",
+            "commands went through the broker: {} {} {:?}",
             run.title(),
             run.workload,
             run.per_command
@@ -182,7 +184,7 @@ async fn brokers_get_topics_and_queues_that_are_deleted_and_carry_the_commands()
     let flooded = Plan { overload: true, seconds: 1, ..plan(strategies) };
     let mut base = base;
     (base.strategy.wait_ms, base.strategy.backlog_max, base.kafka.partitions) = (1_000, 500, 1);
-    let report = bench(&base, &flooded, &Told::default(), &Notify::new()).await.unwrap();
+    let report = bench(&base, &flooded, &Recorder::default(), &Notify::new()).await.unwrap();
     assert_eq!((report.overloads.len(), report.runs.len()), (2, 0));
     for one in &report.overloads {
         assert!(one.is_true(), "{}: {:?} {:?}", one.title(), one.findings, one.breaches);
@@ -192,114 +194,30 @@ async fn brokers_get_topics_and_queues_that_are_deleted_and_carry_the_commands()
 }
 
 #[tokio::test]
-async fn what_cannot_be_compared_is_refused_before_anything_starts() {
-    let (memory, told, never) = (settings(&["store.backend=memory"]), Told::default(), Notify::new());
-    let named = bench(&memory, &plan(Some(vec![StrategyName::Redlock])), &told, &never).await;
+async fn a_plan_that_cannot_run_is_refused_before_anything_starts() {
+    let (memory, recorder, never) = (settings(&["store.backend=memory"]), Recorder::default(), Notify::new());
+    let named = bench(&memory, &plan(Some(vec![StrategyName::Redlock])), &recorder, &never).await;
     assert!(matches!(&named, Err(LabError::Settings(error)) if error.to_string().contains("redis.redlock_nodes")), "{named:?}");
     let two = Plan { instances: Some(2), ..plan(None) };
-    assert!(matches!(bench(&memory, &two, &told, &never).await, Err(LabError::OneInstance { store: "memory" })));
+    assert!(matches!(bench(&memory, &two, &recorder, &never).await, Err(LabError::OneInstance { store: "memory" })));
     for (wrong, what) in [
         (Plan { commands: 0, ..plan(None) }, "--commands"),
         (Plan { callers: 1 << 20, ..plan(None) }, "--callers"),
         (Plan { instances: Some(0), ..plan(None) }, "--instances"),
         (Plan { seconds: 0, ..plan(None) }, "--seconds"),
     ] {
-        let refused = bench(&memory, &wrong, &told, &never).await.err().map(|error| error.to_string()).unwrap_or_default();
+        let refused = bench(&memory, &wrong, &recorder, &never).await.err().map(|error| error.to_string()).unwrap_or_default();
         assert!(refused.starts_with(what), "{refused}");
     }
-    assert!(!told.0.into_inner().unwrap().iter().any(|line| line.contains('/')), "no run began");
+    assert!(!recorder.0.into_inner().unwrap().iter().any(|line| line.contains('/')), "no run began");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn interrupting_takes_everything_down() {
+async fn an_interrupt_ends_the_comparison() {
     let interrupt = Notify::new();
     interrupt.notify_one();
-    let ended = bench(&settings(&["store.backend=memory"]), &plan(None), &Told::default(), &interrupt).await;
+    let ended = bench(&settings(&["store.backend=memory"]), &plan(None), &Recorder::default(), &interrupt).await;
     assert!(matches!(ended, Err(LabError::Interrupted)), "{ended:?}");
-}
-
-/// How an executor lies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Lie {
-    /// Says that it is done and does nothing.
-    Drops,
-    /// Does it twice.
-    Doubles,
-    /// Does it to somebody else, and tells of that.
-    Misdirects,
-    /// Does something larger than asked.
-    Exaggerates,
-    /// Does it, and gives every answer twice: its own and the last one's.
-    Repeats,
-    /// Does it and says that it failed: which is not known to be untrue.
-    Fails,
-}
-
-struct Liar {
-    inner: Arc<dyn Executor>,
-    lie: Lie,
-    asked: AtomicU32,
-    last: std::sync::Mutex<Option<Reply>>,
-}
-
-/// Every so many commands are lied about.
-const LIED_ABOUT: u32 = 4;
-
-fn fresh() -> FreshIds {
-    let fresh = || SystemIds.fresh();
-    FreshIds { subject: fresh(), entry: fresh(), points: [fresh(), fresh()] }
-}
-
-#[async_trait]
-impl Executor for Liar {
-    async fn execute(&self, request: Request, deadline: Deadline) -> Result<Receipt, ExecuteError> {
-        if self.asked.fetch_add(1, Ordering::Relaxed) % LIED_ABOUT != LIED_ABOUT - 1 {
-            let receipt = self.inner.execute(request, deadline).await?;
-            if let Receipt::Done(reply) = &receipt {
-                *self.last.lock().unwrap() = Some(reply.clone());
-            }
-            return Ok(receipt);
-        }
-        let mut other = Request { command_id: CommandId(SystemIds.fresh()), fresh: fresh(), ..request.clone() };
-        match (self.lie, &mut other.command) {
-            (Lie::Drops, _) => {
-                let last = self.last.lock().unwrap().clone();
-                let Some(Reply { decision: Decision::Done(Outcome::Entered { entry }), decided_at, .. }) = last else {
-                    return Err(ExecuteError::Busy);
-                };
-                let entry = boxoffice_domain::Entry { id: SystemIds.fresh().into(), ..entry };
-                Ok(Receipt::Done(Reply { decision: Decision::Done(Outcome::Entered { entry }), decided_at, replayed: false }))
-            }
-            (Lie::Doubles, _) => {
-                self.inner.execute(other, deadline).await?;
-                self.inner.execute(request, deadline).await
-            }
-            (Lie::Misdirects, Command::ChargeWallet { user, .. } | Command::UseWallet { user, .. }) => {
-                *user = UserId(SystemIds.fresh());
-                other.command = Command::ChargeWallet { user: *user, amount: 7 };
-                self.inner.execute(other, deadline).await
-            }
-            (Lie::Exaggerates, Command::ChargeWallet { amount, .. } | Command::UseWallet { amount, .. }) => {
-                *amount += 1;
-                self.inner.execute(other, deadline).await
-            }
-            (Lie::Repeats, _) => {
-                let last = self.last.lock().unwrap().clone();
-                self.inner.execute(request, deadline).await?;
-                last.map(Receipt::Done).ok_or(ExecuteError::Busy)
-            }
-            (Lie::Fails, _) => {
-                self.inner.execute(request, deadline).await?;
-                Err(ExecuteError::Unavailable("the answer was lost".into()))
-            }
-            (Lie::Misdirects | Lie::Exaggerates, _) => self.inner.execute(request, deadline).await,
-        }
-    }
-}
-
-fn lying(executors: Executors, lie: Lie) -> Executors {
-    let liar = |inner| -> Arc<dyn Executor> { Arc::new(Liar { inner, lie, asked: AtomicU32::new(0), last: Default::default() }) };
-    Executors { seat: executors.seat, wallet: liar(executors.wallet), ..executors }
 }
 
 async fn run_with(lie: Option<Lie>) -> Run {
@@ -317,23 +235,23 @@ async fn run_with(lie: Option<Lie>) -> Run {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn strategies_that_lie_are_found_out() {
+async fn strategies_that_lie_are_detected() {
     for (lie, finding) in [
         (Lie::Drops, "answered as done are not in the store"),
-        (Lie::Doubles, "in the store that nobody was told of"),
+        (Lie::Doubles, "are in the store and were not answered"),
         (Lie::Misdirects, "the store has"),
-        (Lie::Exaggerates, "that nobody asked for"),
-        (Lie::Repeats, "answered with another one's id"),
+        (Lie::Exaggerates, "that no command asked for"),
+        (Lie::Repeats, "answered with the id of another one"),
     ] {
         let run = run_with(Some(lie)).await;
         assert!(!run.is_true() && run.findings.iter().any(|found| found.contains(finding)), "{lie:?}: {:?}", run.findings);
-        let complaints = super::table::complaints(&super::report::sample(vec![run]));
+        let complaints = super::table::complaints(&super::report::samples::sample(vec![run]));
         assert!(complaints.iter().any(|line| line.contains("NOT TRUE") && line.contains(finding)), "{complaints:?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn applied_is_what_the_store_has_and_not_what_was_answered() {
+async fn applied_counts_effects_in_the_store_and_not_answers() {
     assert_eq!(run_with(None).await.applied, 80);
     let dropped = run_with(Some(Lie::Drops)).await;
     assert!(dropped.applied < 80 && dropped.failed == 0, "{} applied", dropped.applied);
@@ -348,20 +266,8 @@ async fn commands_without_an_answer_may_have_had_an_effect() {
     assert!(run.first_failure.is_some_and(|reason| reason.contains("the answer was lost")));
 }
 
-/// Tells nobody the outcome, as a log whose callers wait for too short a time.
-struct Accepts(Arc<dyn Executor>);
-
-#[async_trait]
-impl Executor for Accepts {
-    async fn execute(&self, request: Request, deadline: Deadline) -> Result<Receipt, ExecuteError> {
-        let (inner, command) = (self.0.clone(), request.command_id);
-        tokio::spawn(async move { inner.execute(request, deadline).await });
-        Ok(Receipt::Accepted(command))
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_is_only_told_of_acceptance_asks_until_there_is_an_outcome() {
+async fn an_accepted_command_is_polled_until_there_is_an_outcome() {
     let mut site = Site::open(&settings(&["store.backend=memory"]), COMBINING, 1, &[]).await.unwrap();
     site.replace_executors(|executors| Executors { wallet: Arc::new(Accepts(executors.wallet)), ..executors });
     let size = Size { commands: 80, callers: 4, time: Duration::from_secs(30) };
@@ -371,21 +277,8 @@ async fn whoever_is_only_told_of_acceptance_asks_until_there_is_an_outcome() {
     assert_honest(&run, 80);
 }
 
-/// Turns away every second command.
-struct Picky(Arc<dyn Executor>, AtomicU32);
-
-#[async_trait]
-impl Executor for Picky {
-    async fn execute(&self, request: Request, deadline: Deadline) -> Result<Receipt, ExecuteError> {
-        match self.1.fetch_add(1, Ordering::Relaxed) % 2 {
-            0 => Err(ExecuteError::Overloaded),
-            _ => self.0.execute(request, deadline).await,
-        }
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_overload_counts_who_was_turned_away_and_finds_the_rest_in_the_store() {
+async fn an_overload_counts_rejected_commands_and_finds_the_rest_in_the_store() {
     let mut base = settings(&["store.backend=memory"]);
     base.strategy.wait_ms = 100;
     let mut site = Site::open(&base, COMBINING, 1, &[]).await.unwrap();
@@ -397,22 +290,12 @@ async fn an_overload_counts_who_was_turned_away_and_finds_the_rest_in_the_store(
 
     site.replace_executors(|executors| Executors { wallet: lying(executors.clone(), Lie::Drops).wallet, ..executors });
     let untrue = super::overload::overload(&site, COMBINING, Duration::from_millis(100)).await.unwrap();
-    assert!(!untrue.is_true(), "a liar is found out here, too: {untrue:?}");
+    assert!(!untrue.is_true(), "a lie is detected here, too: {untrue:?}");
     site.close().await;
 }
 
-/// Never answers.
-struct Hangs;
-
-#[async_trait]
-impl Executor for Hangs {
-    async fn execute(&self, _: Request, _: Deadline) -> Result<Receipt, ExecuteError> {
-        std::future::pending().await
-    }
-}
-
 #[tokio::test]
-async fn a_run_ends_whatever_does_not_answer() {
+async fn a_run_ends_even_if_no_command_is_answered() {
     let hangs: Arc<dyn Executor> = Arc::new(Hangs);
     let executors = Executors { seat: hangs.clone(), wallet: hangs.clone(), payment: hangs, wait: Duration::from_secs(3) };
     let ledger: Arc<dyn boxoffice_ports::Ledger> = Arc::new(boxoffice_ports::MockLedger::new());
@@ -452,12 +335,12 @@ fn percentiles_are_of_all_answers() {
 }
 
 #[test]
-fn seats_and_jobs_of_a_run_are_asked_for_beforehand() {
+fn dates_of_a_run_have_the_seats_of_its_jobs() {
     let size = Size { commands: 3_000, callers: 100, time: Duration::from_secs(1) };
     let dates = |name: &str| size.dates(&Workload::named(name).unwrap());
     assert_eq!(dates("hold-pay"), [150, 1_500]);
     assert_eq!(dates("same-seat"), [1, 1]);
     assert!(dates("hot-wallet").is_empty());
     let few = Size { commands: 3, callers: 100, ..size };
-    assert_eq!(few.dates(&Workload::named("hold-pay").unwrap()), [1, 1], "no more warm up than are measured");
+    assert_eq!(few.dates(&Workload::named("hold-pay").unwrap()), [1, 1], "no more jobs warm up than are measured");
 }

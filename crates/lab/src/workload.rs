@@ -1,7 +1,7 @@
-//! What is asked of every strategy, as data: the same commands in the same order, whoever decides them.
+//! The commands of a comparison, as data: the same commands in the same order for every strategy.
 //!
 //! A workload is a list of jobs. A job is one user's script, each step sent when the one before it was answered; callers
-//! take jobs one after another. Everything a run touches is fresh, so that runs do not meet each other's rows.
+//! take jobs one after another. A run touches fresh rows only, so that runs do not contend with each other.
 
 use boxoffice_domain::concert::SEATS_PER_DATE_MAX;
 use boxoffice_domain::money::Money;
@@ -10,14 +10,14 @@ use boxoffice_domain::money::Money;
 pub const COMMANDS_MAX: u32 = 400_000;
 /// The most callers of one run; each has a connection of its own over HTTP.
 pub const CALLERS_MAX: u32 = 4_096;
-/// What every user of a run has in the wallet beforehand, minor units: more than any run can take out of it.
+/// The balance of every user before a run, minor units: more than any run can spend.
 pub const FUNDS: Money = 50_000_000;
 /// The seats of a big hall.
 pub const HALL: u32 = 100_000;
-/// Callers and commands of a workload that is about a crowd, unless told otherwise.
+/// Default numbers of callers and commands of a workload with a crowd.
 pub const CROWD: u32 = 1_000;
 pub const CROWD_COMMANDS: u32 = 20_000;
-/// What every seat costs.
+/// The price of every seat.
 pub const PRICE: Money = 1_000;
 
 /// One command of a job.
@@ -31,37 +31,37 @@ pub enum Step {
     HoldPair,
     /// The best two adjacent seats that are free.
     HoldBest,
-    /// What the job holds; not sent when it holds nothing.
+    /// Pays the job's reservation; not sent if the job has none.
     Pay,
 }
 
-/// Whose jobs they are.
+/// The users of the jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Users {
     One,
-    /// So many take turns.
+    /// So many, in turn.
     Some(u32),
-    /// Everybody has one job.
+    /// One job for each user.
     OneEach,
 }
 
-/// Which seats the jobs want.
+/// The seats of the jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seats {
     None,
-    /// All the same one.
+    /// The same seat for all.
     One,
     OneEach,
     /// Two each, in a hall of [`HALL`] or, for more jobs, as many as they need.
     Hall,
 }
 
-/// What a rate counts.
+/// What the rate counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rate {
-    /// Effects: whatever is refused was asked in vain.
+    /// Effects: refused commands do not count.
     Applied,
-    /// Answers: refusals are what is wanted.
+    /// Answers: a refusal counts as well.
     Answered,
 }
 
@@ -75,18 +75,18 @@ pub struct Workload {
     pub rate: Rate,
 }
 
-/// Those that are compared unless others are asked for.
+/// The workloads that are compared by default.
 pub fn compared() -> Vec<Workload> {
     WORKLOADS.into_iter().filter(|workload| workload.name != "charges" && !workload.is_crowd()).collect()
 }
 
-/// What each charge of an overload is for.
+/// The amount of each charge of an overload.
 pub const OVERLOADING: Money = 7;
 
-/// What is offered ten times more often than it can be answered.
+/// Offered ten times more often than it can be answered.
 pub const OVERLOAD: Workload = Workload {
     name: "overload",
-    about: "charges over 1,000 wallets, first by as many callers as bring the most, then ten times as many a second as were applied",
+    about: "charges over 1,000 wallets, first by the number of callers with the highest rate, then at ten times that rate",
     steps: &[Step::Charge(OVERLOADING)],
     users: Users::Some(1_000),
     seats: Seats::None,
@@ -104,7 +104,7 @@ pub const WORKLOADS: [Workload; 7] = [
     },
     Workload {
         name: "same-seat",
-        about: "everybody holds one and the same seat; one gets it",
+        about: "all users want the same seat; one gets it",
         steps: &[Step::Hold],
         users: Users::OneEach,
         seats: Seats::One,
@@ -120,7 +120,7 @@ pub const WORKLOADS: [Workload; 7] = [
     },
     Workload {
         name: "hold-pay",
-        about: "everybody holds a seat of their own and pays it",
+        about: "each user holds a seat of their own and pays it",
         steps: &[Step::Hold, Step::Pay],
         users: Users::OneEach,
         seats: Seats::OneEach,
@@ -158,12 +158,12 @@ impl Workload {
         WORKLOADS.into_iter().find(|workload| workload.name == name)
     }
 
-    /// Whether it is about a big hall and a crowd in front of it.
+    /// Whether it is about a crowd and a big hall.
     pub fn is_crowd(&self) -> bool {
         self.seats == Seats::Hall
     }
 
-    /// So many jobs make about `commands` commands, and never more.
+    /// The number of jobs for at most `commands` commands.
     pub fn jobs(&self, commands: u32) -> u32 {
         let jobs = (commands / self.steps.len() as u32).max(1);
         if self.is_crowd() { jobs.min(SEATS_PER_DATE_MAX / 2) } else { jobs }
@@ -193,7 +193,7 @@ impl Workload {
         }
     }
 
-    /// The place of a job's user among the users.
+    /// The index of a job's user among the users.
     pub fn user_of(&self, job: u32) -> u32 {
         match self.users {
             Users::One => 0,
@@ -220,12 +220,12 @@ impl Workload {
         self.steps.iter().any(|step| matches!(step, Step::Charge(_) | Step::Use(_) | Step::Pay))
     }
 
-    /// Whether the wallet must hold something before.
+    /// Whether wallets must be funded before.
     pub fn needs_funds(&self) -> bool {
         self.steps.iter().any(|step| matches!(step, Step::Use(_) | Step::Pay))
     }
 
-    /// What a run may take out of one wallet at most.
+    /// The most that a run may take out of one wallet.
     #[cfg(test)]
     fn spent_by_one(&self, commands: u32) -> Money {
         let jobs = Money::from(self.jobs(commands).div_ceil(self.user_count(self.jobs(commands))));

@@ -1,15 +1,15 @@
-//! One buyer, and how far they have come.
+//! One buyer, from joining to the end.
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
-    ToCome,
+    Joining,
     Waiting,
     GaveUp,
     InTurn,
     Bought,
-    /// Had a turn, could have bought and did not.
-    Had,
-    /// Had a turn and found no seat free.
+    /// Had a turn and seats, and did not buy.
+    Declined,
+    /// Had a turn and found no free seat.
     FoundNothing,
     NoShow,
 }

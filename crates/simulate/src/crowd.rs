@@ -1,23 +1,23 @@
-//! Who comes when, how long they wait and what they do in their turn: everything that is drawn.
+//! When buyers arrive, how long they wait and what they do in their turn: everything random.
 //!
-//! One stream of numbers, drawn in the order of what happens: the same seed is the same crowd.
+//! One stream of random numbers, used in the order of events: the same seed gives the same crowd.
 
 use super::world::{Arrivals, World};
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution as _, Exp1, LogNormal, Triangular};
 
-/// Of the buyers, where programs come.
+/// The share of programs among the buyers of [`Arrivals::Bots`].
 const BOTS: f64 = 0.3;
 const BOTS_CONVERSION: f64 = 0.1;
 const BOTS_THINK_S: f64 = 5.0;
-/// People come for so long before the sale that begins with a draw.
+/// Buyers arrive for so long before a sale that begins with a draw.
 pub(super) const PRESALE_S: u32 = 600;
-/// The mean of a flash is this share of the time in which people come.
+/// The mean of a flash is this share of the time in which buyers arrive.
 const FLASH: f64 = 0.15;
-/// How unequal the lengths of turns are: of the logarithm.
+/// The standard deviation of the logarithm of a turn's length.
 const THINK_SIGMA: f64 = 0.6;
-/// From the turn to the first choice of seats.
+/// The mean time from promotion to the first choice of seats.
 const REACTION_S: f64 = 3.0;
 
 pub(super) struct Crowd {
@@ -25,7 +25,7 @@ pub(super) struct Crowd {
     world: World,
 }
 
-/// Somebody to come.
+/// A buyer's arrival.
 #[derive(Clone, Copy)]
 pub(super) struct Arrival {
     /// After the beginning of the simulation.
@@ -38,12 +38,12 @@ impl Crowd {
         Self { random: ChaCha8Rng::seed_from_u64(world.seed), world: world.clone() }
     }
 
-    /// When the sale starts: before it only those come who are drawn.
+    /// When the sale starts; arrivals before it are drawn.
     pub(super) fn start_ms(&self) -> u32 {
         if self.world.presale > 0.0 { PRESALE_S * 1_000 } else { 0 }
     }
 
-    /// Everybody, in the order of coming.
+    /// All buyers, in the order of arrival.
     pub(super) fn arrivals(&mut self) -> Vec<Arrival> {
         let start_ms = self.start_ms();
         let mut all: Vec<_> = (0..self.world.buyers)
@@ -52,7 +52,7 @@ impl Crowd {
                 let at_ms = if self.random.random_bool(self.world.presale) {
                     self.random.random_range(0..start_ms)
                 } else {
-                    start_ms + (self.comes_after_s(is_bot) * 1e3) as u32
+                    start_ms + (self.arrives_after_s(is_bot) * 1e3) as u32
                 };
                 Arrival { at_ms, is_bot }
             })
@@ -61,11 +61,11 @@ impl Crowd {
         all
     }
 
-    fn comes_after_s(&mut self, is_bot: bool) -> f64 {
+    fn arrives_after_s(&mut self, is_bot: bool) -> f64 {
         let over = f64::from(self.world.arrive_s);
         match self.world.arrivals {
             _ if is_bot => self.random.random(),
-            // Drawn again where it is beyond the end: the curve keeps its shape.
+            // Repeated while it is beyond the end, so that the curve keeps its shape.
             Arrivals::Flash | Arrivals::Bots => loop {
                 let at: f64 = FLASH * over * self.exponential();
                 if at < over {
@@ -80,7 +80,7 @@ impl Crowd {
         Exp1.sample(&mut self.random)
     }
 
-    /// Which of the lanes: 0 is the general one.
+    /// The buyer's lane; 0 is the general one.
     pub(super) fn lane(&mut self) -> u8 {
         let mut at: f64 = if self.world.lanes.is_empty() { 1.0 } else { self.random.random() };
         for (lane, of) in self.world.lanes.iter().zip(1..) {
@@ -92,13 +92,13 @@ impl Crowd {
         0
     }
 
-    /// How long somebody waits before giving up; `None`: for ever.
+    /// How long the buyer waits before giving up; `None`: for ever.
     pub(super) fn patience_ms(&mut self, is_bot: bool) -> Option<u32> {
         let mean = self.world.patience_s.filter(|_| !is_bot)?;
         Some((f64::from(mean) * 1e3 * self.exponential()) as u32)
     }
 
-    pub(super) fn comes_for_the_turn(&mut self, is_bot: bool) -> bool {
+    pub(super) fn takes_the_turn(&mut self, is_bot: bool) -> bool {
         is_bot || !self.random.random_bool(self.world.no_shows)
     }
 
@@ -117,13 +117,13 @@ impl Crowd {
         self.random.random_bool(share.clamp(0.0, 1.0))
     }
 
-    /// With this mean.
+    /// A log-normal time with this mean.
     fn log_normal_ms(&mut self, mean_s: f64) -> u32 {
         let mu = (mean_s * 1e3).ln() - THINK_SIGMA * THINK_SIGMA / 2.0;
         LogNormal::new(mu, THINK_SIGMA).map_or(0.0, |times| times.sample(&mut self.random)) as u32
     }
 
-    /// Any of `count`.
+    /// A number below `count`.
     pub(super) fn any(&mut self, count: u32) -> u32 {
         self.random.random_range(0..count)
     }

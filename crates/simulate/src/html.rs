@@ -1,10 +1,10 @@
-//! A report's page of HTML that needs nothing else: no script, no font, no picture from anywhere.
+//! A report's page of HTML that refers to nothing else: no script, no font, no picture.
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 const STYLE: &str = include_str!("html.css");
 
-/// What lies around every report. `conditions`: name and value of what it was made under.
+/// The frame of every report. `conditions`: name and value of each condition of the measurement.
 pub fn page(title: &str, conditions: &[(&str, String)], header: Markup, main: Markup, footer: Markup) -> String {
     html! {
         (DOCTYPE)

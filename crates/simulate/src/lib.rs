@@ -1,14 +1,14 @@
-//! Admission policies tried on a crowd that is not there: a discrete-event simulation around the very state machine that
-//! serves ([`boxoffice_domain::waiting::Room`]), told what an instance would tell it, tick by tick.
+//! Admission policies tried on a simulated crowd: a discrete-event simulation around the state machine that serves
+//! ([`boxoffice_domain::waiting::Room`]). The room gets the inputs that an instance would append, tick by tick.
 //!
-//! Nothing here reads a clock, and what is random is drawn from the seed alone: the same world is the same report, byte
-//! for byte. About 400 bytes a buyer; time grows with buyers and with ticks.
+//! No clock is read and all random numbers come from the seed: the same world gives the same report, byte for byte.
+//! About 400 bytes a buyer; time grows with buyers and with ticks.
 //!
 //! # Layout
 //!
-//! * [`world`]: what is simulated. `crowd`, `buyer`: what is drawn of it. `servers`: what bears the crowd.
-//! * `run`: the events, in their order. `judge`: what was told against what came.
-//! * [`report`]: what came out. [`text`], [`page`]: for a terminal, for a browser. [`html`]: the page around any report.
+//! * [`world`]: the parameters. `crowd`, `buyer`: the random crowd. `servers`: how servers slow down under it.
+//! * `run`: the events, in their order. `judge`: compares what buyers were shown with what happened.
+//! * [`report`]: the result. [`text`], [`page`]: for a terminal, for a browser. [`html`]: the page around any report.
 
 mod buyer;
 mod crowd;

@@ -6,7 +6,7 @@ use crate::html::page;
 use maud::{Markup, html};
 use std::fmt::Write as _;
 
-/// The drawing's own units; it is stretched to the page.
+/// The drawing's own units; it is scaled to the page.
 const WIDTH: f64 = 1_000.0;
 const HEIGHT: f64 = 200.0;
 
@@ -29,12 +29,12 @@ pub fn html(report: &Report) -> String {
             }
         }
         section {
-            h2 { "What was told" }
-            p { "Ranges hold the truth four times in five, if they are right; a chance comes true as often as it says." }
+            h2 { "What buyers were shown" }
+            p { "A range should contain the actual wait four times in five; a chance should come true as often as it states." }
             div.ways {
-                figure { figcaption { "Chance of a seat: how often it came true, by what was told" } (reliability(report)) }
-                (horizons("Ranges told while waiting", &report.eta_while_waiting))
-                (horizons("Ranges told on joining", &report.eta_on_joining))
+                figure { figcaption { "Chance of a seat: how often it came true, by the chance shown" } (reliability(report)) }
+                (horizons("Ranges shown while waiting", &report.eta_while_waiting))
+                (horizons("Ranges shown on joining", &report.eta_on_joining))
             }
         }
     };
@@ -46,25 +46,25 @@ fn conditions(report: &Report) -> Vec<(&'static str, String)> {
     let world = &report.world;
     let optional = |value: Option<u32>, unit: &str| value.map_or("none".to_owned(), |value| format!("{} {unit}", count(u64::from(value))));
     let max_active = match world.auto_max_active {
-        true => format!("found, at most {}", count(u64::from(world.max_active))),
+        true => format!("automatic, at most {}", count(u64::from(world.max_active))),
         false => count(u64::from(world.max_active)),
     };
     let lanes = world.lanes.iter().map(|lane| format!("{} {}", lane.name, percent(lane.share))).collect::<Vec<_>>().join(", ");
     let conversion = match world.conversion {
         drift if drift.from == drift.to => percent(drift.from),
-        drift => format!("{} at first, {} at last", percent(drift.from), percent(drift.to)),
+        drift => format!("{} at the start, {} at the end", percent(drift.from), percent(drift.to)),
     };
     vec![
         ("arrivals", format!("{:?}, within {}", world.arrivals, duration(f64::from(world.arrive_s))).to_lowercase()),
         ("before the sale", percent(world.presale)),
-        ("patience", optional(world.patience_s, "s on the average")),
+        ("patience", optional(world.patience_s, "s on average")),
         ("conversion", conversion),
         ("do not come", percent(world.no_shows)),
         ("seats a buyer", world.seats_per_buyer.to_string()),
-        ("a turn", format!("{} on the average, at most {}", duration(f64::from(world.think_s)), duration(f64::from(world.turn_s)))),
+        ("a turn", format!("{} on average, at most {}", duration(f64::from(world.think_s)), duration(f64::from(world.turn_s)))),
         ("max active", max_active),
         ("rate", world.per_interval.map_or("none".to_owned(), |rate| format!("{} in {} s", count(u64::from(rate.count)), rate.seconds))),
-        ("servers bear", world.capacity.map_or("any number".to_owned(), |most| format!("{} at once", count(u64::from(most))))),
+        ("capacity", world.capacity.map_or("any number".to_owned(), |most| format!("{} at once", count(u64::from(most))))),
         ("lanes", if lanes.is_empty() { "none".to_owned() } else { lanes }),
     ]
 }
@@ -89,7 +89,7 @@ fn drawing(label: &str, paths: &[(&str, String)]) -> Markup {
     }
 }
 
-/// Through points of the unit square.
+/// A path through points of the unit square.
 fn path(points: impl Iterator<Item = (f64, f64)>) -> String {
     let mut path = String::new();
     for (at, (x, y)) in points.enumerate() {
@@ -102,10 +102,10 @@ fn reliability(report: &Report) -> Markup {
     let came = path(report.chance.iter().map(|class| (class.told, class.came_true)));
     let meant = path([(0.0, 0.0), (1.0, 1.0)].into_iter());
     html! {
-        @if report.chance.is_empty() { p { "Nobody was told a chance." } } @else {
-            (drawing("Chance told and come true", &[("meant", meant), ("", came)]))
+        @if report.chance.is_empty() { p { "No buyer was shown a chance." } } @else {
+            (drawing("Chance shown and come true", &[("meant", meant), ("", came)]))
             table.figures {
-                thead { tr { th scope="col" { "told" } th scope="col" { "came true" } th scope="col" { "answers" } } }
+                thead { tr { th scope="col" { "shown" } th scope="col" { "came true" } th scope="col" { "answers" } } }
                 tbody {
                     @for class in &report.chance {
                         tr { th scope="row" { (percent(class.told)) } td { (percent(class.came_true)) } td { (count(class.answers)) } }

@@ -1,31 +1,32 @@
-//! What a simulation found, as data: everything printed or drawn is made from this. Times are of the simulated world; how
-//! long the simulation itself took is not in it.
+//! The result of a simulation, as data: text and page are made from this alone. Times are of the simulated world; how long
+//! the simulation took is not in it.
 
 use super::world::World;
 use serde::Serialize;
 
-/// Rises when a field changes its meaning or goes away.
+/// Rises when a field changes its meaning or is removed.
 pub const SCHEMA: u32 = 1;
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
     pub schema: u32,
     pub world: World,
-    /// After the start of the sale, to the end of the last turn.
+    /// From the start of the sale to the end of the last turn.
     pub duration_s: f64,
     pub buyers: Fates,
-    /// Of those whose turn came, from coming, or from the start of the sale; null when there were none.
+    /// Of buyers that had a turn, from their arrival or the start of the sale; null without any.
     pub waiting: Option<Waits>,
     pub seats: Seats,
     pub utilisation: Utilisation,
-    /// Rank correlation of arrival, or of the draw, and service; null for fewer than two. Of each lane, the general first.
+    /// Rank correlation of arrival, or of the draw, and service; null for fewer than two. Then for each lane, the general
+    /// one first.
     pub fairness: Option<f64>,
     pub fairness_by_lane: Vec<Option<f64>>,
-    /// Of ranges told to people asked at random while they wait.
+    /// Of ranges shown to buyers that were sampled at random while waiting.
     pub eta_while_waiting: Calibration,
-    /// Of the first range each was told.
+    /// Of the first range that each buyer was shown.
     pub eta_on_joining: Calibration,
-    /// As the room itself counts it; null while nothing was judged.
+    /// As the room itself measures it; null while nothing was judged.
     pub eta_by_the_room: Option<f64>,
     pub chance: Vec<Reliability>,
     pub timeline: Vec<Moment>,
@@ -38,11 +39,11 @@ pub struct Fates {
     pub bought: u64,
     /// Left while they waited.
     pub gave_up: u64,
-    /// Were still waiting at the end: nothing was left.
+    /// Still waiting at the end, when nothing was left to sell.
     pub sent_away: u64,
-    /// Whose turn came and who did not.
+    /// Did not come to their turn.
     pub no_shows: u64,
-    /// Had a turn and found no seat that was free.
+    /// Had a turn and found no free seat.
     pub found_nothing: u64,
 }
 
@@ -57,22 +58,22 @@ pub struct Waits {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Seats {
     pub sold: u64,
-    /// When the last one was sold, after the start of the sale; null: some were left.
+    /// From the start of the sale to the last sold seat; null: some were left.
     pub sold_out_after_s: Option<f64>,
-    /// How long a seat stood unsold, on the average.
+    /// How long a seat stayed unsold, on average.
     pub unsold_min: f64,
-    /// For how long somebody waited while a seat stood free: neither sold nor held.
+    /// How long buyers waited while a seat was free: neither sold nor held.
     pub idle_min: f64,
 }
 
-/// While anybody waited and there was anything to sell.
+/// While buyers waited and seats were unsold.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Utilisation {
-    /// Of the places of those who may be active; null if nobody had to wait.
+    /// Active buyers as a share of `max_active`; null if no buyer had to wait.
     pub of_max_active: Option<f64>,
-    /// Of the rate; null also without one.
+    /// Promotions as a share of the rate; null also without one.
     pub of_rate: Option<f64>,
-    /// The most who were active at once, and who may have been.
+    /// The most buyers that were active at the same time, and the highest limit.
     pub active_most: u64,
     pub max_active_most: u64,
 }
@@ -80,9 +81,9 @@ pub struct Utilisation {
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Calibration {
     pub judged: u64,
-    /// The share of the ranges that held the truth; 0.8 is meant.
+    /// The share of the ranges that contained the actual wait; the target is 0.8.
     pub right: Option<f64>,
-    /// From their lower to their upper end, seconds, on the average.
+    /// From the lower to the upper end of a range, seconds, on average.
     pub width_s: Option<f64>,
     pub horizons: Vec<Horizon>,
 }
@@ -92,15 +93,15 @@ pub struct Horizon {
     pub horizon: &'static str,
     pub judged: u64,
     pub right: Option<f64>,
-    /// The turn came before the range, and after it.
+    /// Turns that came before the range, and after it.
     pub sooner: u64,
     pub later: u64,
 }
 
-/// Of answers with about the same chance.
+/// Of samples with about the same chance.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Reliability {
-    /// Their mean.
+    /// The mean of the chances that were shown.
     pub told: f64,
     pub came_true: f64,
     pub answers: u64,
@@ -114,8 +115,8 @@ pub struct Moment {
     pub active: u64,
     pub max_active: u64,
     pub sold: u64,
-    /// Whose turn has come, ever.
+    /// Promotions so far.
     pub promoted: u64,
-    /// What adaptive admission allows; null while it does not limit.
+    /// The rate of adaptive admission; null while it does not limit.
     pub rate_per_s: Option<f64>,
 }

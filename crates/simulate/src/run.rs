@@ -1,12 +1,14 @@
-//! The events of a world, in their order, told to its room as one instance would: whatever falls into one tick is told
+//! The events of a world, in their order, applied to its room as one instance would: the inputs of one tick are applied
 //! at its end, and then the tick itself, if it would change anything.
 //!
-//! It ends when everybody is gone, when nothing is left to sell, or after [`DURATION_S_MAX`].
+//! It ends when every buyer is gone, when nothing is left to sell, or after [`DURATION_S_MAX`].
+
+mod summary;
 
 use super::buyer::{Buyer, Fate};
 use super::crowd::{Arrival, Crowd};
-use super::judge::{Judge, rank_correlation, round};
-use super::report::{Fates, Moment, Report, SCHEMA, Seats, Utilisation, Waits};
+use super::judge::{Judge, round};
+use super::report::{Fates, Moment, Report};
 use super::servers;
 use super::world::World;
 use boxoffice_domain::waiting::{Room, RoomChange, RoomInput, RoomOutput};
@@ -16,19 +18,19 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use uuid::Uuid;
 
-/// The longest sale, seconds: what is still going on then is cut off.
+/// The longest sale, seconds; a longer one is cut off.
 const DURATION_S_MAX: u64 = 14 * 24 * 3_600;
-/// Who found nothing free looks again after this time.
-const LOOKS_AGAIN_MS: u32 = 5_000;
-/// The most moments that are kept: when there are as many, every other one is forgotten.
+/// A buyer that finds no free seat retries after this time.
+const RETRY_MS: u32 = 5_000;
+/// The most moments that are kept: at this number every other one is dropped.
 const MOMENTS_MAX: usize = 1_024;
 const SECOND_MS: u64 = 1_000;
 
-/// What somebody is about to do.
+/// A buyer's next action.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Plan {
     GiveUp,
-    /// Choose seats; for the first time or again, until then.
+    /// Choose seats, for the first time (0) or again until that instant.
     Choose {
         until_ms: u64,
     },
@@ -42,7 +44,7 @@ struct Run<'a> {
     start_ms: u64,
     now_ms: u64,
     buyers: Vec<Buyer>,
-    /// How long promotion had gone on when each was promoted, milliseconds.
+    /// How long promotion had run when each buyer was promoted, milliseconds.
     ran_at: Vec<u32>,
     plans: BinaryHeap<Reverse<(u64, u32, Plan)>>,
     inputs: Vec<RoomInput>,
@@ -53,7 +55,7 @@ struct Run<'a> {
     held: u64,
     waiting: u64,
     active: u64,
-    /// In their turn, and here.
+    /// Active buyers that have come to their turn and not decided.
     shoppers: u64,
     fates: Fates,
     paused: bool,
@@ -64,7 +66,7 @@ struct Run<'a> {
     sold_out_ms: Option<u64>,
 }
 
-/// Over the time so far, milliseconds.
+/// Integrals over the time so far, milliseconds.
 #[derive(Default)]
 struct Sums {
     crowded: f64,
@@ -77,8 +79,9 @@ struct Sums {
     max_active_most: u64,
 }
 
-/// Plays `world` to its end. `told` hears now and then which share of the buyers is through, and of the seats.
-pub fn simulate(world: &World, told: &mut dyn FnMut(f64)) -> Report {
+/// Plays `world` to its end. `progress` is called now and then with the share of the buyers that are through, or of the
+/// seats that are sold, whichever is larger.
+pub fn simulate(world: &World, progress: &mut dyn FnMut(f64)) -> Report {
     let mut crowd = Crowd::new(world);
     let arrivals = crowd.arrivals();
     let mut run = Run::new(world, crowd);
@@ -87,7 +90,7 @@ pub fn simulate(world: &World, told: &mut dyn FnMut(f64)) -> Report {
         run.step(&arrivals, &mut next);
         if run.now_ms.is_multiple_of(20 * SECOND_MS) {
             let through = (run.fates.had_a_turn + run.fates.gave_up) as f64 / f64::from(world.buyers);
-            told(through.max(run.sold as f64 / f64::from(world.seats)));
+            progress(through.max(run.sold as f64 / f64::from(world.seats)));
         }
     }
     run.report()
@@ -130,10 +133,10 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn is_over(&self, all_came: bool) -> bool {
-        let nobody = self.waiting == 0 && self.active == 0;
-        let nothing = self.sold == u64::from(self.world.seats) && self.active == 0;
-        (all_came && (nobody || nothing)) || self.now_ms > DURATION_S_MAX * SECOND_MS
+    fn is_over(&self, all_arrived: bool) -> bool {
+        let no_buyer = self.waiting == 0 && self.active == 0;
+        let no_seat = self.sold == u64::from(self.world.seats) && self.active == 0;
+        (all_arrived && (no_buyer || no_seat)) || self.now_ms > DURATION_S_MAX * SECOND_MS
     }
 
     fn step(&mut self, arrivals: &[Arrival], next: &mut usize) {
@@ -141,34 +144,34 @@ impl<'a> Run<'a> {
         let before_ms = self.now_ms;
         self.now_ms += tick;
         if self.waiting == 0 && self.active == 0 {
-            // Nobody is there: the next tick that matters is the one after somebody comes.
-            let comes_ms = arrivals.get(*next).map_or(self.now_ms, |arrival| u64::from(arrival.at_ms));
-            self.now_ms = self.now_ms.max(comes_ms.div_ceil(tick) * tick);
+            // The room is empty: skip to the tick after the next arrival.
+            let arrives_ms = arrivals.get(*next).map_or(self.now_ms, |arrival| u64::from(arrival.at_ms));
+            self.now_ms = self.now_ms.max(arrives_ms.div_ceil(tick) * tick);
         }
         self.pause();
         self.measure(self.now_ms - before_ms);
         while let Some(arrival) = arrivals.get(*next).filter(|arrival| u64::from(arrival.at_ms) <= self.now_ms) {
             *next += 1;
-            self.comes(*arrival);
+            self.arrive(*arrival);
         }
         while let Some(Reverse((_, buyer, plan))) = self.plans.peek().copied().filter(|Reverse((due_ms, ..))| *due_ms <= self.now_ms) {
             self.plans.pop();
-            self.does(buyer, plan);
+            self.act(buyer, plan);
         }
-        self.tell();
+        self.apply();
         if self.now_ms.is_multiple_of(SECOND_MS.max(tick)) {
             let (room, now) = (&self.room, at(self.now_ms));
-            let come = self.buyers.len() as u32;
-            if self.waiting > 0 && come > 0 {
-                self.judge.ask(&mut self.crowd, come, &self.buyers, |buyer| room.place(entry(buyer), now));
+            let arrived = self.buyers.len() as u32;
+            if self.waiting > 0 && arrived > 0 {
+                self.judge.sample(&mut self.crowd, arrived, &self.buyers, |buyer| room.place(entry(buyer), now));
             }
         }
         if self.now_ms >= self.start_ms && self.now_ms.is_multiple_of(self.moments_apart_ms) {
-            self.remember();
+            self.record();
         }
     }
 
-    /// An operator's, if the world has one.
+    /// Begins or ends the operator's pause, if the world has one.
     fn pause(&mut self) {
         let Some(pause) = self.world.pause else { return };
         let from_ms = self.start_ms + u64::from(pause.at_s) * SECOND_MS;
@@ -181,7 +184,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Adds up what held since the tick before.
+    /// Adds the time since the previous tick to the sums.
     fn measure(&mut self, passed_ms: u64) {
         if self.now_ms <= self.start_ms {
             return;
@@ -202,7 +205,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn comes(&mut self, arrival: Arrival) {
+    fn arrive(&mut self, arrival: Arrival) {
         let buyer = self.buyers.len() as u32;
         let lane = self.crowd.lane();
         self.buyers.push(Buyer {
@@ -212,18 +215,18 @@ impl<'a> Run<'a> {
             holds: 0,
             lane,
             is_bot: arrival.is_bot,
-            fate: Fate::ToCome,
+            fate: Fate::Joining,
         });
         self.fates.came += 1;
         self.inputs.push(RoomInput::Join { user: UserId(id(buyer)), entry: entry(buyer), lane: Lane(lane) });
         if let Some(patience_ms) = self.crowd.patience_ms(arrival.is_bot) {
-            // Before the sale nobody has waited for anything yet.
+            // Patience counts from the start of the sale.
             let from_ms = u64::from(arrival.at_ms).max(self.start_ms);
             self.plans.push(Reverse((from_ms + u64::from(patience_ms), buyer, Plan::GiveUp)));
         }
     }
 
-    fn does(&mut self, at: u32, plan: Plan) {
+    fn act(&mut self, at: u32, plan: Plan) {
         let buyer = &mut self.buyers[at as usize];
         match plan {
             Plan::GiveUp if buyer.fate == Fate::Waiting => self.inputs.push(RoomInput::Leave { entry: entry(at) }),
@@ -240,11 +243,11 @@ impl<'a> Run<'a> {
                 if free > 0 && self.now_ms < over_ms {
                     buyer.holds = free.min(u64::from(self.world.seats_per_buyer)) as u16;
                     self.held += u64::from(buyer.holds);
-                    // Once there are seats it takes the time that it takes, within the turn.
+                    // With seats chosen, the decision takes its time, within the turn.
                     let decides_ms = until_ms.max(self.now_ms + SECOND_MS).min(over_ms - 1);
                     self.plans.push(Reverse((decides_ms, at, Plan::Decide)));
-                } else if self.now_ms + u64::from(LOOKS_AGAIN_MS) < until_ms.min(over_ms) {
-                    self.plans.push(Reverse((self.now_ms + u64::from(LOOKS_AGAIN_MS), at, Plan::Choose { until_ms })));
+                } else if self.now_ms + u64::from(RETRY_MS) < until_ms.min(over_ms) {
+                    self.plans.push(Reverse((self.now_ms + u64::from(RETRY_MS), at, Plan::Choose { until_ms })));
                 } else {
                     self.fates.found_nothing += 1;
                     self.shoppers -= 1;
@@ -252,11 +255,11 @@ impl<'a> Run<'a> {
                     self.inputs.push(RoomInput::Leave { entry: entry(at) });
                 }
             }
-            Plan::Decide => self.decides(at),
+            Plan::Decide => self.decide(at),
         }
     }
 
-    fn decides(&mut self, at_buyer: u32) {
+    fn decide(&mut self, at_buyer: u32) {
         let seats = u64::from(self.world.seats);
         let buyer = &mut self.buyers[at_buyer as usize];
         let holds = u64::from(std::mem::take(&mut buyer.holds));
@@ -271,13 +274,13 @@ impl<'a> Run<'a> {
             }
             self.inputs.push(RoomInput::Finish { user: UserId(id(at_buyer)), paid_at: at(self.now_ms) });
         } else {
-            buyer.fate = Fate::Had;
+            buyer.fate = Fate::Declined;
             self.inputs.push(RoomInput::Leave { entry: entry(at_buyer) });
         }
     }
 
-    /// Tells the room everything of this tick.
-    fn tell(&mut self) {
+    /// Applies this tick's inputs to the room.
+    fn apply(&mut self) {
         let now = at(self.now_ms);
         if self.room.admission().heeds_health() && self.now_ms.is_multiple_of(SECOND_MS) {
             let health = Some(servers::health(self.shoppers, self.world.capacity));
@@ -296,11 +299,11 @@ impl<'a> Run<'a> {
             self.room.apply(now, &RoomInput::Tick(stock), &mut self.changes);
         }
         for change in std::mem::take(&mut self.changes) {
-            self.changed(&change);
+            self.follow(&change);
         }
     }
 
-    fn changed(&mut self, change: &RoomChange) {
+    fn follow(&mut self, change: &RoomChange) {
         let at = index(change.entry);
         let buyer = &mut self.buyers[at as usize];
         match (change.was, change.status) {
@@ -311,7 +314,7 @@ impl<'a> Run<'a> {
             (Some(QueueStatus::Waiting), QueueStatus::Active) => {
                 buyer.fate = Fate::InTurn;
                 buyer.promoted_ms = self.now_ms as u32;
-                // Whoever was drawn has no order but the draw's.
+                // A drawn buyer is served in the order of the draw, all others in the order of arrival.
                 let drawn = u64::from(buyer.came_ms) < self.start_ms;
                 buyer.place = if drawn { change.place as u32 } else { at + 1 };
                 self.ran_at[at as usize] = self.judge.ran_ms as u32;
@@ -321,7 +324,7 @@ impl<'a> Run<'a> {
                 self.sums.active_most = self.sums.active_most.max(self.active);
                 self.sums.promoted += if self.world.per_interval.is_some() { 1.0 } else { 0.0 };
                 self.fates.had_a_turn += 1;
-                if self.crowd.comes_for_the_turn(buyer.is_bot) {
+                if self.crowd.takes_the_turn(buyer.is_bot) {
                     let reaction_ms = self.crowd.reaction_ms(buyer.is_bot);
                     self.shoppers += 1;
                     self.plans.push(Reverse((self.now_ms + u64::from(reaction_ms), at, Plan::Choose { until_ms: 0 })));
@@ -340,7 +343,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn remember(&mut self) {
+    fn record(&mut self) {
         let summary = self.room.summary(at(self.now_ms));
         self.timeline.push(Moment {
             at_s: (self.now_ms - self.start_ms) as f64 / 1e3,
@@ -359,60 +362,6 @@ impl<'a> Run<'a> {
             });
             self.moments_apart_ms *= 2;
         }
-    }
-
-    fn report(mut self) -> Report {
-        self.remember();
-        self.fates.sent_away = self.waiting;
-        let after_start_s = |ms: u64| ms.saturating_sub(self.start_ms) as f64 / 1e3;
-        let (eta_while_waiting, eta_on_joining) = self.judge.calibration(&self.buyers, &self.ran_at);
-        let lanes = self.world.lanes.len() as u8;
-        let of_lane = |lane: u8| {
-            let served = self.served.iter().map(|at| &self.buyers[*at as usize]).filter(|buyer| buyer.lane == lane);
-            rank_correlation(&served.map(|buyer| buyer.place).collect::<Vec<_>>()).map(round)
-        };
-        let places: Vec<_> = self.served.iter().map(|at| self.buyers[*at as usize].place).collect();
-        let crowded = self.sums.crowded > 0.0;
-        let rate = self.world.per_interval.map(|rate| f64::from(rate.count) / f64::from(rate.seconds));
-        Report {
-            schema: SCHEMA,
-            world: self.world.clone(),
-            duration_s: after_start_s(self.now_ms),
-            buyers: self.fates,
-            waiting: self.waits(),
-            seats: Seats {
-                sold: self.sold,
-                sold_out_after_s: self.sold_out_ms.map(after_start_s),
-                unsold_min: round(self.sums.unsold / f64::from(self.world.seats) / 60e3),
-                idle_min: round(self.sums.idle / 60e3),
-            },
-            utilisation: Utilisation {
-                of_max_active: crowded.then(|| round(self.sums.active / self.sums.max_active)),
-                of_rate: rate.filter(|_| crowded).map(|rate| round(self.sums.promoted / (rate * self.sums.crowded / 1e3)).min(1.0)),
-                active_most: self.sums.active_most,
-                max_active_most: self.sums.max_active_most,
-            },
-            fairness: rank_correlation(&places).map(round),
-            fairness_by_lane: (0..=lanes).map(of_lane).collect(),
-            eta_while_waiting,
-            eta_on_joining,
-            eta_by_the_room: self.room.counts(at(self.now_ms)).eta_calibration.map(round),
-            chance: self.judge.reliability(&self.buyers),
-            timeline: self.timeline,
-        }
-    }
-
-    fn waits(&self) -> Option<Waits> {
-        let wait = |at: &u32| {
-            let buyer = &self.buyers[*at as usize];
-            u64::from(buyer.promoted_ms) - u64::from(buyer.came_ms).max(self.start_ms).min(u64::from(buyer.promoted_ms))
-        };
-        let mut waits: Vec<u64> = self.served.iter().map(wait).collect();
-        waits.sort_unstable();
-        let last = waits.len().checked_sub(1)?;
-        let quantile_s = |share: f64| waits[(last as f64 * share).round() as usize] as f64 / 1e3;
-        let mean_s = waits.iter().sum::<u64>() as f64 / waits.len() as f64 / 1e3;
-        Some(Waits { median_s: quantile_s(0.5), p90_s: quantile_s(0.9), p99_s: quantile_s(0.99), mean_s: round(mean_s) })
     }
 }
 

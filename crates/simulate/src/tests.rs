@@ -1,4 +1,4 @@
-//! The report of small worlds: that it is right, that it is the same again, and that it says what it is to say.
+//! Reports of small worlds: they are right, repeatable and complete.
 
 use super::report::{Calibration, Report};
 use super::world::{Arrivals, Drift, LaneShare, Pause, World};
@@ -14,7 +14,7 @@ fn run(world: &World) -> Report {
     simulate(world, &mut |_| {})
 }
 
-/// Quite different from each other.
+/// Worlds that differ widely.
 fn worlds() -> Vec<(&'static str, World)> {
     let fans = LaneShare { name: "fans".to_owned(), share: 0.3 };
     vec![
@@ -42,21 +42,21 @@ fn four_ranges_in_five_are_right_in_every_world() {
         if !(0.75..=0.85).contains(&share) {
             wrong.push((name, share));
         }
-        // Whoever is asked at random stands far behind more often than not: one sale alone has few independent truths.
-        let asked = &report.eta_while_waiting;
-        right += asked.right.unwrap() * asked.judged as f64;
-        judged += asked.judged;
-        // Ranges that tell everything tell nothing: how wide they are stands beside how often they are right.
-        let width_s = asked.width_s.unwrap();
+        // Most buyers that are sampled at random are far back in the line: one sale alone has few independent samples.
+        let sampled = &report.eta_while_waiting;
+        right += sampled.right.unwrap() * sampled.judged as f64;
+        judged += sampled.judged;
+        // A very wide range is always right and useless, so the width is checked as well.
+        let width_s = sampled.width_s.unwrap();
         assert!(width_s > 0.0 && width_s < report.duration_s, "{name}: {width_s}");
     }
     assert!(wrong.is_empty(), "{wrong:?}");
     let share = right / judged as f64;
-    assert!((0.75..=0.85).contains(&share), "of all who were asked: {share}");
+    assert!((0.75..=0.85).contains(&share), "of all sampled buyers: {share}");
 }
 
-/// Pooled over sales: all who join one early err together, so that a single sale, or a few of one kind, may be far off.
-/// With programs it does not hold.
+/// Pooled over sales: the ranges of all buyers that join a sale early err together, so a single sale, or a few of one
+/// kind, may be far off. With programs it does not hold.
 #[test]
 fn the_first_range_is_right_four_times_in_five() {
     for arrivals in [Arrivals::Flash, Arrivals::Ramp] {
@@ -66,19 +66,19 @@ fn the_first_range_is_right_four_times_in_five() {
             joining.add(&report.eta_on_joining);
             waiting.add(&report.eta_while_waiting);
         }
-        let told = format!("{arrivals:?}: on joining {joining:?}, while waiting {waiting:?}");
-        assert!([&joining, &waiting].iter().all(|pooled| (0.75..=0.85).contains(&pooled.right())), "{told}");
-        // As wide as what is not known, and no wider: of sales that last more than an hour.
-        assert!(joining.width_s() < 1_200.0 && waiting.width_s() < 200.0, "{told}");
+        let figures = format!("{arrivals:?}: on joining {joining:?}, while waiting {waiting:?}");
+        assert!([&joining, &waiting].iter().all(|pooled| (0.75..=0.85).contains(&pooled.right())), "{figures}");
+        // No wider than the uncertainty, in sales that last more than an hour.
+        assert!(joining.width_s() < 1_200.0 && waiting.width_s() < 200.0, "{figures}");
     }
 }
 
 #[test]
-fn nobody_is_told_a_wait_while_places_are_free() {
+fn no_wait_is_shown_while_places_are_free() {
     let report = run(&World { buyers: 1_000, max_active: 1_000, ..small(1) });
-    let told = &report.eta_on_joining;
-    // Ranges are of whole seconds, so that none can be narrower than this one, and wrong.
-    assert_eq!((told.right, told.width_s), (Some(1.0), Some(1.0)), "{told:?}");
+    let shown = &report.eta_on_joining;
+    // Ranges have whole seconds, so none can be narrower than this one.
+    assert_eq!((shown.right, shown.width_s), (Some(1.0), Some(1.0)), "{shown:?}");
 }
 
 #[derive(Debug, Default)]
@@ -106,7 +106,7 @@ impl Pooled {
 }
 
 #[test]
-fn a_chance_comes_true_as_often_as_it_says() {
+fn a_chance_comes_true_as_often_as_it_states() {
     let (mut low, mut high) = ((0.0, 0.0), (0.0, 0.0));
     let lanes = |seed| if seed % 2 == 0 { vec![LaneShare { name: "fans".to_owned(), share: 0.3 }] } else { Vec::new() };
     for (seed, linked) in [(1, false), (2, false), (3, true), (4, true)] {
@@ -123,7 +123,7 @@ fn a_chance_comes_true_as_often_as_it_says() {
 }
 
 #[test]
-fn same_seed_same_report_and_another_seed_another() {
+fn the_same_seed_gives_the_same_report_and_another_seed_another() {
     let bytes = |seed| serde_json::to_string(&run(&World { buyers: 1_000, presale: 0.5, ..small(seed) })).unwrap();
     assert_eq!(bytes(1), bytes(1));
     let (one, other) = (bytes(1), bytes(2));
@@ -131,7 +131,7 @@ fn same_seed_same_report_and_another_seed_another() {
 }
 
 #[test]
-fn nobody_is_lost_and_no_seat_is_sold_twice() {
+fn no_buyer_is_lost_and_no_seat_is_sold_twice() {
     for (name, world) in worlds() {
         let report = run(&World { buyers: 1_000, seats: 400, ..world });
         let buyers = report.buyers;
@@ -159,7 +159,7 @@ fn a_rate_is_kept_and_used() {
 }
 
 #[test]
-fn servers_settle_at_what_they_bear() {
+fn servers_settle_at_their_capacity() {
     let report =
         run(&World { buyers: 9_000, seats: 18_000, max_active: 9_000, capacity: Some(300), patience_s: None, no_shows: 0.0, ..small(1) });
     let crowded: Vec<_> = report.timeline.iter().filter(|moment| moment.waiting > 100 && moment.at_s > 900.0).collect();
@@ -169,7 +169,7 @@ fn servers_settle_at_what_they_bear() {
 }
 
 #[test]
-fn report_has_every_part_for_every_reader() {
+fn report_has_every_part_as_json_text_and_page() {
     let report = run(&World { buyers: 500, seats: 200, lanes: vec![LaneShare { name: "<fans>".to_owned(), share: 0.3 }], ..small(1) });
     let json = serde_json::to_value(&report).unwrap();
     for path in [
@@ -197,7 +197,7 @@ fn report_has_every_part_for_every_reader() {
 }
 
 #[test]
-fn what_makes_no_sense_names_its_option() {
+fn a_value_out_of_range_names_its_option() {
     let lanes = |lanes: &[(&str, f64)]| lanes.iter().map(|(name, share)| LaneShare { name: (*name).to_owned(), share: *share }).collect();
     for (option, world) in [
         ("buyers", World { buyers: 0, ..small(1) }),

@@ -3,7 +3,7 @@
 use super::report::{Calibration, Moment, Report};
 use std::fmt::Write as _;
 
-/// How wide the curves are.
+/// The width of the curves.
 const COLUMNS: usize = 60;
 const LEVELS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 const NONE: &str = "–";
@@ -17,7 +17,7 @@ pub(super) fn figures(report: &Report) -> Vec<(&'static str, Vec<Line>)> {
     let seconds = |value: Option<f64>| value.map_or(NONE.to_owned(), duration);
     let share = |value: Option<f64>| value.map_or(NONE.to_owned(), percent);
     let waits = |of: fn(&super::report::Waits) -> f64| seconds(report.waiting.as_ref().map(of));
-    let unsold = format!("{} minutes a seat, {} minutes free while somebody waited", decimal(seats.unsold_min), decimal(seats.idle_min));
+    let unsold = format!("{} minutes a seat, {} minutes free while buyers waited", decimal(seats.unsold_min), decimal(seats.idle_min));
     let mut fairness = report.fairness.map_or(NONE.to_owned(), |rank| format!("{rank:.4}"));
     for (lane, rank) in std::iter::once("general").chain(world.lanes.iter().map(|lane| lane.name.as_str())).zip(&report.fairness_by_lane) {
         if !world.lanes.is_empty() {
@@ -55,7 +55,7 @@ pub(super) fn figures(report: &Report) -> Vec<(&'static str, Vec<Line>)> {
             ],
         ),
         (
-            "Utilisation, while anybody waited",
+            "Utilisation, while buyers waited",
             vec![
                 ("of max active", share(utilisation.of_max_active)),
                 ("of the rate", share(utilisation.of_rate)),
@@ -64,9 +64,9 @@ pub(super) fn figures(report: &Report) -> Vec<(&'static str, Vec<Line>)> {
         ),
         ("Fairness", vec![("rank correlation", fairness)]),
         (
-            "Ranges told (right: 80 % is meant)",
+            "Ranges shown (target: 80 % right)",
             vec![
-                ("as the room counts", share(report.eta_by_the_room)),
+                ("as the room measures", share(report.eta_by_the_room)),
                 ("while waiting", calibration(&report.eta_while_waiting)),
                 ("on joining", calibration(&report.eta_on_joining)),
             ],
@@ -76,7 +76,7 @@ pub(super) fn figures(report: &Report) -> Vec<(&'static str, Vec<Line>)> {
 
 fn calibration(of: &Calibration) -> String {
     let width = of.width_s.map_or(NONE.to_owned(), duration);
-    of.right.map_or(NONE.to_owned(), |right| format!("{} of {}, {width} wide on the average", percent(right), count(of.judged)))
+    of.right.map_or(NONE.to_owned(), |right| format!("{} of {}, {width} wide on average", percent(right), count(of.judged)))
 }
 
 /// The whole report.
@@ -91,8 +91,8 @@ pub fn text(report: &Report) -> String {
     if !report.chance.is_empty() {
         let _ = writeln!(text, "Chance of a seat");
         for class in &report.chance {
-            let (told, came) = (percent(class.told), percent(class.came_true));
-            let _ = writeln!(text, "  told {told:>7}        came true {came:>7} of {}", count(class.answers));
+            let (shown, came_true) = (percent(class.told), percent(class.came_true));
+            let _ = writeln!(text, "  shown {shown:>7}       came true {came_true:>7} of {}", count(class.answers));
         }
     }
     let _ = writeln!(text, "Over {}", duration(report.timeline.last().map_or(0.0, |moment| moment.at_s)));
@@ -104,10 +104,10 @@ pub fn text(report: &Report) -> String {
     text
 }
 
-/// What is drawn of a moment.
+/// The figure of a moment that a curve shows.
 pub(super) type Curve = fn(&Moment) -> u64;
 
-/// What is drawn over time.
+/// The curves over time.
 pub(super) const CURVES: [(&str, Curve); 3] =
     [("waiting", |moment| moment.waiting), ("active", |moment| moment.active), ("sold", |moment| moment.sold)];
 
@@ -138,7 +138,7 @@ pub(super) fn duration(seconds: f64) -> String {
 }
 
 /// With commas between thousands.
-pub(super) fn count(value: u64) -> String {
+pub fn count(value: u64) -> String {
     let digits = value.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
     for (at, digit) in digits.chars().enumerate() {

@@ -1,4 +1,4 @@
-//! What is simulated: the crowd, the hall, and how the room admits.
+//! The parameters of a simulation: the crowd, the hall, and how the room admits.
 
 use boxoffice_domain::waiting::{LANES_MAX, LaneTerms, RoomTerms, SHARES};
 use boxoffice_domain::{Admission, AdmissionMode, PerInterval};
@@ -10,11 +10,11 @@ pub const BUYERS_MAX: u32 = 5_000_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Arrivals {
-    /// Most at once, then fewer and fewer
+    /// Most arrive at once, then fewer and fewer
     Flash,
     /// More and more towards the middle of the time, then fewer
     Ramp,
-    /// A flash, and three in ten are programs that come in the first second, never leave, and seldom buy
+    /// A flash, and three in ten are programs that arrive in the first second, never leave, and seldom buy
     Bots,
 }
 
@@ -38,27 +38,27 @@ pub struct World {
     pub seed: u64,
     pub buyers: u32,
     pub arrivals: Arrivals,
-    /// For how long after the start of the sale people come.
+    /// For how long after the start of the sale buyers arrive.
     pub arrive_s: u32,
-    /// Of the buyers: who comes before the sale, and is drawn.
+    /// The share of buyers that arrive before the sale, and are drawn.
     pub presale: f64,
-    /// The mean after which who waits gives up; null: never.
+    /// The mean time after which a waiting buyer gives up; null: never.
     pub patience_s: Option<u32>,
     pub conversion: Drift,
     pub no_shows: f64,
     pub seats: u32,
     pub seats_per_buyer: u32,
-    /// The mean from the choice of seats to the payment, or to leaving without.
+    /// The mean time from the choice of seats to the payment, or to leaving without one.
     pub think_s: u32,
-    /// How long a turn may be.
+    /// The longest turn.
     pub turn_s: u32,
-    /// With `auto_max_active` its bound.
+    /// With `auto_max_active` its upper bound.
     pub max_active: u32,
     pub auto_max_active: bool,
     #[serde(serialize_with = "rate")]
     pub per_interval: Option<PerInterval>,
     pub stock_linked: bool,
-    /// How many shoppers at once the servers bear; null: any number, and admission need not adapt.
+    /// How many shoppers the servers can carry at the same time; null: any number, and admission does not adapt.
     pub capacity: Option<u32>,
     pub lanes: Vec<LaneShare>,
     pub pause: Option<Pause>,
@@ -85,7 +85,7 @@ pub struct Fault {
 }
 
 impl World {
-    /// Of 100,000 people for 20,000 seats.
+    /// 100,000 buyers for 20,000 seats.
     pub fn sample(seed: u64) -> Self {
         Self {
             seed,
@@ -111,7 +111,7 @@ impl World {
         }
     }
 
-    /// What is wrong with it, if anything.
+    /// The first fault, if there is any.
     pub fn fault(&self) -> Option<Fault> {
         let fault = |option, reason: String| Some(Fault { option, reason });
         let whole = |option, value: u32, from: u32, to: u32| {
@@ -125,10 +125,10 @@ impl World {
             let bad = self.lanes.iter().find(|lane| !(0.001..1.0).contains(&lane.share));
             let twice = self.lanes.iter().enumerate().find(|(at, lane)| self.lanes[..*at].iter().any(|other| other.name == lane.name));
             match (bad, twice) {
-                _ if self.lanes.len() > LANES_MAX => fault("lanes", format!("there can be {LANES_MAX} at most")),
+                _ if self.lanes.len() > LANES_MAX => fault("lanes", format!("at most {LANES_MAX} are allowed")),
                 (Some(lane), _) => fault("lanes", format!("{}={} is not from 0.001 to less than 1", lane.name, lane.share)),
                 (_, Some((_, lane))) => fault("lanes", format!("{} is named twice", lane.name)),
-                _ if sum >= 1.0 => fault("lanes", format!("together they have {sum}, and leave nothing to the others")),
+                _ if sum >= 1.0 => fault("lanes", format!("the shares add up to {sum} and leave nothing to buyers without a lane")),
                 _ => None,
             }
         };

@@ -1,4 +1,4 @@
-//! What types cannot say of a configuration: ranges, and settings that exclude one another.
+//! The rules of a configuration that its types do not enforce: ranges, and settings that exclude one another.
 
 use super::{AuthMode, EventSinkName, JwtAlgorithm, LaneSettings, QueueBackend, QueueKey, SecretUrl, Settings, StoreBackend, StrategyName};
 use crate::http::LANE_NAME_MAX;
@@ -14,17 +14,17 @@ use std::ops::RangeInclusive;
 const SECRET_BYTES_MIN: usize = 32;
 /// The largest integer that every JSON reader understands exactly, and so the highest balance.
 const BALANCE_MAX: i64 = (1 << 53) - 1;
-/// A lease is renewed at a third of its time, which must hold a round trip to Redis; Redlock takes the drift of the clocks
-/// off it, too.
+/// A lease is renewed at a third of its time, which must be long enough for a round trip to Redis; Redlock also subtracts
+/// the drift of the clocks from it.
 const LEASE_MS_MIN: i64 = 2_000;
-/// How long a lock may stay behind when whoever had it died.
+/// How long a lock may outlive a holder that died.
 const LEASE_MS_MAX: i64 = 120_000;
-/// With fewer nodes a majority is all of them: worse than one.
+/// With fewer nodes a majority is all of them, which is less available than one.
 const REDLOCK_NODES_MIN: usize = 3;
-/// More serve nobody: a hot key is in one partition or shard alone.
+/// More bring no gain: a hot key is in a single partition or shard.
 const PARTITIONS_MAX: i64 = 1_024;
 const SHARDS_MAX: i64 = 256;
-/// The longest name of a topic, group, queue or exchange: Kafka's own bound is 249, and names are made longer here.
+/// The longest name of a topic, group, queue or exchange: Kafka's own bound is 249, and suffixes are added.
 const TOPIC_MAX: usize = 200;
 /// Addresses in one list, at most.
 const URLS_MAX: usize = 64;
@@ -33,7 +33,7 @@ const LANE_SHARE_MIN: f64 = 0.001;
 /// The longest name of a queue key, characters; it is part of every queue token.
 const KID_MAX: usize = 32;
 
-/// Everything that is wrong, in the order of the sections.
+/// Every fault, in the order of the sections.
 pub(super) fn faults(settings: &Settings) -> Vec<Fault> {
     let mut faults = Faults(Vec::new());
     faults.ranges(settings);
@@ -126,13 +126,13 @@ impl Faults {
             }
         }
         if lanes.iter().map(|lane| lane.share).sum::<f64>() > 1.0 - LANE_SHARE_MIN {
-            self.add(KEY, "the shares must leave something for everybody else");
+            self.add(KEY, "the shares must leave something for users without a lane");
         }
     }
 
     fn money(&mut self, settings: &Settings) {
         let money = &settings.money;
-        // Gold and the codes for tests are on the list, too, and have no minor unit to count amounts in.
+        // The list of ISO 4217 also has gold and test codes, which have no minor unit to count amounts in.
         if Currency::from_code(&money.currency).and_then(Currency::exponent).is_none() {
             self.add("money.currency", format!("{:?} is no currency of ISO 4217 with a minor unit, such as \"EUR\"", money.currency));
         }
@@ -227,7 +227,7 @@ impl Faults {
         }
     }
 
-    /// Names each by its position alone: it may hold a password.
+    /// A fault names an address by its position alone, because the address may hold a password.
     fn addresses(&mut self, key: &str, urls: &[SecretUrl]) {
         if urls.len() > URLS_MAX {
             self.add(key, format!("must be at most {URLS_MAX} addresses"));
@@ -237,7 +237,7 @@ impl Faults {
             if url.scheme().is_none() {
                 self.add(&format!("{key}[{at}]"), "must be an address such as \"redis://127.0.0.1:6379\"");
             } else if !seen.insert(url.expose()) {
-                self.add(&format!("{key}[{at}]"), "stands there twice");
+                self.add(&format!("{key}[{at}]"), "is listed twice");
             }
         }
     }
@@ -249,7 +249,7 @@ impl Faults {
         }
         if auth.mode == AuthMode::Dev && !auth.dev_force && !http.listen.ip().is_loopback() {
             let reason = format!(
-                "\"dev\" gives a token to whoever asks, and http.listen = \"{}\" can be reached from other machines; \
+                "\"dev\" gives a token to every caller, and http.listen = \"{}\" can be reached from other machines; \
                  use \"jwt\", a loopback address, or auth.dev_force = true",
                 http.listen
             );
@@ -297,159 +297,4 @@ impl Faults {
 }
 
 #[cfg(test)]
-mod tests {
-    use crate::config::{Layers, Settings, load};
-
-    fn keys_at_fault(assignments: &str) -> Vec<String> {
-        let set = assignments.split(';').map(str::to_owned).collect();
-        match load(&Layers { set, ..Layers::default() }) {
-            Err(crate::config::ConfigError::Invalid(faults)) => faults.into_iter().map(|fault| fault.field).collect(),
-            Err(error) => panic!("{assignments}: {error}"),
-            Ok(_) => Vec::new(),
-        }
-    }
-
-    #[test]
-    fn defaults_are_valid_and_derive_their_switches() {
-        let settings = Settings::defaults().unwrap();
-        assert!(settings.self_charge() && settings.demo_season());
-        assert_eq!(settings.default_admission().per_interval, None);
-        let set = ["auth.mode=jwt", "auth.hs256_secret=0123456789abcdef0123456789abcdef"].map(str::to_owned).to_vec();
-        let settings = load(&Layers { set, ..Layers::default() }).unwrap();
-        assert!(!settings.self_charge() && !settings.demo_season());
-    }
-
-    #[test]
-    fn values_out_of_range_name_their_key() {
-        for (assignment, key) in [
-            ("http.workers=2000", "http.workers"),
-            ("http.max_body_bytes=1", "http.max_body_bytes"),
-            ("http.connections_max=0", "http.connections_max"),
-            ("http.head_timeout_ms=99", "http.head_timeout_ms"),
-            ("http.body_timeout_ms=99", "http.body_timeout_ms"),
-            ("http.write_timeout_ms=600001", "http.write_timeout_ms"),
-            ("http.bytes_per_s_min=0", "http.bytes_per_s_min"),
-            ("store.connections=257", "store.connections"),
-            ("store.sqlite_path=", "store.sqlite_path"),
-            ("store.backend=postgres", "store.postgres_url"),
-            ("store.backend=postgres;store.postgres_url=db/shop", "store.postgres_url"),
-            ("queue.backend=redis", "redis.urls"),
-            ("strategy.seat=simple", "redis.urls"),
-            ("strategy.wallet=spin", "redis.urls"),
-            ("strategy.payment=pubsub", "redis.urls"),
-            ("redis.urls=[\"127.0.0.1\"]", "redis.urls[0]"),
-            ("redis.urls=[\"redis://a\",\"redis://a\"]", "redis.urls[1]"),
-            ("redis.redlock_nodes=[\"a\"]", "redis.redlock_nodes[0]"),
-            ("strategy.seat=redlock", "redis.redlock_nodes"),
-            ("strategy.seat=redlock;redis.redlock_nodes=[\"redis://a\",\"redis://b\"]", "redis.redlock_nodes"),
-            ("draw.beacon_url=http://beacon/now", "draw.beacon_url"),
-            ("draw.beacon_url=ftp://beacon/{unix}", "draw.beacon_url"),
-            ("strategy.lease_ms=1999", "strategy.lease_ms"),
-            ("strategy.lease_ms=120001", "strategy.lease_ms"),
-            ("strategy.wait_ms=0", "strategy.wait_ms"),
-            ("strategy.batch_max=0", "strategy.batch_max"),
-            ("strategy.lanes=2", "strategy.lanes"),
-            ("strategy.queue_max=0", "strategy.queue_max"),
-            ("strategy.backlog_max=0", "strategy.backlog_max"),
-            ("strategy.seat=kafka", "kafka.brokers"),
-            ("events.sink=kafka", "kafka.brokers"),
-            ("kafka.brokers=\"a:1,b\"", "kafka.brokers"),
-            ("kafka.brokers=kafka://a:1", "kafka.brokers"),
-            ("kafka.partitions=0", "kafka.partitions"),
-            ("kafka.commands_topic=a b", "kafka.commands_topic"),
-            ("kafka.events_topic=boxoffice.commands", "kafka.events_topic"),
-            ("kafka.group=", "kafka.group"),
-            ("strategy.payment=rabbitmq", "rabbitmq.url"),
-            ("events.sink=rabbitmq", "rabbitmq.url"),
-            ("rabbitmq.url=http://a", "rabbitmq.url"),
-            ("rabbitmq.url=amqps://a", "rabbitmq.url"),
-            ("rabbitmq.shards=0", "rabbitmq.shards"),
-            ("rabbitmq.commands_queue=a/b", "rabbitmq.commands_queue"),
-            ("rabbitmq.events_exchange=", "rabbitmq.events_exchange"),
-            ("strategy.wallet=rabbitmq;rabbitmq.url=amqp://a;idempotency.ttl_s=5", "idempotency.ttl_s"),
-            ("reward.percent=101", "reward.percent"),
-            ("hold.ttl_s=0", "hold.ttl_s"),
-            ("hold.max_seats_per_user=0", "hold.max_seats_per_user"),
-            ("hold.sweep_ms=1", "hold.sweep_ms"),
-            ("idempotency.ttl_s=0", "idempotency.ttl_s"),
-            ("admission.max_active=0", "admission.max_active"),
-            ("admission.per_interval_count=5", "admission.per_interval_count"),
-            ("admission.per_interval_s=5", "admission.per_interval_count"),
-            ("admission.tick_ms=0", "admission.tick_ms"),
-            ("admission.room_wait_ms=10001", "admission.room_wait_ms"),
-            ("admission.active_ttl_s=0", "admission.active_ttl_s"),
-            ("money.currency=won", "money.currency"),
-            ("money.currency=ZZZ", "money.currency"),
-            ("money.currency=eur", "money.currency"),
-            ("money.currency=XAU", "money.currency"),
-            ("money.currency=", "money.currency"),
-            ("money.amount_max=0", "money.amount_max"),
-            ("money.balance_max=10", "money.balance_max"),
-            ("telemetry.log=a=loud", "telemetry.log"),
-            ("http.listen=0.0.0.0:8080", "auth.mode"),
-            ("http.listen=[::]:8080", "auth.mode"),
-            ("auth.mode=jwt", "auth.hs256_secret"),
-            ("auth.mode=jwt;auth.algorithm=ES256", "auth.jwks_file"),
-            ("auth.queue_keys=[\"nonsense\"]", "auth.queue_keys[0]"),
-            ("auth.queue_keys=[\"a:QUJD\"]", "auth.queue_keys[0]"),
-        ] {
-            assert_eq!(keys_at_fault(assignment), [key], "{assignment}");
-        }
-    }
-
-    #[test]
-    fn allowed_combinations_pass() {
-        for assignments in [
-            "http.listen=0.0.0.0:8080;auth.dev_force=true",
-            "http.listen=[::1]:0",
-            "store.backend=memory;strategy.lanes=4",
-            "store.backend=postgres;store.postgres_url=postgres://db/shop;strategy.lanes=4;queue.backend=memory;strategy.seat=memory",
-            "strategy.seat=pessimistic;strategy.wallet=optimistic",
-            "strategy.seat=kafka;events.sink=kafka;kafka.brokers=\"a:9092,[::1]:9093\"",
-            "strategy.wallet=rabbitmq;rabbitmq.url=\"amqp://ann:pa55@a:1/%2f\"",
-            "events.sink=log",
-            "money.currency=EUR",
-            "money.currency=CLF",
-            "queue.backend=redis;strategy.seat=simple;strategy.lease_ms=2000;redis.urls=[\"redis://:pw@a:1/0\"]",
-            "strategy.seat=redlock;redis.redlock_nodes=[\"redis://a\",\"redis://b\",\"redis://c\"]",
-            "admission.per_interval_count=5;admission.per_interval_s=1",
-            "auth.queue_keys=[\"a:QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVowMTIzNDU\"]",
-            "telemetry.log=warn,boxoffice=debug",
-        ] {
-            assert_eq!(keys_at_fault(assignments), Vec::<String>::new(), "{assignments}");
-        }
-    }
-
-    #[test]
-    fn what_is_left_to_the_store_fits_it() {
-        let counts = |set: &[&str]| {
-            let settings = load(&Layers { set: set.iter().map(|key| (*key).to_owned()).collect(), ..Layers::default() }).unwrap();
-            (settings.lane_count(), settings.store.connection_count())
-        };
-        let postgres = ["store.backend=postgres", "store.postgres_url=postgres://db/shop"];
-        let (lanes, connections) = counts(&postgres);
-        assert!((1..=4).contains(&lanes) && connections == 16, "{lanes} lanes, {connections} connections");
-        assert_eq!(counts(&[]), (1, 4));
-        assert_eq!(counts(&[postgres[0], postgres[1], "strategy.lanes=7", "store.connections=9"]), (7, 9));
-    }
-
-    #[test]
-    fn secrets_are_hidden_wherever_settings_are_printed() {
-        let secret = "0123456789abcdef0123456789abcdef";
-        let set = vec![
-            format!("auth.hs256_secret={secret}"),
-            "auth.queue_keys=[\"a:QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVowMTIzNDU\"]".into(),
-            "store.postgres_url=postgres://ann:pa55@db/shop".into(),
-            "redis.urls=[\"redis://:pa55@a\"]".into(),
-            "redis.redlock_nodes=[\"redis://:pa55@b\"]".into(),
-            "rabbitmq.url=amqp://ann:pa55@c".into(),
-        ];
-        let settings = load(&Layers { set, ..Layers::default() }).unwrap();
-        for printed in [format!("{settings:?}"), toml::to_string(&settings).unwrap(), serde_json::to_string(&settings).unwrap()] {
-            assert!(
-                !printed.contains(secret) && !printed.contains("QUJD") && !printed.contains("pa55") && printed.contains("(hidden)"),
-                "{printed}"
-            );
-        }
-    }
-}
+mod tests;

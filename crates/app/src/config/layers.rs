@@ -1,9 +1,10 @@
 //! Where values come from: defaults, then a file, then the environment, then the command line; the later one wins.
 //!
-//! Values of the environment and the command line are TOML, and bare text where they are not, or where the default is
-//! text: a secret that happens to look like a number stays the secret it is. Fails with the origin and the key named.
+//! Values of the environment and the command line are read as TOML. They are bare text if they are no TOML, or if the
+//! default is text: a secret that looks like a number stays text. Every failure names the origin and the key.
 
-use super::{ConfigError, Settings};
+use super::error::ConfigError;
+use super::settings::Settings;
 use config::{Config, File, FileFormat};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -14,11 +15,11 @@ pub const DEFAULTS: &str = include_str!("../../../../deploy/boxoffice.toml");
 
 const ENVIRONMENT_PREFIX: &str = "BOXOFFICE__";
 
-/// What is laid over the defaults.
+/// The layers over the defaults.
 #[derive(Clone, Debug, Default)]
 pub struct Layers {
     pub file: Option<PathBuf>,
-    /// Variables of the process; those without the prefix are passed over.
+    /// Variables of the process; those without the prefix are ignored.
     pub environment: Vec<(OsString, OsString)>,
     /// `section.key=value`.
     pub set: Vec<String>,
@@ -47,14 +48,14 @@ impl Layers {
         }
         let whole = |error: config::ConfigError| ConfigError::Malformed { origin: "configuration".to_owned(), reason: error.to_string() };
         let merged: Value = builder.build().and_then(Config::try_deserialize).map_err(whole)?;
-        // By way of TOML's own types, which refuse a number that does not fit where `config` would cut it off.
+        // Through TOML's own types, which refuse a number that does not fit; `config` would truncate it.
         serde_path_to_error::deserialize(merged).map_err(|error| {
             let key = error.path().to_string();
             ConfigError::Value { key, reason: error.into_inner().message().to_owned() }
         })
     }
 
-    /// Origin, key and text of every variable that is meant for us, in a fixed order.
+    /// Origin, key and text of every variable with the prefix, in a fixed order.
     fn environment(&self) -> Result<Vec<(String, String, String)>, ConfigError> {
         let mut found = Vec::new();
         for (name, text) in &self.environment {
@@ -112,11 +113,11 @@ fn refuse_unknown(known: &Table, given: &Table, origin: &str) -> Result<(), Conf
 fn unknown(known: &Table, origin: String, key: String) -> ConfigError {
     let section = key.split('.').next().unwrap_or_default();
     let names = known.get(section).and_then(Value::as_table).unwrap_or(known);
-    let hint = format!("; there are {}", names.keys().map(String::as_str).collect::<Vec<_>>().join(", "));
+    let hint = format!("; known keys are {}", names.keys().map(String::as_str).collect::<Vec<_>>().join(", "));
     ConfigError::UnknownKey { origin, key, hint }
 }
 
-/// What `text` means for a key; `None` when there is no such key.
+/// The value that `text` gives a key; `None` when there is no such key.
 fn value(known: &Table, key: &str, text: &str) -> Option<Value> {
     let default = default(known, key)?;
     let parsed = format!("value = {text}").parse::<Table>().ok().and_then(|mut table| table.remove("value"));
@@ -193,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_name_the_key_and_what_would_be_right() {
+    fn refusals_name_the_key_and_the_allowed_values() {
         for (assignment, wanted) in [
             ("strategy.sea=combining", &["strategy.sea", "seat"][..]),
             ("strategies.seat=combining", &["strategies.seat", "strategy"]),

@@ -1,13 +1,13 @@
-//! Types of single values: a switch that can be left to the rest, and secrets that are never printed.
+//! Types of single values: a switch that may follow the rest of the configuration, and secrets that are never printed.
 
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 use std::fmt;
 
-/// What stands in the place of a secret.
+/// Printed instead of a secret.
 const HIDDEN: &str = "(hidden)";
 
-/// On, off, or whatever fits the rest of the configuration.
+/// On, off, or as the rest of the configuration suggests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Switch {
     Auto,
@@ -97,7 +97,7 @@ impl Serialize for Secret {
     }
 }
 
-/// An address that may contain a password. It is printed with everything but that.
+/// An address that may contain a password, which alone is not printed.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct SecretUrl(String);
@@ -115,18 +115,18 @@ impl SecretUrl {
         self.0.is_empty()
     }
 
-    /// The scheme; `None` for what is no URL.
+    /// The scheme; `None` if it is no URL.
     pub fn scheme(&self) -> Option<&str> {
         self.0.split_once("://").map(|(scheme, _)| scheme)
     }
 
-    /// Without passwords: that of the user, and any query, which may hold another. What is no URL is hidden whole.
+    /// Hides the user's password and any query, which may hold another. Text that is no URL is hidden whole.
     pub fn masked(&self) -> String {
         let Some((scheme, rest)) = self.0.split_once("://") else {
             return if self.0.is_empty() { String::new() } else { HIDDEN.to_owned() };
         };
         let (rest, query) = rest.split_once('?').map_or((rest, ""), |(rest, _)| (rest, "?(hidden)"));
-        // A password may contain an `@` that somebody forgot to escape: the last one ends it.
+        // A password may contain an `@` that was not escaped: the last one ends it.
         let place = match rest.rsplit_once('@') {
             Some((user, place)) => match user.split_once(':') {
                 Some((user, _)) => format!("{user}:{HIDDEN}@{place}"),

@@ -1,7 +1,7 @@
-//! Kafka and RabbitMQ: the logs of the strategies named after them, and where events go. Nothing is connected that the
-//! configuration does not use; a build without a broker's feature refuses it by name.
+//! Kafka and RabbitMQ: the logs of the strategies named after them, and the sink of events. Only brokers that the
+//! configuration uses are connected to; a build without a broker's feature refuses it by name.
 
-use super::StartError;
+use super::error::StartError;
 #[cfg(feature = "rabbitmq")]
 use crate::config::QueueTypeName;
 use crate::config::{EventSinkName, Settings, StrategyName};
@@ -34,10 +34,10 @@ pub(super) struct BrokerParts {
 }
 
 impl BrokerParts {
-    #[cfg_attr(not(any(feature = "kafka", feature = "rabbitmq")), allow(unused_variables, reason = "no broker, nothing sent"))]
+    #[cfg_attr(not(any(feature = "kafka", feature = "rabbitmq")), allow(unused_variables, reason = "without a broker nothing is sent"))]
     pub(super) async fn open(settings: &Settings, traffic: &Arc<Traffic>, tasks: &Arc<Supervisor>) -> Result<Self, StartError> {
         refuse_what_is_lacking(settings)?;
-        #[cfg_attr(not(any(feature = "kafka", feature = "rabbitmq")), allow(unused_mut, reason = "no broker, no probe"))]
+        #[cfg_attr(not(any(feature = "kafka", feature = "rabbitmq")), allow(unused_mut, reason = "without a broker there is no probe"))]
         let mut probes: Vec<Arc<dyn Probe>> = Vec::new();
         #[cfg(feature = "kafka")]
         let kafka_log = match settings.strategy.class_with(StrategyName::Kafka) {
@@ -102,7 +102,7 @@ impl BrokerParts {
         self.sink.clone()
     }
 
-    /// What readiness asks: where commands go. Events wait in the outbox, and their age is a metric.
+    /// Readiness checks the logs of commands alone. Events wait in the outbox, and their age is a metric.
     pub(super) fn probes(&self) -> Vec<Arc<dyn Probe>> {
         self.probes.clone()
     }
@@ -162,7 +162,7 @@ fn rabbitmq_options(settings: &Settings, traffic: &Arc<Traffic>, tasks: &Arc<Sup
     }
 }
 
-/// Whether commands can go into a log.
+/// Whether commands can be appended to a log.
 #[cfg(any(feature = "kafka", feature = "rabbitmq"))]
 struct Commands<L> {
     name: &'static str,

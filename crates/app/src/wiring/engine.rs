@@ -1,10 +1,12 @@
-//! What runs between HTTP and the store: the strategies as they are named, the views, the background.
+//! What runs between HTTP and the store: the configured strategies, the views, the background.
 
-use super::beacon::HttpBeacon;
+use super::beacon::{self, BeaconProbe};
+use super::error::StartError;
 use super::stores::Open;
-use super::{StartError, SystemIds};
 use crate::config::{Settings, StrategyName};
-use crate::http;
+use crate::http::{self, Probe};
+use boxoffice_adapters::clock::SystemIds;
+use boxoffice_adapters::http_beacon::HttpBeacon;
 use boxoffice_adapters::memory::MemoryLock;
 use boxoffice_domain::Policy;
 use boxoffice_engine::{
@@ -36,9 +38,9 @@ pub(super) struct Engine<'a> {
     holds: Arc<KnownHolds>,
     returns: Arc<HoldReturns>,
     fares: Arc<Fares>,
-    /// The store's, watched.
+    /// The store's, with the engine's views following what it commits.
     ledger: Arc<dyn Ledger>,
-    /// To be at the ledger with one command: as many as it has connections for, whatever the strategies.
+    /// One for each command that is decided alone: as many as the ledger has connections for, over all strategies.
     permits: Arc<Semaphore>,
 }
 
@@ -46,7 +48,7 @@ impl<'a> Engine<'a> {
     pub(super) fn new(open: &'a Open, settings: &Settings, clock: Arc<StoreTime>, traffic: Arc<Traffic>, tasks: Arc<Supervisor>) -> Self {
         let stores = open.stores.clone();
         let instance = InstanceId(SystemIds.fresh());
-        let beacon = HttpBeacon::of(settings);
+        let beacon = beacon::open(settings);
         let room = Rooms::new(RoomsParts {
             log: open.room_log.clone(),
             mirror: stores.mirror.clone(),
@@ -147,12 +149,12 @@ impl<'a> Engine<'a> {
                 .probes(settings)
                 .into_iter()
                 .chain(self.open.brokers.probes())
-                .chain(self.beacon.clone().map(|beacon| beacon as Arc<dyn http::Probe>))
+                .chain(self.beacon.clone().map(|beacon| Arc::new(BeaconProbe(beacon)) as Arc<dyn Probe>))
                 .collect(),
         })
     }
 
-    /// A strategy serves all the classes it is named for, so that their commands share batches, locks or a log.
+    /// One executor serves all the classes that name a strategy, so that their commands share batches, locks or a log.
     async fn named(
         &self,
         name: StrategyName,

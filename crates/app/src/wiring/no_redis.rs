@@ -1,6 +1,6 @@
-//! In the place of Redis in a build without it: whatever would need it is refused, by name.
+//! Stands in for Redis in a build without it: every setting that needs Redis is refused, by name.
 
-use super::StartError;
+use super::error::StartError;
 use crate::config::{QueueBackend, Settings, StrategyName};
 use crate::http::Probe;
 use boxoffice_engine::Supervisor;
@@ -17,7 +17,7 @@ impl RedisParts {
         }
         match settings.strategy.classes().into_iter().find(|(_, name)| needs_redis(*name)) {
             Some((key, name)) => Err(lacking(key, name.name())),
-            // Instances would not tell one another what they are expected to.
+            // Without it, instances would not publish their changes to their peers.
             None if !settings.redis.urls.is_empty() => Err(lacking("redis.urls", "redis://…")),
             None => Ok(Self),
         }

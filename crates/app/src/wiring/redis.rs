@@ -1,7 +1,7 @@
-//! What is kept in Redis: locks, waiting rooms, and what instances tell one another. One connection carries all of it,
-//! but for the nodes of `redlock`.
+//! What is kept in Redis: locks, waiting rooms, and the messages between instances. One connection carries all of it;
+//! the nodes of `redlock` have their own.
 
-use super::StartError;
+use super::error::StartError;
 use crate::config::{SecretUrl, Settings, StoreBackend, StrategyName};
 use crate::http::{Health, Probe};
 use boxoffice_adapters::redis::{Failure, PubSubLock, Redis, RedisFanout, RedisRoomLog, Redlock, SimpleLock, SpinLock};
@@ -13,9 +13,9 @@ use std::sync::Arc;
 
 /// See the module's opening.
 pub(super) struct RedisParts {
-    /// That of `redis.urls`; nothing is sent before it is needed.
+    /// The one of `redis.urls`; nothing is sent before it is needed.
     shared: Option<Redis>,
-    /// Those of `redis.redlock_nodes` with their addresses, if a strategy is `redlock`.
+    /// The nodes of `redis.redlock_nodes` with their addresses, if a strategy is `redlock`.
     nodes: Vec<(String, Redis)>,
     traffic: Arc<Traffic>,
     tasks: Arc<Supervisor>,
@@ -33,7 +33,7 @@ impl RedisParts {
         Ok(Self { shared, nodes, traffic: traffic.clone(), tasks: tasks.clone() })
     }
 
-    /// `None` without Redis, and on a store that no other instance can be on.
+    /// `None` without Redis, and on a store that only one instance can use.
     pub(super) fn fanout(&self, settings: &Settings) -> Option<Arc<dyn Fanout>> {
         let redis = self.shared.clone().filter(|_| settings.store.backend == StoreBackend::Postgres);
         redis.map(|redis| Arc::new(RedisFanout::new(redis)) as Arc<dyn Fanout>)
@@ -62,7 +62,7 @@ impl RedisParts {
         self.shared.clone().ok_or_else(|| failed("redis.urls")(Failure::Address("it names no Redis".to_owned())))
     }
 
-    /// What readiness asks.
+    /// What readiness checks.
     pub(super) fn probes(&self, settings: &Settings) -> Vec<Arc<dyn Probe>> {
         let mut probes: Vec<Arc<dyn Probe>> = Vec::new();
         let locks = settings.strategy.classes().into_iter().any(|(_, name)| name.locks_in_redis());
@@ -97,7 +97,7 @@ impl Probe for OneRedis {
     }
 }
 
-/// They work while most of the nodes do.
+/// The locks of `redlock`, which work while most of the nodes do.
 struct RedlockNodes(Vec<(String, Redis)>);
 
 impl Probe for RedlockNodes {

@@ -1,6 +1,6 @@
-//! What the strategy lab needs of the services: a database and a command log that are its own, and their versions.
+//! What the strategy lab needs of the services: a database and a command log of its own, and their versions.
 
-use super::StartError;
+use super::error::StartError;
 use crate::config::{SecretUrl, Settings, StoreBackend, StrategyName};
 #[cfg(feature = "kafka")]
 use boxoffice_adapters::kafka;
@@ -14,13 +14,13 @@ use boxoffice_adapters::redis::Redis;
 use boxoffice_adapters::sqlite;
 use boxoffice_ports::Source;
 
-/// What every such database or log is called, before its own number.
+/// The beginning of every such name; a random number follows.
 const PREFIX: &str = "boxoffice_bench_";
 
-/// A database on a server that has others. It stays until [`ScratchDatabase::remove`], also when this is dropped.
+/// A database on a server that has others. Dropping this value does not remove it; [`ScratchDatabase::remove`] does.
 pub struct ScratchDatabase {
     name: String,
-    /// Of the server's own database, which is only connected to.
+    /// The address of the server's own database, which is only connected to.
     server: SecretUrl,
 }
 
@@ -34,7 +34,7 @@ impl ScratchDatabase {
         Ok(Self { name, server })
     }
 
-    /// Drops it. One that cannot be dropped is named in the log: nobody else will.
+    /// Drops the database. One that cannot be dropped is named in the log, so that an operator can do it.
     pub async fn remove(self) {
         if let Err(error) = remove(self.server.expose(), &self.name).await {
             tracing::error!(error, database = self.name, "the database of this comparison could not be dropped");
@@ -62,16 +62,16 @@ async fn remove(_: &str, _: &str) -> Result<(), Source> {
     Ok(())
 }
 
-/// The command log of a strategy on brokers that have others. It stays until [`ScratchLog::remove`], also when this is
-/// dropped.
+/// The command log of a strategy on brokers that have others. Dropping this value does not remove it;
+/// [`ScratchLog::remove`] does.
 pub struct ScratchLog {
     strategy: StrategyName,
-    /// They name the log.
+    /// Names of the log's topics, group and queues.
     settings: Settings,
 }
 
 impl ScratchLog {
-    /// Makes the settings name topics, a group and queues that nobody else has; none when the strategy keeps no log.
+    /// Makes the settings name topics, a group and queues that are unique; `None` when the strategy keeps no log.
     pub fn name(settings: &mut Settings, strategy: StrategyName) -> Option<Self> {
         if !strategy.keeps_a_log() {
             return None;
@@ -83,8 +83,8 @@ impl ScratchLog {
         Some(Self { strategy, settings: settings.clone() })
     }
 
-    /// Deletes what the servers have created, once they have stopped. What cannot be deleted is named in the log: nobody
-    /// else will do it.
+    /// Deletes what the servers have created, once they have stopped. A log that cannot be deleted is named in a log
+    /// line, so that an operator can do it.
     pub async fn remove(self) {
         if let Err(error) = remove_log(self.strategy, &self.settings).await {
             tracing::error!(error, log = self.settings.kafka.commands_topic, "the command log of this comparison could not be deleted");
@@ -109,8 +109,8 @@ async fn remove_log(strategy: StrategyName, settings: &Settings) -> Result<(), S
     }
 }
 
-/// Name and version of the store, and of the services that are named. What does not say its version is left out; of Kafka
-/// it is the client's, because its brokers tell none.
+/// Name and version of the store and of the configured services. A service that does not report its version is left
+/// out; for Kafka it is the client's version, because brokers do not report theirs.
 pub async fn service_versions(settings: &Settings) -> Vec<(&'static str, String)> {
     let mut versions = Vec::new();
     match settings.store.backend {

@@ -3,9 +3,10 @@
 //! A build without a store's feature refuses it by name.
 
 use super::brokers::BrokerParts;
+use super::error::StartError;
 use super::redis::RedisParts;
-use super::{StartError, SystemClock};
 use crate::config::{QueueBackend, Settings, StoreBackend};
+use boxoffice_adapters::clock::SystemClock;
 use boxoffice_adapters::memory::MemoryStore;
 #[cfg(feature = "postgres")]
 use boxoffice_adapters::postgres::{self, PostgresOptions, PostgresStore};
@@ -24,11 +25,11 @@ pub(super) struct Open {
     pub(super) room_log: Arc<dyn RoomLog>,
     pub(super) redis: RedisParts,
     pub(super) brokers: BrokerParts,
-    /// Keeps a second server off the same store, where only one can be.
+    /// Keeps a second server off a store that only one can use.
     _serving: Option<Box<dyn Any + Send + Sync>>,
 }
 
-/// Opens what a server needs, brought up to date where the configuration allows it.
+/// Opens what a server needs, and migrates the store if the configuration allows it.
 pub(super) async fn open(
     settings: &Settings,
     clock: Arc<SystemClock>,
@@ -66,7 +67,7 @@ pub(super) async fn open(
     Ok(Open { stores, room_log, redis, brokers, _serving: serving })
 }
 
-/// Brings the schema up to date; says which migrations that took.
+/// Brings the schema up to date; returns the names of the migrations that were applied.
 pub async fn migrate(settings: &Settings) -> Result<Vec<String>, StartError> {
     match settings.store.backend {
         StoreBackend::Memory => Err(StartError::NothingKept),
@@ -75,7 +76,7 @@ pub async fn migrate(settings: &Settings) -> Result<Vec<String>, StartError> {
         #[cfg(feature = "postgres")]
         StoreBackend::Postgres => {
             let url = settings.store.postgres_url.expose().to_owned();
-            // It blocks, and of several instances all but one wait for their turn.
+            // It blocks, and of several instances all but one wait for the advisory lock.
             let applied = tokio::task::spawn_blocking(move || postgres::migrate(&url)).await;
             applied.map_err(store_error(settings))?.map_err(store_error(settings))
         }
@@ -97,7 +98,7 @@ pub async fn open_stores(settings: &Settings) -> Result<Stores, StartError> {
     }
 }
 
-/// [`open_stores`] for a command that only reads: a store that is not there, or whose schema is behind, stays so.
+/// [`open_stores`] for a command that only reads: it creates no store and migrates none.
 pub async fn open_existing_stores(settings: &Settings) -> Result<Stores, StartError> {
     let store = &settings.store;
     if store.backend == StoreBackend::Sqlite && !store.sqlite_path.exists() {
@@ -131,7 +132,7 @@ async fn open_postgres(settings: &Settings, clock: Arc<SystemClock>, traffic: &A
     PostgresStore::open(options, clock).await.map_err(store_error(settings))
 }
 
-/// A store is refused by builds that lack the feature of its name.
+/// A build without the feature of a store's name refuses that store.
 #[cfg(not(all(feature = "sqlite", feature = "postgres")))]
 fn lacking_store(backend: StoreBackend) -> StartError {
     StartError::Lacking { key: "store.backend", name: backend.name(), feature: backend.name() }

@@ -62,7 +62,7 @@ async fn every_strategy_starts_on_the_memory_store() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn address_in_use_is_named() {
+async fn an_address_in_use_is_named_in_the_error() {
     let running = started(&["store.backend=memory"]).await.unwrap();
     let listen = format!("http.listen={}", running.address);
     let refusal = started(&["store.backend=memory", &listen]).await.err().map(|error| error.to_string()).unwrap_or_default();
@@ -71,13 +71,13 @@ async fn address_in_use_is_named() {
 }
 
 #[test]
-fn what_is_not_shared_by_instances_is_warned_of() {
+fn settings_that_instances_do_not_share_are_warned_of() {
     let postgres = ["store.backend=postgres", "store.postgres_url=postgres://db/shop"];
     let warned = |set: &[&str]| warnings(&settings(&[&postgres, set].concat()));
     assert_eq!(warned(&[]), [""; 0]);
     let warning = warned(&["queue.backend=memory", "strategy.wallet=memory"]);
     assert!(matches!(&warning[..], [queue, strategy] if queue.contains("queue.backend") && strategy.contains("strategy.wallet")));
-    assert_eq!(warnings(&settings(&["queue.backend=memory", "strategy.wallet=memory"])), [""; 0], "one instance has them");
+    assert_eq!(warnings(&settings(&["queue.backend=memory", "strategy.wallet=memory"])), [""; 0], "one instance alone needs no warning");
     let nodes =
         |last: &str| warned(&["strategy.seat=redlock", &format!("redis.redlock_nodes=[\"redis://a\",\"redis://b\",\"redis://c\"{last}]")]);
     assert_eq!((nodes("").len(), nodes(",\"redis://d\"").len()), (0, 1));
@@ -90,7 +90,7 @@ async fn commands_beside_a_server_need_a_store_that_lasts() {
     assert!(matches!(migrate(&memory).await, Err(StartError::NothingKept)));
 }
 
-/// What a start on the memory store is refused with, once `set` is laid over it.
+/// The error of a start on the memory store with `set` over it.
 #[cfg(not(all(feature = "sqlite", feature = "postgres", feature = "redis", feature = "kafka", feature = "rabbitmq")))]
 async fn refusal(set: &[&str]) -> String {
     started(&[&["store.backend=memory"], set].concat()).await.err().map(|error| error.to_string()).unwrap_or_default()
@@ -112,7 +112,7 @@ async fn postgres_is_refused_by_a_build_without_it() {
 
 #[cfg(not(feature = "redis"))]
 #[tokio::test]
-async fn what_needs_redis_is_refused_by_a_build_without_it() {
+async fn settings_that_need_redis_are_refused_by_a_build_without_it() {
     let (one, nodes) = ("redis.urls=[\"redis://a\"]", "redis.redlock_nodes=[\"redis://a\",\"redis://b\",\"redis://c\"]");
     for (set, named) in [
         (["queue.backend=redis", one], "queue.backend = \"redis\""),

@@ -1,4 +1,4 @@
-//! Keep-alive connections that cost next to nothing, so that the server is what is measured.
+//! Keep-alive connections that cost almost nothing, so that the server dominates a measurement.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -45,7 +45,7 @@ impl Connection {
         Ok(Self { stream, buffer: Vec::with_capacity(4_096) })
     }
 
-    /// Sends a request and reads its answer whole. Only answers with a `Content-Length`, or none at all, are known.
+    /// Sends a request and reads its whole answer, which has a `Content-Length` or no body.
     pub(crate) async fn send(&mut self, request: &[u8]) -> Result<Answer> {
         self.stream.write_all(request).await?;
         self.buffer.clear();
@@ -71,7 +71,7 @@ impl Connection {
     }
 }
 
-/// Connections that each send the next request when the last one was answered.
+/// Connections that each send their next request after the answer to the last one.
 pub(crate) struct Load {
     shared: Arc<Shared>,
     tasks: JoinSet<Result<()>>,
@@ -122,7 +122,7 @@ impl Load {
         self.shared.latencies.lock().unwrap_or_else(PoisonError::into_inner).reset();
     }
 
-    /// What was answered since the last reset; latencies in microseconds.
+    /// The number of answers since the last reset, and their latencies in microseconds.
     pub(crate) fn read(&self) -> (u64, Histogram<u64>) {
         let latencies = self.shared.latencies.lock().unwrap_or_else(PoisonError::into_inner).clone();
         (self.shared.count.load(Ordering::Relaxed), latencies)
@@ -137,7 +137,7 @@ impl Load {
     }
 }
 
-/// What came through the connections, in the median of some windows.
+/// The median of some windows.
 pub(crate) struct Measured {
     pub rate: f64,
     pub p50_ms: f64,

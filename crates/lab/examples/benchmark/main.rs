@@ -1,18 +1,19 @@
-//! What the embedded default does on this machine, the client on the same machine included.
+//! The speed of the embedded default on this machine, with the clients on the same machine.
 //!
 //! ```sh
 //! cargo run --release --example benchmark
 //! ```
 //!
-//! or a part of it: `-- rest`, `-- wallet`, `-- seats`, `-- overload`,
-//! `-- sweep`.
+//! or a part of it: `-- rest`, `-- wallet`, `-- seats`, `-- overload`, `-- sweep`.
 //!
 //! The server runs as a process of its own on a temporary file; the clients are plain keep-alive connections. Seeding
-//! and warm-up stand outside what is measured, figures are medians of several windows, and ratios compare what was
-//! measured in one run. Nothing here is asserted: a benchmark prints.
+//! and warm-up are not measured, figures are medians of several windows, and ratios compare figures of one run. It prints
+//! figures and asserts nothing.
 
 mod client;
 mod overload;
+#[path = "../shared/process.rs"]
+mod process;
 mod server;
 mod sweep;
 
@@ -24,9 +25,8 @@ use server::Server;
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    if std::env::var_os(server::SERVE).is_some() {
-        boxoffice::cli::run(boxoffice::cli::Arguments::of_process()).await?;
-        return Ok(());
+    if process::is_server() {
+        return process::serve().await;
     }
     let part = std::env::args().nth(1);
     let wanted = |name: &str| part.as_deref().is_none_or(|part| part == name);
@@ -70,7 +70,7 @@ async fn at_rest() -> Result<()> {
     Ok(())
 }
 
-/// The rate of the server's cheapest answer: what HTTP alone costs here.
+/// The rate of the server's cheapest answer: the cost of HTTP alone.
 async fn empty_handler() -> Result<f64> {
     let server = Server::start(&[]).await?;
     let request = format!("GET /health/live HTTP/1.1\r\nHost: {}\r\n\r\n", server.address);
@@ -79,7 +79,7 @@ async fn empty_handler() -> Result<f64> {
     Ok(rate)
 }
 
-/// Charges of one wallet; gives the rate.
+/// Charges of one wallet; returns the rate.
 async fn wallet(what: &str, set: &[&str], empty: f64) -> Result<f64> {
     let server = Server::start(set).await?;
     let charge = server.charge(&server.user(false).await?.1);

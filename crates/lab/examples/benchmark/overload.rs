@@ -1,4 +1,4 @@
-//! Ten times more commands than can be served, in process: what is accepted stays fast, and nothing grows.
+//! Ten times more commands than can be served, in process: accepted ones stay fast, and memory does not grow.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -79,7 +79,7 @@ struct Flood {
     p99_ms: f64,
 }
 
-/// Offers `rate` commands a second whether or not they are answered.
+/// Offers `rate` commands a second, answered or not.
 async fn flood(executor: &Arc<Combining>, user: UserId, rate: f64, wait: Duration) -> Flood {
     let (accepted, refused) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let latencies = Arc::new(Mutex::new(Histogram::<u64>::new_with_bounds(1, 60_000_000, 3).ok()));

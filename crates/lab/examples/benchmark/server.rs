@@ -1,17 +1,12 @@
-//! The server under test: this program again, as a process of its own.
-
-use std::process::Stdio;
+//! The server under test, a process of its own.
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 
 use crate::client::Connection;
-
-/// Set for the process that serves.
-pub(crate) const SERVE: &str = "BENCHMARK_SERVES";
+use crate::process;
 
 pub(crate) struct Server {
     pub address: String,
@@ -19,14 +14,14 @@ pub(crate) struct Server {
     _folder: TempDir,
 }
 
-/// Somebody in the middle of a turn.
+/// A user with an active turn.
 pub(crate) struct Turn {
     pub token: String,
     pub queue_token: String,
     pub date: String,
 }
 
-/// What the server counted since its start.
+/// Counters of the server since its start.
 pub(crate) struct Counters {
     pub commands: f64,
     pub batches: f64,
@@ -36,17 +31,7 @@ impl Server {
     pub(crate) async fn start(set: &[&str]) -> Result<Self> {
         let folder = TempDir::new()?;
         let database = format!("store.sqlite_path={}", folder.path().join("boxoffice.db").display());
-        let mut command = Command::new(std::env::current_exe()?);
-        command.env(SERVE, "1").args(["serve", "--set", "http.listen=127.0.0.1:0", "--set", &database, "--set", "telemetry.log=error"]);
-        command.args(set.iter().flat_map(|set| ["--set", set]));
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
-        let mut lines = BufReader::new(child.stdout.take().context("no standard output")?).lines();
-        let address = loop {
-            let Some(line) = lines.next_line().await? else { bail!("the server ended: {:?}", child.wait().await?) };
-            if let Some((_, address)) = line.split_once("http://") {
-                break address.trim_end_matches('/').to_owned();
-            }
-        };
+        let (child, address) = process::spawn(&[&[database.as_str()], set].concat()).await?;
         Ok(Self { address, child, _folder: folder })
     }
 
@@ -136,7 +121,7 @@ impl Server {
         }
     }
 
-    /// Changes the map twice.
+    /// Changes the seat map twice.
     pub(crate) async fn hold_and_release(&self, turn: &Turn, seat: u32) -> Result<()> {
         let headers = format!("{}Queue-Token: {}\r\n", bearer(&turn.token), turn.queue_token);
         let keyed = format!("{headers}Idempotency-Key: {}\r\n", uuid::Uuid::from_u128(rand::random()));

@@ -1,4 +1,4 @@
-//! A hundred thousand holds that end at the same instant, in process: how long the sweep takes, and what it costs others.
+//! A hundred thousand holds that end at the same instant, in process: the time of the sweep, and of charges meanwhile.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -42,9 +42,9 @@ pub(crate) async fn run() -> Result<()> {
     let due = Instant::now();
     let (user, mut charges_ms) = (UserId(SystemIds.fresh()), Vec::new());
     while running.stats.swept_holds.get() - swept_before < u64::from(HOLDS) && due.elapsed() < Duration::from_secs(60) {
-        let asked = Instant::now();
+        let sent = Instant::now();
         stores.ledger.transact(Batch::new(vec![charge(user)], policy.clone()), Guard::RowLock, Deadline::after(CALL_MAX)).await?;
-        charges_ms.push(asked.elapsed().as_secs_f64() * 1_000.0);
+        charges_ms.push(sent.elapsed().as_secs_f64() * 1_000.0);
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let swept = due.elapsed().as_secs_f64();

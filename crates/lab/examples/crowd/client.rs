@@ -1,4 +1,4 @@
-//! The waiters: client processes, each with its share of them and addresses of its own.
+//! The waiters: client processes, each with its share of the waiters and source addresses of its own.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::Stdio;
@@ -19,12 +19,12 @@ use uuid::Uuid;
 use crate::servers::{Servers, bearer};
 use crate::{Counted, Via};
 
-/// Connections of one process that are being opened, or polls that are out, at a time.
+/// Connections of one process that may be opening at the same time, and connections that join.
 const AT_ONCE: usize = 32;
-/// Connections that the pollers of one process share, as those behind a proxy do.
+/// Connections that the pollers of one process share, as clients behind a proxy do.
 const POLLING: usize = 8;
 
-/// What a client process is to do.
+/// The task of a client process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Task {
     addresses: Vec<String>,
@@ -40,7 +40,7 @@ pub(crate) struct Crowd {
 }
 
 impl Crowd {
-    /// Everybody has joined.
+    /// Returns when all waiters have joined.
     pub(crate) async fn join(servers: &Servers, waiters: usize, processes: usize, via: Via) -> Result<Self> {
         let mut crowd = Self { clients: Vec::new() };
         for at in 0..processes {
@@ -58,23 +58,23 @@ impl Crowd {
             let (stdin, stdout) = (child.stdin.take().context("no input")?, child.stdout.take().context("no output")?);
             crowd.clients.push((child, stdin, BufReader::new(stdout).lines()));
         }
-        crowd.all_say("joined").await?;
+        crowd.await_all("joined").await?;
         Ok(crowd)
     }
 
     pub(crate) async fn connect(mut self) -> Result<Self> {
-        self.tell("connect").await?;
-        self.all_say("connected").await?;
+        self.send_all("connect").await?;
+        self.await_all("connected").await?;
         Ok(self)
     }
 
     pub(crate) async fn begin(&mut self) -> Result<()> {
-        self.tell("begin").await?;
-        self.all_say("began").await
+        self.send_all("begin").await?;
+        self.await_all("began").await
     }
 
     pub(crate) async fn end(mut self) -> Result<Counted> {
-        self.tell("end").await?;
+        self.send_all("end").await?;
         let mut all = Counted::default();
         for (_, _, lines) in &mut self.clients {
             let line = lines.next_line().await?.context("a client has ended")?;
@@ -83,19 +83,19 @@ impl Crowd {
         Ok(all)
     }
 
-    async fn tell(&mut self, what: &str) -> Result<()> {
+    async fn send_all(&mut self, order: &str) -> Result<()> {
         for (_, stdin, _) in &mut self.clients {
-            stdin.write_all(format!("{what}\n").as_bytes()).await?;
+            stdin.write_all(format!("{order}\n").as_bytes()).await?;
             stdin.flush().await?;
         }
         Ok(())
     }
 
-    async fn all_say(&mut self, what: &str) -> Result<()> {
+    async fn await_all(&mut self, expected: &str) -> Result<()> {
         for (_, _, lines) in &mut self.clients {
             match lines.next_line().await? {
-                Some(line) if line == what => {}
-                other => bail!("a client said {other:?} where {what:?} was expected"),
+                Some(line) if line == expected => {}
+                other => bail!("a client process wrote {other:?} instead of {expected:?}"),
             }
         }
         Ok(())
@@ -127,7 +127,7 @@ pub(crate) async fn run(task: Task) -> Result<()> {
     println!("joined");
     let counters = Arc::<Counters>::default();
     expect(&mut orders, "connect").await?;
-    // Kept to the end: a waiter that is dropped hangs up.
+    // Kept to the end: dropping a waiter closes its connection.
     let _connected = match task.via.every_s() {
         None => connect(&task, waiters, &counters).await?,
         Some(every_s) => poll(&task, waiters, every_s, &counters),
@@ -149,10 +149,10 @@ pub(crate) async fn run(task: Task) -> Result<()> {
     Ok(())
 }
 
-async fn expect(orders: &mut Lines<BufReader<tokio::io::Stdin>>, what: &str) -> Result<()> {
+async fn expect(orders: &mut Lines<BufReader<tokio::io::Stdin>>, expected: &str) -> Result<()> {
     match orders.next_line().await? {
-        Some(line) if line == what => Ok(()),
-        other => bail!("was told {other:?} where {what:?} was expected"),
+        Some(line) if line == expected => Ok(()),
+        other => bail!("the order {other:?} came instead of {expected:?}"),
     }
 }
 
@@ -192,7 +192,7 @@ async fn join(task: &Arc<Task>) -> Result<Vec<Waiter>> {
     Ok(waiters)
 }
 
-/// Everybody's own connection, read to its end.
+/// Opens a connection for each waiter and reads it to its end.
 async fn connect(task: &Arc<Task>, waiters: Vec<Waiter>, counters: &Arc<Counters>) -> Result<JoinSet<()>> {
     let opening = Arc::new(Semaphore::new(AT_ONCE));
     let mut listening = JoinSet::new();
@@ -233,7 +233,7 @@ async fn open(task: &Task, waiter: &Waiter) -> Result<TcpStream> {
     let (mut head, mut byte) = (Vec::with_capacity(512), [0; 1]);
     while !head.ends_with(b"\r\n\r\n") {
         if stream.read(&mut byte).await? == 0 || head.len() > 8_192 {
-            bail!("hung up after {:?}", String::from_utf8_lossy(&head));
+            bail!("the server closed the connection after {:?}", String::from_utf8_lossy(&head));
         }
         head.push(byte[0]);
     }
@@ -244,7 +244,7 @@ async fn open(task: &Task, waiter: &Waiter) -> Result<TcpStream> {
     Ok(stream)
 }
 
-/// Reads what comes; pings are answered.
+/// Counts messages and answers pings.
 async fn listen(mut stream: TcpStream, counters: &Counters, via: Via) {
     const PONG: [u8; 6] = [0x8a, 0x80, 0, 0, 0, 0];
     let mut bytes = [0; 1_024];
@@ -252,13 +252,13 @@ async fn listen(mut stream: TcpStream, counters: &Counters, via: Via) {
         if stream.readable().await.is_err() {
             return;
         }
-        // Only what is there: a buffer is needed by nobody who waits.
+        // Only the bytes that have arrived.
         match stream.try_read(&mut bytes) {
             Ok(0) => return,
             Ok(count) => {
                 counters.bytes.fetch_add(count as u64, Ordering::Relaxed);
                 counters.messages.fetch_add(1, Ordering::Relaxed);
-                // A ping without a payload, alone or behind a frame.
+                // A ping without a payload, alone or after a frame.
                 if via == Via::Socket && bytes[..count].ends_with(&[0x89, 0x00]) && stream.write_all(&PONG).await.is_err() {
                     return;
                 }
@@ -269,7 +269,7 @@ async fn listen(mut stream: TcpStream, counters: &Counters, via: Via) {
     }
 }
 
-/// Everybody asks once in `every_s`, over connections that they share.
+/// Each waiter polls once in `every_s`, over shared connections.
 fn poll(task: &Arc<Task>, waiters: Vec<Waiter>, every_s: u64, counters: &Arc<Counters>) -> JoinSet<()> {
     let mut polling = JoinSet::new();
     let mut shares: Vec<Vec<Waiter>> = (0..POLLING * task.addresses.len()).map(|_| Vec::new()).collect();
@@ -335,7 +335,7 @@ pub(crate) struct Answer {
     pub(crate) bytes: usize,
 }
 
-/// One connection over which requests go one after the other.
+/// One connection for requests one after the other.
 pub(crate) struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
@@ -351,7 +351,7 @@ impl Connection {
         self.buffer.clear();
         loop {
             if self.stream.read_buf(&mut self.buffer).await? == 0 {
-                bail!("the server hung up");
+                bail!("the server closed the connection");
             }
             let mut headers = [httparse::EMPTY_HEADER; 32];
             let mut response = httparse::Response::new(&mut headers);

@@ -1,16 +1,18 @@
-//! What it costs to keep a crowd told where it stands: sockets, event streams and polls, side by side.
+//! The cost of keeping a crowd informed of its places: sockets, event streams and polls compared.
 //!
 //! ```text
 //! boxoffice-services cargo run --release --example crowd -- --waiters 10000,100000
 //! ```
 //!
-//! Starts server processes on the services' PostgreSQL and Redis, joins the waiters to one concert that lets some in every
-//! second, connects them from client processes of their own (a process may open so many files, an address has so many
-//! ports; those who poll share their connections), and measures for `--seconds`: the servers' CPU, their memory for each
-//! socket, bytes and requests, and what the servers asked of their stores. Clients speak plain HTTP and only count, so that
-//! they leave the machine to the servers; they share it all the same.
+//! Starts server processes on the services' PostgreSQL and Redis, and joins the waiters to one concert that promotes some
+//! every second. Client processes connect them: the files of a process and the ports of an address are limited, and
+//! pollers share their connections. For `--seconds` it measures the servers' CPU, their memory for each socket, bytes and
+//! requests, and their statements and Redis commands. Clients use plain HTTP and only count, so that they take little of
+//! the machine that they share with the servers.
 
 mod client;
+#[path = "../shared/process.rs"]
+mod process;
 mod servers;
 
 use anyhow::{Context, Result, bail};
@@ -22,7 +24,7 @@ use tokio::time::sleep;
 
 use servers::{Servers, Usage};
 
-/// How the waiters learn where they stand.
+/// How the waiters learn their places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Via {
@@ -32,7 +34,7 @@ pub(crate) enum Via {
     Poll1,
     /// Every ten seconds.
     Poll10,
-    /// As often, and there is nothing to say: what asking costs alone.
+    /// An empty answer every ten seconds: the cost of polling alone.
     Empty10,
 }
 
@@ -47,7 +49,7 @@ impl Via {
         }
     }
 
-    /// Seconds between two polls; `None`: it is told.
+    /// Seconds between two polls; `None`: the server pushes.
     pub(crate) fn every_s(self) -> Option<u64> {
         match self {
             Self::Socket | Self::Stream => None,
@@ -59,31 +61,31 @@ impl Via {
 
 #[derive(Parser)]
 struct Options {
-    /// Crowds, one after the other.
+    /// Sizes of the crowd, one after the other.
     #[arg(long, value_delimiter = ',', default_value = "10000,100000")]
     waiters: Vec<usize>,
     #[arg(long, value_delimiter = ',', value_enum, default_value = "socket,stream,poll1,poll10")]
     via: Vec<Via>,
-    /// Server processes. Default: as many as the connections need files, two at least; one for polls.
+    /// Server processes. Default: as many as the connections need files, at least two; one for polls.
     #[arg(long)]
     instances: Option<usize>,
-    /// Connections of one process, at most.
+    /// The most connections of one process.
     #[arg(long, default_value_t = 17_000)]
     per_process: usize,
     #[arg(long, default_value_t = 30)]
     seconds: u64,
-    /// Let in every second.
+    /// Promotions a second.
     #[arg(long, default_value_t = 100)]
     rate: u32,
-    /// Where the rooms' logs are kept: `store` or `redis`.
+    /// Backend of the rooms' logs: `store` or `redis`.
     #[arg(long, default_value = "redis")]
     queue: String,
-    /// What a client process is told; not for people.
+    /// The task of a client process; used internally.
     #[arg(long, hide = true)]
     client: Option<String>,
 }
 
-/// What one client process counted while it was measured.
+/// The counters of one client process during the measurement.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Counted {
     pub(crate) open: u64,
@@ -104,9 +106,10 @@ impl Counted {
 }
 
 fn main() -> Result<()> {
-    if std::env::var_os(servers::SERVE).is_some() {
-        return servers::serve();
+    if process::is_server() {
+        return tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(process::serve());
     }
+    boxoffice_app::crypto::install();
     let options = Options::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     match &options.client {
@@ -119,7 +122,7 @@ async fn measure_all(options: &Options) -> Result<()> {
     let mut table = Table::new();
     table.set_header([
         "waiters",
-        "told by",
+        "informed by",
         "servers",
         "CPU, cores",
         "KiB/socket",
@@ -150,7 +153,7 @@ async fn measure(options: &Options, waiters: usize, via: Via) -> Result<Vec<Stri
     let crowd = client::Crowd::join(&servers, waiters, processes, via).await?;
     let alone = servers.usage()?;
     let mut crowd = crowd.connect().await?;
-    // What connecting left behind is not what waiting costs.
+    // Connecting is not part of the measurement.
     sleep(Duration::from_secs(8)).await;
     let calls = servers.store_calls().await?;
     crowd.begin().await?;
@@ -160,7 +163,7 @@ async fn measure(options: &Options, waiters: usize, via: Via) -> Result<Vec<Stri
     let counted = crowd.end().await?;
     let calls = (servers.store_calls().await? - calls) / began.elapsed().as_secs_f64();
     if counted.open == 0 && via.every_s().is_none() {
-        bail!("nobody is connected: {counted:?}");
+        bail!("no waiter is connected: {counted:?}");
     }
     servers.stop().await?;
     let per_socket = (after.memory_kib - alone.memory_kib) / counted.open.max(1) as f64;

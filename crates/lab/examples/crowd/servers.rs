@@ -1,30 +1,20 @@
-//! The servers under test: this program again, as processes of their own, on one PostgreSQL and one Redis.
-
-use std::process::Stdio;
+//! The servers under test, processes of their own on one PostgreSQL and one Redis.
 
 use anyhow::{Context, Result, bail};
-use boxoffice::cli;
 use boxoffice_app::config::{self, Layers};
 use boxoffice_app::wiring::ScratchDatabase;
 use jsonwebtoken::{EncodingKey, Header, encode};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 use uuid::Uuid;
 
 use crate::client::Connection;
+use crate::process;
 
-/// Set for the processes that serve.
-pub(crate) const SERVE: &str = "CROWD_SERVES";
-/// What bearer tokens are signed with here.
+/// The secret of bearer tokens.
 const SECRET: &str = "crowds-are-signed-with-this-secret";
-/// Clock ticks a second, in which Linux counts a process's time.
+/// Clock ticks a second in which Linux counts processor time.
 const TICKS_PER_S: f64 = 100.0;
-
-pub(crate) fn serve() -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(cli::run(cli::Arguments::of_process())).map(|_| ())
-}
 
 pub(crate) struct Servers {
     pub(crate) addresses: Vec<String>,
@@ -51,7 +41,7 @@ pub(crate) fn bearer(user: Uuid, operator: bool) -> Result<String> {
 
 impl Servers {
     pub(crate) async fn start(instances: usize, queue: &str, rate: u32) -> Result<Self> {
-        // The rooms of those before are nobody's business here.
+        // A database of its own, without rooms of earlier runs.
         let mut settings = config::load(&Layers::of_process(None, Vec::new()))?;
         let database = ScratchDatabase::create(&mut settings).await?;
         let url = format!("store.postgres_url={}", settings.store.postgres_url.expose());
@@ -72,7 +62,7 @@ impl Servers {
         });
         let made = servers.json(0, "POST", "/api/v1/admin/concerts", &operator, Some(&document)).await?;
         servers.concert = made["id"].as_str().context("no id")?.to_owned();
-        // The others show it within a second.
+        // Other instances show it within a second.
         tokio::time::sleep(std::time::Duration::from_secs(2)).await;
         Ok(servers)
     }
@@ -93,7 +83,7 @@ impl Servers {
         Ok(serde_json::from_str(&text)?)
     }
 
-    /// Statements and Redis commands that the servers have sent.
+    /// Statements and Redis commands of all servers.
     pub(crate) async fn store_calls(&self) -> Result<f64> {
         let mut sum = 0.0;
         for host in &self.addresses {
@@ -112,7 +102,7 @@ impl Servers {
         for child in &self.children {
             let id = child.id().context("a server has ended")?;
             let stat = std::fs::read_to_string(format!("/proc/{id}/stat"))?;
-            // The name, in brackets, may hold anything.
+            // The name, in parentheses, may contain any character.
             let fields: Vec<&str> = stat.rsplit_once(')').context("no name")?.1.split_whitespace().collect();
             let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok()).context("no time");
             usage.cpu_s += (ticks(11)? + ticks(12)?) / TICKS_PER_S;
@@ -133,12 +123,10 @@ impl Servers {
 }
 
 async fn spawn(queue: &str, database: &str) -> Result<(Child, String)> {
-    let mut command = Command::new(std::env::current_exe()?);
     let secret = format!("auth.hs256_secret={SECRET}");
     let queue = format!("queue.backend={queue}");
     let set = [
-        "http.listen=127.0.0.1:0",
-        // The others, the stores and the clients are on the same cores.
+        // Other instances, stores and clients run on the same cores.
         "http.workers=1",
         "http.requests_per_second_per_user=0",
         "store.backend=postgres",
@@ -148,15 +136,6 @@ async fn spawn(queue: &str, database: &str) -> Result<(Child, String)> {
         "auth.algorithm=HS256",
         &secret,
         "admission.stock_linked=false",
-        "telemetry.log=error",
     ];
-    command.env(SERVE, "1").arg("serve").args(set.iter().flat_map(|set| ["--set", set]));
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
-    let mut lines = BufReader::new(child.stdout.take().context("no standard output")?).lines();
-    loop {
-        let Some(line) = lines.next_line().await? else { bail!("the server ended: {:?}", child.wait().await?) };
-        if let Some((_, address)) = line.split_once("http://") {
-            return Ok((child, address.trim_end_matches('/').to_owned()));
-        }
-    }
+    process::spawn(&set).await
 }

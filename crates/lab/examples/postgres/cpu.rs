@@ -1,5 +1,5 @@
-//! CPU time of this process and of the server, as the kernel counts it: unlike a rate it hardly depends on what else
-//! the machine does.
+//! CPU time of this process and of the server, as the kernel counts it: unlike a rate it hardly depends on other load of
+//! the machine.
 
 use std::fs;
 use std::time::Duration;
@@ -14,7 +14,7 @@ pub(crate) struct Cpu {
 }
 
 impl Cpu {
-    /// Of this process, and of the server and all of its processes that still run.
+    /// The time of this process, and of the server with all of its running processes.
     pub(crate) fn so_far(server: u32) -> Self {
         let own = std::process::id();
         let mut cpu = Self { client: Duration::ZERO, server: Duration::ZERO };
@@ -38,7 +38,7 @@ impl Cpu {
 /// A process's parent and CPU time.
 fn of(process: u32) -> Option<(u32, Duration)> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    // The name before may hold anything, blanks included.
+    // The name before may contain any character, also blanks.
     let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
     let ticks: u32 = fields.get(11)?.parse::<u32>().ok()? + fields.get(12)?.parse::<u32>().ok()?;
     Some((fields.get(1)?.parse().ok()?, TICK * ticks))

@@ -1,4 +1,4 @@
-//! Callers that each wait for an answer before they ask again.
+//! Callers that each wait for an answer before their next command.
 
 use super::cpu::Cpu;
 use super::seed::{Shop, user};
@@ -27,12 +27,12 @@ pub(crate) enum Work {
 pub(crate) struct Measured {
     /// A second.
     pub(crate) rate: f64,
-    /// CPU time of this process and of the server for each.
+    /// CPU time of this process and of the server for each unit of work.
     pub(crate) client_us: f64,
     pub(crate) server_us: f64,
 }
 
-/// How often `work` was done in a second, by so many callers; `server` is the server's process.
+/// The rate of `work` by so many callers; `server` is the id of the server's process.
 pub(crate) async fn measure(executor: Arc<Combining>, work: Work, shop: Arc<Shop>, callers: usize, server: u32) -> Result<Measured> {
     let (done, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
     let tasks: Vec<_> = (0..callers)
@@ -64,15 +64,15 @@ pub(crate) async fn measure(executor: Arc<Combining>, work: Work, shop: Arc<Shop
 async fn once(executor: &Combining, work: Work, shop: &Shop) -> Result<()> {
     if let Work::Charge = work {
         let user = user(0);
-        return ask(executor, request(user, Command::ChargeWallet { user, amount: 1 })).await;
+        return execute(executor, request(user, Command::ChargeWallet { user, amount: 1 })).await;
     }
     let (user, date, seat) = shop.take();
     let hold = Command::HoldSeats { user, date, count: 1, choices: vec![vec![seat]], best: false, last: false };
     let hold = request(user, hold);
     let reservation = ReservationId(hold.fresh.subject);
-    ask(executor, hold).await?;
+    execute(executor, hold).await?;
     if let Work::HoldAndPay = work {
-        ask(executor, request(user, Command::Pay { user, reservation, points: 0 })).await?;
+        execute(executor, request(user, Command::Pay { user, reservation, points: 0 })).await?;
     }
     Ok(())
 }
@@ -80,12 +80,12 @@ async fn once(executor: &Combining, work: Work, shop: &Shop) -> Result<()> {
 fn request(user: UserId, command: Command) -> Request {
     let fresh = || SystemIds.fresh();
     let fresh = FreshIds { subject: fresh(), entry: fresh(), points: [fresh(), fresh()] };
-    // Keys are random, as those that clients choose are by the time they are hashed.
+    // Random, as command ids are hashes of the clients' keys.
     let command_id = uuid::Uuid::new_v8(rand::random()).into();
     Request { command_id, actor: Actor::User(user), fingerprint: Some(Fingerprint([7; 32])), fresh, command }
 }
 
-async fn ask(executor: &Combining, request: Request) -> Result<()> {
+async fn execute(executor: &Combining, request: Request) -> Result<()> {
     match executor.execute(request, Deadline::after(WAIT)).await? {
         Receipt::Done(reply) if matches!(reply.decision, Decision::Done(_)) => Ok(()),
         other => bail!("{other:?}"),

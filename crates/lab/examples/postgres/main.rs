@@ -1,4 +1,4 @@
-//! What the default strategy does on PostgreSQL on this machine, in process and over HTTP, beside `pgbench`.
+//! The speed of the default strategy on PostgreSQL on this machine, in process and over HTTP, compared with `pgbench`.
 //!
 //! ```sh
 //! cargo run --release --example postgres
@@ -6,10 +6,10 @@
 //!
 //! or a part of it: `-- wallet`, `-- http`, `-- holds`, `-- payments`, `-- growth`.
 //!
-//! A cluster of its own, whose commits are on the disk. `pgbench` runs the same statements one transaction at a time,
-//! from 64 clients: it locks, updates and inserts the same rows. Seeding and warm-up stand outside what is measured;
-//! figures are medians of three windows, and what is compared was measured in turns in one run. Nothing here is
-//! asserted: a benchmark prints.
+//! It starts a cluster of its own with durable commits. `pgbench` runs the same statements one transaction at a time,
+//! from 64 clients: it locks, updates and inserts the same rows. Seeding and warm-up are not measured; figures are
+//! medians of three windows, and compared figures were measured alternately in one run. It prints figures and asserts
+//! nothing.
 
 #[allow(dead_code, reason = "the other benchmark uses all of it")]
 #[path = "../benchmark/client.rs"]
@@ -17,6 +17,8 @@ mod client;
 mod cpu;
 mod load;
 mod pgbench;
+#[path = "../shared/process.rs"]
+mod process;
 mod seed;
 #[allow(dead_code, reason = "the other benchmark uses all of it")]
 #[path = "../benchmark/server.rs"]
@@ -38,15 +40,14 @@ const CALLERS: [usize; 3] = [64, 256, 1_000];
 const WINDOWS: usize = 3;
 const BATCH_MAX: usize = 500;
 const QUEUE_MAX: usize = 8_192;
-/// How much is stored when growth is measured.
+/// The number of stored rows when growth is measured.
 const GROWN_REPLIES: u32 = 5_000_000;
 const GROWN_RESERVATIONS: u32 = 1_000_000;
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    if std::env::var_os(server::SERVE).is_some() {
-        boxoffice::cli::run(boxoffice::cli::Arguments::of_process()).await?;
-        return Ok(());
+    if process::is_server() {
+        return process::serve().await;
     }
     let part = std::env::args().nth(1);
     let wanted = |name: &str| part.as_deref().is_none_or(|part| part == name);
@@ -108,7 +109,7 @@ impl<'a> Bench<'a> {
         Ok(Combining::start(store, Arc::new(policy), settings, Arc::new(Stats::default()), &*Supervisor::new()))
     }
 
-    /// The same work by `combining` and by `pgbench`, in turns.
+    /// The same work by `combining` and by `pgbench`, alternately.
     async fn compare(&self, what: &str, lanes: usize, work: Work, script: Script) -> Result<()> {
         let executor = self.combining(lanes).await?;
         let mut single = Vec::new();
@@ -133,7 +134,7 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
-    /// Charges of one wallet through a server of its own, in turns with `pgbench`.
+    /// Charges of one wallet through a server of its own, alternately with `pgbench`.
     async fn over_http(&self) -> Result<()> {
         let database = format!("store.postgres_url={}", self.url);
         let server = server::Server::start(&["store.backend=postgres", &database]).await?;
@@ -141,7 +142,7 @@ impl<'a> Bench<'a> {
         let (mut single, mut served) = (Vec::new(), Vec::new());
         for round in 0..WINDOWS {
             single.push(pgbench(self.cluster, &self.url, Script::Charge, &self.shop)?);
-            // Keys of their own for each round.
+            // Each round has keys of its own.
             let (charge, first) = (charge.clone(), (round as u64) << 32);
             served.push(client::measure(&server.address, move |connection, n| charge(connection, first + n)).await?);
         }

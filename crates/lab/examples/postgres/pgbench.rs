@@ -1,4 +1,4 @@
-//! The same writes, one transaction at a time: what a server does without batches.
+//! The same writes, one transaction at a time, as a server without batches does them.
 
 use super::seed::{Shop, user};
 use anyhow::{Context, Result, bail};
@@ -15,7 +15,7 @@ pub(crate) enum Script {
     HoldAndPay,
 }
 
-/// A stored reply and an event, as long as ours.
+/// A stored reply and an event, as long as the server's.
 const REPLY: &str =
     "INSERT INTO replies VALUES (USER, gen_random_uuid(), sha256('request'), repeat('x', BYTES), now(), now() + interval '1 day');\n";
 const EVENT: &str = "INSERT INTO outbox VALUES (:shard, nextval('outbox_ids'), repeat('x', 200), now());\n";
@@ -75,7 +75,7 @@ impl Script {
 fn hold(shop: &Shop) -> String {
     let mut text = String::from("SELECT nextval('taken') AS n, gen_random_uuid() AS r \\gset\n");
     text += &shop.sql_of_taken();
-    text += &shop.sql_of_somebody();
+    text += &shop.sql_of_random_user();
     text += HOLD;
     text
 }

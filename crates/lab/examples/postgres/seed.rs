@@ -1,4 +1,4 @@
-//! What is there before anything is measured.
+//! The rows that are there before a measurement.
 
 use anyhow::Result;
 use boxoffice_domain::{DateId, UserId};
@@ -9,20 +9,20 @@ use uuid::Uuid;
 const DATES: u32 = 20;
 const SEATS_PER_DATE: u32 = 100_000;
 const USERS: u32 = 200_000;
-/// What each user has: as many payments as anybody makes here.
+/// The balance of each user, enough for all payments.
 const BALANCE: i64 = 1_000_000_000;
 
-/// Halls with seats that are taken one after the other, and users with money.
+/// Halls whose seats are taken one after the other, and users with money.
 pub(crate) struct Shop {
     next: AtomicU32,
 }
 
-/// Dates and users have numbers for ids, so that SQL and clients know them without asking.
+/// Ids of dates and users contain their numbers, so that SQL and clients can compute them.
 pub(crate) fn date(number: u32) -> DateId {
     Uuid::from_u128(0x0da7_e000_0000_0000_0000_0000_0000_0000 | u128::from(number)).into()
 }
 
-/// Spread like random ones.
+/// Spread like random ids.
 pub(crate) fn user(number: u32) -> UserId {
     let spread = number.wrapping_mul(SPREAD);
     Uuid::from_u128(u128::from(spread) << 96 | 0x7000_8000_u128 << 48 | u128::from(number)).into()
@@ -70,22 +70,22 @@ impl Shop {
                  FROM generate_series(0, {USERS} - 1) number"
             ),
         )?;
-        // For pgbench, which numbers what it takes by itself, from the other end.
+        // For pgbench, which takes seats from the other end by numbers of its own.
         cluster.sql_in(url, "CREATE SEQUENCE taken CACHE 100")?;
         cluster.sql_in(url, "VACUUM ANALYZE")?;
         cluster.sql_in(url, "CHECKPOINT")?;
         Ok(Self { next: AtomicU32::new(0) })
     }
 
-    /// A seat that nobody had, and somebody who has few.
+    /// A fresh seat, and a user with few seats.
     pub(crate) fn take(&self) -> (UserId, DateId, u32) {
         let next = self.next.fetch_add(1, Ordering::Relaxed);
         (user(next % USERS), date(next / SEATS_PER_DATE % DATES), next % SEATS_PER_DATE + 1)
     }
 
-    /// Somebody, as pgbench's `:u`.
-    pub(crate) fn sql_of_somebody(&self) -> String {
-        format!("\\set who random(0, {USERS} - 1)\nSELECT {} AS u \\gset\n", sql_of_user(":who"))
+    /// A random user, as pgbench's `:u`.
+    pub(crate) fn sql_of_random_user(&self) -> String {
+        format!("\\set user random(0, {USERS} - 1)\nSELECT {} AS u \\gset\n", sql_of_user(":user"))
     }
 
     /// The user of pgbench's seat `:n`, its date and number, in SQL.
@@ -94,7 +94,7 @@ impl Shop {
         format!("\\set back :n / {SEATS_PER_DATE}\n\\set number {SEATS_PER_DATE} - :n % {SEATS_PER_DATE}\n\\set date {last} - :back\n")
     }
 
-    /// Fills the tables that grow: replies and reservations of many users, long over.
+    /// Fills the tables that grow: past replies and reservations of many users.
     pub(crate) fn grow(&self, cluster: &Postgres, url: &str, replies: u32, reservations: u32) -> Result<()> {
         const STEP: u32 = 250_000;
         for first in (0..replies).step_by(STEP as usize) {

@@ -1,4 +1,4 @@
-//! Several servers on one PostgreSQL, and what they need of Redis.
+//! Several servers on one PostgreSQL, with and without Redis.
 
 use super::*;
 use boxoffice_domain::{Actor, Command, CommandId, DateId, Decision, Fingerprint, FreshIds, Outcome, Reply, Request, UserId};
@@ -7,7 +7,7 @@ use boxoffice_ports::{Ids, Receipt};
 use boxoffice_services::{Kafka, Postgres, RabbitMq, Redis};
 use std::time::{Duration, Instant};
 
-/// A hall of ten seats, on sale for as long as this is run.
+/// A hall of ten seats that is always on sale.
 const HALL: &str = r#"{"key": "hall", "name": "Hall", "venue": "Hall", "dates": [{"key": "day", "starts_at": "2099-01-02T00:00:00Z",
     "booking_opens_at": "2020-01-01T00:00:00Z", "booking_closes_at": "2099-01-01T00:00:00Z",
     "seats": [{"from": 1, "to": 10, "grade": "R", "price": 100}]}]}"#;
@@ -36,7 +36,7 @@ fn request(user: UserId, command: Command) -> Request {
     }
 }
 
-/// Where commands go through a log one may be told that this one stands there: asked again, it has its outcome soon.
+/// A command that goes through a log may be answered with its acceptance; the same command again soon has its outcome.
 async fn done(running: &Running, request: Request) -> Outcome {
     for _ in 0..10 {
         match running.executors.seat.execute(request.clone(), running.executors.deadline()).await.unwrap() {
@@ -48,7 +48,7 @@ async fn done(running: &Running, request: Request) -> Outcome {
     panic!("no outcome");
 }
 
-/// How long until `running` shows seat 1 as `status`.
+/// The time until `running` shows seat 1 as `status`.
 async fn shown(running: &Running, date: DateId, status: SeatStatus) -> Duration {
     let since = Instant::now();
     loop {
@@ -60,7 +60,7 @@ async fn shown(running: &Running, date: DateId, status: SeatStatus) -> Duration 
     }
 }
 
-/// Holds and releases a seat on one of two instances, and says how long the other one took to show each.
+/// Holds and releases a seat on one of two instances; returns how long the other one took to show each change.
 async fn latencies(database: &str, set: &[&str]) -> Vec<Duration> {
     let (one, other) = (instance(database, set).await, instance(database, set).await);
     let date = opened(&one).await;
@@ -86,27 +86,27 @@ async fn commits_of_another_instance_show_by_reading_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn commits_of_another_instance_show_at_once_when_it_tells_them() {
+async fn commits_that_an_instance_publishes_show_at_once_at_its_peers() {
     let mut redis = Redis::start().unwrap();
     let urls = format!("redis.urls=[\"{}\"]", redis.url());
     let database = database();
     let set = [urls.as_str()];
-    let told = latencies(&database, &set).await;
-    println!("with fan-out: median {:?}, longest {:?}", told[told.len() / 2], told[told.len() - 1]);
-    // Read again every five seconds, twenty commits would have taken a hundred.
-    assert!(told[told.len() / 2] < Duration::from_secs(2), "nobody was told: {told:?}");
-    // Nothing of it needs Redis: without it they read twice a second, and not every five.
+    let published = latencies(&database, &set).await;
+    println!("with fan-out: median {:?}, longest {:?}", published[published.len() / 2], published[published.len() - 1]);
+    // By a read every five seconds alone, twenty commits would take a hundred seconds.
+    assert!(published[published.len() / 2] < Duration::from_secs(2), "no message arrived: {published:?}");
+    // Redis is not required: while it is away, instances read twice a second, and not every five seconds.
     redis.kill().unwrap();
-    let untold = latencies(&database, &set).await;
-    println!("with a fan-out that is down: median {:?}, longest {:?}", untold[untold.len() / 2], untold[untold.len() - 1]);
-    assert!(untold[untold.len() / 2] < Duration::from_secs(3), "nobody noticed: {untold:?}");
+    let read = latencies(&database, &set).await;
+    println!("with a fan-out that is down: median {:?}, longest {:?}", read[read.len() / 2], read[read.len() - 1]);
+    assert!(read[read.len() / 2] < Duration::from_secs(3), "the failed fan-out was not noticed: {read:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn instances_that_start_at_once_migrate_once() {
     let database = database();
     let set = ["store.backend=postgres", database.as_str()];
-    assert!(open_existing_stores(&settings(&set)).await.is_err(), "its schema is not there, and reading makes none");
+    assert!(open_existing_stores(&settings(&set)).await.is_err(), "the schema is missing, and a reader creates none");
     let (one, other) = tokio::join!(started(&set), started(&set));
     let (one, other) = (one.unwrap(), other.unwrap());
     assert_eq!(migrate(&settings(&set)).await.unwrap(), [""; 0]);
@@ -118,7 +118,7 @@ async fn instances_that_start_at_once_migrate_once() {
     other.stop().await;
 }
 
-/// Strategies by class, queue, and the ready document of a server on them.
+/// Each strategy for all classes: a command, the readiness document, and the counters.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_strategy_serves_on_postgres() {
     let urls = format!("redis.urls=[\"{}\"]", Redis::shared().url());

@@ -26,7 +26,7 @@ use tempfile::TempDir;
 
 use crate::wiring::{SystemClock, SystemIds};
 
-/// How long a turn lasts here.
+/// How long a turn lasts in these tests.
 pub(super) const TURN_S: u32 = 600;
 /// A database with the current schema, copied for each test.
 const TEMPLATE: &str = "boxoffice_rooms";
@@ -42,7 +42,7 @@ fn settings() -> RoomsSettings {
     }
 }
 
-/// One more instance.
+/// One more instance of the rooms.
 fn instance(log: Arc<dyn RoomLog>, stores: &Stores, clock: Arc<dyn Clock>) -> Arc<Rooms> {
     with_beacon(log, stores, clock, None)
 }

@@ -1,4 +1,4 @@
-//! What comparisons take away again.
+//! Comparisons remove what they created.
 
 use super::super::ScratchLog;
 use super::settings;
@@ -8,7 +8,7 @@ use boxoffice_services::Kafka;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A topic that is there is not given more partitions: opening it with more than it has tells whether it is there.
+/// An existing topic gets no more partitions: opening it with more than it has shows whether it exists.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_of_kafka_is_deleted_with_its_topics() {
     let kafka = Kafka::shared();
@@ -42,5 +42,5 @@ async fn a_log_of_kafka_is_deleted_with_its_topics() {
     };
     assert!(again.is_ok(), "the topics are gone: {:?}", again.err());
     let nothing = boxoffice_adapters::kafka::remove(&kafka.brokers(), "nothing", "nobody").await;
-    assert!(nothing.is_ok(), "what is not there need not be deleted: {:?}", nothing.err());
+    assert!(nothing.is_ok(), "deleting a missing topic succeeds: {:?}", nothing.err());
 }

@@ -1,16 +1,16 @@
-//! Every task that a server lives by is made to panic, and the server goes on.
+//! Every long-lived task of a server is made to panic, and the server goes on.
 
 use super::*;
 use std::time::{Duration, Instant};
 
-/// As long as readiness may take to know.
+/// How long readiness may take to notice.
 const BOUND: Duration = Duration::from_secs(5);
 
 fn names(running: &Running) -> Vec<String> {
     running.tasks.figures().into_iter().map(|task| task.name).collect()
 }
 
-/// Makes all of them panic at once, but for `spared`, and waits until each runs again.
+/// Makes all tasks but those `spared` panic at the same time, and waits until each runs again.
 async fn strike(running: &Running, spared: impl Fn(&str) -> bool) {
     let before = running.tasks.figures();
     let struck: Vec<_> = before.into_iter().filter(|task| !spared(&task.name)).collect();
@@ -30,12 +30,12 @@ async fn strike(running: &Running, spared: impl Fn(&str) -> bool) {
     }
 }
 
-/// Everything but the relay, whose shards end with it, and then the relay.
+/// Strikes every task but the relay, and then the relay, whose shards end with it.
 async fn strike_everything(running: &Running) {
     strike(running, |name| name == "relay").await;
     strike(running, |name| name != "relay").await;
     assert_eq!(running.tasks.failing(), [], "each has failed once");
-    // What has just been started connects anew.
+    // Tasks that have just started connect again.
     let begun = Instant::now();
     while get(running.address, "/health/ready").await.unwrap() != "HTTP/1.1 200 OK" {
         assert!(begun.elapsed() < 10 * BOUND, "{}", get_body(running.address, "/health/ready").await.unwrap());
@@ -50,7 +50,7 @@ fn expect(running: &Running, wanted: &[&str]) {
     }
 }
 
-/// What every server has.
+/// The tasks of every server.
 const ALWAYS: [&str; 13] =
     ["admission", "catalogue", "fares", "gauge", "prune", "push", "relay", "relay.0", "relay.15", "relay.claim", "sweep", "time", "lane.0"];
 
@@ -73,7 +73,7 @@ async fn each_task_of_an_instance_among_many_is_started_again() {
     use boxoffice_services::{Kafka, Postgres, RabbitMq, Redis};
     let database = format!("store.postgres_url={}", Postgres::shared().database().unwrap());
     let redis = Redis::shared().url();
-    // Three databases of one node: the lock is not what is tried here.
+    // Three databases of one node: this test does not try the lock.
     let nodes = [1, 2, 3].map(|at| format!("{redis}/{at}"));
     let (urls, nodes) = (format!("redis.urls=[{redis:?}]"), format!("redis.redlock_nodes={nodes:?}"));
     let kafka = format!("kafka.brokers={:?}", Kafka::shared().brokers());

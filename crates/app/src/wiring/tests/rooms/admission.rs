@@ -1,4 +1,4 @@
-//! What an operator set is in the mirror before the room knows it: when something fails in between, the room obeys in the end.
+//! An operator's change is in the mirror before it is in the room's log: after a failure in between, the room follows.
 
 use super::faulty::{Fault, Faulty};
 use super::*;
@@ -10,7 +10,7 @@ fn at_most(max_active: u32) -> Admission {
     Admission { max_active, ..admission() }
 }
 
-/// As the server does it: read, merged, replaced, and again when it was another by then.
+/// As the server does it: read, merge, replace, and retry after a concurrent change.
 async fn patch(room: &Rooms, concert: ConcertId, max_active: u32) -> Result<(), RoomError> {
     for _ in 0..3 {
         let was = room.admission(concert).await?;
@@ -18,10 +18,10 @@ async fn patch(room: &Rooms, concert: ConcertId, max_active: u32) -> Result<(), 
             return Ok(());
         }
     }
-    panic!("the admission never stood still");
+    panic!("the admission kept changing concurrently");
 }
 
-struct Setting {
+struct World {
     stores: Stores,
     store: Arc<MemoryStore>,
     clock: Arc<SystemClock>,
@@ -30,7 +30,7 @@ struct Setting {
     opening: Opening,
 }
 
-async fn opened(is_volatile: bool) -> Setting {
+async fn opened(is_volatile: bool) -> World {
     let clock = Arc::new(SystemClock::default());
     let store = MemoryStore::new(clock.clone());
     let (stores, log) = (store.stores(), Faulty::new(store.room_log(), is_volatile));
@@ -39,11 +39,11 @@ async fn opened(is_volatile: bool) -> Setting {
     let opening = Opening { concert, sale_starts_at: None, admission: at_most(5) };
     room.open(opening).await.unwrap();
     assert!(room.is_open(&opening));
-    Setting { stores, store, clock, log, room, opening }
+    World { stores, store, clock, log, room, opening }
 }
 
 /// The opening as the catalogue has it after an operator's change.
-async fn catalogued(setting: &Setting) -> Opening {
+async fn catalogued(setting: &World) -> Opening {
     let rows = setting.stores.queries.catalog().await.unwrap();
     Opening { admission: rows[0].admission, ..setting.opening }
 }
@@ -59,13 +59,13 @@ async fn a_log_that_fails_between_mirror_and_append_ends_in_what_the_operator_as
             assert!(matches!(refused, Err(RoomError::Unavailable(_))), "{refused:?}");
             setting.log.fail(Some(Fault::Before));
             let was = at_most(5);
-            assert!(room.set_admission(concert, was, at_most(9)).await.is_err(), "mirrored, and not appended");
+            assert!(room.set_admission(concert, was, at_most(9)).await.is_err(), "mirrored and not appended");
             let opening = catalogued(&setting).await;
             assert_eq!(opening.admission, at_most(9), "the mirror has it");
             assert!(!room.is_open(&opening));
             // A refresh that fails, and one that does not.
             assert!(room.open(opening).await.is_err());
-            assert!(!room.is_open(&opening), "what failed is not taken for done");
+            assert!(!room.is_open(&opening), "a failed refresh does not count as done");
             setting.log.fail(None);
             room.open(opening).await.unwrap();
             assert_eq!(room.admission(concert).await.unwrap(), at_most(9), "{fault:?}, volatile {is_volatile}");
@@ -77,7 +77,7 @@ async fn a_log_that_fails_between_mirror_and_append_ends_in_what_the_operator_as
 }
 
 #[tokio::test]
-async fn an_operator_who_asks_again_before_any_refresh_is_served() {
+async fn a_change_that_is_retried_before_any_refresh_is_applied() {
     let setting = opened(true).await;
     let (room, concert) = (&setting.room, setting.opening.concert);
     // It is in the mirror, and its instance died before the append.

@@ -11,25 +11,25 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 const PLENTY: Stock = Stock { obtainable: 1_000, linked: true };
-/// Longer than anything here needs.
+/// More rounds than any step of these tests needs.
 const ROUNDS_MAX: u32 = 3_000;
 
-/// There from a certain question on; each time it is asked it says something else.
+/// Has a value from a certain request on, another one for each request.
 struct Late {
     from: AtomicU64,
-    asked: AtomicU64,
+    requests: AtomicU64,
 }
 
 #[async_trait]
 impl Beacon for Late {
     async fn value(&self, _: Timestamp) -> Result<String, Source> {
-        let nth = self.asked.fetch_add(1, Ordering::SeqCst);
+        let nth = self.requests.fetch_add(1, Ordering::SeqCst);
         if nth < self.from.load(Ordering::SeqCst) { Err("not yet".into()) } else { Ok(format!("pulse {nth}")) }
     }
 }
 
 async fn a_late_beacon_delays_the_draw(logs: [Arc<dyn RoomLog>; 2], stores: Stores, clock: Arc<SystemClock>) {
-    let beacon = Arc::new(Late { from: AtomicU64::new(u64::MAX), asked: AtomicU64::new(0) });
+    let beacon = Arc::new(Late { from: AtomicU64::new(u64::MAX), requests: AtomicU64::new(0) });
     let rooms = logs.map(|log| with_beacon(log, &stores, clock.clone(), Some(beacon.clone())));
     let start = stores.queries.now().await.unwrap() + TimeDelta::seconds(60);
     let concert = stores.catalog.import(vec![demo_plan(start)], admission()).await.unwrap()[0].id;
@@ -49,17 +49,17 @@ async fn a_late_beacon_delays_the_draw(logs: [Arc<dyn RoomLog>; 2], stores: Stor
     };
     for _ in 0..ROUNDS_MAX {
         step().await;
-        if beacon.asked.load(Ordering::SeqCst) >= 4 {
+        if beacon.requests.load(Ordering::SeqCst) >= 4 {
             break;
         }
     }
-    let asked = beacon.asked.load(Ordering::SeqCst);
-    assert!(asked >= 4, "it is asked again and again, and was {asked} times");
+    let requests = beacon.requests.load(Ordering::SeqCst);
+    assert!(requests >= 4, "a value is requested until there is one, and there were {requests} requests");
     let closed = rooms[0].draw(concert).await.unwrap().unwrap();
-    assert_eq!((closed.keys.as_ref().map(Vec::len), closed.seed), (Some(20), None), "the list is closed, the seed is not told");
+    assert_eq!((closed.keys.as_ref().map(Vec::len), closed.seed), (Some(20), None), "the list is closed, the seed is not revealed");
     for place in &places {
         let place = rooms[1].touch(concert, place.entry).await.unwrap().unwrap();
-        assert_eq!((place.status, place.arrival), (QueueStatus::PreSale, 0), "nobody goes before the draw");
+        assert_eq!((place.status, place.arrival), (QueueStatus::PreSale, 0), "no promotion before the draw");
     }
     beacon.from.store(0, Ordering::SeqCst);
     let mut draw = closed;
@@ -79,11 +79,11 @@ async fn a_late_beacon_delays_the_draw(logs: [Arc<dyn RoomLog>; 2], stores: Stor
     for (arrival, (_, entry)) in (1..).zip(order) {
         for room in &rooms {
             let place = room.touch(concert, entry).await.unwrap().unwrap();
-            assert_eq!((place.status, place.arrival), (QueueStatus::Active, arrival), "by the pulse that was written first");
+            assert_eq!((place.status, place.arrival), (QueueStatus::Active, arrival), "in the order of the pulse that was written first");
         }
     }
     if let Some(kept) = stores.mirror.draw(concert).await.unwrap() {
-        assert_eq!((kept.seed, kept.beacon), (seed, Some(pulse)), "the mirror has what was drawn by");
+        assert_eq!((kept.seed, kept.beacon), (seed, Some(pulse)), "the mirror has the seed and the pulse of the draw");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Exchanges whose answer was lost, and tokens of what is forgotten.
+//! Exchanges whose answer was lost, and tokens of entries that are forgotten.
 
 use super::faulty::{Fault, Faulty};
 use super::*;
@@ -35,7 +35,7 @@ async fn promotions_whose_answer_was_lost_reach_the_mirror() {
     mirrored.sort_unstable();
     entries.sort_unstable();
     assert_eq!(mirrored, entries);
-    // An end whose answer was lost reaches it as well.
+    // An end whose answer was lost reaches the mirror as well.
     log.fail(Some(Fault::After));
     assert!(room.leave(concert, entries[0]).await.is_err());
     log.fail(None);
@@ -51,14 +51,14 @@ async fn a_place_is_polled_from_memory_however_long_the_log_is_away() {
     log.fail(Some(Fault::Before));
     tokio::time::advance(std::time::Duration::from_secs(60)).await;
     assert_eq!(room.place(concert, ann.entry).await.unwrap().map(|place| place.entry), Some(ann.entry));
-    assert!(room.touch(concert, ann.entry).await.is_err(), "where it matters the log is asked");
+    assert!(room.touch(concert, ann.entry).await.is_err(), "a turn is checked against the log");
     assert!(room.counts(concert).await.is_err());
     log.fail(None);
     assert!(room.touch(concert, ann.entry).await.unwrap().is_some());
 }
 
 #[tokio::test]
-async fn those_found_gone_by_a_tick_whose_answer_was_lost_are_named_by_the_next() {
+async fn users_found_gone_by_a_tick_whose_answer_was_lost_are_named_by_the_next() {
     let (log, _, clock, room, concert) = volatile_room().await;
     let ann = room.join(concert, user(), None, fresh()).await.unwrap().place;
     room.connected(concert, ann.entry);
@@ -66,7 +66,7 @@ async fn those_found_gone_by_a_tick_whose_answer_was_lost_are_named_by_the_next(
     room.tick(concert, PLENTY).await.unwrap();
     room.disconnected(concert, ann.entry);
     room.tick(concert, PLENTY).await.unwrap();
-    // In steps that nobody takes for an instance's death.
+    // In steps too short to count as an instance's death.
     for _ in 0..6 {
         clock.advance(TimeDelta::seconds(4));
         room.tick(concert, PLENTY).await.unwrap();
@@ -84,7 +84,7 @@ async fn a_token_of_what_is_forgotten_appends_nothing_however_often_it_is_shown(
     let (log, _, _, room, concert) = volatile_room().await;
     let known = room.join(concert, user(), None, fresh()).await.unwrap().place;
     room.leave(concert, known.entry).await.unwrap();
-    // Its place was given out; the entry is not known any more, as after a day.
+    // The place was given out; the entry is no longer known, as after a day.
     let claim = PlaceClaim { entry: fresh(), user: user(), lane: Lane(0), place: known.arrival, active_until: None };
     let before = log.appends();
     for _ in 0..20 {
@@ -94,7 +94,7 @@ async fn a_token_of_what_is_forgotten_appends_nothing_however_often_it_is_shown(
     let drawn = PlaceClaim { place: 0, ..claim };
     assert_eq!(room.restore(concert, drawn).await.unwrap(), None);
     assert_eq!(log.appends(), before);
-    // What the room knows less of than a token says is given back as ever.
+    // A token whose place is beyond the room's last one is restored.
     let beyond = PlaceClaim { place: known.arrival + 5, ..claim };
     assert!(room.restore(concert, beyond).await.unwrap().is_some());
     assert_eq!(log.appends(), before + 1);

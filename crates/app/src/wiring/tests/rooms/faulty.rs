@@ -1,4 +1,4 @@
-//! A log that fails when it is told to, and counts.
+//! A log that fails on request, and counts its exchanges.
 
 use super::*;
 use async_trait::async_trait;
@@ -11,15 +11,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// How every exchange fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// Nothing arrives.
+    /// Before the log receives anything.
     Before,
-    /// The answer is lost.
+    /// After the append: the answer is lost.
     After,
 }
 
 pub(super) struct Faulty {
     log: Arc<dyn RoomLog>,
-    /// Whether it says that it may be lost, as Redis does.
+    /// Whether it reports that it may lose records, as Redis does.
     is_volatile: bool,
     fault: Mutex<Option<Fault>>,
     exchanges: AtomicU64,
@@ -46,7 +46,7 @@ impl Faulty {
         self.appends.load(Ordering::SeqCst)
     }
 
-    /// Snapshots that took the place of records.
+    /// Snapshots that replaced records.
     pub(super) fn compacts(&self) -> u64 {
         self.compacts.load(Ordering::SeqCst)
     }

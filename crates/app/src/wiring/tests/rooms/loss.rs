@@ -1,5 +1,5 @@
-//! The waiting rooms after Redis has forgotten them, all or some of it: begun again by whoever knows, never with too
-//! many.
+//! The waiting rooms after Redis has lost some or all of their logs: an instance that still has the state begins them
+//! again, and never admits too many.
 
 use super::*;
 use boxoffice_domain::{Admission, ConcertId, PerInterval, Place, QueueStatus, Stock, Timestamp, UserId};
@@ -14,23 +14,23 @@ use tokio::time::sleep;
 
 const PLENTY: Stock = Stock { obtainable: 1_000_000, linked: true };
 const NOTHING: Stock = Stock { obtainable: 0, linked: true };
-/// Longer than anything here needs.
+/// Longer than any step of these tests needs.
 const LONG: Duration = Duration::from_secs(120);
 
 fn at_most(max_active: u32) -> Admission {
     Admission { max_active, ..admission() }
 }
 
-/// What a token given at that time would say.
+/// The claims of a token issued for this place.
 fn claim(place: &Place) -> PlaceClaim {
     PlaceClaim { entry: place.entry, user: place.user, lane: place.lane, place: place.arrival, active_until: place.active_until }
 }
 
-fn told(place: &Place) -> (QueueStatus, u64, Option<u64>, Option<Timestamp>) {
+fn shown(place: &Place) -> (QueueStatus, u64, Option<u64>, Option<Timestamp>) {
     (place.status, place.arrival, place.ahead, place.active_until)
 }
 
-/// Asks until it answers: Redis may be away for a moment.
+/// Retries until there is an answer: Redis may be away for a moment.
 async fn until<T, F: Future<Output = Result<T, RoomError>>>(mut ask: impl FnMut() -> F) -> T {
     let deadline = Instant::now() + LONG;
     loop {
@@ -68,7 +68,7 @@ impl Site {
         site
     }
 
-    /// All instances end, and two others begin.
+    /// Ends all instances and starts two others.
     async fn replace_all(&mut self) {
         self.rooms.clear();
         for _ in 0..2 {
@@ -94,13 +94,13 @@ impl Site {
         until(|| self.rooms[at].tick(self.concert, stock)).await.promoted
     }
 
-    /// Where the truth is, by both instances.
+    /// The place as both instances see it in the log.
     async fn touch(&self, entry: &Place) -> Option<Place> {
         let mut found = Vec::new();
         for room in &self.rooms {
             found.push(until(|| room.touch(self.concert, entry.entry)).await);
         }
-        assert_eq!(found[0].as_ref().map(told), found[1].as_ref().map(told));
+        assert_eq!(found[0].as_ref().map(shown), found[1].as_ref().map(shown));
         found.pop().flatten()
     }
 
@@ -114,7 +114,7 @@ impl Site {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replica_that_survives_begins_the_room_again_and_nobody_loses_anything() {
+async fn a_replica_that_survives_begins_the_room_again_without_any_loss() {
     let mut site = Site::open(at_most(4)).await;
     let places = site.join_many(10).await;
     assert_eq!(site.tick(0, PLENTY).await, 4);
@@ -138,7 +138,7 @@ async fn a_replica_that_survives_begins_the_room_again_and_nobody_loses_anything
         for (place, before) in places.iter().zip(&before) {
             let now = site.touch(place).await.expect("a place");
             let status = if before.status == QueueStatus::Waiting { QueueStatus::SoldOut } else { before.status };
-            assert_eq!(told(&now), (status, before.arrival, before.ahead, before.active_until));
+            assert_eq!(shown(&now), (status, before.arrival, before.ahead, before.active_until));
         }
         let counts = site.rooms[0].counts(site.concert).await.unwrap();
         assert_eq!((counts.active, counts.served, counts.left), (3, 1, 1));
@@ -150,11 +150,11 @@ async fn a_replica_that_survives_begins_the_room_again_and_nobody_loses_anything
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_instance_that_was_ahead_gives_back_what_the_one_that_began_did_not_know() {
+async fn an_instance_that_was_ahead_appends_what_the_one_that_began_the_room_did_not_know() {
     let site = Site::open(at_most(1)).await;
     let known = site.join_many(3).await;
     site.tick(1, NOTHING).await;
-    // Of these the second instance hears nothing any more.
+    // The second instance never reads these.
     let unknown = site.join_many(3).await;
     site.node.flush().unwrap();
     let newcomer = site.join(1, user()).await;
@@ -162,7 +162,7 @@ async fn an_instance_that_was_ahead_gives_back_what_the_one_that_began_did_not_k
     let after = site.join(0, user()).await;
     assert!(after.arrival > newcomer.arrival);
     for place in known.iter().chain(&unknown) {
-        let now = site.touch(place).await.expect("it was given back");
+        let now = site.touch(place).await.expect("it was restored");
         assert_eq!((now.arrival, now.user), (place.arrival, place.user));
     }
     assert_eq!(site.touch(&newcomer).await.expect("a place").ahead, Some(6));
@@ -172,7 +172,7 @@ async fn an_instance_that_was_ahead_gives_back_what_the_one_that_began_did_not_k
 
 /// As after a fail-over to a replica that was behind: the log is there, its latest records are not.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_comes_back_from_an_old_file_is_told_what_it_forgot() {
+async fn a_node_that_comes_back_from_an_old_file_gets_the_records_it_lost() {
     let mut site = Site::open(at_most(1)).await;
     let kept = site.join_many(3).await;
     site.tick(0, PLENTY).await;
@@ -183,7 +183,7 @@ async fn a_node_that_comes_back_from_an_old_file_is_told_what_it_forgot() {
     site.node.kill().unwrap();
     site.node.restart().unwrap();
     let newcomer = site.join(0, user()).await;
-    assert_eq!(told(&site.touch(&kept[0]).await.expect("a turn")), told(&turn));
+    assert_eq!(shown(&site.touch(&kept[0]).await.expect("a turn")), shown(&turn));
     for place in kept[1..].iter().chain(&lost) {
         assert_eq!(site.touch(place).await.expect("a place").arrival, place.arrival);
     }
@@ -191,9 +191,9 @@ async fn a_node_that_comes_back_from_an_old_file_is_told_what_it_forgot() {
     assert_eq!(site.touch(&newcomer).await.expect("a place").ahead, Some(5));
 }
 
-/// Redis and all instances: what is left is the mirror, and what people have in their hands.
+/// Redis and all instances are lost: the mirror and the users' tokens are left.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_room_that_nobody_has_any_more_comes_back_from_the_mirror_and_by_tokens() {
+async fn a_room_without_log_and_replicas_comes_back_from_the_mirror_and_by_tokens() {
     let mut site = Site::open(at_most(4)).await;
     let places = site.join_many(10).await;
     assert_eq!(site.tick(0, PLENTY).await, 4);
@@ -207,7 +207,7 @@ async fn a_room_that_nobody_has_any_more_comes_back_from_the_mirror_and_by_token
     assert_eq!(site.active().await, 2);
     println!("rebuilt within {:?}", began.elapsed());
 
-    // Whoever had a turn has it still, to the same instant; nobody had to come back for that.
+    // Turns last to the same instant as before, also of users that have not come back.
     assert_eq!(site.touch(&places[0]).await.expect("a turn").active_until, turns[0].active_until);
     assert_eq!(site.touch(&places[3]).await.expect("a turn").status, QueueStatus::Active);
     for ended in [&places[1], &turns[1], &places[2]] {
@@ -226,11 +226,11 @@ async fn a_room_that_nobody_has_any_more_comes_back_from_the_mirror_and_by_token
         assert_eq!(site.touch(&places[at]).await.expect("a place").status, expected, "in order of place");
     }
     let foreign = PlaceClaim { entry: fresh(), user: user(), ..claim(&places[8]) };
-    assert_eq!(site.restore(foreign).await, None, "the place is somebody else's");
+    assert_eq!(site.restore(foreign).await, None, "the place belongs to another user");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_has_not_come_back_after_the_first_loss_comes_back_after_the_second() {
+async fn a_user_that_did_not_come_back_after_the_first_loss_comes_back_after_the_second() {
     let mut site = Site::open(at_most(1)).await;
     let places = site.join_many(6).await;
     site.tick(0, PLENTY).await;
@@ -247,9 +247,9 @@ async fn whoever_has_not_come_back_after_the_first_loss_comes_back_after_the_sec
     site.clock.advance(TimeDelta::minutes(5));
     site.node.flush().unwrap();
     site.replace_all().await;
-    assert_eq!(told(&site.touch(&places[5]).await.expect("a turn")), told(&turn));
+    assert_eq!(shown(&site.touch(&places[5]).await.expect("a turn")), shown(&turn));
     for at in [3, 1, 2, 4] {
-        let back = site.restore(claim(&places[at])).await.expect("nobody was passed by");
+        let back = site.restore(claim(&places[at])).await.expect("the place is kept");
         assert_eq!(back.arrival, places[at].arrival);
     }
     assert_eq!(site.touch(&places[1]).await.expect("a place").ahead, Some(0));
@@ -261,7 +261,7 @@ async fn no_place_is_given_twice_even_without_a_tick() {
     let mut site = Site::open(admission()).await;
     let mut highest = 0;
     for round in 0..3 {
-        // More than are reserved at first.
+        // More places than are reserved at first.
         let mut tasks = JoinSet::new();
         for at in 0..1_500 {
             let (room, concert) = (site.rooms[at % 2].clone(), site.concert);
@@ -314,10 +314,10 @@ async fn an_admission_set_while_redis_is_away_is_obeyed_when_it_is_back() {
     site.node.kill().unwrap();
     let set = site.rooms[0].set_admission(site.concert, at_most(1), at_most(3)).await;
     assert!(matches!(set, Err(RoomError::Unavailable(_))), "{set:?}");
-    // What the catalogue has from then on.
+    // The catalogue has it from now on.
     site.opening.admission = at_most(3);
     for room in &site.rooms {
-        assert!(room.open(site.opening).await.is_err(), "a refresh meanwhile");
+        assert!(room.open(site.opening).await.is_err(), "a refresh while Redis is away fails");
     }
     site.node.restart().unwrap();
     for room in &site.rooms {
@@ -333,14 +333,14 @@ async fn a_new_room_is_not_taken_for_a_lost_one_and_a_lost_one_waits_for_returns
     let mut site = Site::open(admission()).await;
     let start = site.clock.now() + TimeDelta::seconds(3);
     site.opening.sale_starts_at = Some(start);
-    // Nobody has come: nothing is lost with Redis.
+    // No user has joined: nothing is lost with Redis.
     site.node.flush().unwrap();
     site.replace_all().await;
     let ann = site.join(0, user()).await;
     assert_eq!(ann.status, QueueStatus::PreSale);
     site.clock.advance(TimeDelta::seconds(4));
     assert_eq!(site.tick(0, PLENTY).await + site.tick(0, PLENTY).await, 1, "two ticks after the start");
-    // Lost before its list was drawn, it waits for those who were on it.
+    // Lost before its list was drawn, it waits for the users on the list.
     let mut site = Site::open(admission()).await;
     site.opening.sale_starts_at = Some(site.clock.now() + TimeDelta::seconds(30));
     site.replace_all().await;
@@ -369,13 +369,13 @@ async fn a_node_that_hangs_is_unavailable_and_comes_back_by_itself() {
     assert_eq!(site.touch(&ann).await.expect("a turn").status, QueueStatus::Active);
 }
 
-/// What a visitor of the day below does: joins, comes back by the token whenever the place is gone, has a turn, leaves.
+/// One visitor of the test below: joins, restores the place by its token when it is gone, has a turn, leaves.
 async fn visit(room: Arc<Rooms>, concert: ConcertId, done: Arc<AtomicU64>) -> (u64, Timestamp) {
     let me = user();
     let place = until(|| room.join(concert, me, None, fresh())).await.place;
     let mut token = claim(&place);
     let end = loop {
-        // What `restore` does first is to touch.
+        // `restore` begins with a touch.
         match until(|| room.restore(concert, token)).await {
             Some(place) if place.status == QueueStatus::Active => break place.active_until.expect("a turn"),
             Some(place) => {
@@ -392,7 +392,7 @@ async fn visit(room: Arc<Rooms>, concert: ConcertId, done: Arc<AtomicU64>) -> (u
     (token.place, end)
 }
 
-/// I4, sampled throughout: two instances tick, people join and leave, and Redis forgets everything again and again.
+/// I4, sampled throughout: two instances tick, users join and leave, and Redis loses everything several times.
 #[tokio::test(flavor = "multi_thread")]
 async fn never_too_many_nor_too_fast_whenever_redis_forgets() {
     const USERS: usize = 240;
@@ -408,7 +408,7 @@ async fn never_too_many_nor_too_fast_whenever_redis_forgets() {
         let (concert, stop) = (site.concert, stop.clone());
         background.spawn(async move {
             while !stop.load(Ordering::SeqCst) {
-                // Unavailable for a moment is what a loss looks like.
+                // A loss shows as a short unavailability.
                 let _ = room.tick(concert, PLENTY).await;
                 sleep(Duration::from_millis(5)).await;
             }
@@ -433,7 +433,7 @@ async fn never_too_many_nor_too_fast_whenever_redis_forgets() {
     }
     stop.store(true, Ordering::SeqCst);
     let visits = visitors.join_all().await;
-    assert!(full && losses == LOSSES, "the limit was reached, and Redis forgot");
+    assert!(full && losses == LOSSES, "the limit was reached, and Redis lost everything");
     assert_eq!(visits.iter().map(|(place, _)| *place).collect::<HashSet<_>>().len(), USERS, "distinct places");
     // All turns are equally long, so their ends are as far apart as the promotions were.
     let mut ends: Vec<_> = visits.into_iter().map(|(_, end)| end).collect();

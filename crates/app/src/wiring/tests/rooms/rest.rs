@@ -1,4 +1,4 @@
-//! Rooms that nobody is in: they cost the log next to nothing, and whoever comes finds them as they are.
+//! Empty rooms: they cost the log almost nothing, and the first caller finds them up to date.
 
 use super::faulty::Faulty;
 use super::*;
@@ -25,26 +25,26 @@ async fn an_empty_room_asks_its_log_nothing_until_a_caller_comes() {
     let exchanges = async |ticks: u64| {
         let before = counted.exchanges();
         for _ in 0..ticks {
-            // A refresh of the catalogue comes by as well.
+            // The refresh of the catalogue opens it, too.
             room.open(opening).await.unwrap();
             room.tick(concert, PLENTY).await.unwrap();
         }
         counted.exchanges() - before
     };
-    assert_eq!(exchanges(50).await, 0, "nobody is there");
+    assert_eq!(exchanges(50).await, 0, "the room is empty");
     assert!(room.rests(concert) && room.is_open(&opening));
-    // Somebody comes to the other instance, and asks this one.
+    // A user joins at the other instance, and polls this one.
     let entry = other.join(concert, user(), None, fresh()).await.unwrap().place.entry;
     other.tick(concert, PLENTY).await.unwrap();
     assert_eq!(room.place(concert, entry).await.unwrap().map(|place| place.status), Some(QueueStatus::Active));
     assert!(!room.rests(concert));
-    assert_eq!(exchanges(50).await, 50, "somebody is there");
+    assert_eq!(exchanges(50).await, 50, "a user is in the room");
     other.leave(concert, entry).await.unwrap();
-    assert!(exchanges(50).await <= 2, "and has gone");
+    assert!(exchanges(50).await <= 2, "the user has left");
     assert!(room.rests(concert));
 }
 
-/// What other instances tell a room that rests here is heard of by the first who asks.
+/// The first caller of a room that rests at this instance sees what other instances appended.
 #[tokio::test(start_paused = true)]
 async fn a_room_that_rests_is_asked_when_a_caller_asks() {
     let clock = Arc::new(SystemClock::default());
@@ -58,14 +58,14 @@ async fn a_room_that_rests_is_asked_when_a_caller_asks() {
     room.tick(concert, PLENTY).await.unwrap();
     let entry = other.join(concert, user(), None, fresh()).await.unwrap().place.entry;
     other.tick(concert, PLENTY).await.unwrap();
-    // Longer than a room is read without having heard from its log.
+    // Longer than a room is served from memory without reading its log.
     tokio::time::advance(Duration::from_secs(10)).await;
     let counts = room.counts(concert).await.unwrap();
     assert_eq!((counts.active, counts.waiting), (1, 0));
     other.leave(concert, entry).await.unwrap();
     room.tick(concert, PLENTY).await.unwrap();
     tokio::time::advance(Duration::from_secs(10)).await;
-    assert_eq!(room.place(concert, entry).await.unwrap().map(|place| place.status), Some(QueueStatus::Left), "also of one that has ended");
+    assert_eq!(room.place(concert, entry).await.unwrap().map(|place| place.status), Some(QueueStatus::Left), "an ended entry as well");
     let summary = room.summary(concert).await.unwrap();
     assert!(summary.open);
 }

@@ -1,4 +1,4 @@
-//! Rooms of which nobody has a replica any more: what a durable log brings back.
+//! Rooms without a replica: what a durable log restores.
 
 use super::*;
 use boxoffice_domain::waiting::ENDED_KEPT_S;
@@ -28,7 +28,7 @@ async fn join(room: &Rooms, concert: ConcertId, user: UserId) -> boxoffice_domai
     room.join(concert, user, None, fresh()).await.unwrap().place
 }
 
-/// Over `first`, and then over `second`, which has heard of nothing.
+/// Over `first`, and then over `second`, which starts without a replica.
 async fn places_and_turns_are_kept(first: Arc<dyn RoomLog>, second: Arc<dyn RoomLog>, stores: Stores, clock: Arc<SystemClock>) {
     let users: Vec<UserId> = (0..6).map(|_| user()).collect();
     let slow = Admission { max_active: 2, per_interval: Some(PerInterval { count: 2, seconds: 30 }), ..admission() };
@@ -52,8 +52,8 @@ async fn places_and_turns_are_kept(first: Arc<dyn RoomLog>, second: Arc<dyn Room
     assert_eq!(room.admission(concert).await.unwrap(), slow, "an operator's change is kept");
     for (entry, before) in entries.iter().zip(&before) {
         let after = room.place(concert, *entry).await.unwrap().unwrap();
-        let told = |place: &boxoffice_domain::Place| (place.status, place.arrival, place.ahead, place.active_until);
-        assert_eq!(told(&after), told(before));
+        let shown = |place: &boxoffice_domain::Place| (place.status, place.arrival, place.ahead, place.active_until);
+        assert_eq!(shown(&after), shown(before));
     }
     let counts = room.counts(concert).await.unwrap();
     assert_eq!((counts.waiting, counts.active, counts.served, counts.left), (3, 1, 1, 1));
@@ -95,11 +95,11 @@ async fn an_ended_entry_is_forgotten_after_a_day_and_still_counted_after_a_resta
     let room = reopened(store.room_log(), &store.stores(), &clock, concert).await;
     room.tick(concert, Stock { obtainable: 0, linked: true }).await.unwrap();
     assert_eq!(room.counts(concert).await.unwrap().left, 3);
-    assert_eq!(room.place(concert, last).await.unwrap(), None, "and they are not kept one by one");
+    assert_eq!(room.place(concert, last).await.unwrap(), None, "ended entries are not kept one by one");
     assert_eq!(join(&room, concert, user()).await.arrival, 4);
 }
 
-/// What cannot be written is not answered, and nobody builds upon it.
+/// A join that cannot be appended is not answered with success, and no later one depends on it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_join_that_was_not_written_is_not_there() {
     let clock = Arc::new(SystemClock::default());
@@ -116,11 +116,11 @@ async fn a_join_that_was_not_written_is_not_there() {
         let room = room.clone();
         tasks.spawn(async move { (ann, room.join(concert, ann, None, fresh()).await) });
     }
-    let (mut told, mut killed) = (HashMap::new(), false);
+    let (mut answered, mut killed) = (HashMap::new(), false);
     while let Some(joined) = tasks.join_next().await {
         let (ann, entered) = joined.unwrap();
         if let Ok(entered) = entered {
-            told.insert(ann, entered.place.arrival);
+            answered.insert(ann, entered.place.arrival);
         }
         if !killed {
             cluster.kill().unwrap();
@@ -140,15 +140,16 @@ async fn a_join_that_was_not_written_is_not_there() {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         };
-        assert!(told.get(&ann).is_none_or(|arrival| *arrival == place.arrival), "{:?} and now {}", told.get(&ann), place.arrival);
+        let first = answered.get(&ann);
+        assert!(first.is_none_or(|arrival| *arrival == place.arrival), "{first:?} and now {}", place.arrival);
         arrivals.push(place.arrival);
     }
     arrivals.sort_unstable();
     arrivals.dedup();
-    assert_eq!(arrivals.len(), USERS, "a place each");
+    assert_eq!(arrivals.len(), USERS, "one place for each user");
 }
 
-/// What asks while a server ends must not keep it from ending.
+/// A caller that waits while a server ends must not delay the end.
 #[test]
 fn a_room_whose_runtime_has_ended_is_unavailable() {
     let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
@@ -161,8 +162,8 @@ fn a_room_whose_runtime_has_ended_is_unavailable() {
         (room, concert)
     });
     ending.shutdown_background();
-    let (tell, told) = std::sync::mpsc::channel();
-    std::thread::spawn(move || tell.send(lives.block_on(room.admission(concert))));
-    let answer = told.recv_timeout(Duration::from_secs(20)).expect("an answer");
+    let (sender, answers) = std::sync::mpsc::channel();
+    std::thread::spawn(move || sender.send(lives.block_on(room.admission(concert))));
+    let answer = answers.recv_timeout(Duration::from_secs(20)).expect("an answer");
     assert!(matches!(answer, Err(RoomError::Unavailable(_))), "{answer:?}");
 }

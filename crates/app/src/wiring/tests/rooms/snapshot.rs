@@ -1,4 +1,4 @@
-//! A snapshot of a room is made beside everything else: neither the tick that finds it due nor polls wait for it.
+//! A room's snapshot is made in the background: neither the tick that finds it due nor polls wait for it.
 
 use super::faulty::Faulty;
 use super::*;
@@ -10,12 +10,12 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 const PLENTY: Stock = Stock { obtainable: 1_000, linked: true };
-/// Longer than anything here needs.
+/// Longer than any step of this test needs.
 const LONG: Duration = Duration::from_secs(60);
 
 #[test]
 fn neither_its_tick_nor_polls_wait_for_a_snapshot() {
-    // One thread for what takes long, and that one is taken.
+    // The only thread for blocking work is occupied.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build().unwrap();
     runtime.block_on(async {
         let clock = Arc::new(SystemClock::default());
@@ -25,7 +25,7 @@ fn neither_its_tick_nor_polls_wait_for_a_snapshot() {
         let concert = stores.catalog.import(vec![demo_plan(clock.now())], admission()).await.unwrap()[0].id;
         let opening = Opening { concert, sale_starts_at: None, admission: admission() };
         room.open(opening).await.unwrap();
-        // The log grows long, and its room does not grow.
+        // The log grows, and its room does not.
         let ann = user();
         let entry = room.join(concert, ann, None, fresh()).await.unwrap().place.entry;
         for _ in 0..52 {
@@ -47,7 +47,7 @@ fn neither_its_tick_nor_polls_wait_for_a_snapshot() {
         }
         assert_eq!(log.compacts(), 0);
         drop(release);
-        assert!(taken.await.unwrap(), "let go");
+        assert!(taken.await.unwrap(), "the thread is free again");
         timeout(LONG, async {
             while log.compacts() == 0 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -56,7 +56,7 @@ fn neither_its_tick_nor_polls_wait_for_a_snapshot() {
         .await
         .expect("the snapshot is made in the end");
         room.tick(concert, PLENTY).await.unwrap();
-        // Another instance begins with it.
+        // Another instance starts from the snapshot.
         let other = instance(store.room_log(), &stores, clock);
         other.open(opening).await.unwrap();
         assert_eq!(other.place(concert, entry).await.unwrap().map(|place| place.status), Some(QueueStatus::Active));
