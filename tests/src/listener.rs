@@ -249,7 +249,11 @@ async fn read_events(wire: &mut BufReader<TcpStream>, sender: &mpsc::UnboundedSe
             Some(("data", text)) => text.clone_into(&mut data),
             _ if !data.is_empty() => {
                 let frame: Value = serde_json::from_str(&data).expect("frames are JSON");
-                assert_eq!((frame["type"].as_str(), frame["seq"].to_string()), (Some(&*event), id.clone()), "`event` and `id` repeat the frame's type and seq");
+                assert_eq!(
+                    (frame["type"].as_str(), frame["seq"].to_string()),
+                    (Some(&*event), id.clone()),
+                    "`event` and `id` repeat the frame's type and seq"
+                );
                 data.clear();
                 if sender.send(Received::Frame(frame)).is_err() {
                     return None;

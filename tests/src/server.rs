@@ -35,7 +35,6 @@ impl Setup {
     /// On a fresh database of PostgreSQL; the shared Redis serves what is configured to use it.
     #[must_use]
     pub async fn on_postgres(self) -> Self {
-
         self.with("store.backend=postgres")
             .with(&format!("store.postgres_url={}", services::database().await))
             .with(&format!("redis.urls=[{:?}]", services::redis().await))

@@ -70,7 +70,6 @@ enum Broker {
     },
 }
 
-
 enum Source {
     Kafka(kafka::Events),
     Rabbitmq(rabbitmq::Events),

@@ -1,6 +1,5 @@
 //! `boxoffice simulate`: its output, its files, and the options it refuses.
 
-
 use boxoffice_tests::Process;
 use serde_json::Value;
 use std::process::{Command, Output};

@@ -2,7 +2,7 @@
 //!
 //! [`CHARGES`] of them in each case, or as many as the environment variable `BOXOFFICE_TEST_CHARGES` says.
 
-use super::{Load, Bases, Log, OwnBroker, own_postgres, through_each_log};
+use super::{Bases, Load, Log, OwnBroker, own_postgres, through_each_log};
 use boxoffice_tests::{Person, Process, Server, Setup, at_once, eventually};
 use serde_json::json;
 use std::collections::HashSet;

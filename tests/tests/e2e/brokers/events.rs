@@ -2,7 +2,7 @@
 //! hold, pay and refund.
 
 use super::report::{Report, Sale, Taken, Wallet};
-use super::{Load, Bases, Log, OwnBroker, PAUSE, reading, through_each_log};
+use super::{Bases, Load, Log, OwnBroker, PAUSE, reading, through_each_log};
 use boxoffice_domain::{ReservationChange, ReservationStatus, SeatState, UserId};
 use boxoffice_tests::{Answer, Person, Process, Server, Setup, at_once, seats};
 use reqwest::Method;

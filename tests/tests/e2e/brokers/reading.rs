@@ -95,7 +95,9 @@ pub(super) async fn rabbitmq_events(url: &str, stream: &str, is_last: impl Fn(&V
     let consumer = channel.basic_consume(stream.into(), "".into(), BasicConsumeOptions::default(), from);
     let (mut consumer, mut events) = (consumer.await.expect("a consumer"), Vec::new());
     loop {
-        let Ok(next) = timeout(PATIENCE, consumer.next()).await else { panic!("timed out waiting for the last event, after {}", events.len()) };
+        let Ok(next) = timeout(PATIENCE, consumer.next()).await else {
+            panic!("timed out waiting for the last event, after {}", events.len())
+        };
         let delivery = next.expect("an open subscription").expect("a delivery");
         channel.basic_ack(delivery.delivery_tag, BasicAckOptions::default()).await.expect("acknowledged");
         let event = serde_json::from_slice(&delivery.data).expect("JSON");
