@@ -174,9 +174,9 @@ fn a_document_that_is_out_of_step_is_found() {
     let tests = tests_of("crates/domain/src/decide/tests/holds.rs", "#[test]\nfn it_holds() {}\nfn helper() {}", &BTreeSet::new());
     let paths = |tests: &[Test]| tests.iter().map(Test::path).collect::<Vec<_>>();
     assert_eq!(paths(&tests), ["domain::decide::holds::it_holds"]);
-    let contract = "pub async fn listed(f: Fixture) {}\npub async fn forgotten(f: Fixture) {}\n#[tokio::test]\nasync fn real() {}";
-    let cases = tests_of("crates/ports/src/contract/room.rs", contract, &BTreeSet::from(["listed"]));
-    assert_eq!(paths(&cases), ["ports::contract::room::listed", "ports::contract::room::real"]);
+    let contract = "pub async fn is_listed(f: Fixture) {}\npub async fn forgotten(f: Fixture) {}\n#[tokio::test]\nasync fn real() {}";
+    let cases = tests_of("crates/ports/src/contract/room.rs", contract, &BTreeSet::from(["is_listed"]));
+    assert_eq!(paths(&cases), ["ports::contract::room::is_listed", "ports::contract::room::real"]);
     assert_eq!(module_of("tests/tests/e2e/booking.rs"), "e2e::booking");
 
     let documented = tests_of(
