@@ -128,12 +128,20 @@ impl Person {
         Self { http, base, id: made.text("user_id"), token: made.text("access_token"), queue_token: None, patient: false }
     }
 
-    /// A new user of the server at `base`.
+    /// A new buyer of the server at `base`.
     ///
     /// # Panics
-    /// When it does not make one.
+    /// When the server does not create one.
     pub async fn registered(http: &Client, base: &str) -> Self {
-        let made = Answer::to(http.post(format!("{base}/api/v1/dev/users")).json(&json!({ "name": "a buyer" }))).await.expect(201);
+        Self::registered_as(http, base, &json!({ "name": "a buyer" })).await
+    }
+
+    /// A new user from the body of `POST /api/v1/dev/users`.
+    ///
+    /// # Panics
+    /// When the server does not create one.
+    pub async fn registered_as(http: &Client, base: &str, body: &Value) -> Self {
+        let made = Answer::to(http.post(format!("{base}/api/v1/dev/users")).json(body)).await.expect(201);
         Self::new(http.clone(), base.to_owned(), &made)
     }
 
@@ -193,6 +201,18 @@ impl Person {
 
     pub async fn balance(&self) -> i64 {
         self.get("/wallet").await.expect(200).number("balance")
+    }
+
+    /// The ids of all entries of the wallet, newest first.
+    pub async fn entries(&self) -> Vec<String> {
+        let (mut ids, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let page = self.get(&format!("/wallet/entries?limit=200{cursor}")).await.expect(200);
+            let items = page.at("items").as_array().into_iter().flatten();
+            ids.extend(items.map(|entry| entry["id"].as_str().unwrap_or_default().to_owned()));
+            let Some(next) = page.at("next_cursor").as_str() else { return ids };
+            cursor = format!("&cursor={next}");
+        }
     }
 
     /// Joins and keeps the token.

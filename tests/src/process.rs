@@ -124,9 +124,8 @@ impl Process {
     }
 
     pub async fn person(&self, operator: bool) -> Person {
-        let body = serde_json::json!({ "name": "a buyer", "operator": operator });
-        let made = Answer::to(self.http.post(format!("{}/api/v1/dev/users", self.base)).json(&body)).await.expect(201);
-        Person::new(self.http.clone(), self.base.clone(), &made)
+        let body = serde_json::json!({ "name": "a person", "operator": operator });
+        Person::registered_as(&self.http, &self.base, &body).await
     }
 
     /// Puts a concert of one date on sale, by the machine's clock, and waits until the server shows it: the ids of both.

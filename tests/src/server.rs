@@ -150,21 +150,16 @@ impl Server {
     }
 
     pub async fn person(&self) -> Person {
-        self.make(json!({ "name": "a buyer" })).await
+        Person::registered(&self.http, &self.base).await
     }
 
     /// A buyer whose token has the claim `lane`.
     pub async fn person_in(&self, lane: &str) -> Person {
-        self.make(json!({ "name": "a buyer", "lane": lane })).await
+        Person::registered_as(&self.http, &self.base, &json!({ "name": "a buyer", "lane": lane })).await
     }
 
     pub async fn operator(&self) -> Person {
-        self.make(json!({ "name": "an operator", "operator": true })).await
-    }
-
-    async fn make(&self, body: Value) -> Person {
-        let made = Answer::to(self.http.post(format!("{}/api/v1/dev/users", self.base)).json(&body)).await.expect(201);
-        Person::new(self.http.clone(), self.base.clone(), &made)
+        Person::registered_as(&self.http, &self.base, &json!({ "name": "an operator", "operator": true })).await
     }
 
     /// `count` people, each in the middle of a turn for `concert`. They join side by side, in no order.

@@ -43,7 +43,7 @@ impl Shop {
 }
 
 /// Reads until `enough` or to the end.
-async fn read(wire: &mut TcpStream, enough: impl Fn(&[u8]) -> bool) -> Vec<u8> {
+pub(crate) async fn read(wire: &mut TcpStream, enough: impl Fn(&[u8]) -> bool) -> Vec<u8> {
     let mut bytes = Vec::new();
     let reading = async {
         while !enough(&bytes) {
@@ -102,7 +102,7 @@ fn charge(person: &Person, key: &str) -> String {
     )
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 

@@ -92,14 +92,7 @@ async fn answered_commands_survive_kill_9() {
         for reservation in &succeeded.reservations {
             person.get(&format!("/reservations/{reservation}")).await.expect(200);
         }
-        let mut stored = Vec::new();
-        let mut cursor = String::new();
-        loop {
-            let page = person.get(&format!("/wallet/entries?limit=200{cursor}")).await.expect(200);
-            stored.extend(page.at("items").as_array().unwrap().iter().map(|entry| entry["id"].as_str().unwrap().to_owned()));
-            let Some(next) = page.at("next_cursor").as_str() else { break };
-            cursor = format!("&cursor={next}");
-        }
+        let stored = person.entries().await;
         assert!(succeeded.entries.iter().all(|entry| stored.contains(entry)), "a charge that was answered is lost");
         entries += succeeded.entries.len();
         payments += succeeded.payments.len();

@@ -1,15 +1,10 @@
 //! Streams of a queue: their frames agree with polling.
 
+use crate::queue::admit;
 use boxoffice_tests::{Answer, HANDSHAKE, Kind, Listener, Person, Server, Setup, eventually, seats};
-use reqwest::Method;
 use serde_json::{Value, json};
 
 const KINDS: [Kind; 2] = [Kind::Sse, Kind::WebSocket];
-
-async fn admit(server: &Server, concert: &str, change: Value) {
-    let operator = server.operator().await;
-    Answer::to(operator.request(Method::PATCH, &format!("/admin/concerts/{concert}/admission")).json(&change)).await.expect(200);
-}
 
 async fn line(servers: &[Server], concert: &str, count: usize) -> Vec<Person> {
     let mut line = Vec::with_capacity(count);
@@ -41,7 +36,7 @@ async fn agree(person: &mut Person, listener: &mut Listener) {
 async fn a_stream_begins_with_its_users_own_frame_and_goes_on_with_shared_ones() {
     let server = Setup::default().with("admission.max_active=1").start().await;
     let (concert, _) = server.one_date(seats(50, 1_000)).await;
-    admit(&server, &concert, json!({ "mode": "paused" })).await;
+    admit(&server, &concert, json!({ "mode": "paused" })).await.expect(200);
     let mut line = line(std::slice::from_ref(&server), &concert, 4).await;
     for kind in KINDS {
         let mut listener = line[3].listen(kind).await;
@@ -72,7 +67,7 @@ async fn a_stream_begins_with_its_users_own_frame_and_goes_on_with_shared_ones()
         assert!(frame["admitted_per_s"].is_number(), "{frame}");
         assert_eq!(listener.standing.as_ref().unwrap().ahead, Some(2));
     }
-    admit(&server, &concert, json!({ "mode": "running" })).await;
+    admit(&server, &concert, json!({ "mode": "running" })).await.expect(200);
     events.until("running").await;
     line[0].await_turn().await;
     line[0].delete("/queue").await.expect(204);
@@ -126,7 +121,7 @@ async fn streams_are_refused_for_each_fault() {
 async fn a_stream_is_resumed_where_it_was_lost() {
     let server = Server::start().await;
     let (concert, _) = server.one_date(seats(50, 1_000)).await;
-    admit(&server, &concert, json!({ "mode": "paused" })).await;
+    admit(&server, &concert, json!({ "mode": "paused" })).await.expect(200);
     let mut line = line(std::slice::from_ref(&server), &concert, 5).await;
     let mut stays = line[4].listen(Kind::Sse).await;
     let mut lost = line[4].listen(Kind::Sse).await;
@@ -182,13 +177,13 @@ async fn polling_and_streams_agree(setup: Setup) {
     all_agree(&mut line, &mut listeners).await;
     for step in 0..4 {
         match step {
-            0 => admit(&servers[0], &concert, json!({ "max_active": 5 })).await,
+            0 => drop(admit(&servers[0], &concert, json!({ "max_active": 5 })).await.expect(200)),
             1 => drop(line[9].delete("/queue").await.expect(204)),
             2 => {
                 line[0].delete("/queue").await.expect(204);
                 line[12].delete("/queue").await.expect(204);
             }
-            _ => admit(&servers[1], &concert, json!({ "max_active": 8 })).await,
+            _ => drop(admit(&servers[1], &concert, json!({ "max_active": 8 })).await.expect(200)),
         }
         all_agree(&mut line, &mut listeners).await;
     }
@@ -208,13 +203,13 @@ async fn polling_and_streams_agree_over_instances_on_redis() {
 async fn each_lane_moves_by_its_own_share() {
     let server = Setup::default().with("admission.max_active=2").with(r#"admission.lanes=[{name="fans", share=0.5}]"#).start().await;
     let (concert, _) = server.one_date(seats(50, 1_000)).await;
-    admit(&server, &concert, json!({ "mode": "paused" })).await;
+    admit(&server, &concert, json!({ "mode": "paused" })).await.expect(200);
     let mut line = line(std::slice::from_ref(&server), &concert, 3).await;
     let (mut fan, mut stranger) = (server.person_in("fans").await, server.person_in("unknown").await);
     assert_eq!(fan.join(&concert).await.expect(201).number("ahead"), 0, "first of its lane");
     assert_eq!(stranger.join(&concert).await.expect(201).number("ahead"), 3, "in the general lane");
     let mut listener = line[1].listen(Kind::WebSocket).await;
-    admit(&server, &concert, json!({ "mode": "running" })).await;
+    admit(&server, &concert, json!({ "mode": "running" })).await.expect(200);
     fan.await_turn().await;
     line[0].await_turn().await;
     assert_eq!(line[1].status().await.text("status"), "waiting", "two turns, one for each lane");

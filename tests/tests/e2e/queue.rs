@@ -14,7 +14,8 @@ async fn people(server: &Server, count: usize) -> Vec<Person> {
     people
 }
 
-async fn admit(server: &Server, concert: &str, change: Value) -> Answer {
+/// Changes the admission of a concert as an operator.
+pub(crate) async fn admit(server: &Server, concert: &str, change: Value) -> Answer {
     let operator = server.operator().await;
     Answer::to(operator.request(Method::PATCH, &format!("/admin/concerts/{concert}/admission")).json(&change)).await
 }

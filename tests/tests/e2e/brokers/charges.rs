@@ -55,25 +55,13 @@ async fn charge(load: &Arc<Load>, owners: &[Person]) -> Charged {
     Charged { entries, total: answered.len() }
 }
 
-/// Every entry of a wallet.
-async fn stored(owner: &Person) -> HashSet<String> {
-    let (mut stored, mut cursor) = (HashSet::new(), String::new());
-    loop {
-        let page = owner.get(&format!("/wallet/entries?limit=200{cursor}")).await.expect(200);
-        let ids = page.at("items").as_array().into_iter().flatten();
-        stored.extend(ids.map(|entry| entry["id"].as_str().unwrap_or_default().to_owned()));
-        let Some(next) = page.at("next_cursor").as_str() else { return stored };
-        cursor = format!("&cursor={next}");
-    }
-}
-
 /// The store has the entries that were answered and no others, and there is no dead letter.
 async fn check(log: Log, server: &Server, charged: &Charged) {
     assert!(charged.total >= charges(), "{}", charged.total);
     for (owner, entries) in &charged.entries {
         let owner = owner.clone().at(&server.base);
         assert_eq!(owner.balance().await, entries.len() as i64, "each charge is applied once");
-        assert_eq!(stored(&owner).await, *entries, "each entry is a charge that was answered");
+        assert_eq!(owner.entries().await.into_iter().collect::<HashSet<_>>(), *entries, "each entry is a charge that was answered");
     }
     assert_eq!(log.dead_letters(server).await, 0);
     println!("{}: {} charges, each applied once", log.name(), charged.total);

@@ -2,27 +2,13 @@
 
 use std::time::Duration;
 
+use crate::abuse::{read, text};
 use boxoffice_tests::{PATIENCE, Process, Server, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 async fn connect(base: &str) -> std::io::Result<TcpStream> {
     TcpStream::connect(base.trim_start_matches("http://")).await
-}
-
-/// Reads until `enough`, or to the end.
-async fn read(stream: &mut TcpStream, enough: impl Fn(&str) -> bool) -> String {
-    let reading = async {
-        let (mut text, mut bytes) = (String::new(), [0; 4_096]);
-        while !enough(&text) {
-            match stream.read(&mut bytes).await {
-                Ok(0) | Err(_) => break,
-                Ok(count) => text.push_str(&String::from_utf8_lossy(&bytes[..count])),
-            }
-        }
-        text
-    };
-    tokio::time::timeout(PATIENCE, reading).await.expect("an answer")
 }
 
 /// Sends `pieces` one after the other and reads the answer to its end.
@@ -32,7 +18,7 @@ async fn send(base: &str, pieces: &[&str]) -> String {
         stream.write_all(piece.as_bytes()).await.unwrap();
         stream.flush().await.unwrap();
     }
-    read(&mut stream, |_| false).await
+    text(&read(&mut stream, |_| false).await)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -77,7 +63,7 @@ async fn chunks_are_bounded_though_no_length_is_announced() {
     stream.write_all(head.as_bytes()).await.unwrap();
     // The body never ends, and the request is answered all the same.
     stream.write_all(format!("800\r\n{}\r\n", "x".repeat(0x800)).as_bytes()).await.unwrap();
-    let answer = read(&mut stream, |text| text.contains("request_id")).await;
+    let answer = text(&read(&mut stream, |bytes| text(bytes).contains("request_id")).await);
     assert!(answer.starts_with("HTTP/1.1 413") && answer.contains("body_too_large"), "{answer}");
 }
 
@@ -113,7 +99,7 @@ async fn a_request_in_flight_at_sigterm_is_answered_and_the_exit_is_clean() {
     );
     stream.write_all(head.as_bytes()).await.unwrap();
     // The server has begun the request: it waits for the body.
-    let go_on = read(&mut stream, |text| text.ends_with("\r\n\r\n")).await;
+    let go_on = text(&read(&mut stream, |bytes| bytes.ends_with(b"\r\n\r\n")).await);
     assert_eq!(go_on, "HTTP/1.1 100 Continue\r\n\r\n");
     let ended = tokio::spawn(process.terminate());
     eventually("no new connection is served", async || {
@@ -131,7 +117,7 @@ async fn a_request_in_flight_at_sigterm_is_answered_and_the_exit_is_clean() {
     .await;
     assert!(!ended.is_finished(), "the process waits for the request");
     stream.write_all(b"{\"amount\":1234}").await.unwrap();
-    let answer = read(&mut stream, |_| false).await;
+    let answer = text(&read(&mut stream, |_| false).await);
     assert!(answer.starts_with("HTTP/1.1 201") && answer.contains("\"balance\":1234"), "{answer}");
     let status = tokio::time::timeout(PATIENCE, ended).await.unwrap().unwrap().unwrap();
     assert_eq!(status.code(), Some(0));
