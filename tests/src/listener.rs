@@ -1,5 +1,5 @@
-//! Somebody who listens to how their place moves, by server-sent events or by a WebSocket, and makes of the frames what
-//! a client is told to.
+//! A client that follows its place in the queue, by server-sent events or by a WebSocket, and evaluates the frames by the
+//! formula that clients are given.
 
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
@@ -8,7 +8,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::{PATIENCE, Person};
+use crate::person::Person;
+use crate::wait::PATIENCE;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -16,29 +17,29 @@ pub enum Kind {
     WebSocket,
 }
 
-/// What came, in order.
+/// What the server sent, in order.
 #[derive(Debug)]
-enum Heard {
+enum Received {
     Frame(Value),
     /// How long to wait before the next connection, milliseconds.
     Retry(u64),
-    /// With the code of a WebSocket that was closed by the server.
+    /// With the close code, if it was a WebSocket that the server closed.
     End(Option<u16>),
 }
 
 /// An open stream. Closed when dropped.
 #[derive(Debug)]
 pub struct Listener {
-    heard: mpsc::UnboundedReceiver<Heard>,
+    received: mpsc::UnboundedReceiver<Received>,
     reader: JoinHandle<()>,
     /// By the frames so far; `None` before the first one.
     pub standing: Option<Standing>,
-    /// Once it has ended.
+    /// `Some` once the stream has ended, with the close code of a WebSocket.
     pub end: Option<Option<u16>>,
     retry_ms: Option<u64>,
 }
 
-/// What the frames have come to, by the formula that clients are told.
+/// Where the client stands by the frames so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
     pub seq: u64,
@@ -67,7 +68,7 @@ impl Standing {
                 let left = frame["left"].as_array().expect("who left").iter().filter_map(Value::as_u64);
                 let gone = admitted - now.admitted + left.filter(|place| *place < now.place).count() as u64;
                 now.admitted = admitted;
-                now.ahead = now.ahead.map(|ahead| ahead.checked_sub(gone).expect("nobody is ahead of the first"));
+                now.ahead = now.ahead.map(|ahead| ahead.checked_sub(gone).expect("no more left than were ahead"));
             }
             "active" => (now.status, now.ahead) = ("active".to_owned(), Some(0)),
             "expired" => (now.status, now.ahead) = ("expired".to_owned(), None),
@@ -80,10 +81,10 @@ impl Standing {
 }
 
 impl Listener {
-    /// A request at `base`, exactly as it is given; otherwise the status and the body it is refused with.
+    /// Sends exactly this request to `base` and opens the stream.
     ///
     /// # Errors
-    /// The refusal.
+    /// The status and the body of the refusal.
     ///
     /// # Panics
     /// When the server does not answer.
@@ -115,47 +116,47 @@ impl Listener {
                 return Err((status, serde_json::from_slice(&body).unwrap_or_default()));
             }
         };
-        let (tell, heard) = mpsc::unbounded_channel();
+        let (sender, received) = mpsc::unbounded_channel();
         let reader = tokio::spawn(async move {
             let end = match kind {
-                Kind::Sse => read_events(&mut wire, &tell).await,
-                Kind::WebSocket => read_messages(&mut wire, &tell).await,
+                Kind::Sse => read_events(&mut wire, &sender).await,
+                Kind::WebSocket => read_messages(&mut wire, &sender).await,
             };
-            // Nobody asks any more.
-            let _ = tell.send(Heard::End(end));
+            // It fails when the listener was dropped.
+            let _ = sender.send(Received::End(end));
         });
-        Ok(Self { heard, reader, standing: None, end: None, retry_ms: None })
+        Ok(Self { received, reader, standing: None, end: None, retry_ms: None })
     }
 
-    /// The next frame; `None` when it has ended.
+    /// The next frame; `None` once the stream has ended.
     ///
     /// # Panics
     /// When none comes within [`PATIENCE`].
     pub async fn next(&mut self) -> Option<Value> {
         loop {
-            match timeout(PATIENCE, self.heard.recv()).await.expect("a frame, or the end") {
-                Some(Heard::Retry(ms)) => self.retry_ms = Some(ms),
-                heard => return self.take(heard),
+            match timeout(PATIENCE, self.received.recv()).await.expect("a frame, or the end") {
+                Some(Received::Retry(ms)) => self.retry_ms = Some(ms),
+                received => return self.take(received),
             }
         }
     }
 
-    /// How long the server asked to wait before the next connection, if it has.
+    /// How long the server asked to wait before the next connection, if it did.
     pub fn retry_ms(&self) -> Option<u64> {
         self.retry_ms
     }
 
-    fn take(&mut self, heard: Option<Heard>) -> Option<Value> {
-        match heard? {
-            Heard::Frame(frame) => {
+    fn take(&mut self, received: Option<Received>) -> Option<Value> {
+        match received? {
+            Received::Frame(frame) => {
                 self.standing = Some(Standing::follow(self.standing.take(), &frame));
                 Some(frame)
             }
-            Heard::Retry(ms) => {
+            Received::Retry(ms) => {
                 self.retry_ms = Some(ms);
                 None
             }
-            Heard::End(end) => {
+            Received::End(end) => {
                 self.end = Some(end);
                 None
             }
@@ -165,25 +166,25 @@ impl Listener {
     /// Waits for a frame of this type.
     ///
     /// # Panics
-    /// When it ends before.
+    /// When the stream ends before.
     pub async fn until(&mut self, kind: &str) -> Value {
         loop {
-            let frame = self.next().await.unwrap_or_else(|| panic!("it ends without {kind}: {:?}", self.standing));
+            let frame = self.next().await.unwrap_or_else(|| panic!("the stream ended before a frame `{kind}`: {:?}", self.standing));
             if frame["type"] == kind {
                 return frame;
             }
         }
     }
 
-    /// Takes what has come so far.
+    /// Applies the frames that have come so far.
     pub fn catch_up(&mut self) -> Option<&Standing> {
-        while let Ok(heard) = self.heard.try_recv() {
-            self.take(Some(heard));
+        while let Ok(received) = self.received.try_recv() {
+            self.take(Some(received));
         }
         self.standing.as_ref()
     }
 
-    /// Reads to the end, and gives the code that the server closed with.
+    /// Reads to the end: the code that the server closed with.
     pub async fn to_the_end(&mut self) -> Option<u16> {
         while self.end.is_none() {
             self.next().await;
@@ -199,12 +200,12 @@ impl Drop for Listener {
 }
 
 impl Person {
-    /// Listens with the token that this person has.
+    /// Opens a stream with this person's token.
     ///
     /// # Panics
-    /// When that is refused.
+    /// When it is refused.
     pub async fn listen(&self, kind: Kind) -> Listener {
-        self.try_listen(kind, &[]).await.expect("nothing against it")
+        self.try_listen(kind, &[]).await.expect("a stream")
     }
 
     /// The same with more headers.
@@ -226,7 +227,7 @@ impl Person {
     }
 }
 
-/// What asks for a WebSocket: the example of RFC 6455.
+/// The headers that ask for a WebSocket: the example of RFC 6455.
 pub const HANDSHAKE: [(&str, &str); 4] = [
     ("Connection", "keep-alive, Upgrade"),
     ("Upgrade", "WebSocket"),
@@ -234,7 +235,7 @@ pub const HANDSHAKE: [(&str, &str); 4] = [
     ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
 ];
 
-async fn read_events(wire: &mut BufReader<TcpStream>, tell: &mpsc::UnboundedSender<Heard>) -> Option<u16> {
+async fn read_events(wire: &mut BufReader<TcpStream>, sender: &mpsc::UnboundedSender<Received>) -> Option<u16> {
     let (mut event, mut id, mut data) = (String::new(), String::new(), String::new());
     loop {
         let mut line = String::new();
@@ -242,15 +243,19 @@ async fn read_events(wire: &mut BufReader<TcpStream>, tell: &mpsc::UnboundedSend
             return None;
         }
         match line.trim_end().split_once(": ") {
-            Some(("retry", ms)) => tell.send(Heard::Retry(ms.parse().expect("milliseconds"))).ok()?,
+            Some(("retry", ms)) => sender.send(Received::Retry(ms.parse().expect("milliseconds"))).ok()?,
             Some(("event", text)) => text.clone_into(&mut event),
             Some(("id", text)) => text.clone_into(&mut id),
             Some(("data", text)) => text.clone_into(&mut data),
             _ if !data.is_empty() => {
                 let frame: Value = serde_json::from_str(&data).expect("frames are JSON");
-                assert_eq!((frame["type"].as_str(), frame["seq"].to_string()), (Some(&*event), id.clone()), "an event says what it is");
+                assert_eq!(
+                    (frame["type"].as_str(), frame["seq"].to_string()),
+                    (Some(&*event), id.clone()),
+                    "`event` and `id` repeat the frame's type and seq"
+                );
                 data.clear();
-                if tell.send(Heard::Frame(frame)).is_err() {
+                if sender.send(Received::Frame(frame)).is_err() {
                     return None;
                 }
             }
@@ -259,7 +264,7 @@ async fn read_events(wire: &mut BufReader<TcpStream>, tell: &mpsc::UnboundedSend
     }
 }
 
-async fn read_messages(wire: &mut BufReader<TcpStream>, tell: &mpsc::UnboundedSender<Heard>) -> Option<u16> {
+async fn read_messages(wire: &mut BufReader<TcpStream>, sender: &mpsc::UnboundedSender<Received>) -> Option<u16> {
     loop {
         let [first, length] = [wire.read_u8().await.ok()?, wire.read_u8().await.ok()?];
         let length = match length {
@@ -270,14 +275,14 @@ async fn read_messages(wire: &mut BufReader<TcpStream>, tell: &mpsc::UnboundedSe
         let mut payload = vec![0; length];
         wire.read_exact(&mut payload).await.ok()?;
         match first {
-            0x81 => tell.send(Heard::Frame(serde_json::from_slice(&payload).expect("frames are JSON"))).ok()?,
+            0x81 => sender.send(Received::Frame(serde_json::from_slice(&payload).expect("frames are JSON"))).ok()?,
             // A ping is answered, masked with zeros.
             0x89 => wire.write_all(&[&[0x8a, 0x80 | length as u8, 0, 0, 0, 0], &*payload].concat()).await.ok()?,
             0x88 => {
                 let (code, reason) = payload.split_first_chunk()?;
                 if let Some(ms) = reason.strip_prefix(b"retry_ms=") {
                     let ms = std::str::from_utf8(ms).ok().and_then(|ms| ms.parse().ok()).expect("milliseconds");
-                    tell.send(Heard::Retry(ms)).ok()?;
+                    sender.send(Received::Retry(ms)).ok()?;
                 }
                 return Some(u16::from_be_bytes(*code));
             }

@@ -5,18 +5,18 @@ use serde::Deserialize;
 
 const LIST: &str = include_str!("../mutants.toml");
 
-/// One guard, and how it is taken away.
+/// One guard, and the change that takes it away.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mutant {
     pub name: String,
-    /// What it guards against.
+    /// What holds because of it.
     pub guard: String,
     pub file: String,
     /// Stands exactly once in the file.
     pub find: String,
     pub replace: String,
-    /// Arguments of `cargo test`: what names the binary, then one filter.
+    /// Arguments of `cargo test`: those that name the binary, then one filter.
     pub test: Vec<String>,
 }
 

@@ -1,11 +1,17 @@
-//! Somebody who uses a server over HTTP.
+//! A user of a server, over HTTP.
 
 use std::time::Duration;
 
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};
 
-use crate::{PATIENCE, eventually};
+use crate::wait::{PATIENCE, eventually};
+
+/// A client for HTTP. It could speak TLS, so a provider of cryptography must be installed.
+pub fn client() -> reqwest::ClientBuilder {
+    boxoffice_app::crypto::install();
+    reqwest::Client::builder()
+}
 
 /// A user with a bearer token and, once queued, a queue token.
 #[derive(Clone, Debug)]
@@ -15,7 +21,7 @@ pub struct Person {
     pub id: String,
     pub token: String,
     pub queue_token: Option<String>,
-    /// Whether they try again, under the same key, what was not decided.
+    /// Whether a command that was not decided is sent again, under the same key.
     patient: bool,
 }
 
@@ -36,10 +42,10 @@ impl Answer {
         Self::try_to(request).await.expect("the server answers")
     }
 
-    /// Like [`Answer::to`], sent again for as long as it is not decided: busy, or something is away.
+    /// Like [`Answer::to`], but sent again while it is not decided: the answer is `busy`, or a part is away.
     ///
     /// # Panics
-    /// When the server does not answer, or it stays so for [`crate::PATIENCE`].
+    /// When the server does not answer, or there is no decision within [`PATIENCE`].
     pub async fn when_free(request: impl Fn() -> RequestBuilder) -> Self {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
@@ -47,12 +53,12 @@ impl Answer {
             if !["busy", "overloaded", "store_unavailable"].contains(&answer.code()) {
                 return answer;
             }
-            assert!(tokio::time::Instant::now() < deadline, "it is never decided");
+            assert!(tokio::time::Instant::now() < deadline, "timed out waiting for a decision: {answer:?}");
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
 
-    /// Like [`Answer::to`], for servers that may be killed meanwhile.
+    /// Like [`Answer::to`], for servers that may be killed before they answer.
     pub async fn try_to(request: RequestBuilder) -> Result<Self, reqwest::Error> {
         let response = request.send().await?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
@@ -88,7 +94,7 @@ impl Answer {
         self.header("Idempotency-Replayed") == Some("true")
     }
 
-    /// Status and body, but for the request's own id: what must be equal for equal requests.
+    /// Status and body without the request's own id: what must be equal for equal requests.
     pub fn essence(&self) -> (u16, Value) {
         let mut body = self.body.clone();
         if let Some(body) = body.as_object_mut() {
@@ -98,7 +104,7 @@ impl Answer {
     }
 
     /// # Panics
-    /// When the status is another.
+    /// When the status is a different one.
     #[track_caller]
     pub fn expect(self, status: u16) -> Self {
         assert_eq!(self.status, status, "{self:?}");
@@ -106,7 +112,7 @@ impl Answer {
     }
 
     /// # Panics
-    /// When it is another refusal, or none.
+    /// When it is a different refusal, or none.
     #[track_caller]
     pub fn expect_problem(self, status: u16, code: &str) -> Self {
         assert_eq!((self.status, self.code()), (status, code), "{self:?}");
@@ -117,40 +123,48 @@ impl Answer {
 }
 
 impl Person {
-    /// Who was `made` by the server at `base`.
+    /// The user in `made`, which the server at `base` answered.
     pub fn new(http: Client, base: String, made: &Answer) -> Self {
         Self { http, base, id: made.text("user_id"), token: made.text("access_token"), queue_token: None, patient: false }
     }
 
-    /// A new user of the server at `base`.
+    /// A new buyer of the server at `base`.
     ///
     /// # Panics
-    /// When it does not make one.
+    /// When the server does not create one.
     pub async fn registered(http: &Client, base: &str) -> Self {
-        let made = Answer::to(http.post(format!("{base}/api/v1/dev/users")).json(&json!({ "name": "somebody" }))).await.expect(201);
+        Self::registered_as(http, base, &json!({ "name": "a buyer" })).await
+    }
+
+    /// A new user from the body of `POST /api/v1/dev/users`.
+    ///
+    /// # Panics
+    /// When the server does not create one.
+    pub async fn registered_as(http: &Client, base: &str, body: &Value) -> Self {
+        let made = Answer::to(http.post(format!("{base}/api/v1/dev/users")).json(body)).await.expect(201);
         Self::new(http.clone(), base.to_owned(), &made)
     }
 
-    /// The same person at a server that was started anew.
+    /// The same person at the server at `base`.
     #[must_use]
     pub fn at(mut self, base: &str) -> Self {
         base.clone_into(&mut self.base);
         self
     }
 
-    /// The same person, who tries again what was not decided: a strategy may refuse instead of waiting.
+    /// The same person, whose commands are sent again until they are decided: a strategy may refuse instead of waiting.
     #[must_use]
     pub fn patiently(mut self) -> Self {
         self.patient = true;
         self
     }
 
-    /// Where their server is.
+    /// The address of their server.
     pub fn base(&self) -> &str {
         &self.base
     }
 
-    /// A request to `/api/v1` + `path` with everything this person carries.
+    /// A request to `/api/v1` + `path` with this person's tokens.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let request = self.http.request(method, format!("{}/api/v1{path}", self.base)).bearer_auth(&self.token);
         match &self.queue_token {
@@ -180,13 +194,25 @@ impl Person {
         self.request(Method::POST, path).header("Idempotency-Key", key).json(body)
     }
 
-    /// Puts money into one's wallet.
+    /// Charges this person's wallet.
     pub async fn charge(&self, amount: i64) {
         self.post("/wallet/charges", &format!("charge-{amount}"), json!({ "amount": amount })).await.expect(201);
     }
 
     pub async fn balance(&self) -> i64 {
         self.get("/wallet").await.expect(200).number("balance")
+    }
+
+    /// The ids of all entries of the wallet, newest first.
+    pub async fn entries(&self) -> Vec<String> {
+        let (mut ids, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let page = self.get(&format!("/wallet/entries?limit=200{cursor}")).await.expect(200);
+            let items = page.at("items").as_array().into_iter().flatten();
+            ids.extend(items.map(|entry| entry["id"].as_str().unwrap_or_default().to_owned()));
+            let Some(next) = page.at("next_cursor").as_str() else { return ids };
+            cursor = format!("&cursor={next}");
+        }
     }
 
     /// Joins and keeps the token.
@@ -198,7 +224,7 @@ impl Person {
         answer
     }
 
-    /// Asks how it stands and keeps the current token.
+    /// Polls the queue and keeps the current token.
     pub async fn status(&mut self) -> Answer {
         let answer = self.get("/queue").await.expect(200);
         self.queue_token = Some(answer.text("token"));

@@ -12,8 +12,9 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader, Lines};
 use tokio::process::{Child, Command};
 
+use crate::person::{Answer, Person, client};
 use crate::server::{concert_by, time};
-use crate::{Answer, Person, eventually};
+use crate::wait::eventually;
 
 type Output = Lines<BufReader<Box<dyn AsyncRead + Send + Unpin>>>;
 
@@ -36,12 +37,12 @@ impl Process {
         let test = std::env::current_exe()?;
         let built = test.parent().and_then(Path::parent).context("no target folder")?.join("boxoffice");
         if !built.exists() {
-            bail!("{} is missing: `cargo build --workspace --all-features` builds it, and so does tests/run", built.display());
+            bail!("{} is missing: build it by `cargo build --workspace --all-features`, or by tests/run", built.display());
         }
         Ok(built)
     }
 
-    /// Starts it on `database` and a free port, and reads the address that it prints.
+    /// Starts it on `database` and a free port. Returns once it has printed its address.
     pub async fn start(database: &Path, set: &[&str]) -> Result<Self> {
         Self::start_and(database, set, Vec::new(), false).await
     }
@@ -51,48 +52,51 @@ impl Process {
         Self::start_and(database, set, clock.environment(), false).await
     }
 
-    /// The same with events alone on its standard output: it prints the address on the other one.
-    pub async fn start_telling_events(database: &Path, set: &[&str]) -> Result<Self> {
+    /// The same with `events.sink = "log"`: its standard output has the events alone, so it prints its address on
+    /// standard error.
+    pub async fn start_printing_events(database: &Path, set: &[&str]) -> Result<Self> {
         let set: Vec<_> = ["events.sink=log"].iter().chain(set).copied().collect();
         Self::start_and(database, &set, Vec::new(), true).await
     }
 
-    async fn start_and(database: &Path, set: &[&str], environment: Vec<(&str, PathBuf)>, tells_events: bool) -> Result<Self> {
+    async fn start_and(database: &Path, set: &[&str], environment: Vec<(&str, PathBuf)>, prints_events: bool) -> Result<Self> {
         let mut command = Command::new(Self::binary()?);
         command.envs(environment);
         command.args(["serve", "--set", "http.listen=127.0.0.1:0", "--set", &format!("store.sqlite_path={}", database.display())]);
         command.args(["--set", "demo.season=false", "--set", "admission.tick_ms=20"]);
         command.args(set.iter().flat_map(|set| ["--set", set]));
-        command.stderr(if tells_events { Stdio::piped() } else { Stdio::null() });
+        command.stderr(if prints_events { Stdio::piped() } else { Stdio::null() });
         let mut child = command.stdout(Stdio::piped()).stdin(Stdio::null()).kill_on_drop(true).spawn()?;
         let mut output = lines(child.stdout.take())?;
-        let mut said = if tells_events { Some(lines(child.stderr.take())?) } else { None };
+        let mut errors = if prints_events { Some(lines(child.stderr.take())?) } else { None };
         let base = loop {
-            let Some(line) = said.as_mut().unwrap_or(&mut output).next_line().await? else { bail!("it ended: {:?}", child.wait().await?) };
+            let Some(line) = errors.as_mut().unwrap_or(&mut output).next_line().await? else {
+                bail!("the server ended before it printed its address: {:?}", child.wait().await?)
+            };
             if let Some(at) = line.find("open at http://").map(|at| at + "open at ".len()) {
                 break line[at..].split_whitespace().next().unwrap_or_default().trim_end_matches('/').to_owned();
             }
         };
-        if let Some(mut said) = said {
-            // A pipe that nobody empties would stop it.
-            tokio::spawn(async move { while let Ok(Some(_)) = said.next_line().await {} });
+        if let Some(mut errors) = errors {
+            // A full pipe would block it.
+            tokio::spawn(async move { while let Ok(Some(_)) = errors.next_line().await {} });
         }
-        Ok(Self { child, output, base, http: crate::client().build()? })
+        Ok(Self { child, output, base, http: client().build()? })
     }
 
-    /// What it prints next; an error once it has ended.
+    /// The next line of its standard output; an error once it has ended.
     pub async fn line(&mut self) -> Result<String> {
-        self.output.next_line().await?.context("it says nothing more")
+        self.output.next_line().await?.context("the server ended")
     }
 
-    /// What it holds of the machine's memory now, in KiB.
+    /// Its resident memory now, in KiB.
     pub fn resident_kib(&self) -> Result<u64> {
         let status = std::fs::read_to_string(self.proc("status")?)?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
         Ok(line.trim().trim_end_matches("kB").trim().parse()?)
     }
 
-    /// What it has used of a processor since it began, all threads together.
+    /// Processor time since it began, all threads together.
     pub fn processor(&self) -> Result<Duration> {
         // In hundredths of a second on every machine (proc(5)).
         const TICK: Duration = Duration::from_millis(10);
@@ -103,7 +107,7 @@ impl Process {
     }
 
     fn proc(&self, file: &str) -> Result<PathBuf> {
-        Ok(PathBuf::from(format!("/proc/{}/{file}", self.child.id().context("it has ended")?)))
+        Ok(PathBuf::from(format!("/proc/{}/{file}", self.child.id().context("the server has ended")?)))
     }
 
     /// `kill -9`.
@@ -111,21 +115,20 @@ impl Process {
         Ok(self.child.kill().await?)
     }
 
-    /// `kill -TERM`, and how it ended.
+    /// `kill -TERM`; its exit status.
     pub async fn terminate(mut self) -> Result<std::process::ExitStatus> {
-        let id = self.child.id().context("it has ended")?;
-        // The shell has it built in; a program of that name is not on every machine.
+        let id = self.child.id().context("the server has ended")?;
+        // `kill` is built into the shell; not every machine has it as a program.
         Command::new("sh").args(["-c", &format!("kill -TERM {id}")]).status().await?;
         Ok(self.child.wait().await?)
     }
 
     pub async fn person(&self, operator: bool) -> Person {
-        let body = serde_json::json!({ "name": "somebody", "operator": operator });
-        let made = Answer::to(self.http.post(format!("{}/api/v1/dev/users", self.base)).json(&body)).await.expect(201);
-        Person::new(self.http.clone(), self.base.clone(), &made)
+        let body = serde_json::json!({ "name": "a person", "operator": operator });
+        Person::registered_as(&self.http, &self.base, &body).await
     }
 
-    /// Puts a concert of one date on sale, by the machine's clock, and waits until it shows: the ids of both.
+    /// Puts a concert of one date on sale, by the machine's clock, and waits until the server shows it: the ids of both.
     pub async fn one_date(&self, hall: Value) -> (String, String) {
         let clock = SystemClock::default();
         let document = concert_by(|seconds| time(&clock, seconds), "concert", &[hall]);
@@ -136,13 +139,13 @@ impl Process {
         (concert, made.text("dates/0/id"))
     }
 
-    /// Waits until this instance shows a concert that another one put on sale.
+    /// Waits until this instance shows a concert that was imported at another.
     pub async fn shows(&self, concert: &str) {
         let path = format!("{}/api/v1/concerts/{concert}", self.base);
         eventually("the concert shows", async || (Answer::to(self.http.get(&path)).await.status == 200).then_some(())).await;
     }
 
-    /// Runs another command of the binary on the same file, to its end.
+    /// Runs a command of the binary on the same file, to its end.
     pub async fn run(database: &Path, arguments: &[&str]) -> Result<std::process::Output> {
         let store = format!("store.sqlite_path={}", database.display());
         Ok(Command::new(Self::binary()?).args(arguments).args(["--set", &store]).stdin(Stdio::null()).output().await?)

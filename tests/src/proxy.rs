@@ -1,9 +1,9 @@
-//! What stands between a server and one of its parts, and hangs when a test wants it to: connections are taken, what is
-//! open stays open, and nothing passes in either direction.
+//! A TCP proxy between a server and one of its parts, which a test can make hang: connections are accepted, open ones
+//! stay open, and no byte passes in either direction.
 //!
-//! From now on ([`Proxy::hang`]), or when a client sends certain bytes, which then have passed ([`Proxy::hang_behind`]) or
-//! have not ([`Proxy::hang_before`]). What was held back passes when it goes on, or never, where a network has forgotten
-//! the connection ([`Proxy::go_on_anew`]).
+//! It hangs at once ([`Proxy::hang`]), or when a client sends certain bytes: before they pass ([`Proxy::hang_before`]) or
+//! after ([`Proxy::hang_behind`]). When it goes on, what was held back passes; or it never does, as when a network has
+//! lost the connection without closing it ([`Proxy::go_on_anew`]).
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -16,7 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// What is read at once, bytes.
+/// Bytes read at once.
 const PIECE: usize = 16 * 1024;
 
 /// Listens on a free port of the loopback address until it is dropped, and its connections with it.
@@ -27,25 +27,25 @@ pub struct Proxy {
 }
 
 struct Shared {
-    /// Where everything goes.
+    /// The part's.
     port: u16,
     passing: watch::Sender<Passing>,
-    /// How many connections were made.
+    /// How many connections were accepted.
     made: AtomicU64,
-    /// Rises when all connections that are open are to be closed.
+    /// Raised to close all connections that are open.
     cuts: watch::Sender<u64>,
     trap: Mutex<Option<Trap>>,
 }
 
-/// Which connections pass what they are given.
+/// Which connections pass bytes on.
 #[derive(Clone, Copy)]
 struct Passing {
     now: bool,
-    /// Earlier ones never do.
+    /// Connections with a lower number never do.
     from: u64,
 }
 
-/// What makes it hang.
+/// The bytes from a client that make it hang.
 #[derive(Clone, Copy)]
 struct Trap {
     bytes: &'static [u8],
@@ -56,7 +56,7 @@ impl Proxy {
     /// In front of a port of the loopback address.
     ///
     /// # Panics
-    /// When no port can be had.
+    /// When no port is free.
     pub async fn before(port: u16) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let own = listener.local_addr().expect("its address").port();
@@ -74,19 +74,19 @@ impl Proxy {
         self.shared.pass(false);
     }
 
-    /// When a client sends `bytes`, which do not pass any more.
+    /// Hangs when a client sends `bytes`, which do not pass.
     pub fn hang_before(&self, bytes: &'static [u8]) {
         self.shared.set(Trap { bytes, they_pass: false });
     }
 
-    /// When a client sends `bytes`, which pass; the answer to them does not.
+    /// Hangs when a client sends `bytes`, which pass; the answer to them does not.
     pub fn hang_behind(&self, bytes: &'static [u8]) {
         self.shared.set(Trap { bytes, they_pass: true });
     }
 
     /// Returns once it hangs.
     pub async fn hangs(&self) {
-        // It lives as long as this does.
+        // It fails when the sender is gone, which lives as long as this does.
         let _ = self.shared.passing.subscribe().wait_for(|passing| !passing.now).await;
     }
 
@@ -94,13 +94,13 @@ impl Proxy {
         self.shared.pass(true);
     }
 
-    /// For new connections alone: those that were made stay open, and nothing ever passes over them again.
+    /// Lets new connections pass. Those that are open stay open, and no byte ever passes over them again.
     pub fn go_on_anew(&self) {
         let made = self.shared.made.load(Ordering::SeqCst);
         self.shared.passing.send_replace(Passing { now: true, from: made });
     }
 
-    /// Closes what is open, with everything that is held back.
+    /// Closes all connections, and drops what they held back.
     pub fn cut(&self) {
         self.shared.cuts.send_modify(|cuts| *cuts += 1);
     }
@@ -122,7 +122,7 @@ impl Shared {
         *self.trap.lock().unwrap_or_else(PoisonError::into_inner) = Some(trap);
     }
 
-    /// Whether what a client sends passes though it hangs from now on.
+    /// Springs the trap if `sent` contains its bytes; whether these still pass.
     fn springs(&self, sent: &[u8]) -> bool {
         let springs = |trap: &mut Trap| sent.windows(trap.bytes.len()).any(|bytes| bytes == trap.bytes);
         let sprung = self.trap.lock().unwrap_or_else(PoisonError::into_inner).take_if(springs);
@@ -139,11 +139,11 @@ async fn listen(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-/// One connection, until either side or a cut ends it.
+/// One connection, until either side or [`Proxy::cut`] ends it.
 async fn serve(client: TcpStream, shared: Arc<Shared>) -> io::Result<()> {
     let (mut cuts, number) = (shared.cuts.subscribe(), shared.made.fetch_add(1, Ordering::SeqCst));
     let server = TcpStream::connect((Ipv4Addr::LOCALHOST, shared.port)).await?;
-    // As directly as without it.
+    // The proxy adds no delay.
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
     let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());

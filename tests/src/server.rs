@@ -12,7 +12,12 @@ use reqwest::Client;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::{Answer, Person, eventually, services};
+use crate::person::{Answer, Person, client};
+use crate::services;
+use crate::wait::{at_once, eventually};
+
+/// How many requests [`Server::people_with_a_turn`] has in flight at once.
+const CALLERS: usize = 16;
 
 /// What differs from the defaults of a test server, as `section.key=value`.
 #[derive(Clone, Debug, Default)]
@@ -27,17 +32,16 @@ impl Setup {
         self
     }
 
-    /// On a fresh database of PostgreSQL, with Redis at hand for whatever is configured to use it.
+    /// On a fresh database of PostgreSQL; the shared Redis serves what is configured to use it.
     #[must_use]
     pub async fn on_postgres(self) -> Self {
-        let nodes: Vec<_> = services::redlock_nodes().await.iter().map(|url| format!("{url:?}")).collect();
         self.with("store.backend=postgres")
             .with(&format!("store.postgres_url={}", services::database().await))
             .with(&format!("redis.urls=[{:?}]", services::redis().await))
-            .with(&format!("redis.redlock_nodes=[{}]", nodes.join(", ")))
+            .with(&services::redlock_setting(&services::redlock_nodes().await))
     }
 
-    /// With Kafka at `brokers` for whatever is configured to use it: topics and a group of these instances' own.
+    /// With Kafka at `brokers` for what is configured to use it, under topics and a group of these instances' own.
     #[must_use]
     pub fn on_kafka(self, brokers: &str) -> Self {
         let name = SystemIds.fresh();
@@ -47,7 +51,7 @@ impl Setup {
             .with(&format!("kafka.group=group-{name}"))
     }
 
-    /// With RabbitMQ at `url` for whatever is configured to use it: queues and a stream of these instances' own.
+    /// With RabbitMQ at `url` for what is configured to use it, under queues and a stream of these instances' own.
     #[must_use]
     pub fn on_rabbitmq(self, url: &str) -> Self {
         let name = SystemIds.fresh();
@@ -56,7 +60,7 @@ impl Setup {
             .with(&format!("rabbitmq.events_exchange=events-{name}"))
     }
 
-    /// What was set, for whoever starts the real binary with it.
+    /// What was set, to start the real binary with it.
     pub fn settings(&self) -> &[String] {
         &self.set
     }
@@ -67,18 +71,14 @@ impl Setup {
         self.start_many(1).await.remove(0)
     }
 
-    /// Instances side by side on the same store, which must be one that allows it. They share the clock.
+    /// Instances on the same store, which must allow several. They start at once, and share the clock.
     ///
     /// # Panics
     /// When one does not start.
     pub async fn start_many(self, count: usize) -> Vec<Server> {
         let folder = Arc::new(TempDir::new().expect("a temporary folder"));
         let clock = Arc::new(SystemClock::default());
-        let mut servers = Vec::with_capacity(count);
-        for _ in 0..count {
-            servers.push(Server::open(folder.clone(), self.set.clone(), clock.clone()).await);
-        }
-        servers
+        at_once((0..count).map(|_| Server::open(folder.clone(), self.set.clone(), clock.clone()))).await
     }
 }
 
@@ -109,14 +109,25 @@ impl Server {
         let layers = Layers { set: own.into_iter().chain(set.iter().cloned()).collect(), ..Layers::default() };
         let settings = config::load(&layers).expect("settings");
         let running = wiring::start(settings, clock.clone()).await.expect("the server starts");
-        Self { base: format!("http://{}", running.address), clock, running, http: crate::client().build().expect("a client"), folder, set }
+        Self { base: format!("http://{}", running.address), clock, running, http: client().build().expect("a client"), folder, set }
     }
 
-    /// Stops it and starts another one on the same store.
+    /// Stops it and starts a new one on the same store.
     pub async fn restart(self) -> Self {
         let Self { running, folder, set, clock, .. } = self;
         running.stop().await;
         Self::open(folder, set, clock).await
+    }
+
+    /// Checks every invariant that the store can show, and stops all of `servers`, which share it.
+    ///
+    /// # Panics
+    /// When an invariant is broken.
+    pub async fn audit_and_stop(servers: Vec<Self>) {
+        if let Some(server) = servers.first() {
+            server.audit().await;
+        }
+        at_once(servers.into_iter().map(|server| async move { server.running.stop().await })).await;
     }
 
     pub fn database(&self) -> PathBuf {
@@ -128,52 +139,53 @@ impl Server {
         self.clock.advance(TimeDelta::seconds(seconds));
     }
 
-    /// The server's time, moved by `seconds`, as JSON has it.
+    /// The server's time plus `seconds`, as JSON has it.
     pub fn time(&self, seconds: i64) -> String {
         time(&self.clock, seconds)
     }
 
-    /// A request outside `/api/v1`, or one that is wrong on purpose.
+    /// The client, for requests outside `/api/v1` and for those that are wrong on purpose.
     pub fn http(&self) -> &Client {
         &self.http
     }
 
     pub async fn person(&self) -> Person {
-        self.make(json!({ "name": "somebody" })).await
+        Person::registered(&self.http, &self.base).await
     }
 
-    /// Somebody whose issuer puts them in a lane.
+    /// A buyer whose token has the claim `lane`.
     pub async fn person_in(&self, lane: &str) -> Person {
-        self.make(json!({ "name": "somebody", "lane": lane })).await
+        Person::registered_as(&self.http, &self.base, &json!({ "name": "a buyer", "lane": lane })).await
     }
 
     pub async fn operator(&self) -> Person {
-        self.make(json!({ "name": "an operator", "operator": true })).await
+        Person::registered_as(&self.http, &self.base, &json!({ "name": "an operator", "operator": true })).await
     }
 
-    async fn make(&self, body: Value) -> Person {
-        let made = Answer::to(self.http.post(format!("{}/api/v1/dev/users", self.base)).json(&body)).await.expect(201);
-        Person::new(self.http.clone(), self.base.clone(), &made)
-    }
-
-    /// So many people, each in the middle of a turn for `concert`.
+    /// `count` people, each in the middle of a turn for `concert`. They join side by side, in no order.
     pub async fn people_with_a_turn(&self, count: usize, concert: &str) -> Vec<Person> {
-        let mut people = Vec::with_capacity(count);
-        for _ in 0..count {
-            let mut person = self.person().await;
-            person.join(concert).await;
-            people.push(person);
-        }
-        for person in &mut people {
-            person.await_turn().await;
-        }
-        people
+        let callers = (0..CALLERS.min(count)).map(|caller| {
+            let (http, base, concert) = (self.http.clone(), self.base.clone(), concert.to_owned());
+            async move {
+                let mut people = Vec::new();
+                for _ in (caller..count).step_by(CALLERS) {
+                    let mut person = Person::registered(&http, &base).await;
+                    person.join(&concert).await;
+                    people.push(person);
+                }
+                for person in &mut people {
+                    person.await_turn().await;
+                }
+                people
+            }
+        });
+        at_once(callers).await.into_iter().flatten().collect()
     }
 
     /// Puts a concert on sale and waits until the server shows it: its id and those of its dates.
     pub async fn put_on_sale(&self, document: &Value) -> (String, Vec<String>) {
         let operator = self.operator().await;
-        // Of a large hall it may take longer than a request: then the same document finds what was begun.
+        // The import of a large hall may take longer than its request; the same document, sent again, finds it.
         let made = Answer::when_free(|| operator.request(reqwest::Method::POST, "/admin/concerts").json(document)).await;
         assert!([200, 201].contains(&made.status), "{made:?}");
         let id = made.text("id");
@@ -182,7 +194,7 @@ impl Server {
         (id, dates.map(|date| date["id"].as_str().unwrap_or_default().to_owned()).collect())
     }
 
-    /// Waits until this instance shows a concert that another one put on sale.
+    /// Waits until this instance shows a concert that was imported at another.
     pub async fn shows(&self, concert: &str) {
         let path = format!("{}/api/v1/concerts/{concert}", self.base);
         eventually("the concert shows", async || (Answer::to(self.http.get(&path)).await.status == 200).then_some(())).await;
@@ -204,7 +216,7 @@ impl Server {
     }
 }
 
-/// What `clock` says, moved by `seconds`, as JSON has it.
+/// The time of `clock` plus `seconds`, as JSON has it.
 pub(crate) fn time(clock: &SystemClock, seconds: i64) -> String {
     (clock.now() + TimeDelta::seconds(seconds)).to_rfc3339_opts(SecondsFormat::Micros, true)
 }
@@ -214,7 +226,7 @@ pub fn concert(server: &Server, key: &str, halls: &[Value]) -> Value {
     concert_by(|seconds| server.time(seconds), key, halls)
 }
 
-/// The same by another clock, which says the time moved by so many seconds.
+/// The same by `time`, which formats now plus so many seconds.
 pub(crate) fn concert_by(time: impl Fn(i64) -> String, key: &str, halls: &[Value]) -> Value {
     let date = |(n, hall): (usize, &Value)| {
         json!({

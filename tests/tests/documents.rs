@@ -1,21 +1,22 @@
-//! The documents that speak of the code are held against it: `tests/README.md` against the tests there are and the
-//! routes that are served, `crates/README.md` against the files there are.
+//! The documents agree with the code: `tests/README.md` with the tests and the routes, `crates/README.md` with the files,
+//! and both READMEs that name tests with their names.
 
 #![expect(clippy::unwrap_used, reason = "a test reports by panicking, its helpers too")]
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
+use std::{env, fs};
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests lie in the repository").to_path_buf()
-}
+use boxoffice_tests::sources::{Test, all_tests, module_of, root, sources, tests_of};
+use boxoffice_tests::{mutants, tables};
+
+/// Set, it makes a test write what it compares.
+const WRITE_VARIABLE: &str = "BOXOFFICE_TEST_WRITE_TABLES";
 
 fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// What stands in backticks, line by line, outside of fenced blocks.
+/// The spans in backticks outside of fenced blocks, each with the number of its line.
 fn quoted(markdown: &str) -> Vec<(usize, &str)> {
     let mut found = Vec::new();
     let mut fenced = false;
@@ -29,7 +30,7 @@ fn quoted(markdown: &str) -> Vec<(usize, &str)> {
     found
 }
 
-/// The rows of all tables, as cells, without heads and rules; with what stands above a row's last cell.
+/// The rows of all tables: the number of the line, the head of the last column, and the cells.
 fn rows_under(markdown: &str) -> Vec<(usize, &str, Vec<&str>)> {
     let lines: Vec<_> = markdown.lines().collect();
     let is_rule = |at: usize| lines.get(at).is_some_and(|line| line.starts_with("| ---") || line.starts_with("|---"));
@@ -50,113 +51,40 @@ fn rows(markdown: &str) -> Vec<(usize, Vec<&str>)> {
     rows_under(markdown).into_iter().map(|(line, _, cells)| (line, cells)).collect()
 }
 
-/// A test's name: its path in the source, `tests` modules left out.
+/// Whether a text is a test's name: its path in the source, without `tests` modules.
 fn is_test_name(text: &str) -> bool {
     text.contains("::") && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == ':')
 }
 
-/// `crates/domain/src/decide/tests/holds.rs` is `domain::decide::holds`; `tests/tests/e2e/booking.rs` is `e2e::booking`.
-fn module_of(path: &str) -> String {
-    let mut segments: Vec<_> = path.trim_end_matches(".rs").split('/').collect();
-    segments.remove(0);
-    segments.retain(|segment| !matches!(*segment, "src" | "tests" | "mod" | "lib" | "main"));
-    segments.join("::")
-}
-
-/// Where macros make tests of functions that are not marked themselves.
-const SUITES: [&str; 5] = [
-    "crates/ports/src/contract/",
-    "tests/tests/e2e/contention/",
-    "tests/tests/e2e/brokers/",
-    "tests/tests/e2e/hangs/",
-    "tests/tests/e2e/commands.rs",
-];
-
-/// The functions marked as tests in a source, with their modules. Cases of a suite are not marked: they are functions
-/// that its macro lists.
-fn tests_of(path: &str, text: &str, listed: &BTreeSet<&str>) -> Vec<String> {
-    let module = module_of(path);
-    let mut found = Vec::new();
-    let mut marked = false;
-    for line in text.lines().map(str::trim) {
-        let shared = line.starts_with("pub async fn ") || line.starts_with("pub(super) async fn ");
-        let case = shared && SUITES.iter().any(|suite| path.starts_with(suite));
-        if let Some(name) = function_named(line) {
-            if marked || case && listed.contains(name) {
-                found.push(format!("{module}::{name}"));
-            }
-            marked = false;
-        } else if line.starts_with("#[") && line.contains("test") && !line.contains("cfg") {
-            marked = true;
-        }
-    }
-    found
-}
-
-fn function_named(line: &str) -> Option<&str> {
-    let line = line.strip_prefix("pub ").or_else(|| line.strip_prefix("pub(super) ")).unwrap_or(line);
-    let line = line.strip_prefix("async ").unwrap_or(line);
-    line.strip_prefix("fn ")?.split(['(', '<']).next()
-}
-
-fn sources() -> BTreeMap<String, String> {
-    fn walk(folder: &Path, into: &mut BTreeMap<String, String>) {
-        for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
-            if path.is_dir() {
-                walk(&path, into);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let name = path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
-                into.insert(name, fs::read_to_string(&path).unwrap());
-            }
-        }
-    }
-    let mut all = BTreeMap::new();
-    for folder in ["crates", "tests"] {
-        walk(&root().join(folder), &mut all);
-    }
-    all
-}
-
-fn all_tests(sources: &BTreeMap<String, String>) -> BTreeSet<String> {
-    // The macros list cases as bare words, one a line, perhaps behind their module.
-    let is_suite =
-        |path: &str| SUITES.iter().any(|suite| path.starts_with(suite) || suite.trim_end_matches('/') == path.trim_end_matches(".rs"));
-    let lists = |text: &str| text.contains("macro_rules!") || text.contains("through_each_log! {");
-    let macros = sources.iter().filter(|(path, text)| is_suite(path) && lists(text));
-    let words = macros.flat_map(|(_, text)| text.lines().flat_map(str::split_whitespace));
-    let listed: BTreeSet<_> = words.map(|word| word.rsplit("::").next().unwrap_or(word)).collect();
-    sources.iter().flat_map(|(path, text)| tests_of(path, text, &listed)).collect()
-}
-
-/// What is wrong with what a document says of tests, given those there are: each that it names exists, and each row of a
-/// table whose last column is of tests names one.
+/// The faults of a document: tests that it names and that do not exist, and rows without a test in a table whose last
+/// column has tests.
 fn unnamed(document: &str, markdown: &str, tests: &BTreeSet<String>) -> Vec<String> {
     let mut faults: Vec<_> = quoted(markdown)
         .into_iter()
         .filter(|(_, text)| is_test_name(text) && !tests.contains(*text))
         .map(|(line, text)| format!("{document}:{line}: there is no test `{text}`"))
         .collect();
-    for (line, _, cells) in rows_under(markdown).into_iter().filter(|(_, head, _)| ["tests", "shown by", "what it shows"].contains(head)) {
+    for (line, _, cells) in rows_under(markdown).into_iter().filter(|(_, head, _)| ["tests", "shown by"].contains(head)) {
         if !cells[1..].iter().any(|cell| quoted(cell).iter().any(|(_, text)| is_test_name(text))) {
-            faults.push(format!("{document}:{line}: `{}` names no test", cells[0]));
+            faults.push(format!("{document}:{line}: the row `{}` names no test", cells[0]));
         }
     }
     faults
 }
 
-/// `GET /a/{id}`, whatever the parameter is called.
+/// `GET /a/{}`: a route without the names of its parameters.
 fn route(method: &str, path: &str) -> String {
     let segments = path.split('/').map(|segment| if segment.starts_with('{') { "{}" } else { segment });
     format!("{} {}", method.to_uppercase(), segments.collect::<Vec<_>>().join("/"))
 }
 
-/// Routes that rows begin with.
+/// The routes that rows begin with.
 fn routes_named(markdown: &str) -> BTreeSet<String> {
     let first_cells = rows(markdown).into_iter().flat_map(|(_, cells)| quoted(cells[0]));
     first_cells.filter_map(|(_, text)| text.split_once(' ')).filter(|(_, path)| path.starts_with('/')).map(|(m, p)| route(m, p)).collect()
 }
 
-/// Paths of files and folders that a text of `crates/` names: from there, or from the repository's root.
+/// The paths that `crates/README.md` names, from there or from the repository's root, and that do not exist.
 fn missing_paths(markdown: &str, exists: impl Fn(&str) -> bool) -> Vec<String> {
     let is_path = |text: &str| {
         let ends = [".rs", ".toml", ".md", ".sql", "/"].iter().any(|end| text.ends_with(end));
@@ -168,11 +96,23 @@ fn missing_paths(markdown: &str, exists: impl Fn(&str) -> bool) -> Vec<String> {
 
 #[test]
 fn every_test_that_a_document_names_exists() {
-    let tests = all_tests(&sources());
+    let tests: BTreeSet<_> = all_tests(&sources().unwrap()).iter().map(Test::path).collect();
     assert!(tests.len() > 100, "only {} tests were found: the search is broken", tests.len());
     let faults: Vec<_> =
         ["tests/README.md", "deploy/README.md"].iter().flat_map(|document| unnamed(document, &read(document), &tests)).collect();
     assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn the_tables_of_the_tests_are_in_step() {
+    let readme = read("tests/README.md");
+    let made = tables::rewritten(&readme, &sources().unwrap(), &mutants::all().unwrap()).unwrap();
+    if env::var_os(WRITE_VARIABLE).is_some() {
+        fs::write(root().join("tests/README.md"), made).unwrap();
+    } else {
+        let first = readme.lines().zip(made.lines()).find(|(is, should_be)| is != should_be);
+        assert!(readme == made, "tests/README.md is out of step with the tests: run `tests/run tables`. The first difference: {first:#?}");
+    }
 }
 
 #[test]
@@ -203,8 +143,8 @@ fn the_map_of_the_code_names_what_there_is() {
     let exists = |path: &str| root().join("crates").join(path).exists() || root().join(path).exists();
     let mut faults = missing_paths(&readme, exists);
     let named: BTreeSet<_> = quoted(&readme).into_iter().map(|(_, text)| text.trim_end_matches('/')).collect();
-    for path in sources().keys() {
-        // The first level of each crate: a file, or the folder that a module has become.
+    for path in sources().unwrap().keys() {
+        // The first level of each crate: a file, or the folder of a module.
         let segments: Vec<_> = path.split('/').collect();
         let ["crates", of, "src", first, ..] = segments[..] else { continue };
         let module = first.trim_end_matches(".rs");
@@ -219,26 +159,34 @@ fn the_map_of_the_code_names_what_there_is() {
 
 #[test]
 fn every_guard_that_mutants_take_away_is_there() {
-    let mutants = boxoffice_tests::mutants::all().unwrap();
-    assert!(mutants.len() > 20);
+    let mutants = mutants::all().unwrap();
+    assert!(mutants.len() > 20, "only {} guards were found", mutants.len());
     let mut names = BTreeSet::new();
     for mutant in mutants {
         let source = read(&mutant.file);
         assert_ne!(mutant.apply(&source).unwrap(), source, "{}", mutant.name);
-        assert!(names.insert(mutant.name.clone()), "two are called {}", mutant.name);
+        assert!(names.insert(mutant.name.clone()), "two guards are called {}", mutant.name);
     }
 }
 
 #[test]
 fn a_document_that_is_out_of_step_is_found() {
     let tests = tests_of("crates/domain/src/decide/tests/holds.rs", "#[test]\nfn it_holds() {}\nfn helper() {}", &BTreeSet::new());
-    assert_eq!(tests, ["domain::decide::holds::it_holds"]);
-    let contract = "pub async fn listed(f: Fixture) {}\npub async fn forgotten(f: Fixture) {}\n#[tokio::test]\nasync fn real() {}";
-    let cases = tests_of("crates/ports/src/contract/room.rs", contract, &BTreeSet::from(["listed"]));
-    assert_eq!(cases, ["ports::contract::room::listed", "ports::contract::room::real"]);
+    let paths = |tests: &[Test]| tests.iter().map(Test::path).collect::<Vec<_>>();
+    assert_eq!(paths(&tests), ["domain::decide::holds::it_holds"]);
+    let contract = "pub async fn is_listed(f: Fixture) {}\npub async fn forgotten(f: Fixture) {}\n#[tokio::test]\nasync fn real() {}";
+    let cases = tests_of("crates/ports/src/contract/room.rs", contract, &BTreeSet::from(["is_listed"]));
+    assert_eq!(paths(&cases), ["ports::contract::room::is_listed", "ports::contract::room::real"]);
     assert_eq!(module_of("tests/tests/e2e/booking.rs"), "e2e::booking");
 
-    let tests = tests.into_iter().collect();
+    let documented = tests_of(
+        "tests/tests/e2e/queue.rs",
+        "/// I4,\n/// always.\n#[test]\nfn a() {}\n/// I5.\nuse x;\n#[test]\nfn b() {}",
+        &BTreeSet::new(),
+    );
+    assert_eq!(documented.iter().map(|test| test.doc.as_str()).collect::<Vec<_>>(), [" I4, always.", ""]);
+
+    let tests = paths(&tests).into_iter().collect();
     let table = |row: &str| format!("| what | tests |\n| --- | --- |\n{row}\n");
     let faults = |row: &str| unnamed("a document", &table(row), &tests).len();
     assert_eq!(faults("| a hold | `domain::decide::holds::it_holds` |"), 0);

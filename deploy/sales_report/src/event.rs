@@ -1,13 +1,13 @@
-//! What of an event matters here: who it is, and what it says about sales.
+//! The parts of an event that a sales report needs: its identity, and its change of the sales.
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use serde_json::Value;
 
-/// The version of `data` that is understood.
+/// The newest version of `data` that this program knows.
 const VERSION: u32 = 1;
 
-/// A CloudEvent in structured JSON. Attributes that are not named here are passed over: more may come.
+/// A CloudEvent in structured JSON. Other attributes are ignored: new ones may be added.
 #[derive(Deserialize)]
 struct Envelope {
     source: String,
@@ -18,14 +18,14 @@ struct Envelope {
     data: Value,
 }
 
-/// Who an event is, for ever, however often it comes.
+/// The identity of an event: the same however often it comes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
     pub(crate) source: String,
     pub(crate) id: String,
 }
 
-/// What an event adds to a concert's figures.
+/// The change of a concert's figures.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Change {
     pub(crate) concert: String,
@@ -48,13 +48,13 @@ struct Money {
     amount: i64,
 }
 
-/// Reads an event; what it changes is `None` where it says nothing about sales.
+/// Reads an event; its change is `None` if it has nothing to do with sales.
 pub(crate) fn read(bytes: &[u8]) -> Result<(Identity, Option<Change>)> {
     let Envelope { source, id, kind, schemaversion, data } = serde_json::from_slice(bytes).context("not an event")?;
     if schemaversion > VERSION {
         bail!("event {id} has version {schemaversion}; this program knows {VERSION}");
     }
-    // A change of a reservation comes once for each seat and once for the whole; the whole is what is counted.
+    // A change of a reservation comes once for each seat and once for the whole reservation; only the latter is counted.
     let whole = data["event"] == "reservation";
     let seats = |sign: i64, data| -> Result<Change> {
         let Reservation { concert, seats } = serde_json::from_value(data).with_context(|| format!("{kind} {id}"))?;

@@ -1,5 +1,5 @@
-//! Events from Kafka. The brokers remember how far the group is: that is committed here, after the report, and never by
-//! the client itself, which would commit what it has merely fetched.
+//! Events from Kafka. The brokers keep the group's position: it is committed here, after the report, and never by the
+//! client itself, which would commit what it has only fetched.
 
 use anyhow::Result;
 use futures_util::{FutureExt as _, StreamExt as _};
@@ -12,15 +12,15 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::sleep;
 
-use crate::{BATCH_MAX, Taken};
+use crate::taken::{BATCH_MAX, Taken};
 
-/// How long it is waited after an error: the client connects again by itself.
+/// The pause after an error: the client connects again by itself.
 const PAUSE: Duration = Duration::from_secs(1);
 
 pub(crate) struct Events {
     consumer: StreamConsumer,
     topic: String,
-    /// What comes next in each partition, once what was taken is counted.
+    /// The next offset of each partition, to commit once the events before it are counted.
     next: BTreeMap<i32, i64>,
 }
 
@@ -30,8 +30,8 @@ impl Events {
             .set("bootstrap.servers", brokers)
             .set("group.id", group)
             .set("enable.auto.commit", "false")
-            // A new group, or one that was away for longer than positions are kept, begins with the oldest event there
-            // is; what was counted before is known by its id.
+            // A new group, or one whose position has expired, begins with the oldest event. Events that were counted
+            // before are known by their ids.
             .set("auto.offset.reset", "earliest")
             .set("partition.assignment.strategy", "cooperative-sticky")
             .create()?;
@@ -60,7 +60,8 @@ impl Events {
         Ok(Taken { events, position: None })
     }
 
-    /// A commit that is refused because the partition has moved is harmless: whoever reads on finds the ids.
+    /// A commit that is refused because the partition has moved is harmless: the events come again, and their ids are
+    /// known.
     pub(crate) fn acknowledge(&mut self) -> Result<()> {
         let mut next = TopicPartitionList::new();
         for (partition, offset) in std::mem::take(&mut self.next) {

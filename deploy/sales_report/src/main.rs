@@ -1,4 +1,4 @@
-//! A sales report from the events: seats sold, money taken, refunds, by concert. A model for programs that listen.
+//! A sales report from the events: seats sold, money taken, refunds, by concert. An example of a consumer of events.
 //!
 //! ```sh
 //! boxoffice-sales-report sales.db kafka 127.0.0.1:9092
@@ -6,16 +6,16 @@
 //! ```
 //!
 //! Events come *at least once*, in order for each seat, reservation and wallet, and in no order across them. To be right
-//! all the same, a listener
+//! all the same, a consumer
 //!
-//! 1. notes each event's `source` and `id` in the same transaction as what the event changes, and passes over what is
-//!    noted ([`report`]): so a repetition changes nothing;
-//! 2. tells the broker how far it is only after that transaction ([`kafka`], [`rabbitmq`]): so a crash repeats events and
+//! 1. stores each event's `source` and `id` in the same transaction as the event's change, and skips an event that is
+//!    stored ([`report`]): so a repetition changes nothing;
+//! 2. acknowledges to the broker only after that transaction ([`kafka`], [`rabbitmq`]): so a crash repeats events and
 //!    loses none;
-//! 3. adds and subtracts instead of assigning, or relies on the order of one key only: a refund may be heard of before
-//!    another concert's sale;
-//! 4. passes over types it does not know, and stops at a version it does not know ([`event`]): guessing would make the
-//!    report wrong without anybody noticing.
+//! 3. adds and subtracts instead of assigning, or relies on the order of one key only: a refund may come before another
+//!    concert's sale;
+//! 4. skips types it does not know, and stops at a version it does not know ([`event`]): guessing would make the report
+//!    wrong without a sign of it.
 //!
 //! *When something fails* it ends with an error, and starting it again is always right: let a supervisor do that. One
 //! process keeps one report; two with files of their own would each get a part of the events.
@@ -24,6 +24,7 @@ mod event;
 mod kafka;
 mod rabbitmq;
 mod report;
+mod taken;
 #[cfg(test)]
 mod tests;
 
@@ -32,10 +33,8 @@ use clap::{Parser, Subcommand};
 use report::Report;
 use std::path::PathBuf;
 use std::time::Duration;
+use taken::Taken;
 use tokio::time::timeout;
-
-/// Events of one transaction, at most: the more, the fewer flushes, and the more is repeated after a crash.
-const BATCH_MAX: usize = 500;
 
 /// Keeps a sales report from boxoffice's events
 #[derive(Debug, Parser)]
@@ -58,7 +57,7 @@ enum Broker {
         /// kafka.events_topic
         #[arg(default_value = "boxoffice.events")]
         topic: String,
-        /// Where the brokers remember how far this report is
+        /// The consumer group: the brokers keep its position
         #[arg(long, default_value = "sales-report")]
         group: String,
     },
@@ -69,13 +68,6 @@ enum Broker {
         #[arg(default_value = "boxoffice.events")]
         stream: String,
     },
-}
-
-/// What was taken from a broker and not yet acknowledged.
-struct Taken {
-    events: Vec<Vec<u8>>,
-    /// Where the reading goes on, when the broker does not remember that for us.
-    position: Option<u64>,
 }
 
 enum Source {
@@ -91,7 +83,7 @@ impl Source {
         })
     }
 
-    /// Waits for an event; what else is here already comes with it.
+    /// Waits for an event, and takes those that have already arrived behind it.
     async fn take(&mut self) -> Result<Taken> {
         match self {
             Self::Kafka(events) => events.take().await,
@@ -99,7 +91,7 @@ impl Source {
         }
     }
 
-    /// Nothing of what was taken need come again.
+    /// Acknowledges all events that were taken.
     async fn acknowledge(&mut self) -> Result<()> {
         match self {
             Self::Kafka(events) => events.acknowledge(),
@@ -121,7 +113,7 @@ async fn main() -> Result<()> {
                 Err(_) => return Ok(()),
             },
         };
-        // The order of these two is the whole point.
+        // In this order: a crash in between repeats events, and the report skips them.
         let changed = report.apply(&taken.events, taken.position)?;
         source.acknowledge().await?;
         if changed {

@@ -1,5 +1,5 @@
-//! Events from the stream in RabbitMQ. A stream remembers nobody: where the reading goes on is kept with the report, in
-//! the same transaction. Acknowledging only lets the broker send more.
+//! Events from the stream in RabbitMQ. A stream keeps no position for its readers: it is stored with the report, in the
+//! same transaction. Acknowledging only lets the broker send more.
 
 use anyhow::{Context, Result, bail};
 use futures_util::{FutureExt as _, StreamExt as _};
@@ -8,9 +8,9 @@ use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ConnectionProperties, Consumer};
 
-use crate::{BATCH_MAX, Taken};
+use crate::taken::{BATCH_MAX, Taken};
 
-/// On every delivery of a stream; at subscribing, where to begin.
+/// A delivery's offset in the stream; in a subscription, the offset to begin at.
 const OFFSET: &str = "x-stream-offset";
 
 pub(crate) struct Events {
@@ -22,11 +22,11 @@ pub(crate) struct Events {
 }
 
 impl Events {
-    /// From `position` on, or from the oldest event there is.
+    /// From `position` on, or from the oldest event.
     pub(crate) async fn open(url: &str, stream: &str, position: Option<u64>) -> Result<Self> {
         let connection = Connection::connect(url, ConnectionProperties::default()).await.context("RabbitMQ")?;
         let channel = connection.create_channel().await?;
-        // A stream sends nothing without a bound on what is not yet acknowledged. Two batches keep it busy.
+        // A stream requires a bound on unacknowledged deliveries. With two batches the next one arrives while one is counted.
         channel.basic_qos(u16::try_from(2 * BATCH_MAX)?, BasicQosOptions::default()).await?;
         let from = match position {
             Some(offset) => AMQPValue::LongLongInt(i64::try_from(offset)?),
@@ -39,7 +39,7 @@ impl Events {
     }
 
     pub(crate) async fn take(&mut self) -> Result<Taken> {
-        let Some(first) = self.consumer.next().await else { bail!("RabbitMQ has ended the subscription") };
+        let Some(first) = self.consumer.next().await else { bail!("RabbitMQ ended the subscription") };
         let (mut events, mut position) = (Vec::new(), None);
         let mut arrived = Some(first);
         while let Some(delivery) = arrived {

@@ -22,10 +22,10 @@ const SCHEMA: &str = "
     CREATE INDEX IF NOT EXISTS seen_at ON seen (at);
     CREATE TABLE IF NOT EXISTS position (one INTEGER PRIMARY KEY CHECK (one = 1), next INTEGER NOT NULL);
 ";
-/// How long an event is remembered: longer than any broker keeps it, so that even reading everything anew from the
-/// beginning changes nothing. Counted from when it came, for an event may be old when it comes.
+/// How long an event's id is kept: longer than any broker keeps the event, so that even reading everything again from the
+/// beginning changes nothing. Counted from the event's arrival, because it may be old by then.
 const REMEMBERED_S: i64 = 30 * 86_400;
-/// What is forgotten with each transaction, at most: more than came with it, so that the rest does not pile up.
+/// The most ids that one transaction deletes: more than it adds, so that old ones do not pile up.
 const FORGOTTEN_MAX: i64 = 2_000;
 
 /// See the module's opening.
@@ -63,25 +63,25 @@ impl Report {
         Ok(Self { file })
     }
 
-    /// Where the reading goes on; `None` before anything was read.
+    /// Where reading continues; `None` before the first event.
     pub(crate) fn position(&mut self) -> Result<Option<u64>> {
         let found: Position = diesel::sql_query("SELECT max(next) AS next FROM position").get_result(&mut self.file)?;
         Ok(found.next.map(u64::try_from).transpose()?)
     }
 
-    /// Counts the events that were not counted before, and notes the position with them; says whether anything changed.
-    /// After an error nothing has.
+    /// Counts the events that were not counted before, and stores the position with them; whether the figures changed.
+    /// After an error nothing has changed.
     pub(crate) fn apply(&mut self, events: &[Vec<u8>], position: Option<u64>) -> Result<bool> {
         self.file.immediate_transaction(|file| {
             let mut changed = false;
             for bytes in events {
                 let (event, change) = read(bytes)?;
                 let Some(change) = change else { continue };
-                let noted = diesel::sql_query("INSERT INTO seen (source, id) VALUES (?, ?) ON CONFLICT DO NOTHING")
+                let stored = diesel::sql_query("INSERT INTO seen (source, id) VALUES (?, ?) ON CONFLICT DO NOTHING")
                     .bind::<Text, _>(event.source)
                     .bind::<Text, _>(event.id)
                     .execute(file)?;
-                if noted == 1 {
+                if stored == 1 {
                     count(file, &change)?;
                     changed = true;
                 }
@@ -106,7 +106,7 @@ impl Report {
         Ok(diesel::sql_query("SELECT * FROM sales ORDER BY concert").load(&mut self.file)?)
     }
 
-    /// For people.
+    /// The figures as a table.
     pub(crate) fn text(&mut self) -> Result<String> {
         let mut text =
             format!("{:<36} {:>10} {:>10} {:>14} {:>8} {:>14}", "concert", "seats sold", "payments", "taken", "refunds", "refunded");
@@ -118,7 +118,7 @@ impl Report {
     }
 }
 
-/// Adds: so the order in which concerts, or a sale and its refund, are heard of makes no difference.
+/// Adds, so that the order of events of different keys makes no difference.
 fn count(file: &mut SqliteConnection, change: &Change) -> Result<()> {
     diesel::sql_query(
         "INSERT INTO sales VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (concert) DO UPDATE SET

@@ -15,10 +15,10 @@ use uuid::Uuid;
 
 const CONCERT: ConcertId = ConcertId(Uuid::from_u128(7));
 const PRICE: i64 = 1_000;
-/// The longest the brokers may take for all of it.
+/// How long the brokers may take for all of it.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What so many sales of two seats tell, every third of which is refunded.
+/// The events of so many sales of two seats; every third sale is refunded.
 fn events(sales: u32) -> Vec<Event> {
     let of = |number: u32| Uuid::from_u128(u128::from(number) + 1_000);
     let mut events = Vec::new();
@@ -61,7 +61,7 @@ fn expected(sales: u32) -> Vec<Sales> {
     }]
 }
 
-/// As brokers carry it.
+/// The event as brokers carry it.
 fn wire(number: usize, event: &Event) -> Vec<u8> {
     let data = serde_json::to_value(event).unwrap();
     let envelope = json!({ "specversion": "1.0", "id": format!("0-{number}"), "source": "/boxoffice", "type": event.kind(),
@@ -88,7 +88,7 @@ fn events_that_come_twice_and_around_a_restart_count_once() {
     let (first, rest) = all.split_at(17);
     assert!(Report::open(&path).unwrap().apply(first, Some(17)).unwrap());
 
-    // It ended after the transaction and before the acknowledgement: the same come again, and others with them.
+    // The program ended after the transaction and before the acknowledgement: the same events come again, then others.
     let mut report = Report::open(&path).unwrap();
     assert_eq!(report.position().unwrap(), Some(17));
     assert!(!report.apply(first, Some(17)).unwrap(), "nothing new");
@@ -96,7 +96,7 @@ fn events_that_come_twice_and_around_a_restart_count_once() {
     assert_eq!(report.sales().unwrap(), expected(10));
     assert_eq!(Report::open(&path).unwrap().position().unwrap(), Some(99));
 
-    // Everything anew from the beginning, in another order.
+    // All events again from the beginning, in another order.
     let reversed: Vec<_> = all.iter().rev().cloned().collect();
     assert!(!report.apply(&reversed, None).unwrap());
     assert_eq!(report.sales().unwrap(), expected(10));
@@ -113,7 +113,7 @@ fn the_order_across_keys_makes_no_difference() {
 }
 
 #[test]
-fn what_fails_in_the_middle_changes_nothing() {
+fn a_batch_that_fails_in_the_middle_changes_nothing() {
     let (_folder, path) = file();
     let all: Vec<_> = events(3).iter().enumerate().map(|(number, event)| wire(number, event)).collect();
     let mut report = Report::open(&path).unwrap();
@@ -123,7 +123,7 @@ fn what_fails_in_the_middle_changes_nothing() {
         assert_eq!((report.sales().unwrap(), report.position().unwrap()), (Vec::new(), None));
     }
     let unknown = with(&all[0], "type", json!("seat.repainted"));
-    assert!(!report.apply(&[unknown], None).unwrap(), "what is not known says nothing about sales");
+    assert!(!report.apply(&[unknown], None).unwrap(), "an unknown type changes no sales");
     report.apply(&all, Some(5)).unwrap();
     assert_eq!(report.sales().unwrap(), expected(3));
 }
@@ -138,14 +138,14 @@ fn rows(events: &[Event]) -> Vec<OutboxRow> {
     events.iter().enumerate().map(row).collect()
 }
 
-/// Listens until the report is complete. Ends `crashes` times between the transaction and the acknowledgement.
+/// Reads until the report is complete, after ending `crashes` times between the transaction and the acknowledgement.
 async fn listen(path: &Path, from: &Broker, wanted: &[Sales], crashes: u32) {
     let deadline = Instant::now() + PATIENCE;
     for _ in 0..crashes {
         let mut report = Report::open(path).unwrap();
         let mut source = Source::open(from, &mut report).await.unwrap();
         let taken = tokio::time::timeout(PATIENCE, source.take()).await.unwrap().unwrap();
-        // Not even the position is noted, as with a broker that forgets.
+        // Not even the position is stored, as with a broker that loses it.
         report.apply(&taken.events, None).unwrap();
     }
     let mut report = Report::open(path).unwrap();
@@ -177,14 +177,14 @@ async fn everything_twice(sink: &dyn EventSink, from: &Broker) {
     sink.publish(rest.to_vec()).await.unwrap();
     sink.publish(all.clone()).await.unwrap();
     listen(&path, from, &expected(300), 1).await;
-    // One sale more shows that all the repetitions before it were passed over.
+    // The figures after one more sale show that all repetitions before it were skipped.
     let last = rows(&events(301)).split_off(all.len());
     sink.publish(last).await.unwrap();
     listen(&path, from, &expected(301), 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_report_from_kafka_is_right_whatever_comes_again() {
+async fn a_report_from_kafka_is_right_though_events_come_again() {
     let (brokers, topic) = (Kafka::shared().brokers(), "sales-report-events".to_owned());
     let options = KafkaSinkOptions { brokers: brokers.clone(), events_topic: topic.clone(), partitions: 3, traffic: Arc::default() };
     let sink = KafkaSink::open(options).await.unwrap();
@@ -192,7 +192,7 @@ async fn a_report_from_kafka_is_right_whatever_comes_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_report_from_rabbitmq_is_right_whatever_comes_again() {
+async fn a_report_from_rabbitmq_is_right_though_events_come_again() {
     let (url, stream) = (RabbitMq::shared().url(), "sales-report-events".to_owned());
     let sink = RabbitSink::open(&url, &stream, Arc::default(), &*boxoffice_ports::contract::supervisor()).unwrap();
     everything_twice(&sink, &Broker::Rabbitmq { url, stream }).await;

@@ -1,8 +1,8 @@
 //! A Kafka cluster: nodes that are broker and controller at once, from the jars that `tests/kafka/fetch` has Maven fetch.
 //!
-//! A node is ready when it says so and lists every node that runs: topics made earlier would miss those that come late.
-//! With more than one node a record has three copies (two with two nodes), and two of three must have it; losing the
-//! majority of the nodes stops the cluster until they are back.
+//! A node is ready when its log says so and it lists every node that runs: topics created earlier would have no copies
+//! on the late ones. With more than one node a record has three copies (two with two nodes), and two of three must have
+//! it; losing the majority of the nodes stops the cluster until they are back.
 
 use crate::process::{Guarded, folder, free_ports, log, new_log, random, run, wait_while_running};
 use anyhow::{Context, Result, bail, ensure};
@@ -12,28 +12,28 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-/// What all nodes have in common.
+/// The settings that all nodes share.
 const SETTINGS: &str = include_str!("../../kafka/server.properties");
 const FETCH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../kafka/fetch");
 const JVM_OPTIONS: &str = concat!("@", env!("CARGO_MANIFEST_DIR"), "/../kafka/jvm.options");
 
-/// A port answers some milliseconds before the broker is ready; this line does not come too early.
+/// The port answers some milliseconds before the broker is ready; this line of the log does not come too early.
 const READY: &str = "Kafka Server started";
 const PORT_TAKEN: &str = "Address already in use";
 
-/// More than a machine for tests carries.
+/// A machine for tests carries no more.
 const NODES_MAX: usize = 9;
 const COPIES_MAX: usize = 3;
-/// Somebody else may take a port before its node does: then all start again with others, at most so many times.
+/// Another process may take a port before its node does: then all start again on other ports, at most so many times.
 const STARTS_MAX: usize = 3;
-/// How long a node that hangs may keep a question.
+/// How long a node may take to answer a request: one that hangs never does.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
-/// A longer answer is not one to the question.
+/// A longer answer is not one to the request.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
 /// A running cluster. Killed, with its folders, when dropped or when this process ends.
 pub struct Kafka {
-    /// The jars, and what was made from them.
+    /// The folder that `tests/kafka/fetch` fills.
     files: PathBuf,
     nodes: Vec<Node>,
 }
@@ -62,7 +62,7 @@ impl Kafka {
                 result => return result.map(|()| cluster),
             }
         }
-        bail!("no start")
+        bail!("Kafka did not start")
     }
 
     /// The one node of this process, for tests that do not stop it and share no topic.
@@ -74,7 +74,7 @@ impl Kafka {
         SHARED.get_or_init(|| Self::start().expect("Kafka starts"))
     }
 
-    /// Where clients find it: `127.0.0.1:PORT`, separated by commas, whether or not a node runs.
+    /// The addresses of all nodes, `127.0.0.1:PORT` separated by commas, whether they run or not.
     pub fn brokers(&self) -> String {
         self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect::<Vec<_>>().join(",")
     }
@@ -89,15 +89,15 @@ impl Kafka {
         (0..self.nodes.len()).try_for_each(|node| self.kill(node))
     }
 
-    /// Starts a node again on its data and ports, after [`Kafka::kill`]. Waits until all that run know each other;
-    /// as long as those are no majority there is nothing to wait for.
+    /// Starts a node again on its data and ports, after [`Kafka::kill`]. Waits until all that run list each other, unless
+    /// they are no majority: then they never do.
     pub fn restart(&mut self, node: usize) -> Result<()> {
         let files = self.files.clone();
         self.node_mut(node)?.spawn(&files)?;
         if self.running().count() * 2 > self.nodes.len() { self.wait() } else { Ok(()) }
     }
 
-    /// Starts again whatever does not run.
+    /// Starts every node that does not run.
     pub fn restart_all(&mut self) -> Result<()> {
         for node in self.nodes.iter_mut().filter(|node| node.server.is_none()) {
             node.spawn(&self.files)?;
@@ -132,7 +132,7 @@ impl Kafka {
         self.nodes.iter().filter_map(|node| Some((node.server.as_ref()?, node)))
     }
 
-    /// Until every node that runs is ready and lists every node that runs.
+    /// Waits until every node that runs is ready and lists every node that runs.
     fn wait(&self) -> Result<()> {
         let ids: Vec<_> = self.running().map(|(_, node)| node.id).collect();
         let mut late: Vec<_> = self.running().map(|(_, node)| node).collect();
@@ -150,7 +150,7 @@ impl Kafka {
 impl Node {
     fn spawn(&mut self, files: &Path) -> Result<()> {
         if self.server.is_some() {
-            bail!("node {} runs", self.id);
+            bail!("node {} is running", self.id);
         }
         new_log(&self.folder)?;
         let mut command = vec!["java".to_owned(), JVM_OPTIONS.to_owned()];
@@ -158,7 +158,7 @@ impl Node {
         if archive.exists() {
             command.push(format!("-XX:SharedArchiveFile={}", archive.display()));
         }
-        // The JVM, not a shell, makes a list of the jars.
+        // The JVM, not a shell, expands the `*`.
         command.extend(["-cp".to_owned(), files.join("libs").join("*").display().to_string(), "kafka.Kafka".to_owned()]);
         command.push(self.folder.join("server.properties").display().to_string());
         self.server = Some(Guarded::start(&self.folder, &command)?);
@@ -168,19 +168,19 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        // The guard removes the folder of a running one; one that was killed left it.
+        // The guard removes the folder of a node that runs, but not of one that was killed.
         if self.server.is_none() {
             let _ = std::fs::remove_dir_all(&self.folder);
         }
     }
 }
 
-/// Nodes with settings and an empty, formatted log.
+/// Nodes that do not run yet, each with settings and an empty, formatted log.
 fn new_nodes(files: &Path, count: usize) -> Result<Vec<Node>> {
     let ports = free_ports(2 * count)?;
     let (brokers, controllers) = ports.split_at(count);
     let voters = (1..).zip(controllers).map(|(id, port)| format!("{id}@127.0.0.1:{port}")).collect::<Vec<_>>().join(",");
-    // Nodes of another cluster that come to a port of this one are refused by it.
+    // A node of another cluster that connects to a port of this one is refused by its cluster id.
     let cluster = format!("{:016x}boxoff", random());
     let mut nodes = Vec::with_capacity(count);
     for (id, (&port, controller)) in (1..).zip(brokers.iter().zip(controllers)) {
@@ -201,7 +201,7 @@ fn new_nodes(files: &Path, count: usize) -> Result<Vec<Node>> {
     Ok(nodes)
 }
 
-/// How many copies of a record there are, and how many of them an acknowledgement stands for.
+/// The settings of how many copies a record has, and how many of them an acknowledgement needs.
 fn copies(nodes: usize) -> String {
     let copies = nodes.min(COPIES_MAX);
     let acknowledged = copies.div_ceil(2);
@@ -215,7 +215,7 @@ fn copies(nodes: usize) -> String {
 fn brokers_listed_by(port: u16) -> Result<Vec<i32>> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     stream.set_read_timeout(Some(ANSWER_MAX))?;
-    // Key 3, version 0, correlation 0, an empty client id; one topic, for none would mean all.
+    // Key 3, version 0, correlation 0, an empty client id; one topic, because none would mean all.
     let request = [&[0, 3, 0, 0, 0, 0, 0, 0, 0, 0][..], &1_i32.to_be_bytes(), &1_i16.to_be_bytes(), b"-"].concat();
     stream.write_all(&i32::try_from(request.len())?.to_be_bytes())?;
     stream.write_all(&request)?;

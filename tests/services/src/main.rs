@@ -1,7 +1,7 @@
 //! Runs a command with services of its own: `boxoffice-services COMMAND ARGUMENT…`.
 //!
-//! The command finds them in its environment as the server's own settings: a durable PostgreSQL, a Redis node, five more
-//! for Redlock, a Kafka broker and RabbitMQ. They end with it.
+//! The command gets their addresses in its environment, as the server's own settings: a durable PostgreSQL, a Redis node,
+//! five more for Redlock, a Kafka broker and RabbitMQ. They end with it.
 
 use anyhow::{Context, Result, bail};
 use boxoffice_services::{Kafka, Postgres, RabbitMq, Redis};
@@ -16,7 +16,7 @@ const NODES: usize = 5;
 
 fn main() -> Result<ExitCode> {
     let mut arguments = env::args_os().skip(1);
-    let Some(program) = arguments.next() else { bail!("say what to run") };
+    let Some(program) = arguments.next() else { bail!("the command to run is missing: boxoffice-services COMMAND ARGUMENT…") };
     let (postgres, redis, nodes, kafka, rabbitmq) = scope(|scope| {
         let postgres = scope.spawn(Postgres::start_durable);
         let redis = scope.spawn(Redis::start);

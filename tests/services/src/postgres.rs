@@ -10,16 +10,16 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-/// Where another installation is, when it is not Debian's and not on the path.
+/// The environment variable for the `bin` folder of another installation than Debian's or the one on the path.
 const BIN_VARIABLE: &str = "BOXOFFICE_POSTGRES_BIN";
 
-/// How often, and after what pause, a cluster that was killed is started again.
+/// How often, and after which pause, the start of a cluster is tried again.
 const RESTARTS_MAX: u32 = 50;
 const RESTART_AFTER: Duration = Duration::from_millis(200);
 
-/// What suits a test: nothing survives a crash of the machine, everything one of the server.
+/// For tests: commits survive a crash of the server, but not of the machine.
 const QUICK: &[&str] = &["fsync=off", "full_page_writes=off", "shared_buffers=128MB"];
-/// What is measured: durable, with room for what is hot.
+/// For measuring: commits are on the disk, and what is read often fits into memory.
 const DURABLE: &[&str] = &["fsync=on", "shared_buffers=1GB", "max_wal_size=8GB", "wal_compression=off", "checkpoint_timeout=30min"];
 
 /// A running cluster. Killed, with its folder, when dropped or when this process ends.
@@ -34,12 +34,12 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// A cluster that survives its own crash, but not the machine's: for tests.
+    /// A cluster for tests: it survives its own crash, but not the machine's.
     pub fn start() -> Result<Self> {
         Self::start_with(QUICK)
     }
 
-    /// One whose commits are on the disk: for measuring.
+    /// A cluster for measuring: its commits are on the disk.
     pub fn start_durable() -> Result<Self> {
         Self::start_with(DURABLE)
     }
@@ -86,12 +86,12 @@ impl Postgres {
         }
         let status = data.join("postmaster.pid");
         let is_ready = || std::fs::read_to_string(&status).is_ok_and(|text| text.lines().any(|line| line.trim() == "ready"));
-        // What was killed may not be gone yet, and then a new one refuses to start.
+        // A killed server may not be gone yet, and then a new one refuses to start.
         for tries_left in (0..RESTARTS_MAX).rev() {
             let server = Guarded::start(&self.folder, &command)?;
             match wait_while_running("PostgreSQL", &[(&server, &self.folder)], is_ready) {
                 Err(_) if tries_left > 0 && !server.is_running() => {
-                    // Dropped, it would take the folder along.
+                    // If it were dropped, its guard would remove the folder.
                     server.kill()?;
                     std::thread::sleep(RESTART_AFTER);
                 }
@@ -107,16 +107,16 @@ impl Postgres {
     /// `kill -9`, of the server and of what it runs.
     pub fn kill(&mut self) -> Result<()> {
         let Some(server) = self.server.take() else { return Ok(()) };
-        // First the whole family, or the next start would have to wait for the children.
+        // The children first: the next start would have to wait for them.
         server.signal("KILL")?;
         server.kill()?;
-        // Its last word would look like a server that is ready.
+        // The file may still say that the server is ready.
         std::fs::remove_file(self.folder.join("data").join("postmaster.pid")).context("postmaster.pid")
     }
 
     /// Stops everything it does, as if the machine hung.
     pub fn pause(&self) -> Result<()> {
-        // Once more: a child may have been forked after the children were listed and before their parent stopped.
+        // Twice: a child may have been forked after the children were listed and before their parent stopped.
         self.running()?.signal("STOP")?;
         self.running()?.signal("STOP")
     }
@@ -138,7 +138,7 @@ impl Postgres {
         self.port
     }
 
-    /// Where the programs of the same version are, `pgbench` among them.
+    /// The folder of its programs, such as `pgbench` and `psql`.
     pub fn bin(&self) -> &Path {
         &self.bin
     }
@@ -152,17 +152,17 @@ impl Postgres {
         format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
     }
 
-    /// Makes an empty database; its URL.
+    /// Creates an empty database; its URL.
     pub fn database(&self) -> Result<String> {
         self.create("template0")
     }
 
-    /// Makes a database that is a copy of what [`Postgres::template`] made; its URL.
+    /// Creates a copy of a database that [`Postgres::template`] created; its URL.
     pub fn database_like(&self, template: &str) -> Result<String> {
         self.create(template)
     }
 
-    /// Makes a database called `name` once, filled by `make`, which gets its URL and leaves no connection open.
+    /// Creates the database `name` once. `make` gets its URL, fills it, and must leave no connection open.
     pub fn template(&self, name: &str, make: impl FnOnce(&str)) -> Result<()> {
         let mut made = self.templates.lock().unwrap_or_else(PoisonError::into_inner);
         if made.contains(name) {
@@ -180,7 +180,7 @@ impl Postgres {
         Ok(self.url_of(&name))
     }
 
-    /// Runs statements in the database that is always there; what `psql` prints, without headings.
+    /// Runs statements in the database that is always there; the output of `psql`, without headings.
     pub fn sql(&self, statements: &str) -> Result<String> {
         self.sql_in(&self.url(), statements)
     }
@@ -195,7 +195,7 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        // The guard does the rest when its pipe closes; one that was killed left its folder.
+        // The guard does the rest when its pipe closes. That of a killed server has left the folder.
         if let Some(server) = self.server.take() {
             let _ = server.signal("KILL");
         } else {

@@ -1,8 +1,8 @@
 //! A RabbitMQ node, from Debian's package or another installation of the same layout.
 //!
-//! It runs without Erlang's port mapper, a daemon that would outlive it: the port on which the node is reached by
-//! [`RabbitMq::command`] is chosen here and told to both sides. Nothing listens beyond the loopback address, nothing is
-//! read from the machine's configuration, no plugin is loaded, and all it writes, its cookie included, is in its folder.
+//! It runs without Erlang's port mapper, a daemon that would outlive it: the port on which [`RabbitMq::command`] reaches
+//! the node is chosen here and given to both sides. It listens on the loopback address alone, reads nothing of the
+//! machine's configuration, loads no plugin, and writes into its folder alone, its cookie included.
 
 use crate::process::{Guarded, folder, free_ports, log, new_log, random, run, wait_until, wait_while_running};
 use anyhow::{Context, Result, bail, ensure};
@@ -15,26 +15,26 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-/// Where another installation is: the folder that holds `sbin`.
+/// The environment variable for the folder of another installation, the one that holds `sbin`.
 const HOME_VARIABLE: &str = "BOXOFFICE_RABBITMQ_HOME";
 
-/// The data are found again under the same name only.
+/// A node finds its data again under the same name only.
 const NODE: &str = "boxoffice@127.0.0.1";
-/// Nothing listens here: the port mapper is not found, and that is what is wanted.
+/// Nothing listens on this port, so that no port mapper is found.
 const NO_PORT_MAPPER: &str = "ERL_EPMD_PORT=1";
 /// Two threads that do not spin while there is nothing to do: several nodes share the machine's cores.
 const THREADS: &str = "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none";
 
 const READY: &str = "Server startup complete";
 const PORT_TAKEN: &str = "eaddrinuse";
-/// What an AMQP client says first.
+/// The first bytes of an AMQP client.
 const GREETING: &[u8] = b"AMQP\x00\x00\x09\x01";
-/// What begins a method frame, such as the server's `connection.start`.
+/// The first byte of a method frame, such as the server's `connection.start`.
 const METHOD_FRAME: u8 = 1;
 
-/// Somebody else may take a port before the node does: then it starts again with others, at most so many times.
+/// Another process may take a port before the node does: then it starts again on others, at most so many times.
 const STARTS_MAX: usize = 3;
-/// How long a node that hangs may keep a client.
+/// How long the node may take to greet a client: one that hangs never does.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 
 /// A running node. Killed, with its folder, when dropped or when this process ends.
@@ -42,7 +42,7 @@ pub struct RabbitMq {
     home: PathBuf,
     folder: PathBuf,
     port: u16,
-    /// Where other Erlang nodes, `rabbitmqctl` among them, reach it.
+    /// The port for other Erlang nodes, such as `rabbitmqctl`.
     distribution: u16,
     cookie: String,
     server: Option<Guarded>,
@@ -58,7 +58,7 @@ impl RabbitMq {
                 result => return result.map(|()| node),
             }
         }
-        bail!("no start")
+        bail!("RabbitMQ did not start")
     }
 
     /// The one node of this process, for tests that neither stop nor alarm it and share no queue.
@@ -75,23 +75,23 @@ impl RabbitMq {
         let (ports, cookie) = (free_ports(2)?, format!("{:016x}", random()));
         let secret = folder.join(".erlang.cookie");
         std::fs::write(&secret, &cookie)?;
-        // Erlang refuses one that others may read.
+        // Erlang refuses a cookie that other users may read.
         std::fs::set_permissions(&secret, PermissionsExt::from_mode(0o400))?;
         std::fs::write(folder.join("plugins"), "[].\n")?;
-        // Erlang terms: a configuration in the usual format costs a second, for it is checked by every plugin's schema.
+        // Erlang terms: the usual format would cost a second, because the schema of every plugin checks it.
         std::fs::write(folder.join("advanced.config"), format!("[{{rabbit, [{{tcp_listeners, [{{\"127.0.0.1\", {}}}]}}]}}].\n", ports[0]))?;
         Ok(Self { home, folder, port: ports[0], distribution: ports[1], cookie, server: None })
     }
 
     /// Starts it again on the same data and ports, after [`RabbitMq::kill`]; recovery included.
     pub fn restart(&mut self) -> Result<()> {
-        ensure!(self.server.is_none(), "RabbitMQ runs");
+        ensure!(self.server.is_none(), "RabbitMQ is running");
         new_log(&self.folder)?;
         let arguments = format!(
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=-noinput -name {NODE} -erl_epmd_port {} -kernel inet_dist_use_interface {{127,0,0,1}} {THREADS}",
             self.distribution
         );
-        // No shell stays between the guard and the node.
+        // With these no shell stays between the guard and the node.
         let own = [arguments, "RABBITMQ_ALLOW_INPUT=1".to_owned(), "ERL_ZFLAGS=-start_epmd false".to_owned()];
         let server = Guarded::start(&self.folder, &self.program("rabbitmq-server", &own))?;
         let servers = [(&server, self.folder.as_path())];
@@ -100,8 +100,8 @@ impl RabbitMq {
         started
     }
 
-    /// Has it write down which queues and streams there are. It does so from time to time; killed before, it forgets the
-    /// leader of a new quorum queue or stream.
+    /// Makes it write its tables of queues and streams to the disk. It does so from time to time; if it is killed before,
+    /// it forgets the leader of a new quorum queue or stream.
     pub fn write_down(&self) -> Result<()> {
         self.eval("[dets:sync(Table) || Table <- dets:all()]").map(drop)
     }
@@ -133,9 +133,9 @@ impl RabbitMq {
         format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port)
     }
 
-    /// Runs `rabbitmqctl`; what it prints, without comments.
+    /// Runs `rabbitmqctl`; its output, without comments.
     pub fn command(&self, words: &[&str]) -> Result<String> {
-        // A node of its own that listens nowhere.
+        // `rabbitmqctl` is an Erlang node, too; this one listens nowhere.
         let own = [
             format!("RABBITMQ_CTL_ERL_ARGS=-erl_epmd_port {}", self.distribution),
             "ERL_ZFLAGS=-start_epmd false -dist_listen false".to_owned(),
@@ -165,8 +165,8 @@ impl RabbitMq {
         self.eval("rabbit_networking:close_connections(rabbit_networking:connections(), <<\"closed for a test\">>)").map(drop)
     }
 
-    /// Takes the memory away that the node may use, or gives it back: until then whoever publishes is blocked and told
-    /// so by `connection.blocked`.
+    /// Sets the node's memory limit to zero, or back: in between the broker blocks publishers, and notifies them by
+    /// `connection.blocked`.
     pub fn set_memory_alarm(&self, on: bool) -> Result<()> {
         let limit = if on { "{ok, 0}" } else { "application:get_env(rabbit, vm_memory_high_watermark)" };
         self.eval(&format!("{{ok, Limit}} = {limit}, vm_memory_monitor:set_vm_memory_high_watermark(Limit)"))?;
@@ -187,7 +187,7 @@ impl RabbitMq {
             format!("RABBITMQ_LOG_BASE={}", path("logs")),
             "RABBITMQ_LOGS=-".to_owned(),
             format!("RABBITMQ_ENABLED_PLUGINS_FILE={}", path("plugins")),
-            // One that is not there.
+            // This file does not exist.
             format!("RABBITMQ_CONFIG_FILE={}", path("rabbitmq")),
             format!("RABBITMQ_ADVANCED_CONFIG_FILE={}", path("advanced.config")),
             format!("RABBITMQ_GENERATED_CONFIG_DIR={}", path("generated")),
@@ -219,7 +219,7 @@ impl RabbitMq {
 
 impl Drop for RabbitMq {
     fn drop(&mut self) {
-        // The guard removes the folder of a running one; one that was killed left it.
+        // The guard removes the folder of a node that runs, but not of one that was killed.
         if self.server.is_none() {
             let _ = std::fs::remove_dir_all(&self.folder);
         }
@@ -228,7 +228,7 @@ impl Drop for RabbitMq {
 
 /// The newest of Debian's installations, or the one on the path.
 fn find() -> Result<PathBuf> {
-    // Debian's own `rabbitmq-server` on the path is a wrapper for the machine's one node, and stands alone.
+    // Debian's `rabbitmq-server` on the path is a wrapper for the machine's one node, without `rabbitmq-env` beside it.
     let is_home = |home: &PathBuf| home.join("sbin/rabbitmq-server").exists() && home.join("sbin/rabbitmq-env").exists();
     if let Some(home) = env::var_os(HOME_VARIABLE).map(PathBuf::from) {
         ensure!(is_home(&home), "{HOME_VARIABLE}: there is no RabbitMQ server in {}", home.display());

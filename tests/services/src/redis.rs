@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-/// How long an answer to a command of this crate may take.
+/// How long the node may take to answer a command of this crate.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
 /// A running node, in memory alone. Killed, with its folder, when dropped or when this process ends.
@@ -41,7 +41,7 @@ impl Redis {
         SHARED.get_or_init(|| Self::start().expect("Redis starts"))
     }
 
-    /// Starts it again on the same port, after [`Redis::kill`]; it remembers nothing.
+    /// Starts it again on the same port, after [`Redis::kill`], and empty.
     pub fn restart(&mut self) -> Result<()> {
         let folder = self.folder.display().to_string();
         let port = self.port.to_string();
@@ -66,7 +66,7 @@ impl Redis {
         self.running()?.signal("CONT")
     }
 
-    /// Forgets everything.
+    /// Deletes everything.
     pub fn flush(&self) -> Result<()> {
         match self.command(&["FLUSHALL"])?.as_str() {
             "+OK" => Ok(()),
@@ -108,7 +108,7 @@ impl Redis {
 
 impl Drop for Redis {
     fn drop(&mut self) {
-        // The guard removes the folder of a running one; one that was killed left it.
+        // The guard removes the folder of a node that runs, but not of one that was killed.
         if self.server.is_none() {
             let _ = std::fs::remove_dir_all(&self.folder);
         }

@@ -1,5 +1,5 @@
-//! A clock that is wrong, and is set while a process runs: by libfaketime, which stands between the process and the
-//! system's answers. Only the time of day is moved, as when a machine's clock is set; monotonic time goes on.
+//! A clock that can be set while a process runs: by libfaketime, which replaces the library calls that read the time.
+//! Only the time of day is moved, as when a machine's clock is set; monotonic time goes on.
 
 use anyhow::{Context, Result, ensure};
 use std::env;
@@ -7,19 +7,19 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
-/// Where the library is, if not where packages put it.
+/// The environment variable for the library's path, if it is not where packages put it.
 const LIBRARY_VARIABLE: &str = "BOXOFFICE_FAKETIME";
 const PLACES: [&str; 2] = ["/usr/lib", "/usr/lib64"];
 const LIBRARY: &str = "faketime/libfaketimeMT.so.1";
 
-/// Whatever is started with [`SetClock::environment`] goes by it.
+/// The clock of every process that is started with [`SetClock::environment`].
 pub struct SetClock {
     library: PathBuf,
     folder: TempDir,
 }
 
 impl SetClock {
-    /// One that is right so far.
+    /// One that agrees with the machine's.
     pub fn start() -> Result<Self> {
         let clock = Self { library: find()?, folder: tempfile::tempdir()? };
         clock.set(0)?;
@@ -28,7 +28,7 @@ impl SetClock {
 
     /// Sets it so many seconds ahead of the machine's, or behind.
     pub fn set(&self, ahead_s: i64) -> Result<()> {
-        // Read at any moment: never half of it.
+        // Replaced as a whole: a process may read the file at any moment.
         let fresh = self.folder.path().join("fresh");
         fs::write(&fresh, format!("{ahead_s:+}\n"))?;
         Ok(fs::rename(fresh, self.file())?)
@@ -65,7 +65,7 @@ mod tests {
     use std::time::{SystemTime, UNIX_EPOCH};
 
     #[test]
-    fn whoever_is_started_by_it_reads_what_it_was_set_to() {
+    fn a_process_that_is_started_with_it_reads_the_time_it_was_set_to() {
         let clock = SetClock::start().expect("libfaketime is there");
         let reads = || {
             let output = Command::new("date").arg("+%s").envs(clock.environment()).output().expect("date runs");

@@ -1,4 +1,4 @@
-//! Nothing outlives who started it, even when that is killed.
+//! No server outlives the process that started it, even when that is killed.
 
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader};
@@ -9,16 +9,16 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// How long processes may take to notice that nobody needs them.
+/// How long the servers may take to end.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What the command of the program under test does: it says where the brokers are, and waits.
+/// The command that the program under test runs: it prints the addresses of the brokers, and waits.
 const COMMAND: &str = "echo $BOXOFFICE__KAFKA__BROKERS; echo $BOXOFFICE__RABBITMQ__URL; exec cat";
 
 #[test]
 fn all_services_end_with_the_program_that_started_them() {
     let temporary = tempfile::tempdir().expect("a folder");
-    // PostgreSQL runs as another user, who must pass.
+    // PostgreSQL runs as another user, which must be able to enter the folder.
     std::fs::set_permissions(temporary.path(), PermissionsExt::from_mode(0o755)).expect("permitted");
     let mut starter = Command::new(env!("CARGO_BIN_EXE_boxoffice-services"));
     starter.args(["sh", "-c", COMMAND]).env("TMPDIR", temporary.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -62,7 +62,7 @@ fn family(pid: u32) -> Vec<u32> {
     children.split_whitespace().filter_map(|child| child.parse().ok()).flat_map(family).chain([pid]).collect()
 }
 
-/// Processes that have the folder in their environment: those too that left the family, as a daemon does.
+/// Processes with the folder in their environment: also those that left the family, as a daemon does.
 fn marked(folder: &Path) -> Vec<u32> {
     let folder = folder.as_os_str().as_encoded_bytes();
     let has = |pid: &u32| {

@@ -1,4 +1,4 @@
-//! Kafka and RabbitMQ start, answer, can be killed, hung and started again, and remember.
+//! Kafka and RabbitMQ can be killed, paused and started again, and keep their data.
 
 use boxoffice_services::{Kafka, RabbitMq};
 use std::io::{ErrorKind, Read, Result, Write};
@@ -6,9 +6,10 @@ use std::net::TcpStream;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// How long a cluster may take to notice.
+/// How long a cluster may take to notice a change.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// What does not answer within this hangs, or is only slow: both are what is waited for.
+/// How long one answer is waited for. A broker that takes longer counts as hanging; where it is only slow, the test asks
+/// again.
 const ANSWER_MAX: Duration = Duration::from_millis(500);
 
 const CREATE_TOPICS: [u8; 4] = [0, 19, 0, 2];
@@ -23,7 +24,7 @@ fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 #[test]
-fn kafka_keeps_its_topics_over_a_kill_and_hangs_when_told_to() {
+fn kafka_keeps_its_topics_over_a_kill_and_hangs_while_paused() {
     let mut kafka = Kafka::start().expect("it starts");
     let broker = kafka.brokers();
     assert_eq!(kafka.pids().len(), 1);
@@ -48,7 +49,7 @@ fn kafka_of_three_goes_on_without_one_and_comes_back_from_none() {
     let mut kafka = Kafka::start_many(3).expect("it starts");
     let all = kafka.brokers();
     let brokers: Vec<_> = all.split(',').collect();
-    // All know each other from the start.
+    // Once started, each lists all.
     assert_eq!(brokers.iter().map(|broker| listed(broker).expect("answered")).collect::<Vec<_>>(), [3, 3, 3]);
     create_topic(brokers[0], "sales", 3).expect("answered");
     kafka.kill(1).expect("killed");
@@ -59,7 +60,7 @@ fn kafka_of_three_goes_on_without_one_and_comes_back_from_none() {
     assert_eq!(listed(brokers[1]).expect("answered"), 3);
     kafka.kill_all().expect("killed");
     assert!(kafka.pids().is_empty());
-    // One of three waits for nobody: it could not get ready.
+    // One of three is no majority: it cannot become ready, so its start is not waited for.
     kafka.restart(2).expect("it is started");
     kafka.restart_all().expect("they start again");
     assert_eq!(brokers.iter().map(|broker| listed(broker).expect("answered")).collect::<Vec<_>>(), [3, 3, 3]);
@@ -69,7 +70,7 @@ fn kafka_of_three_goes_on_without_one_and_comes_back_from_none() {
 }
 
 #[test]
-fn rabbitmq_keeps_its_queues_over_a_kill_and_hangs_when_told_to() {
+fn rabbitmq_keeps_its_queues_over_a_kill_and_hangs_while_paused() {
     let mut node = RabbitMq::start().expect("it starts");
     for kind in ["classic", "quorum", "stream"] {
         let arguments = format!("[{{<<\"x-queue-type\">>, longstr, <<\"{kind}\">>}}]");
@@ -113,7 +114,7 @@ fn rabbitmq_closes_connections_and_raises_alarms() {
     let node = RabbitMq::start().expect("it starts");
     let mut client = Client::connect(node.port()).expect("connected");
     node.close_all_connections().expect("closed");
-    assert_eq!(client.method().expect("told"), [10, 50], "connection.close");
+    assert_eq!(client.method().expect("a method"), [10, 50], "connection.close");
     let alarms = || node.eval("length(rabbit_alarm:get_alarms())").expect("counted");
     for _ in 0..2 {
         node.set_memory_alarm(true).expect("raised");
@@ -124,11 +125,11 @@ fn rabbitmq_closes_connections_and_raises_alarms() {
     assert!(node.eval("no:such()").is_err() && node.command(&["no_such_command"]).is_err());
 }
 
-/// Asks a Kafka broker something: key and version, then what that means; the answer behind its correlation.
-fn ask(broker: &str, what: [u8; 4], body: &[u8]) -> Result<Vec<u8>> {
+/// Sends a request to a Kafka broker, `kind` being its key and version; the answer without its correlation.
+fn ask(broker: &str, kind: [u8; 4], body: &[u8]) -> Result<Vec<u8>> {
     let mut stream = TcpStream::connect(broker)?;
     stream.set_read_timeout(Some(ANSWER_MAX))?;
-    let request = [&what[..], &[0, 0, 0, 9, 0, 0], body].concat();
+    let request = [&kind[..], &[0, 0, 0, 9, 0, 0], body].concat();
     stream.write_all(&(request.len() as u32).to_be_bytes())?;
     stream.write_all(&request)?;
     let mut length = [0; 4];
@@ -146,7 +147,7 @@ fn text(text: &str) -> Vec<u8> {
 fn create_topic(broker: &str, name: &str, copies: u8) -> Result<()> {
     // One topic: one partition, its copies, nothing assigned, nothing configured; then the time allowed.
     let body = [&[0, 0, 0, 1][..], &text(name), &[0, 0, 0, 1, 0, copies, 0, 0, 0, 0, 0, 0, 0, 0], &10_000_u32.to_be_bytes(), &[0]].concat();
-    // The controller may take longer than a broker that only hangs or does not.
+    // The controller may take longer than `ANSWER_MAX`: the caller waits for the topic.
     let answered = ask(broker, CREATE_TOPICS, &body);
     match answered {
         Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Ok(()),
@@ -163,7 +164,7 @@ fn listed(broker: &str) -> Result<u32> {
 /// Whether a broker has a topic with a leader.
 fn has_topic(broker: &str, name: &str) -> Result<bool> {
     let answer = ask(broker, METADATA, &[&[0, 0, 0, 1][..], &text(name)].concat())?;
-    // Topics come last: an error, a name, and the partitions, each with an error of its own.
+    // Topics are last: an error, a name, and the partitions, each with an error of its own.
     let name = text(name);
     let at = answer.windows(name.len()).rposition(|window| window == name).expect("the topic");
     Ok(answer[at - 2..at] == [0, 0] && answer[at + name.len()..].starts_with(&[0, 0, 0, 1, 0, 0]))
@@ -179,7 +180,7 @@ impl Client {
         client.0.write_all(b"AMQP\x00\x00\x09\x01")?;
         assert_eq!(client.method()?, [10, 10], "start");
         client.send(&[&[0, 10, 0, 11, 0, 0, 0, 0, 5][..], b"PLAIN\x00\x00\x00\x0c\x00guest\x00guest\x05en_US"].concat())?;
-        // Checking a password takes its time.
+        // Checking a password takes long.
         client.0.set_read_timeout(Some(PATIENCE))?;
         assert_eq!(client.method()?, [10, 30], "tune");
         client.send(&[0, 10, 0, 31, 0x07, 0xff, 0, 1, 0, 0, 0, 0])?;

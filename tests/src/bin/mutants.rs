@@ -1,8 +1,8 @@
-//! Takes guards away, one at a time, and demands that some test fails: `tests/run mutants [NAME…]`.
+//! Takes guards away, one at a time, and demands that a test fails: `tests/run mutants [NAME…]`.
 //!
-//! The guards are listed in `tests/mutants.toml`: a piece of source, what is put in its place, and which tests must
-//! notice. Each is tried in a copy of the tracked files, so the tree itself is never touched; all share one target
-//! folder. First the tests run over the unchanged copy and must pass. Exits with 1 when a guard can go unnoticed.
+//! The guards are listed in `tests/mutants.toml`: a piece of source, its replacement, and the tests that must fail. Each
+//! is tried in a copy of the tracked files, so the tree itself is never changed; all share one target folder. First the
+//! tests run on the unchanged copy and must pass. Exits with 1 when the tests pass without some guard.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Output, Stdio};
@@ -20,7 +20,7 @@ fn main() -> Result<ExitCode> {
     let root = repository()?;
     let mutants: Vec<Mutant> =
         all()?.into_iter().filter(|mutant| wanted.is_empty() || wanted.iter().any(|name| mutant.name.contains(name.as_str()))).collect();
-    ensure!(!mutants.is_empty(), "no mutant is called {}", wanted.join(", "));
+    ensure!(!mutants.is_empty(), "no guard's name contains {}", wanted.join(", "));
     let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from).join("mutants");
     let copy = Copy { root: target.join("tree"), target: target.join("build") };
     copy.take(&root)?;
@@ -32,7 +32,7 @@ fn main() -> Result<ExitCode> {
         let passed = copy.test(suite)?;
         if !passed.status.success() {
             print_end(&passed);
-            bail!("without any change, `cargo test {}` fails", suite.join(" "));
+            bail!("`cargo test {}` fails on the unchanged source", suite.join(" "));
         }
     }
     let mut survivors = Vec::new();
@@ -44,17 +44,17 @@ fn main() -> Result<ExitCode> {
             survivors.push(mutant.name.as_str());
         }
     }
-    println!("{} of {} guards are missed when they are gone", mutants.len() - survivors.len(), mutants.len());
+    println!("{} of {} guards cannot be taken away without a test failing", mutants.len() - survivors.len(), mutants.len());
     Ok(if survivors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn repository() -> Result<PathBuf> {
     let output = Command::new("git").args(["rev-parse", "--show-toplevel"]).output().context("git")?;
-    ensure!(output.status.success(), "this is no git repository");
+    ensure!(output.status.success(), "not in a git repository");
     Ok(PathBuf::from(str::from_utf8(&output.stdout)?.trim()))
 }
 
-/// The tracked files, somewhere else.
+/// A copy of the tracked files.
 struct Copy {
     root: PathBuf,
     target: PathBuf,
@@ -67,7 +67,7 @@ impl Copy {
             let (source, to) = (from.join(name), self.root.join(name));
             // Deleted and not yet committed.
             let Ok(text) = fs::read(&source) else { continue };
-            // What is unchanged keeps its time, so that it is not built again.
+            // Unchanged files keep their time, so that cargo does not build them again.
             if fs::read(&to).is_ok_and(|there| there == text) {
                 continue;
             }
@@ -92,9 +92,9 @@ impl Copy {
         tried
     }
 
-    /// A mutant that does not compile says nothing about the tests.
+    /// A mutant that does not compile shows nothing about the tests.
     fn compile(&self, test: &[String]) -> Result<Output> {
-        // The filter stands last, behind what names the binary.
+        // The filter is last, after the arguments that name the binary.
         let (_, binary) = test.split_last().context("no test")?;
         self.cargo(&[&["test".to_owned(), "--no-run".to_owned()], binary].concat())
     }
@@ -104,7 +104,7 @@ impl Copy {
     }
 
     fn cargo(&self, arguments: &[String]) -> Result<Output> {
-        // Without its guard a test may wait for ever, and that is noticed, too.
+        // Without a guard a test may wait for ever: the time limit makes that a failure.
         let mut cargo = Command::new("timeout");
         cargo
             .args(["--kill-after=10", SECONDS_MAX, "cargo"])
@@ -117,7 +117,7 @@ impl Copy {
 }
 
 fn print_end(output: &Output) {
-    let said = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).concat();
-    let lines: Vec<&str> = said.lines().collect();
+    let text = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).concat();
+    let lines: Vec<&str> = text.lines().collect();
     eprintln!("{}", lines[lines.len().saturating_sub(40)..].join("\n"));
 }

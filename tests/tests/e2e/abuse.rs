@@ -1,5 +1,5 @@
-//! Clients that keep what they were given, claim what they do not send, or send what they do not read: each costs the
-//! server little, and other clients nothing.
+//! Clients that stay connected without a request, announce more than they send, or do not read their answers: each costs
+//! the server little, and other clients nothing.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
-/// A process of its own, whose memory and processor time can be looked at.
+/// A server in a process of its own, whose memory and processor time can be read.
 struct Shop {
     _folder: TempDir,
     process: Process,
@@ -31,19 +31,19 @@ impl Shop {
 
     async fn connect(&self) -> TcpStream {
         let socket = TcpSocket::new_v4().unwrap();
-        // What is not read soon stands in the server's way.
+        // A small buffer: the server soon cannot write what is not read.
         socket.set_recv_buffer_size(4_096).unwrap();
         socket.connect(self.process.base.trim_start_matches("http://").parse().unwrap()).await.unwrap()
     }
 
-    /// How much more memory it holds than at `before`, MiB.
+    /// How much its memory has grown since it was `before_kib`, MiB.
     fn grown_mib(&self, before_kib: u64) -> u64 {
         self.process.resident_kib().unwrap().saturating_sub(before_kib) >> 10
     }
 }
 
 /// Reads until `enough` or to the end.
-async fn read(wire: &mut TcpStream, enough: impl Fn(&[u8]) -> bool) -> Vec<u8> {
+pub(crate) async fn read(wire: &mut TcpStream, enough: impl Fn(&[u8]) -> bool) -> Vec<u8> {
     let mut bytes = Vec::new();
     let reading = async {
         while !enough(&bytes) {
@@ -57,7 +57,7 @@ async fn read(wire: &mut TcpStream, enough: impl Fn(&[u8]) -> bool) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_frame_that_claims_too_much_is_refused_before_it_comes() {
+async fn a_frame_that_claims_too_much_is_refused_from_its_header() {
     const SENT: usize = 64 << 20;
     let shop = Shop::open(&[]).await;
     let (concert, _) = shop.process.one_date(seats(50, 1_000)).await;
@@ -72,28 +72,28 @@ async fn a_frame_that_claims_too_much_is_refused_before_it_comes() {
     wire.write_all(format!("{request}\r\n").as_bytes()).await.unwrap();
     let head = read(&mut wire, |bytes| bytes.windows(4).any(|end| end == b"\r\n\r\n")).await;
     assert!(head.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&head));
-    // A binary message of a TiB, masked with zeros.
-    let (mut back, mut there) = wire.into_split();
-    let heard = tokio::spawn(async move {
+    // The header of a binary message of a TiB, masked with zeros.
+    let (mut reading, mut writing) = wire.into_split();
+    let received = tokio::spawn(async move {
         let mut bytes = Vec::new();
-        let _ = timeout(PATIENCE, back.read_to_end(&mut bytes)).await.expect("it is closed");
+        let _ = timeout(PATIENCE, reading.read_to_end(&mut bytes)).await.expect("it is closed");
         bytes
     });
-    there.write_all(&[&[0x82, 0xff][..], &(1_u64 << 40).to_be_bytes(), &[0; 4]].concat()).await.unwrap();
+    writing.write_all(&[&[0x82, 0xff][..], &(1_u64 << 40).to_be_bytes(), &[0; 4]].concat()).await.unwrap();
     let payload = vec![0; 1 << 16];
     for _ in 0..SENT / payload.len() {
-        if there.write_all(&payload).await.is_err() {
+        if writing.write_all(&payload).await.is_err() {
             break;
         }
     }
-    let heard = heard.await.unwrap();
-    // The close is the last that comes: 1009, no reason.
-    assert_eq!(heard.last_chunk(), Some(&[0x88, 2, 0x03, 0xf1]), "{:?}", heard.len());
+    let received = received.await.unwrap();
+    // The last frame is the close: 1009, no reason.
+    assert_eq!(received.last_chunk(), Some(&[0x88, 2, 0x03, 0xf1]), "{:?}", received.len());
     let grown = shop.grown_mib(before);
     assert!(grown < 16, "{grown} MiB for a frame of {} MiB", SENT >> 20);
 }
 
-/// A charge's head, up to what says how long its body is.
+/// The head of a charge, without the header that gives the length of its body.
 fn charge(person: &Person, key: &str) -> String {
     format!(
         "POST /api/v1/wallet/charges HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\nidempotency-key: {key}\r\n\
@@ -102,7 +102,7 @@ fn charge(person: &Person, key: &str) -> String {
     )
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
@@ -159,7 +159,7 @@ async fn each_answer_of_a_pipeline_is_shaped_by_its_own_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_http_is_answered_as_a_problem() {
+async fn bytes_that_are_no_http_are_answered_as_a_problem() {
     let server = Setup::default().with("http.head_timeout_ms=300").start().await;
     let long = format!("GET / HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "y".repeat(40_000));
     for (sent, status, code) in [
@@ -205,7 +205,7 @@ async fn a_body_that_does_not_come_is_answered_and_bounded_for_its_user() {
     let count = |status: &str, code: &str| answers.iter().filter(|answer| answer.starts_with(status) && answer.contains(code)).count();
     let (late, too_many) = (count("HTTP/1.1 408", "request_timeout"), count("HTTP/1.1 429", "too_many_requests"));
     assert!(late >= 10 && too_many > 0 && late + too_many == 20, "{answers:#?}");
-    // One that goes on at the least rate is waited for: thrice the time-out, at a thousand bytes a second.
+    // A body that comes at the minimum rate, a thousand bytes a second, is waited for: longer than the time-out.
     let mut body = b"ount\":".to_vec();
     body.resize(4_000, b' ');
     body.extend(b"15}");
@@ -221,7 +221,7 @@ async fn a_body_that_does_not_come_is_answered_and_bounded_for_its_user() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_crowd_that_says_nothing_keeps_nobody_from_health_and_operators() {
+async fn silent_connections_leave_room_for_health_and_operators() {
     let server = Setup::default().with("http.connections_max=30").with("http.head_timeout_ms=60000").start().await;
     let (operator, buyer) = (server.operator().await, server.person().await);
     let address = server.base.trim_start_matches("http://").to_owned();
@@ -245,7 +245,7 @@ async fn a_crowd_that_says_nothing_keeps_nobody_from_health_and_operators() {
     }
     let answer = ask("/api/v1/concerts", &operator.token).await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    eventually("a buyer is turned away", async || {
+    eventually("a buyer is refused", async || {
         let answer = ask("/api/v1/wallet", &buyer.token).await;
         (answer.starts_with("HTTP/1.1 503") && answer.contains("overloaded")).then_some(())
     })
@@ -259,7 +259,7 @@ async fn connections_of_one_address_are_bounded_for_every_purpose() {
     let server = Setup::default().with("http.connections_per_address=5").start().await;
     let address = server.base.trim_start_matches("http://").to_owned();
     let mut open = Vec::new();
-    // Each has been answered, so each is counted before the next comes, on either worker.
+    // Each waits for its answer, so that it is counted, on either worker, before the next one comes.
     for _ in 0..5 {
         let mut wire = TcpStream::connect(&address).await.unwrap();
         wire.write_all(b"GET /api/v1/concerts HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
@@ -279,7 +279,7 @@ async fn connections_of_one_address_are_bounded_for_every_purpose() {
     eventually("room for another", async || ask("/api/v1/concerts").await.starts_with("HTTP/1.1 200").then_some(())).await;
 }
 
-/// Sends until the other side takes nothing more for a while, or an end.
+/// Sends until the other side takes nothing more for a while, or closes.
 async fn fill(wire: &mut TcpStream, bytes: &[u8]) -> u64 {
     let mut sent = 0;
     while let Ok(Ok(count @ 1..)) = timeout(Duration::from_millis(300), wire.write(bytes)).await {
@@ -300,7 +300,7 @@ async fn a_pipeline_that_is_not_read_costs_no_processor_and_ends() {
     let head = "HEAD /api/openapi.json HTTP/1.1\r\nhost: x\r\n\r\n".repeat(500);
     let charges: String =
         (0..200).map(|n| format!("{}content-length: 12\r\n\r\n{{\"amount\":1}}", charge(&person, &n.to_string()))).collect();
-    // A body that is refused and goes on, and one that is not read to its end.
+    // A body that is refused in the middle and is not read to its end.
     let refused =
         format!("{}transfer-encoding: chunked\r\n\r\n{}", charge(&person, "x"), "4000\r\n".to_owned() + &"y".repeat(0x4000) + "\r\n");
     let mut wires = Vec::new();
@@ -309,7 +309,7 @@ async fn a_pipeline_that_is_not_read_costs_no_processor_and_ends() {
         fill(&mut wire, pipeline.as_bytes()).await;
         wires.push(wire);
     }
-    eventually("it stands still", async || {
+    eventually("it uses no processor", async || {
         let before = shop.process.processor().unwrap();
         tokio::time::sleep(Duration::from_millis(500)).await;
         (shop.process.processor().unwrap() - before < Duration::from_millis(60)).then_some(())
@@ -324,7 +324,7 @@ async fn a_pipeline_that_is_not_read_costs_no_processor_and_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_map_that_is_not_read_is_shared_and_let_go() {
+async fn a_map_that_is_not_read_is_shared_and_its_connection_ends() {
     const READERS: usize = 40;
     let shop = Shop::open(&["http.write_timeout_ms=3000", "http.bytes_per_s_min=10000000"]).await;
     let (concert, date) = shop.process.one_date(seats(60_000, 1_000)).await;
@@ -337,7 +337,7 @@ async fn a_map_that_is_not_read_is_shared_and_let_go() {
              accept-encoding: {coding}\r\n\r\n"
         )
     };
-    // The first has it made.
+    // The first request renders the map.
     let mut first = shop.connect().await;
     first.write_all(ask("identity", "").replace("\r\n\r\n", "\r\nconnection: close\r\n\r\n").as_bytes()).await.unwrap();
     let whole = read(&mut first, |_| false).await;
@@ -356,7 +356,7 @@ async fn a_map_that_is_not_read_is_shared_and_let_go() {
     }
     let grown = shop.grown_mib(before);
     assert!(grown < 64, "{grown} MiB for {READERS} readers of {} MiB", whole.len() >> 20);
-    eventually("all but this one are gone", async || {
+    eventually("half of the connections are closed", async || {
         let figures = reqwest::get(format!("{}/metrics", shop.process.base)).await.ok()?.text().await.ok()?;
         let open: usize = figures.lines().find_map(|line| line.strip_prefix("boxoffice_connections "))?.parse().ok()?;
         (open < READERS / 2 + 6).then_some(())
@@ -365,7 +365,7 @@ async fn a_map_that_is_not_read_is_shared_and_let_go() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bodies_without_their_last_byte_cost_what_their_user_may_have() {
+async fn incomplete_bodies_cost_no_more_than_their_users_bound() {
     let shop = Shop::open(&[]).await;
     let person = shop.process.person(false).await;
     let before = shop.process.resident_kib().unwrap();
@@ -383,10 +383,11 @@ async fn bodies_without_their_last_byte_cost_what_their_user_may_have() {
         }
     }))
     .await;
-    let waited_for = sent.iter().filter(|(_, refused)| refused.is_none()).count();
+    let waiting = sent.iter().filter(|(_, refused)| refused.is_none()).count();
     let refused = sent.iter().filter(|(_, refused)| refused.as_deref() == Some("HTTP/1.1 429")).count();
-    assert!(waited_for <= 4 && refused >= 40, "{waited_for} waited for, {refused} refused");
+    assert!(waiting <= 4 && refused >= 40, "{waiting} waiting, {refused} refused");
     let grown = shop.grown_mib(before);
-    // The buffers of sixty connections, and what the allocator keeps of them, are in it; twice the bodies were.
+    // It includes the buffers of sixty connections, and what the allocator keeps of them. Without the bound it was twice
+    // the bodies.
     assert!(grown < 64, "{grown} MiB for {} MiB sent", (60 * size) >> 20);
 }

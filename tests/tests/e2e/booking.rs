@@ -1,8 +1,11 @@
-//! The main job, from the waiting room to the refund.
+//! The main path of a buyer, from the waiting room to the refund, and the catalogue.
 
 use boxoffice_tests::{Server, concert, eventually, seats};
 use serde_json::json;
 
+/// `POST /api/v1/dev/users`, `GET /api/v1/queue`, `GET /api/v1/concerts/{id}/dates`, `GET /api/v1/dates/{id}/seats`,
+/// `POST /api/v1/reservations`, `POST /api/v1/reservations/{id}/extend`, `POST /api/v1/payments`,
+/// `POST /api/v1/payments/{id}/refund`, `GET /api/v1/wallet`, `GET /api/v1/admin/tickets/{code}`.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_concert_is_booked_paid_and_refunded() {
     let server = Server::start().await;
@@ -67,7 +70,7 @@ async fn a_concert_is_booked_paid_and_refunded() {
         (refunded.text("status"), refunded.number("refund/amount"), refunded.number("refund/points_taken_back")),
         ("refunded".into(), 20_000, 1_000)
     );
-    assert_eq!(operator.get(&ticket(0)).await.expect(200).text("status"), "cancelled", "a refunded ticket opens no door");
+    assert_eq!(operator.get(&ticket(0)).await.expect(200).text("status"), "cancelled", "a refunded ticket is invalid");
     buyer.post(&format!("/payments/{payment}/refund"), "twice", json!(null)).await.expect_problem(409, "already_refunded");
     assert_eq!(buyer.balance().await, 50_000);
     assert_eq!(buyer.get("/rewards").await.number("points"), 0);
@@ -81,6 +84,7 @@ async fn a_concert_is_booked_paid_and_refunded() {
     server.audit().await;
 }
 
+/// `GET /api/v1/rewards`. The points add up (I9), and the amount is the price as held minus the points (I11).
 #[tokio::test(flavor = "multi_thread")]
 async fn points_pay_and_are_restored() {
     let server = Server::start().await;
@@ -119,11 +123,11 @@ async fn best_seats_are_the_dearest_and_adjacent() {
     let numbers = |answer: &boxoffice_tests::Answer| -> Vec<i64> {
         answer.at("seats").as_array().unwrap().iter().map(|seat| seat["number"].as_i64().unwrap()).collect()
     };
-    let best = async |who: usize, best: serde_json::Value| {
-        people[who].post("/reservations", &best.to_string().replace(' ', ""), json!({ "date_id": date, "best": best })).await
+    let best = async |person: usize, best: serde_json::Value| {
+        people[person].post("/reservations", &best.to_string().replace(' ', ""), json!({ "date_id": date, "best": best })).await
     };
     assert_eq!(numbers(&best(0, json!({ "count": 3 })).await.expect(201)), [5, 6, 7]);
-    assert_eq!(numbers(&best(1, json!({ "count": 2 })).await.expect(201)), [1, 2], "8 stands alone");
+    assert_eq!(numbers(&best(1, json!({ "count": 2 })).await.expect(201)), [1, 2], "8 has no free neighbour");
     assert_eq!(numbers(&best(2, json!({ "count": 2, "adjacent": false })).await.expect(201)), [3, 8]);
     let none = best(3, json!({ "count": 2 })).await.expect_problem(409, "seat_unavailable");
     assert_eq!(none.at("seats"), &json!([]));
@@ -134,6 +138,7 @@ async fn best_seats_are_the_dearest_and_adjacent() {
     server.audit().await;
 }
 
+/// `DELETE /api/v1/reservations/{id}`, `DELETE /api/v1/queue`.
 #[tokio::test(flavor = "multi_thread")]
 async fn releasing_keeps_the_turn_and_leaving_gives_everything_back() {
     let server = Server::start().await;
@@ -155,6 +160,7 @@ async fn releasing_keeps_the_turn_and_leaving_gives_everything_back() {
     server.audit().await;
 }
 
+/// `GET /api/v1/wallet/entries`, `GET /api/v1/reservations`, `GET /api/v1/payments`, `GET /api/v1/rewards`.
 #[tokio::test(flavor = "multi_thread")]
 async fn lists_are_paged_newest_first() {
     let server = Server::start().await;
@@ -179,6 +185,7 @@ async fn lists_are_paged_newest_first() {
     }
 }
 
+/// `GET /api/v1/concerts/{id}`, `POST /api/v1/admin/concerts`.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_catalogue_is_public_and_an_import_is_idempotent() {
     let server = Server::start().await;
@@ -197,7 +204,7 @@ async fn the_catalogue_is_public_and_an_import_is_idempotent() {
     })
     .await;
     assert_eq!((public.number("dates/0/price_min"), public.text("time_zone")), (10_000, "Asia/Seoul".into()));
-    assert!(public.body["dates"][0].get("available").is_none(), "availability only from one's turn on");
+    assert!(public.body["dates"][0].get("available").is_none(), "availability is shown in a turn only");
 
     let mut dearer = document.clone();
     dearer["dates"][0]["seats"][0]["price"] = json!(11_000);
@@ -220,6 +227,7 @@ async fn the_catalogue_is_public_and_an_import_is_idempotent() {
     server.audit().await;
 }
 
+/// `GET /api/v1/admin/concerts/{id}/stats`, `POST /api/v1/admin/users/{id}/wallet/charges`.
 #[tokio::test(flavor = "multi_thread")]
 async fn operators_charge_wallets_and_read_stats() {
     let server = Server::start().await;
@@ -240,6 +248,7 @@ async fn operators_charge_wallets_and_read_stats() {
     buyer.get(&format!("/admin/concerts/{concert}/stats")).await.expect_problem(403, "forbidden");
 }
 
+/// `GET /api/v1/dates/{id}/seats`.
 #[tokio::test(flavor = "multi_thread")]
 async fn seats_have_an_etag_and_gzip() {
     let server = Server::start().await;
@@ -256,7 +265,7 @@ async fn seats_have_an_etag_and_gzip() {
     let changed = ask().await.expect(200);
     assert_ne!(changed.header("etag"), Some(etag.as_str()));
     assert_eq!(changed.text("items/19999/status"), "held");
-    // A client that does not undo it itself sees what was sent.
+    // A client that does not unpack the answer sees the encoding.
     let plain = boxoffice_tests::client().no_gzip().build().unwrap();
     let request = plain
         .get(format!("{}/api/v1{path}", server.base))

@@ -1,54 +1,31 @@
-//! Commands that stand in a log: who does not wait is told 202 and where to ask; who waits too long likewise; and what
-//! comes of those that nobody decides.
+//! Commands in a log: a caller that does not wait, or waits too long, is answered 202 with where to ask; and a command
+//! that is never decided.
 
 use crate::brokers::{Log, own_postgres, through_each_log};
 use boxoffice_services::Postgres;
-use boxoffice_tests::{Answer, Person, Server, Setup, at_once, eventually, seats};
+use boxoffice_tests::{Answer, OpenTransaction, Person, Server, Setup, at_once, eventually, seats};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
-use std::process::{ChildStdin, Stdio};
 use tokio::task::block_in_place;
 
-/// Nothing is decided while this lives: no reply can be written, though everything can be read.
-struct Undecided {
-    _session: ChildStdin,
+/// While this lives no command is decided: no reply can be written, though everything can be read.
+fn undecided(server: &Server) -> OpenTransaction {
+    block_in_place(|| OpenTransaction::begin(server.running.settings.store.postgres_url.expose(), "LOCK TABLE replies IN SHARE MODE"))
 }
 
-impl Undecided {
-    fn on(server: &Server) -> Self {
-        use std::io::{BufRead, BufReader, Write};
-        let url = server.running.settings.store.postgres_url.expose();
-        block_in_place(|| {
-            let mut psql = std::process::Command::new(Postgres::shared().bin().join("psql"));
-            psql.args(["-X", "-q", "-A", "-t", "-d", url]).stdin(Stdio::piped()).stdout(Stdio::piped());
-            let mut psql = psql.spawn().expect("psql starts");
-            let mut session = psql.stdin.take().expect("a standard input");
-            session.write_all(b"BEGIN; LOCK TABLE replies IN SHARE MODE; SELECT 'locked';\n").expect("written");
-            let mut line = String::new();
-            BufReader::new(psql.stdout.take().expect("a standard output")).read_line(&mut line).expect("an answer");
-            assert_eq!(line.trim(), "locked");
-            // It ends with its standard input, and somebody has to see it off.
-            std::thread::spawn(move || psql.wait());
-            Self { _session: session }
-        })
-    }
-}
-
-impl Undecided {
-    /// Whether a command has come to the ledger. What prunes old replies waits too.
-    fn is_waited_for(&self, server: &Server) -> bool {
-        let url = server.running.settings.store.postgres_url.expose();
-        let waiting = "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid)
-             WHERE NOT granted AND relation = 'replies'::regclass AND query LIKE '%INSERT INTO replies%'";
-        block_in_place(|| Postgres::shared().sql_in(url, waiting)).expect("an answer").trim() != "0"
-    }
+/// Whether the ledger waits for [`undecided`]. The pruning of old replies waits too, and does not count.
+fn is_waited_for(server: &Server) -> bool {
+    let url = server.running.settings.store.postgres_url.expose();
+    let waiting = "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid)
+         WHERE NOT granted AND relation = 'replies'::regclass AND query LIKE '%INSERT INTO replies%'";
+    block_in_place(|| Postgres::shared().sql_in(url, waiting)).expect("an answer").trim() != "0"
 }
 
 fn not_waiting(request: RequestBuilder) -> RequestBuilder {
     request.header("Prefer", "respond-async")
 }
 
-/// Sends without waiting; where to ask.
+/// Sends without waiting; the path to ask at.
 async fn accepted(request: RequestBuilder) -> String {
     let answer = Answer::to(not_waiting(request)).await.expect(202);
     assert_eq!(answer.header("preference-applied"), Some("respond-async"));
@@ -59,38 +36,38 @@ async fn accepted(request: RequestBuilder) -> String {
     location.trim_start_matches("/api/v1").to_owned()
 }
 
-/// What came of it, once it is decided: status and body of the response.
+/// The outcome of a command, once it is decided: status and body of the response.
 async fn outcome(owner: &Person, location: &str) -> Answer {
     eventually("the command is decided", async || {
-        let told = owner.get(location).await.expect(200);
-        match told.text("status").as_str() {
+        let command = owner.get(location).await.expect(200);
+        match command.text("status").as_str() {
             "pending" => {
-                assert_eq!(told.at("response"), &Value::Null);
+                assert_eq!(command.at("response"), &Value::Null);
                 None
             }
             status => {
                 assert_eq!(status, "done");
-                let status = told.number("response/status").try_into().expect("a status");
-                Some(Answer { status, headers: Default::default(), body: told.at("response/body").clone() })
+                let status = command.number("response/status").try_into().expect("a status");
+                Some(Answer { status, headers: Default::default(), body: command.at("response/body").clone() })
             }
         }
     })
     .await
 }
 
-/// The command is decided as its replay says.
+/// Sends a command without waiting: its outcome, which is that of its replay.
 async fn decided(owner: &Person, request: impl Fn() -> RequestBuilder, status: u16) -> Answer {
     let location = accepted(request()).await;
     let outcome = outcome(owner, &location).await.expect(status);
     let replay = replay_of(&request, &outcome).await;
     let unhurried = Answer::to(not_waiting(request())).await;
-    assert!(unhurried.is_replay(), "what is decided is told at once: {unhurried:?}");
+    assert!(unhurried.is_replay(), "a decided command is answered at once: {unhurried:?}");
     assert_eq!(unhurried.essence(), replay.essence());
     outcome
 }
 
-/// The ledger may have the outcome a moment before it is told: whoever asks again then is the first to be answered. The
-/// next answer is a replay.
+/// The ledger may have the outcome a moment before the answer is sent, and then the next request is answered first. The
+/// one after it is a replay.
 async fn replay_of(request: impl Fn() -> RequestBuilder, outcome: &Answer) -> Answer {
     let first = Answer::to(request()).await;
     assert_eq!(first.essence(), outcome.essence());
@@ -105,15 +82,8 @@ async fn two_instances(log: Log, set: &[&str]) -> Vec<Server> {
     set.iter().fold(setup, |setup, set| setup.with(set)).start_many(2).await
 }
 
-async fn stop(servers: Vec<Server>) {
-    servers[0].audit().await;
-    for server in servers {
-        server.running.stop().await;
-    }
-}
-
-/// Every kind of command, refusals too.
-pub(super) async fn who_does_not_wait_is_told_later_what_the_replay_says(log: Log) {
+/// `GET /api/v1/commands/{command_id}`, for every kind of command, also for refusals.
+pub(super) async fn a_command_sent_without_waiting_has_the_outcome_of_its_replay(log: Log) {
     let servers = two_instances(log, &[]).await;
     let (concert, date) = servers[0].one_date(seats(20, 1_000)).await;
     servers[1].shows(&concert).await;
@@ -133,7 +103,7 @@ pub(super) async fn who_does_not_wait_is_told_later_what_the_replay_says(log: Lo
     assert_eq!(best.at("seats").as_array().map(Vec::len), Some(2));
     decided(&owner, || owner.writing(&format!("/reservations/{held}/extend"), "e", &json!(null)), 200).await;
 
-    // A release has no key: where it is asked for, and again it is the same.
+    // A release has no key: sent again, it has the same outcome.
     let release = || owner.request(Method::DELETE, &format!("/reservations/{}", best.text("id")));
     for _ in 0..2 {
         let location = accepted(release()).await;
@@ -148,23 +118,23 @@ pub(super) async fn who_does_not_wait_is_told_later_what_the_replay_says(log: Lo
     decided(&owner, || owner.writing(&format!("/payments/{paid}/refund"), "r", &json!(null)), 200).await;
     assert_eq!(owner.balance().await, 10_000);
 
-    // Somebody else's, and what we did not sign.
+    // The id of another user's command, and ids that the server did not sign.
     let location = accepted(owner.writing("/wallet/charges", "c2", &json!({ "amount": 5 }))).await;
     rival.get(&location).await.expect_problem(404, "not_found");
     for forged in [format!("{location}x"), location[..location.len() - 2].to_owned(), "/commands/0".to_owned()] {
         owner.get(&forged).await.expect_problem(404, "not_found");
     }
     outcome(&owner.clone().at(&servers[1].base), &location).await.expect(201);
-    stop(servers).await;
+    Server::audit_and_stop(servers).await;
 }
 
-/// Equal requests over both instances while the first of them is undecided: one effect, equal answers.
+/// Equal requests over both instances while the first of them is undecided: one effect, equal answers (I3).
 pub(super) async fn equal_requests_wait_for_the_first_while_it_is_undecided(log: Log) {
     let servers = two_instances(log, &[]).await;
     let owner = servers[0].person().await;
     let at = |n: usize| owner.clone().at(&servers[n % 2].base);
     let charge = |n: usize| at(n).writing("/wallet/charges", "k", &json!({ "amount": 7 }));
-    let undecided = Undecided::on(&servers[0]);
+    let undecided = undecided(&servers[0]);
     let locations = [accepted(charge(0)).await, accepted(charge(1)).await];
     for location in &locations {
         assert_eq!(owner.get(location).await.expect(200).text("status"), "pending");
@@ -174,23 +144,23 @@ pub(super) async fn equal_requests_wait_for_the_first_while_it_is_undecided(log:
     Answer::to(at(1).writing("/wallet/charges", "k", &json!({ "amount": 8 }))).await.expect_problem(422, "idempotency_key_reused");
     drop(undecided);
     let answers = waiting.await.unwrap();
-    let told = outcome(&owner, &locations[0]).await;
-    assert_eq!(told.essence(), outcome(&at(1), &locations[1]).await.essence());
+    let decided = outcome(&owner, &locations[0]).await;
+    assert_eq!(decided.essence(), outcome(&at(1), &locations[1]).await.essence());
     for answer in &answers {
-        assert_eq!(answer.clone().expect(201).essence(), told.essence());
+        assert_eq!(answer.clone().expect(201).essence(), decided.essence());
     }
     assert_eq!(owner.balance().await, 7);
-    stop(servers).await;
+    Server::audit_and_stop(servers).await;
 }
 
-/// Commands of an instance that may stand in the log.
+/// How many commands of an instance may be in the log.
 const BACKLOG: usize = 8;
 
 pub(super) async fn beyond_the_backlog_the_answer_is_overloaded_and_nothing_changes(log: Log) {
     let servers = two_instances(log, &[&format!("strategy.backlog_max={BACKLOG}")]).await;
     let owner = servers[0].person().await;
     let charge = |n: usize| owner.writing("/wallet/charges", &format!("k{n}"), &json!({ "amount": 1 }));
-    let undecided = Undecided::on(&servers[0]);
+    let undecided = undecided(&servers[0]);
     let mut locations = Vec::new();
     for n in 0..BACKLOG {
         locations.push(accepted(charge(n)).await);
@@ -201,7 +171,7 @@ pub(super) async fn beyond_the_backlog_the_answer_is_overloaded_and_nothing_chan
             assert!(refused.header("retry-after").is_some());
         }
     }
-    // Another instance counts its own.
+    // Another instance has a bound of its own.
     let other = owner.clone().at(&servers[1].base);
     locations.push(accepted(other.writing("/wallet/charges", "other", &json!({ "amount": 1 }))).await);
     drop(undecided);
@@ -218,16 +188,16 @@ pub(super) async fn beyond_the_backlog_the_answer_is_overloaded_and_nothing_chan
         assert!(!answer.expect(201).is_replay(), "the key stayed free");
     }
     assert_eq!(owner.balance().await, BACKLOG as i64 + 6);
-    stop(servers).await;
+    Server::audit_and_stop(servers).await;
 }
 
-pub(super) async fn who_waits_too_long_is_told_where_to_ask(log: Log) {
+pub(super) async fn a_wait_that_runs_out_is_answered_with_where_to_ask(log: Log) {
     let (cluster, url) = own_postgres();
     let set = [&format!("store.postgres_url={url}"), "strategy.wait_ms=500"];
     let servers = two_instances(log, &set).await;
     let owner = servers[0].person().await;
     let first = || owner.writing("/wallet/charges", "first", &json!({ "amount": 100 }));
-    // The readers may have only just begun.
+    // The readers may have just started.
     eventually("a charge in time", async || (Answer::to(first()).await.status == 201).then_some(())).await;
     block_in_place(|| cluster.pause()).expect("hung");
     let charge = || owner.writing("/wallet/charges", "k", &json!({ "amount": 7 }));
@@ -235,26 +205,27 @@ pub(super) async fn who_waits_too_long_is_told_where_to_ask(log: Log) {
     assert_eq!(answer.header("preference-applied"), None, "it was not asked for");
     block_in_place(|| cluster.resume()).expect("it goes on");
     let location = answer.header("location").expect("a location").trim_start_matches("/api/v1").to_owned();
-    let told = outcome(&owner, &location).await.expect(201);
-    assert_eq!(told.number("balance"), 107);
+    let decided = outcome(&owner, &location).await.expect(201);
+    assert_eq!(decided.number("balance"), 107);
     eventually("an answer in time", async || (Answer::to(charge()).await.status == 201).then_some(())).await;
-    replay_of(charge, &told).await;
+    replay_of(charge, &decided).await;
     assert_eq!(owner.balance().await, 107);
-    stop(servers).await;
+    Server::audit_and_stop(servers).await;
 }
 
-/// Half of `idempotency.ttl_s`: for so long a command may stand in the log.
+/// How long a command may be in the log: half of `idempotency.ttl_s`.
 const RETENTION_S: i64 = 3_600;
 
-pub(super) async fn what_nobody_decides_in_time_is_dead(log: Log) {
+/// A 202 ends in a reply or a dead letter (I12).
+pub(super) async fn a_command_that_is_not_decided_in_time_is_dead(log: Log) {
     let set = [&format!("idempotency.ttl_s={}", 2 * RETENTION_S), "kafka.partitions=1", "rabbitmq.shards=1", "strategy.batch_max=1"];
     let servers = two_instances(log, &set).await;
     let owner = servers[0].person().await;
     let charge = |key: &str| owner.writing("/wallet/charges", key, &json!({ "amount": 1 }));
-    let undecided = Undecided::on(&servers[0]);
-    // The first one is in the reader's hands; the second one waits behind it.
+    let undecided = undecided(&servers[0]);
+    // The reader has taken the first one; the second one waits behind it.
     let first = accepted(charge("first")).await;
-    eventually("the first is taken", async || undecided.is_waited_for(&servers[0]).then_some(())).await;
+    eventually("the first is taken", async || is_waited_for(&servers[0]).then_some(())).await;
     let second = accepted(charge("second")).await;
     assert_eq!(owner.get(&second).await.expect(200).text("status"), "pending");
     servers[0].advance(RETENTION_S + 1);
@@ -262,29 +233,29 @@ pub(super) async fn what_nobody_decides_in_time_is_dead(log: Log) {
     assert_eq!((dead.text("status").as_str(), dead.at("response")), ("dead", &Value::Null));
     drop(undecided);
     outcome_of_the_first(&owner, &first).await;
-    eventually("the second is buried", async || (log.dead_letters(&servers[0]).await == 1).then_some(())).await;
+    eventually("the second is a dead letter", async || (log.dead_letters(&servers[0]).await == 1).then_some(())).await;
     assert_eq!(owner.get(&second).await.expect(200).text("status"), "dead");
     assert_eq!(owner.balance().await, 1);
     assert!(!Answer::to(charge("second")).await.expect(201).is_replay(), "the key stayed free");
     assert_eq!(owner.balance().await, 2);
-    stop(servers).await;
+    Server::audit_and_stop(servers).await;
 }
 
-/// It reads as dead until it is decided after all.
+/// The first command is shown as dead until it is decided after all.
 async fn outcome_of_the_first(owner: &Person, location: &str) {
     eventually("the first is decided", async || (owner.get(location).await.expect(200).text("status") == "done").then_some(())).await;
 }
 
 through_each_log! {
-    who_does_not_wait_is_told_later_what_the_replay_says
+    a_command_sent_without_waiting_has_the_outcome_of_its_replay
     equal_requests_wait_for_the_first_while_it_is_undecided
     beyond_the_backlog_the_answer_is_overloaded_and_nothing_changes
-    who_waits_too_long_is_told_where_to_ask
-    what_nobody_decides_in_time_is_dead
+    a_wait_that_runs_out_is_answered_with_where_to_ask
+    a_command_that_is_not_decided_in_time_is_dead
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn strategies_without_a_log_answer_as_always() {
+async fn strategies_without_a_log_ignore_respond_async() {
     for strategy in ["combining", "memory", "pessimistic"] {
         let server = Setup::default().with(&format!("strategy.wallet={strategy}")).start().await;
         let owner = server.person().await;

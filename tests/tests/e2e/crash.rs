@@ -1,5 +1,4 @@
-//! `kill -9` in the middle of load: what was answered with success is there afterwards (I5). And the other commands of
-//! the binary beside a running server.
+//! A server that is killed by `kill -9` under load, and the other commands of the binary beside a running server.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,7 +10,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 fn document() -> Value {
-    // The binary's clock is the machine's.
+    // The binary uses the machine's clock.
     let now = boxoffice_ports::Clock::now(&boxoffice_adapters::clock::SystemClock::default());
     let at = |days: i64| (now + TimeDelta::days(days)).to_rfc3339_opts(SecondsFormat::Secs, true);
     json!({
@@ -23,39 +22,40 @@ fn document() -> Value {
     })
 }
 
-/// What one person was told had succeeded.
+/// The ids that one person got with a success.
 #[derive(Default)]
-struct Told {
+struct Succeeded {
     entries: Vec<String>,
     reservations: Vec<String>,
     payments: Vec<String>,
 }
 
-async fn use_until_it_dies(person: Person, date: String, who: u32, done: Arc<AtomicUsize>) -> (Person, Told) {
-    let mut told = Told::default();
+async fn use_until_it_dies(person: Person, date: String, number: u32, done: Arc<AtomicUsize>) -> (Person, Succeeded) {
+    let mut succeeded = Succeeded::default();
     let id = |answer: &Answer| answer.text("id");
     for n in 0.. {
         let charge = Answer::try_to(person.writing("/wallet/charges", &format!("c{n}"), &json!({ "amount": 150 }))).await;
         let Ok(charge) = charge else { break };
-        told.entries.push(id(&charge.expect(201)));
+        succeeded.entries.push(id(&charge.expect(201)));
         done.fetch_add(1, Ordering::Relaxed);
-        let seat = who * 40 + n % 40 + 1;
+        let seat = number * 40 + n % 40 + 1;
         let hold = json!({ "date_id": date, "seats": [seat] });
         let Ok(held) = Answer::try_to(person.writing("/reservations", &format!("h{n}"), &hold)).await else { break };
         if held.status != 201 {
-            // The limit; or the payment ended the turn.
+            // The seat limit, or a payment has ended the turn.
             continue;
         }
-        told.reservations.push(id(&held));
+        succeeded.reservations.push(id(&held));
         let pay = json!({ "reservation_id": id(&held) });
         let Ok(paid) = Answer::try_to(person.writing("/payments", &format!("p{n}"), &pay)).await else { break };
-        told.payments.push(id(&paid.expect(201)));
+        succeeded.payments.push(id(&paid.expect(201)));
     }
-    (person, told)
+    (person, succeeded)
 }
 
+/// Every success that was answered is stored after the next start (I5).
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_answered_survives_kill_9() {
+async fn answered_commands_survive_kill_9() {
     let folder = TempDir::new().unwrap();
     let database = folder.path().join("b.db");
     let server = Process::start(&database, &[]).await.unwrap();
@@ -75,34 +75,27 @@ async fn what_was_answered_survives_kill_9() {
         people
             .into_iter()
             .enumerate()
-            .map(move |(who, person)| use_until_it_dies(person, date.clone(), who as u32, done.clone()))
+            .map(move |(number, person)| use_until_it_dies(person, date.clone(), number as u32, done.clone()))
             .collect::<Vec<_>>(),
     ));
     eventually("the load runs", async || (seen.load(Ordering::Relaxed) > 500).then_some(())).await;
     server.kill().await.unwrap();
-    let told = load.await.unwrap();
+    let succeeded = load.await.unwrap();
 
     let server = Process::start(&database, &[]).await.unwrap();
     let (mut entries, mut payments) = (0, 0);
-    for (person, told) in told {
+    for (person, succeeded) in succeeded {
         let person = person.at(&server.base);
-        for payment in &told.payments {
+        for payment in &succeeded.payments {
             assert_eq!(person.get(&format!("/payments/{payment}")).await.expect(200).text("status"), "paid");
         }
-        for reservation in &told.reservations {
+        for reservation in &succeeded.reservations {
             person.get(&format!("/reservations/{reservation}")).await.expect(200);
         }
-        let mut stored = Vec::new();
-        let mut cursor = String::new();
-        loop {
-            let page = person.get(&format!("/wallet/entries?limit=200{cursor}")).await.expect(200);
-            stored.extend(page.at("items").as_array().unwrap().iter().map(|entry| entry["id"].as_str().unwrap().to_owned()));
-            let Some(next) = page.at("next_cursor").as_str() else { break };
-            cursor = format!("&cursor={next}");
-        }
-        assert!(told.entries.iter().all(|entry| stored.contains(entry)), "a charge that was answered is gone");
-        entries += told.entries.len();
-        payments += told.payments.len();
+        let stored = person.entries().await;
+        assert!(succeeded.entries.iter().all(|entry| stored.contains(entry)), "a charge that was answered is lost");
+        entries += succeeded.entries.len();
+        payments += succeeded.payments.len();
     }
     assert!(entries > 500 && payments > 0, "{entries} charges, {payments} payments");
     let audit = Process::run(&database, &["audit"]).await.unwrap();
@@ -127,8 +120,8 @@ async fn a_second_server_on_one_file_refuses_and_import_runs_beside() {
     let path = file.to_str().unwrap();
     let wrong = Process::run(&database, &["import", path]).await.unwrap();
     assert_eq!(wrong.status.code(), Some(1));
-    let said = String::from_utf8_lossy(&wrong.stderr).into_owned();
-    assert!(said.contains(&format!("{path}: [1].dates[0].seats[0].price: ")), "{said}");
+    let errors = String::from_utf8_lossy(&wrong.stderr).into_owned();
+    assert!(errors.contains(&format!("{path}: [1].dates[0].seats[0].price: ")), "{errors}");
     let person = server.person(false).await;
     assert_eq!(person.get("/concerts").await.expect(200).at("items"), &json!([]), "nothing was written");
 

@@ -1,4 +1,5 @@
-//! The draw of those who come before a sale, as anybody can check it: over HTTP, and with `boxoffice draw verify`.
+//! The draw among buyers who join before a sale, checked from what is published: over HTTP, and with `boxoffice draw
+//! verify`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,7 +15,7 @@ const PEOPLE: usize = 200;
 /// How long until the sale starts, seconds.
 const START_S: i64 = 3_600;
 
-/// A concert whose sale starts in an hour, and people who have come before it, to all of `servers`.
+/// A concert whose sale starts in an hour, and people who have joined before it, spread over `servers`.
 async fn come_early(servers: &[Server], count: usize) -> (String, Vec<Person>) {
     let mut document = concert(&servers[0], "concert", &[seats(500, 1_000)]);
     document["sale_starts_at"] = json!(servers[0].time(START_S));
@@ -43,7 +44,7 @@ async fn draw(server: &Server, concert: &str) -> Answer {
     Answer::to(server.http().get(format!("{}/api/v1/concerts/{concert}/draw", server.base))).await.expect(200)
 }
 
-/// Each page of the list, in order.
+/// The draw keys of all pages of the list, in order.
 async fn entries(server: &Server, concert: &str, limit: usize) -> Vec<String> {
     let (mut all, mut cursor) = (Vec::new(), String::new());
     loop {
@@ -62,7 +63,7 @@ async fn verify(arguments: &[&str]) -> Output {
     command.args(["draw", "verify", "--json"]).args(arguments).output().await.unwrap()
 }
 
-/// What each of `people` is told, beside what they are told by `boxoffice draw verify`.
+/// The server's places of `people` are those that `boxoffice draw verify` computes.
 async fn places_are_as_recomputed(server: &Server, concert: &str, people: &mut [Person]) {
     let users: Vec<_> = people.iter().flat_map(|person| ["--user".to_owned(), person.id.clone()]).collect();
     let arguments: Vec<_> = [server.base.as_str(), concert].into_iter().chain(users.iter().map(String::as_str)).collect();
@@ -83,8 +84,9 @@ fn tampered(file: &Path, published: &Value, tamper: impl FnOnce(&mut Value)) {
     std::fs::write(file, published.to_string()).unwrap();
 }
 
+/// `GET /api/v1/concerts/{id}/draw`, `GET /api/v1/concerts/{id}/draw/entries`.
 #[tokio::test(flavor = "multi_thread")]
-async fn anybody_can_recompute_every_place_over_two_instances_and_after_a_restart() {
+async fn every_place_can_be_recomputed_over_two_instances_and_after_a_restart() {
     let setup = Setup::default().on_postgres().await.with("queue.backend=redis").with("admission.max_active=10");
     let mut servers = setup.start_many(2).await;
     let (concert, mut people) = come_early(&servers, PEOPLE).await;
@@ -94,7 +96,7 @@ async fn anybody_can_recompute_every_place_over_two_instances_and_after_a_restar
     assert!(["entries", "entries_hash", "beacon", "seed"].iter().all(|key| before.at(key).is_null()), "{before:?}");
     assert_eq!(entries(&servers[0], &concert, 50).await, [""; 0]);
     let early = verify(&[&servers[0].base, &concert]).await;
-    assert!(!early.status.success() && String::from_utf8_lossy(&early.stderr).contains("seed"), "there is nothing to verify yet");
+    assert!(!early.status.success() && String::from_utf8_lossy(&early.stderr).contains("seed"), "nothing can be verified yet");
 
     servers[0].advance(START_S + 1);
     for server in &servers {
@@ -114,7 +116,7 @@ async fn anybody_can_recompute_every_place_over_two_instances_and_after_a_restar
         places_are_as_recomputed(server, &concert, &mut people).await;
     }
 
-    // What was published can be kept, and does not hold once it is tampered with.
+    // A saved draw can be verified later, unless it was tampered with.
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("draw.json");
     let name = file.to_str().unwrap();
@@ -129,8 +131,8 @@ async fn anybody_can_recompute_every_place_over_two_instances_and_after_a_restar
     for (named, tamper) in tampers {
         tampered(&file, &published, tamper);
         let refused = verify(&["--file", name]).await;
-        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-        assert!(refused.status.code() == Some(1) && said.contains(named), "{said}");
+        let errors = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(refused.status.code() == Some(1) && errors.contains(named), "{errors}");
     }
 
     let last = servers.pop().unwrap().restart().await;
@@ -139,38 +141,38 @@ async fn anybody_can_recompute_every_place_over_two_instances_and_after_a_restar
     places_are_as_recomputed(&last, &concert, &mut people).await;
 }
 
-/// Serves what a beacon says, for as long as the test runs; 404 until it is told to.
+/// A beacon that answers 404 until the flag is set, and its pulse from then on.
 async fn beacon() -> (String, std::sync::Arc<std::sync::atomic::AtomicBool>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/pulse/{{unix}}", listener.local_addr().unwrap());
-    let speaks = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let told = speaks.clone();
+    let is_out = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let pulse = is_out.clone();
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             let mut request = vec![0; 2_048];
             let read = stream.read(&mut request).await.unwrap_or(0);
             let line = String::from_utf8_lossy(&request[..read]).lines().next().unwrap_or_default().to_owned();
             let unix = line.trim_start_matches("GET /pulse/").split(' ').next().unwrap_or_default().to_owned();
-            let speaks = told.load(std::sync::atomic::Ordering::SeqCst);
-            let (status, body) = if speaks { ("200 OK", format!("pulse of {unix}\n")) } else { ("404 Not Found", String::new()) };
+            let is_out = pulse.load(std::sync::atomic::Ordering::SeqCst);
+            let (status, body) = if is_out { ("200 OK", format!("pulse of {unix}\n")) } else { ("404 Not Found", String::new()) };
             let answer = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
-            // Whoever has hung up needs no answer.
+            // It fails when the client has closed the connection.
             let _ = stream.write_all(answer.as_bytes()).await;
         }
     });
-    (url, speaks)
+    (url, is_out)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_beacon_that_is_late_delays_the_draw_and_is_mixed_in() {
-    let (url, speaks) = beacon().await;
+    let (url, is_out) = beacon().await;
     let servers = Setup::default().with(&format!("draw.beacon_url={url}")).start_many(1).await;
     let (concert, mut people) = come_early(&servers, 20).await;
     let server = &servers[0];
     server.advance(START_S + 1);
     eventually("the list is closed", async || draw(server, &concert).await.at("entries").is_i64().then_some(())).await;
     let ready = async || Answer::to(server.http().get(format!("{}/health/ready", server.base))).await.expect(200);
-    let detail = eventually("readiness says so", async || {
+    let detail = eventually("readiness names the beacon", async || {
         let ready = ready().await;
         let checks = ready.at("checks").as_array().unwrap().clone();
         checks.iter().find(|check| check["name"] == "beacon").and_then(|check| check["detail"].as_str().map(str::to_owned))
@@ -181,7 +183,7 @@ async fn a_beacon_that_is_late_delays_the_draw_and_is_mixed_in() {
     let closed = draw(server, &concert).await;
     assert!(closed.at("entries_hash").is_string() && closed.at("seed").is_null() && closed.at("beacon").is_null(), "{closed:?}");
 
-    speaks.store(true, std::sync::atomic::Ordering::SeqCst);
+    is_out.store(true, std::sync::atomic::Ordering::SeqCst);
     eventually("the draw", async || draw(server, &concert).await.at("seed").is_string().then_some(())).await;
     let drawn = draw(server, &concert).await;
     assert!(drawn.text("beacon").starts_with("pulse of 1") || drawn.text("beacon").starts_with("pulse of 2"), "{drawn:?}");

@@ -1,9 +1,9 @@
-//! Time moves: holds, turns and idempotency keys end at their instant.
+//! Holds, turns and idempotency keys end at their instant, by a clock that the tests move.
 
 use boxoffice_tests::{Setup, eventually, seats};
 use serde_json::json;
 
-/// Sweeps so seldom that none happens in a test.
+/// With sweeps so rare that none happens in a test.
 fn unswept() -> Setup {
     Setup::default().with("hold.sweep_ms=60000").with("admission.active_ttl_s=86400")
 }
@@ -34,7 +34,7 @@ async fn a_hold_ends_at_its_instant_and_not_at_the_sweep() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_sweep_writes_what_has_ended() {
+async fn the_sweep_frees_the_seats_of_ended_holds() {
     let server = Setup::default().with("hold.sweep_ms=20").start().await;
     let (concert, date) = server.one_date(seats(5, 1_000)).await;
     let mut buyer = server.person().await;
@@ -78,7 +78,7 @@ async fn a_stored_reply_outlives_the_turn() {
     let replay = buyer.hold("h", &date, &[1]).await.expect(201);
     assert!(replay.is_replay());
     assert_eq!(replay.body, held.body, "expires_in_s included");
-    // Another request is no replay: it is refused where it comes first, at the queue token.
+    // A different request is no replay: it is refused by the check that comes first, that of the queue token.
     buyer.hold("h", &date, &[2]).await.expect_problem(403, "queue_token_expired");
     buyer.hold("h2", &date, &[2]).await.expect_problem(403, "queue_token_expired");
 }
@@ -104,7 +104,6 @@ async fn an_expired_key_runs_anew_even_before_it_is_pruned() {
 #[tokio::test(flavor = "multi_thread")]
 async fn booking_and_refunds_have_their_hours() {
     let server = unswept().start().await;
-    let operator = server.operator().await;
     let mut document = boxoffice_tests::concert(&server, "hours", &[seats(5, 1_000)]);
     document["dates"][0]["booking_opens_at"] = json!(server.time(100));
     document["dates"][0]["booking_closes_at"] = json!(server.time(200));
@@ -122,6 +121,5 @@ async fn booking_and_refunds_have_their_hours() {
     let payment = buyer.pay("p", &held).await.expect(201).text("id");
     server.advance(100);
     buyer.post(&format!("/payments/{payment}/refund"), "r", json!(null)).await.expect_problem(422, "refund_closed");
-    drop(operator);
     server.audit().await;
 }

@@ -1,6 +1,7 @@
-//! What is in front of the ledger dies or forgets: commands may be refused, nothing is ever wrong.
+//! Redis and PostgreSQL are killed, emptied or made read-only: commands may be refused, and nothing is ever wrong.
 
 use boxoffice_services::{Postgres, Redis};
+use boxoffice_tests::services::{redis_nodes, redlock_setting};
 use boxoffice_tests::{Answer, Person, Process, Server, Setup, at_once, eventually, seats};
 use serde_json::json;
 use std::collections::HashSet;
@@ -14,34 +15,18 @@ const WAIT: Duration = Duration::from_secs(5);
 /// Ten times as long as an event may take.
 const EVENT_MAX: Duration = Duration::from_secs(10);
 
-fn nodes(count: usize) -> Vec<Redis> {
-    (0..count).map(|_| Redis::start().expect("Redis starts")).collect()
-}
-
-fn urls(nodes: &[Redis]) -> String {
-    let urls: Vec<_> = nodes.iter().map(|node| format!("{:?}", node.url())).collect();
-    format!("[{}]", urls.join(", "))
-}
-
 async fn two_instances(set: &[&str]) -> Vec<Server> {
     let wait = format!("strategy.wait_ms={}", WAIT.as_millis());
     let setup = Setup::default().on_postgres().await.with(&wait);
     set.iter().fold(setup, |setup, set| setup.with(set)).start_many(2).await
 }
 
-async fn stop(servers: Vec<Server>) {
-    servers[0].audit().await;
-    for server in servers {
-        server.running.stop().await;
-    }
-}
-
 /// `rounds` charges of 1 by each of ten callers, spread over the instances: the answers, each with how long it took.
 async fn charges(servers: &[Server], owner: &Person, series: &str, rounds: usize) -> Vec<(Answer, Duration)> {
-    charges_told(servers, owner, series, rounds, &Answered::default()).await
+    charges_counted(servers, owner, series, rounds, &Answered::default()).await
 }
 
-/// How many answers there were, for whoever wants to be in the middle of them.
+/// How many answers there were: a test waits for some, to act in the middle of them.
 #[derive(Clone, Debug, Default)]
 struct Answered(Arc<AtomicUsize>);
 
@@ -51,7 +36,7 @@ impl Answered {
     }
 }
 
-async fn charges_told(servers: &[Server], owner: &Person, series: &str, rounds: usize, answered: &Answered) -> Vec<(Answer, Duration)> {
+async fn charges_counted(servers: &[Server], owner: &Person, series: &str, rounds: usize, answered: &Answered) -> Vec<(Answer, Duration)> {
     let callers = (0..10).map(|caller| {
         let (owner, series) = (owner.clone().at(&servers[caller % servers.len()].base), series.to_owned());
         let answered = answered.clone();
@@ -75,19 +60,20 @@ fn applied(answers: &[(Answer, Duration)]) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn redlock_goes_on_without_one_of_five_nodes_and_refuses_without_three() {
-    let mut nodes = nodes(5);
-    let servers = two_instances(&["strategy.wallet=redlock", &format!("redis.redlock_nodes={}", urls(&nodes))]).await;
+    let mut nodes = redis_nodes(5);
+    let urls: Vec<_> = nodes.iter().map(Redis::url).collect();
+    let servers = two_instances(&["strategy.wallet=redlock", &redlock_setting(&urls)]).await;
     let owner = servers[0].person().await;
 
     let answered = Answered::default();
-    let all = charges_told(&servers, &owner, "five", 5, &answered);
+    let all = charges_counted(&servers, &owner, "five", 5, &answered);
     let kill = async {
         answered.at_least(10).await;
         nodes[0].kill().expect("killed");
     };
     let (all, ()) = tokio::join!(all, kill);
     let four = charges(&servers, &owner, "four", 5).await;
-    assert_eq!((applied(&all), applied(&four)), (50, 50), "a majority is there");
+    assert_eq!((applied(&all), applied(&four)), (50, 50), "a majority is enough");
 
     nodes[1].kill().expect("killed");
     nodes[2].kill().expect("killed");
@@ -101,14 +87,14 @@ async fn redlock_goes_on_without_one_of_five_nodes_and_refuses_without_three() {
     for node in &mut nodes[..3] {
         node.restart().expect("it starts again");
     }
-    // The same keys again: what was refused is decided now, once.
+    // The same keys again: commands that were refused are decided now, once.
     eventually("a majority", async || {
         let again = charges(&servers, &owner, "two", 1).await;
         (applied(&again) == 10).then_some(())
     })
     .await;
     assert_eq!(owner.balance().await, 110);
-    stop(servers).await;
+    Server::audit_and_stop(servers).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -136,7 +122,7 @@ async fn redis_that_forgets_everything_loses_no_place_and_sells_no_seat_twice() 
     };
     let before = places(waiting.clone()).await;
 
-    // Everybody whose turn it is goes for the same few seats, while Redis is flushed again and again.
+    // All active people hold the same few seats, while Redis is emptied again and again.
     let asked = Answered::default();
     let buying = active.iter().enumerate().map(|(n, person)| {
         let (mut person, date, asked) = (person.clone().at(&servers[n % 2].base), date.clone(), asked.clone());
@@ -155,13 +141,13 @@ async fn redis_that_forgets_everything_loses_no_place_and_sells_no_seat_twice() 
             held
         }
     });
-    let forgetting = async {
+    let flushing = async {
         for flushes in 1..=10 {
             asked.at_least(flushes * 20).await;
             node.flush().expect("flushed");
         }
     };
-    let (held, ()) = tokio::join!(at_once(buying), forgetting);
+    let (held, ()) = tokio::join!(at_once(buying), flushing);
     let sold: Vec<u32> = held.into_iter().flatten().collect();
     assert_eq!(sold.iter().collect::<HashSet<_>>().len(), sold.len(), "no seat has two holders");
     servers[0].audit().await;
@@ -172,13 +158,13 @@ async fn redis_that_forgets_everything_loses_no_place_and_sells_no_seat_twice() 
         after.iter().all(|(status, _)| status == "waiting").then_some(after)
     })
     .await;
-    assert_eq!(after, before, "everybody has the place they had");
+    assert_eq!(after, before, "each entry keeps its place");
     let mut late = servers[1].person().await;
     late.join(&concert).await.expect(201);
     let behind = late.status().await.number("ahead");
-    assert_eq!(behind, 30, "a newcomer stands behind everybody");
+    assert_eq!(behind, 30, "a new entry is behind all others");
 
-    // Leaving makes room, and the first in line come in.
+    // When five leave, the first five in line get turns.
     for person in &active[..5] {
         person.delete("/queue").await.expect(204);
     }
@@ -190,11 +176,11 @@ async fn redis_that_forgets_everything_loses_no_place_and_sells_no_seat_twice() 
             assert_eq!(answer.text("status"), "waiting", "not out of turn");
         }
     }
-    stop(servers).await;
+    Server::audit_and_stop(servers).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn redis_that_is_away_refuses_and_comes_back() {
+async fn commands_are_refused_while_redis_is_away_and_decided_when_it_is_back() {
     let mut node = Redis::start().expect("Redis starts");
     let redis = format!("redis.urls=[{:?}]", node.url());
     let servers = two_instances(&[&redis, "strategy.wallet=pubsub"]).await;
@@ -210,7 +196,7 @@ async fn redis_that_is_away_refuses_and_comes_back() {
     node.restart().expect("it starts again");
     eventually("Redis", async || (applied(&charges(&servers, &owner, "away", 1).await) == 10).then_some(())).await;
     assert_eq!(owner.balance().await, 30);
-    stop(servers).await;
+    Server::audit_and_stop(servers).await;
 }
 
 /// As after a fail-over to a node that takes no writes yet.
@@ -219,8 +205,7 @@ async fn a_database_without_writes_is_not_ready_and_serves_again_with_them() {
     let url = boxoffice_tests::services::database().await;
     let name = url.rsplit('/').next().expect("a name").to_owned();
     let sql = async |statement: String| {
-        let said = tokio::task::spawn_blocking(move || Postgres::shared().sql(&statement)).await.expect("no panic");
-        said.expect("done")
+        tokio::task::spawn_blocking(move || Postgres::shared().sql(&statement)).await.expect("no panic").expect("done")
     };
     let servers = two_instances(&[&format!("store.postgres_url={url}"), "queue.backend=store"]).await;
     let (concert, _) = servers[0].one_date(seats(50, 1_000)).await;
@@ -232,8 +217,9 @@ async fn a_database_without_writes_is_not_ready_and_serves_again_with_them() {
     sql(format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")).await;
     let ready = async |server: &Server| Answer::to(server.http().get(format!("{}/health/ready", server.base))).await;
     for server in &servers {
-        let told = eventually("not ready", async || Some(ready(server).await).filter(|answer| answer.status == 503)).await;
-        assert!(told.at("checks").as_array().unwrap().iter().any(|check| check["name"] == "store" && check["ok"] == false), "{told:?}");
+        let refused = eventually("not ready", async || Some(ready(server).await).filter(|answer| answer.status == 503)).await;
+        let is_store_down = |check: &serde_json::Value| check["name"] == "store" && check["ok"] == false;
+        assert!(refused.at("checks").as_array().unwrap().iter().any(is_store_down), "{refused:?}");
         let joined = server.person().await.join(&concert).await;
         assert_eq!(joined.status, 503, "{joined:?}");
         assert_eq!(Answer::to(server.http().get(format!("{}/health/live", server.base))).await.status, 200);
@@ -248,8 +234,8 @@ async fn a_database_without_writes_is_not_ready_and_serves_again_with_them() {
         eventually("a place", async || (server.person().await.join(&concert).await.status == 201).then_some(())).await;
     }
     eventually("charges", async || (applied(&charges(&servers, &owner, "away", 1).await) == 10).then_some(())).await;
-    println!("well again {:?} after the database", back.elapsed());
-    // On every lane and session, and not just on the first that was asked.
+    println!("ready {:?} after the database", back.elapsed());
+    // On every lane and session, not only on the first that is used.
     assert_eq!(applied(&charges(&servers, &owner, "after", 5).await), 50);
     for server in &servers {
         for _ in 0..10 {
@@ -257,11 +243,11 @@ async fn a_database_without_writes_is_not_ready_and_serves_again_with_them() {
         }
     }
     assert_eq!(owner.balance().await, 80);
-    stop(servers).await;
+    Server::audit_and_stop(servers).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_answered_survives_a_kill_of_postgres() {
+async fn answered_charges_survive_a_kill_of_postgres() {
     let mut cluster = tokio::task::spawn_blocking(|| Postgres::start().expect("PostgreSQL starts")).await.unwrap();
     let url = format!("store.postgres_url={}", cluster.database().expect("a database"));
     let servers = two_instances(&[&url, "strategy.wallet=combining"]).await;
@@ -269,7 +255,7 @@ async fn what_was_answered_survives_a_kill_of_postgres() {
     let before = charges(&servers, &owner, "before", 3).await;
     assert_eq!(applied(&before), 30);
     let answered = Answered::default();
-    let during = charges_told(&servers, &owner, "during", 30, &answered);
+    let during = charges_counted(&servers, &owner, "during", 30, &answered);
     let kill = async {
         answered.at_least(30).await;
         cluster.kill().expect("killed");
@@ -277,7 +263,7 @@ async fn what_was_answered_survives_a_kill_of_postgres() {
     };
     let (during, ()) = tokio::join!(during, kill);
     assert!(during.iter().all(|(answer, _)| [201, 503].contains(&answer.status)), "{during:?}");
-    // The same keys again: what was answered is replayed, what is unknown is decided once.
+    // The same keys again: answered charges are replayed, all others are decided once.
     let again = eventually("PostgreSQL", async || {
         let again = charges(&servers, &owner, "during", 30).await;
         (applied(&again) == 300).then_some(again)
@@ -290,17 +276,16 @@ async fn what_was_answered_survives_a_kill_of_postgres() {
         }
     }
     assert_eq!(owner.balance().await, 330);
-    stop(servers).await;
+    Server::audit_and_stop(servers).await;
 }
 
-/// `deploy/README.md`, what is away: Redis. What is paid meanwhile is answered, its events are printed, and the turns end
-/// once the room is back.
+/// Payments are answered while Redis is away, their events are printed (I7), and the turns end once the room is back.
 #[tokio::test(flavor = "multi_thread")]
 async fn events_go_on_and_payments_are_answered_while_redis_is_away() {
     const BUYERS: u32 = 5;
     let (mut node, folder) = (Redis::start().expect("Redis starts"), TempDir::new().unwrap());
     let redis = format!("redis.urls=[{:?}]", node.url());
-    let mut server = Process::start_telling_events(&folder.path().join("b.db"), &["queue.backend=redis", &redis]).await.unwrap();
+    let mut server = Process::start_printing_events(&folder.path().join("b.db"), &["queue.backend=redis", &redis]).await.unwrap();
     let (concert, date) = server.one_date(seats(50, 1_000)).await;
     let mut held = Vec::new();
     for seat in 1..=BUYERS {
@@ -322,7 +307,7 @@ async fn events_go_on_and_payments_are_answered_while_redis_is_away() {
     }
     node.restart().expect("it starts again");
     for (person, _) in &mut held {
-        // The turn that was paid ends; until the room knows, it is the one that is found.
+        // A join finds the turn that was paid, until the room has ended it.
         eventually("a new place", async || (person.join(&concert).await.status == 201).then_some(())).await;
     }
     assert!(server.terminate().await.unwrap().success());

@@ -1,4 +1,4 @@
-//! Keys: required, scoped to their user, compared by what they were used for.
+//! Idempotency keys: where they are required, and when a request with the same key is a replay.
 
 use boxoffice_tests::{Answer, Server, seats};
 use reqwest::Method;
@@ -12,7 +12,7 @@ async fn every_write_that_needs_a_key_says_so() {
     buyer.enter(&concert).await;
     let held = buyer.hold("h", &date, &[1]).await.expect(201).text("id");
     let operator = server.operator().await;
-    for (who, path, body) in [
+    for (person, path, body) in [
         (&buyer, "/wallet/charges".to_owned(), json!({ "amount": 5 })),
         (&buyer, "/wallet/uses".to_owned(), json!({ "amount": 5 })),
         (&buyer, "/reservations".to_owned(), json!({ "date_id": date, "seats": [2] })),
@@ -21,7 +21,7 @@ async fn every_write_that_needs_a_key_says_so() {
         (&buyer, format!("/payments/{held}/refund"), json!(null)),
         (&operator, format!("/admin/users/{}/wallet/charges", buyer.id), json!({ "amount": 5 })),
     ] {
-        let bare = || who.request(Method::POST, &path).json(&body);
+        let bare = || person.request(Method::POST, &path).json(&body);
         Answer::to(bare()).await.expect_problem(400, "idempotency_key_required");
         for bad in ["", "\"\"", "a b", "ü", &"x".repeat(256)] {
             let answer = Answer::to(bare().header("Idempotency-Key", bad)).await;
@@ -53,7 +53,7 @@ async fn quotes_and_key_order_do_not_matter_but_the_body_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_not_decided_leaves_the_key_free() {
+async fn a_request_that_was_not_decided_leaves_its_key_free() {
     let server = Server::start().await;
     let buyer = server.person().await;
     buyer.post("/wallet/charges", "k", json!({ "amount": "5" })).await.expect_problem(400, "invalid_request");

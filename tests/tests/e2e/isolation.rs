@@ -1,9 +1,10 @@
-//! Two users with each other's tokens, ids and keys: nothing leaks, nothing moves (I8).
+//! Users with each other's tokens, ids and keys, and with forged ones.
 
 use boxoffice_tests::{Answer, Server, concert, seats};
 use reqwest::Method;
 use serde_json::{Value, json};
 
+/// `GET /api/v1/reservations/{id}`, `GET /api/v1/payments/{id}` and all writes with another user's ids (I8).
 #[tokio::test(flavor = "multi_thread")]
 async fn another_users_things_are_not_found_and_stay_as_they_are() {
     let server = Server::start().await;
@@ -27,10 +28,10 @@ async fn another_users_things_are_not_found_and_stay_as_they_are() {
     }
     assert_eq!(thief.get("/wallet/entries").await.at("items").as_array().unwrap().len(), 1);
 
-    // The same key is another command.
+    // Another user's command under the same key is a different command.
     let own = thief.hold("h1", &date, &[3]).await.expect(201);
     assert!(!own.is_replay());
-    // Another's queue token opens nothing, not even with a genuine bearer token.
+    // Another user's queue token is refused, also with a genuine bearer token.
     let mut with_token = thief.clone();
     with_token.queue_token = owner.queue_token.clone();
     with_token.get("/queue").await.expect_problem(403, "queue_token_invalid");
@@ -56,7 +57,7 @@ async fn a_queue_token_opens_its_own_concert_alone() {
     buyer.get(&format!("/dates/{}/seats", second_dates[0])).await.expect_problem(403, "queue_token_invalid");
     buyer.hold("x", &second_dates[0], &[1]).await.expect_problem(403, "queue_token_invalid");
     buyer.hold("y", &first_dates[0], &[1]).await.expect(201);
-    // One may stand in several.
+    // A user may have places in several queues.
     let token = buyer.queue_token.clone();
     buyer.enter(&second).await;
     buyer.hold("z", &second_dates[0], &[1]).await.expect(201);

@@ -1,4 +1,4 @@
-//! The server as its users meet it: over HTTP, with a real file, many at once, killed in the middle.
+//! Whole servers over HTTP: with a real file, side by side on PostgreSQL, killed in the middle.
 #![allow(clippy::unwrap_used, reason = "a test reports by panicking, in its helpers too")]
 
 mod abuse;

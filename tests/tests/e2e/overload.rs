@@ -1,4 +1,4 @@
-//! More than can be served: refused at once, with the key still free; and a hundred thousand holds that end together.
+//! More commands than can be served, and a hundred thousand holds that end together.
 
 use boxoffice_domain::{Actor, Batch, Command, CommandId, FreshIds, Request, SeatState, UserId};
 use boxoffice_ports::{Deadline, Guard, Ids};
@@ -25,6 +25,7 @@ async fn beyond_the_queue_the_answer_is_overloaded_and_the_key_stays_free() {
 
 const HOLDS: u32 = 100_000;
 
+/// No hold outlives the sweep (I12).
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_thousand_holds_that_end_together_are_swept_beside_other_commands() {
     let server = Setup::default().with("hold.sweep_ms=1000").start().await;
@@ -59,7 +60,7 @@ async fn a_hundred_thousand_holds_that_end_together_are_swept_beside_other_comma
         stores.upkeep.due_holds(1).await.unwrap().is_empty().then_some(())
     })
     .await;
-    assert!(charged > 1, "other commands go in between");
+    assert!(charged > 1, "other commands are decided in between");
     let seats = stores.queries.seats(date.into()).await.unwrap();
     assert!(seats.iter().all(|row| row.seat.state == SeatState::Available));
     server.audit().await;

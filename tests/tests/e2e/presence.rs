@@ -1,11 +1,11 @@
-//! Whoever was connected and is gone gives back what they hold; nobody else does.
+//! A buyer who was connected and is gone loses turn and holds; a buyer who only polls never does.
 
 use boxoffice_domain::ConcertId;
 use boxoffice_domain::waiting::INSTANCE_REPORTS_S;
 use boxoffice_tests::{Kind, Person, Process, Server, Setup, at_once, eventually, seats};
 use tokio::io::AsyncWriteExt as _;
 
-/// Instances say often enough that they live; so time passes in steps that nobody takes for their death.
+/// The clock is moved in steps shorter than the time after which an instance without a report counts as lost.
 const STEP_S: i64 = 6;
 
 async fn time_passes(servers: &[Server], concert: &str, seconds: i64) {
@@ -16,7 +16,7 @@ async fn time_passes(servers: &[Server], concert: &str, seconds: i64) {
         for server in servers.iter().filter(|server| server.running.stats.websockets.get() > 0) {
             let room = &server.running.room;
             let soon = chrono::TimeDelta::seconds(INSTANCE_REPORTS_S);
-            eventually("it says that it lives", async || {
+            eventually("a report of the instance", async || {
                 room.look(concert, |room_now, now| room_now.heard_at(room.instance()).is_some_and(|at| now - at < soon))
                     .unwrap()
                     .then_some(())
@@ -39,7 +39,7 @@ async fn reservation(person: &Person, id: &str) -> String {
     person.get(&format!("/reservations/{id}")).await.expect(200).text("status")
 }
 
-async fn the_gone_give_back(setup: Setup) {
+async fn buyers_who_are_gone_lose_turn_and_holds(setup: Setup) {
     let setup = setup.with("presence.grace_s=30").with("admission.active_ttl_s=36000").with("hold.ttl_s=36000");
     let servers = setup.start_many(2).await;
     let (concert, date) = servers[0].one_date(seats(50, 1_000)).await;
@@ -58,7 +58,7 @@ async fn the_gone_give_back(setup: Setup) {
     paid.pay("p", paid_held).await.expect(201);
     drop(first);
     let elsewhere = moved.clone().at(&servers[1].base).listen(Kind::WebSocket).await;
-    eventually("only the other instance has a listener", async || {
+    eventually("only the second instance has a listener", async || {
         (servers[0].running.stats.websockets.get() == 0 && servers[1].running.stats.websockets.get() == 1).then_some(())
     })
     .await;
@@ -78,13 +78,13 @@ async fn the_gone_give_back(setup: Setup) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_gone_give_back_on_postgres() {
-    the_gone_give_back(Setup::default().on_postgres().await).await;
+async fn buyers_who_are_gone_lose_turn_and_holds_on_postgres() {
+    buyers_who_are_gone_lose_turn_and_holds(Setup::default().on_postgres().await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_gone_give_back_on_redis() {
-    the_gone_give_back(Setup::default().on_postgres().await.with("queue.backend=redis")).await;
+async fn buyers_who_are_gone_lose_turn_and_holds_on_redis() {
+    buyers_who_are_gone_lose_turn_and_holds(Setup::default().on_postgres().await.with("queue.backend=redis")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -105,7 +105,7 @@ async fn ten_minutes_away_keep_a_place() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_of_an_instance_that_was_killed_are_gone() {
+async fn connections_of_a_killed_instance_count_as_gone() {
     let setup =
         Setup::default().on_postgres().await.with("presence.grace_s=1").with("admission.active_ttl_s=36000").with("hold.ttl_s=36000");
     let settings: Vec<_> = setup.settings().to_vec();
@@ -121,7 +121,7 @@ async fn connections_of_an_instance_that_was_killed_are_gone() {
     })
     .await;
     let room = ConcertId(concert.parse().unwrap());
-    // From then on it is missed.
+    // From then on its connection is missed.
     let entry = boxoffice_domain::QueueEntryId(person.status().await.text("entry_id").parse().unwrap());
     eventually("the room knows of the connection", async || {
         servers[0].running.room.look(room, |room, _| room.is_connected(entry)).unwrap().then_some(())
@@ -133,10 +133,10 @@ async fn connections_of_an_instance_that_was_killed_are_gone() {
     assert_eq!(person.status().await.text("status"), "expired");
 }
 
-/// As when a mobile network fails: a few transactions give back what all of them held, and promotion goes on. So many as
-/// `BOXOFFICE_TEST_GONE` says; each is two open files of this process.
+/// As when a mobile network fails: a few transactions give back all the holds, and promotion goes on. There are 250 people,
+/// or as many as `BOXOFFICE_TEST_GONE` says; each is two open files of this process.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_network_that_drops_many_gives_their_seats_back_in_batches_and_lets_others_in() {
+async fn a_network_failure_gives_seats_back_in_batches_and_others_get_turns() {
     const NEXT: usize = 20;
     let gone: u32 = std::env::var("BOXOFFICE_TEST_GONE").map_or(250, |count| count.parse().expect("a number"));
     let max_active = format!("admission.max_active={gone}");
@@ -159,7 +159,7 @@ async fn a_network_that_drops_many_gives_their_seats_back_in_batches_and_lets_ot
         person.join(&concert).await.expect(201);
         next.push(person);
     }
-    // They keep the instance alive, as those who are gone do not.
+    // One connection stays, so that `time_passes` waits for the reports of the instance.
     let _waits = next[0].listen(Kind::WebSocket).await;
     let websockets = &servers[0].running.stats.websockets;
     eventually("all are there", async || (websockets.get() == u64::from(gone) + 1).then_some(())).await;
@@ -176,7 +176,7 @@ async fn a_network_that_drops_many_gives_their_seats_back_in_batches_and_lets_ot
     .await;
     let commits = servers[0].running.traffic.counts().commits - before;
     let took = began.elapsed();
-    println!("{gone} holds came back within {took:?} and {commits} commits, those of the outbox and of the mirror included");
+    println!("{gone} holds came back within {took:?} and {commits} commits, including those of the outbox and of the mirror");
     assert!(commits < u64::from(gone), "fewer than one for each: {commits}");
     assert_eq!(servers[0].running.stats.abandoned.get(), u64::from(gone));
     for person in &mut next {
@@ -185,9 +185,9 @@ async fn a_network_that_drops_many_gives_their_seats_back_in_batches_and_lets_ot
     servers[0].audit().await;
 }
 
-/// The network was cut, or the machine sleeps: the connection is never closed, and nothing is answered.
+/// As when the network is cut or the machine sleeps: the connection is never closed, and no heartbeat is answered.
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_does_not_answer_heartbeats_is_gone() {
+async fn a_connection_that_answers_no_heartbeats_is_gone() {
     let setup = Setup::default().with("presence.grace_s=30").with("admission.active_ttl_s=36000").with("hold.ttl_s=36000");
     let servers = [setup.start().await];
     let (concert, date) = servers[0].one_date(seats(50, 1_000)).await;

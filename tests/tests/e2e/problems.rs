@@ -1,10 +1,10 @@
-//! Bad input gets a clear error and changes nothing.
+//! Bad input is refused with a clear error and changes nothing.
 
 use boxoffice_tests::{Answer, Server, Setup, seats};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-const NOBODY: &str = "01890000-0000-7000-8000-000000000000";
+const UNKNOWN: &str = "01890000-0000-7000-8000-000000000000";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_bodies_name_the_field_and_the_reason() {
@@ -23,7 +23,7 @@ async fn wrong_bodies_name_the_field_and_the_reason() {
         ("/wallet/charges", json!({ "amount": 0 }), "amount"),
         ("/wallet/charges", json!({ "amount": -5 }), "amount"),
         ("/wallet/charges", json!({ "amount": 9_223_372_036_854_775_808_u64 }), "amount"),
-        ("/wallet/charges", json!({ "amount": 5, "user_id": NOBODY }), "user_id"),
+        ("/wallet/charges", json!({ "amount": 5, "user_id": UNKNOWN }), "user_id"),
         ("/wallet/uses", json!({ "amount": 5, "memo": 7 }), "memo"),
         ("/wallet/uses", json!({ "amount": 5, "note": "x" }), "note"),
         ("/reservations", json!({ "seats": [1] }), "date_id"),
@@ -39,10 +39,10 @@ async fn wrong_bodies_name_the_field_and_the_reason() {
         ("/reservations", json!({ "date_id": date, "best": { "count": 1, "colour": "red" } }), "best.colour"),
         ("/payments", json!({}), "reservation_id"),
         ("/payments", json!({ "reservation_id": 5 }), "reservation_id"),
-        ("/payments", json!({ "reservation_id": NOBODY, "points": 0 }), "points"),
-        ("/payments", json!({ "reservation_id": NOBODY, "points": -1 }), "points"),
-        ("/payments", json!({ "reservation_id": NOBODY, "points": 1.5 }), "points"),
-        ("/payments", json!({ "reservation_id": NOBODY, "amount": 5 }), "amount"),
+        ("/payments", json!({ "reservation_id": UNKNOWN, "points": 0 }), "points"),
+        ("/payments", json!({ "reservation_id": UNKNOWN, "points": -1 }), "points"),
+        ("/payments", json!({ "reservation_id": UNKNOWN, "points": 1.5 }), "points"),
+        ("/payments", json!({ "reservation_id": UNKNOWN, "amount": 5 }), "amount"),
     ];
     for (path, body, field) in cases {
         let refused = buyer.post(path, "k", body.clone()).await.expect_problem(400, "invalid_request");
@@ -70,10 +70,10 @@ async fn decided_refusals_have_their_codes() {
     let mut buyer = server.person().await;
     buyer.enter(&concert).await;
     buyer.hold("1", &date, &[99]).await.expect_problem(404, "not_found");
-    buyer.hold("2", NOBODY, &[1]).await.expect_problem(404, "not_found");
+    buyer.hold("2", UNKNOWN, &[1]).await.expect_problem(404, "not_found");
     buyer.hold("3", &date, &[1, 2, 3, 4, 5]).await.expect_problem(422, "seat_limit_exceeded");
-    buyer.pay("4", NOBODY).await.expect_problem(404, "not_found");
-    buyer.post(&format!("/payments/{NOBODY}/refund"), "5", Value::Null).await.expect_problem(404, "not_found");
+    buyer.pay("4", UNKNOWN).await.expect_problem(404, "not_found");
+    buyer.post(&format!("/payments/{UNKNOWN}/refund"), "5", Value::Null).await.expect_problem(404, "not_found");
     assert!(buyer.hold("1", &date, &[99]).await.is_replay(), "a decided refusal is stored");
     buyer.post("/wallet/charges", "6", json!({ "amount": i64::MAX })).await.expect_problem(422, "amount_out_of_range");
     buyer.post("/wallet/uses", "7", json!({ "amount": i64::MAX })).await.expect_problem(422, "amount_out_of_range");
@@ -91,8 +91,8 @@ async fn paths_methods_sizes_and_types_are_problems_too() {
         ("/queue/streams", Method::GET),
         ("/queue/sockets", Method::GET),
         ("/queue/extends", Method::POST),
-        (&format!("/concerts/{NOBODY}/draw"), Method::GET),
-        (&format!("/commands/{NOBODY}"), Method::GET),
+        (&format!("/concerts/{UNKNOWN}/draw"), Method::GET),
+        (&format!("/commands/{UNKNOWN}"), Method::GET),
     ] {
         Answer::to(buyer.request(method, absent)).await.expect_problem(404, "not_found");
     }
@@ -123,7 +123,7 @@ async fn paths_methods_sizes_and_types_are_problems_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_may_send_so_many_requests_a_second() {
+async fn requests_a_second_of_one_user_are_bounded() {
     let server = Setup::default().with("http.requests_per_second_per_user=5").start().await;
     let (greedy, modest) = (server.person().await, server.person().await);
     let mut refused = 0;
@@ -138,8 +138,9 @@ async fn a_user_may_send_so_many_requests_a_second() {
     modest.get("/wallet").await.expect(200);
 }
 
+/// `GET /health/live`, `GET /health/ready`, `GET /metrics`.
 #[tokio::test(flavor = "multi_thread")]
-async fn pages_and_health_stand_outside() {
+async fn pages_and_health_need_no_token() {
     let server = Server::start().await;
     let get = async |path: &str| Answer::to(server.http().get(format!("{}{path}", server.base))).await;
     get("/health/live").await.expect(200);

@@ -1,28 +1,23 @@
-//! Those who wait are told how they stand, by frames that say the same as polling.
+//! Streams of a queue: their frames agree with polling.
 
+use crate::queue::admit;
 use boxoffice_tests::{Answer, HANDSHAKE, Kind, Listener, Person, Server, Setup, eventually, seats};
-use reqwest::Method;
 use serde_json::{Value, json};
 
 const KINDS: [Kind; 2] = [Kind::Sse, Kind::WebSocket];
-
-async fn admit(server: &Server, concert: &str, change: Value) {
-    let operator = server.operator().await;
-    Answer::to(operator.request(Method::PATCH, &format!("/admin/concerts/{concert}/admission")).json(&change)).await.expect(200);
-}
 
 async fn line(servers: &[Server], concert: &str, count: usize) -> Vec<Person> {
     let mut line = Vec::with_capacity(count);
     for at in 0..count {
         let mut person = servers[at % servers.len()].person().await;
-        // A room opens a moment after its concert shows.
+        // A room may open a moment after its concert shows.
         eventually("the room is open", async || (person.join(concert).await.status == 201).then_some(())).await;
         line.push(person);
     }
     line
 }
 
-/// Waits until frames have come to what polling says.
+/// Waits until the frames agree with polling.
 async fn agree(person: &mut Person, listener: &mut Listener) {
     let why = format!("{:?} agrees with polling", listener.standing);
     eventually(&why, async || {
@@ -36,11 +31,12 @@ async fn agree(person: &mut Person, listener: &mut Listener) {
     .await;
 }
 
+/// `GET /api/v1/queue/stream`, `GET /api/v1/queue/socket`.
 #[tokio::test(flavor = "multi_thread")]
-async fn ones_own_frame_comes_first_and_then_what_everybody_gets() {
+async fn a_stream_begins_with_its_users_own_frame_and_goes_on_with_shared_ones() {
     let server = Setup::default().with("admission.max_active=1").start().await;
     let (concert, _) = server.one_date(seats(50, 1_000)).await;
-    admit(&server, &concert, json!({ "mode": "paused" })).await;
+    admit(&server, &concert, json!({ "mode": "paused" })).await.expect(200);
     let mut line = line(std::slice::from_ref(&server), &concert, 4).await;
     for kind in KINDS {
         let mut listener = line[3].listen(kind).await;
@@ -61,37 +57,38 @@ async fn ones_own_frame_comes_first_and_then_what_everybody_gets() {
     }
     line[1].delete("/queue").await.expect(204);
     for listener in [&mut events, &mut socket] {
-        let told = loop {
-            let told = listener.until("position").await;
-            if told["left"] != json!([]) {
-                break told;
+        let frame = loop {
+            let frame = listener.until("position").await;
+            if frame["left"] != json!([]) {
+                break frame;
             }
         };
-        assert_eq!((&told["left"], &told["admitted"]), (&json!([2]), &json!(0)));
-        assert!(told["admitted_per_s"].is_number(), "{told}");
+        assert_eq!((&frame["left"], &frame["admitted"]), (&json!([2]), &json!(0)));
+        assert!(frame["admitted_per_s"].is_number(), "{frame}");
         assert_eq!(listener.standing.as_ref().unwrap().ahead, Some(2));
     }
-    admit(&server, &concert, json!({ "mode": "running" })).await;
+    admit(&server, &concert, json!({ "mode": "running" })).await.expect(200);
     events.until("running").await;
     line[0].await_turn().await;
     line[0].delete("/queue").await.expect(204);
     line[2].await_turn().await;
     line[2].delete("/queue").await.expect(204);
     for listener in [&mut events, &mut socket] {
-        let told = listener.until("active").await;
-        assert!(told.get("token").is_none());
+        let frame = listener.until("active").await;
+        assert!(frame.get("token").is_none());
     }
     line[3].await_turn().await;
     line[3].delete("/queue").await.expect(204);
     assert_eq!((events.to_the_end().await, socket.to_the_end().await), (None, Some(1_000)));
     assert_eq!(socket.standing.as_ref().unwrap().status, "left");
     let mut late = line[3].listen(Kind::WebSocket).await;
-    assert_eq!(late.next().await.unwrap()["status"], "left", "one that is over says so");
+    assert_eq!(late.next().await.unwrap()["status"], "left", "an entry that has ended gets one frame");
     assert_eq!(late.to_the_end().await, Some(1_000));
 }
 
+/// `GET /api/v1/queue/stream`, `GET /api/v1/queue/socket`.
 #[tokio::test(flavor = "multi_thread")]
-async fn streams_are_refused_for_each_thing_that_is_wrong() {
+async fn streams_are_refused_for_each_fault() {
     let server = Setup::default().with("http.connections_per_user=2").start().await;
     let (concert, _) = server.one_date(seats(50, 1_000)).await;
     let mut person = server.person().await;
@@ -119,11 +116,12 @@ async fn streams_are_refused_for_each_thing_that_is_wrong() {
     eventually("room for another", async || person.try_listen(Kind::Sse, &[]).await.ok()).await;
 }
 
+/// `GET /api/v1/queue/stream` with `Last-Event-ID`.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_is_resumed_where_it_was_lost() {
     let server = Server::start().await;
     let (concert, _) = server.one_date(seats(50, 1_000)).await;
-    admit(&server, &concert, json!({ "mode": "paused" })).await;
+    admit(&server, &concert, json!({ "mode": "paused" })).await.expect(200);
     let mut line = line(std::slice::from_ref(&server), &concert, 5).await;
     let mut stays = line[4].listen(Kind::Sse).await;
     let mut lost = line[4].listen(Kind::Sse).await;
@@ -136,25 +134,25 @@ async fn a_stream_is_resumed_where_it_was_lost() {
     }
     let mut resumed = line[4].try_listen(Kind::Sse, &[("Last-Event-ID", &standing.seq.to_string())]).await.unwrap();
     resumed.standing = Some(standing);
-    assert_eq!(resumed.next().await.unwrap()["type"], "position", "what was missed, and no frame of their own");
+    assert_eq!(resumed.next().await.unwrap()["type"], "position", "a resumed stream begins with the frames that were missed");
     agree(&mut line[4], &mut resumed).await;
     let mut anew = line[4].try_listen(Kind::Sse, &[("Last-Event-ID", "12")]).await.unwrap();
-    assert_eq!(anew.next().await.unwrap()["type"], "queue", "what nobody remembers");
+    assert_eq!(anew.next().await.unwrap()["type"], "queue", "a stream that cannot be resumed begins anew");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_listens_is_told_to_go_when_the_server_stops() {
+async fn streams_are_closed_with_a_time_to_come_back_when_the_server_stops() {
     let server = Server::start().await;
     let (concert, _) = server.one_date(seats(50, 1_000)).await;
     let mut person = server.person().await;
     person.join(&concert).await.expect(201);
     let (mut events, mut socket) = (person.listen(Kind::Sse).await, person.listen(Kind::WebSocket).await);
     events.next().await;
-    assert!(events.retry_ms().is_some(), "a stream says how long to wait before it is opened again");
+    assert!(events.retry_ms().is_some(), "a stream carries how long to wait before it is opened again");
     let began = tokio::time::Instant::now();
     server.running.stop().await;
     assert_eq!((events.to_the_end().await, socket.to_the_end().await), (None, Some(1_001)));
-    assert!(socket.retry_ms().is_some(), "and so does a close that asks to come back");
+    assert!(socket.retry_ms().is_some(), "and so does the close of a socket");
     assert!(began.elapsed() < boxoffice_tests::PATIENCE);
 }
 
@@ -165,7 +163,7 @@ async fn polling_and_streams_agree(setup: Setup) {
     let mut line = line(&servers, &concert, 16).await;
     let mut listeners = Vec::new();
     for (at, person) in line.iter().enumerate() {
-        // Each listens by both, to one and to the other instance.
+        // Each has a stream at one instance and a socket at the other.
         let elsewhere = person.clone().at(&servers[(at + 1) % 2].base);
         listeners.push([person.listen(Kind::Sse).await, elsewhere.listen(Kind::WebSocket).await]);
     }
@@ -179,13 +177,13 @@ async fn polling_and_streams_agree(setup: Setup) {
     all_agree(&mut line, &mut listeners).await;
     for step in 0..4 {
         match step {
-            0 => admit(&servers[0], &concert, json!({ "max_active": 5 })).await,
+            0 => drop(admit(&servers[0], &concert, json!({ "max_active": 5 })).await.expect(200)),
             1 => drop(line[9].delete("/queue").await.expect(204)),
             2 => {
                 line[0].delete("/queue").await.expect(204);
                 line[12].delete("/queue").await.expect(204);
             }
-            _ => admit(&servers[1], &concert, json!({ "max_active": 8 })).await,
+            _ => drop(admit(&servers[1], &concert, json!({ "max_active": 8 })).await.expect(200)),
         }
         all_agree(&mut line, &mut listeners).await;
     }
@@ -202,16 +200,16 @@ async fn polling_and_streams_agree_over_instances_on_redis() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lanes_move_by_themselves() {
+async fn each_lane_moves_by_its_own_share() {
     let server = Setup::default().with("admission.max_active=2").with(r#"admission.lanes=[{name="fans", share=0.5}]"#).start().await;
     let (concert, _) = server.one_date(seats(50, 1_000)).await;
-    admit(&server, &concert, json!({ "mode": "paused" })).await;
+    admit(&server, &concert, json!({ "mode": "paused" })).await.expect(200);
     let mut line = line(std::slice::from_ref(&server), &concert, 3).await;
-    let (mut fan, mut stranger) = (server.person_in("fans").await, server.person_in("nobody knows").await);
-    assert_eq!(fan.join(&concert).await.expect(201).number("ahead"), 0, "first of their lane");
-    assert_eq!(stranger.join(&concert).await.expect(201).number("ahead"), 3, "in the general one");
+    let (mut fan, mut stranger) = (server.person_in("fans").await, server.person_in("unknown").await);
+    assert_eq!(fan.join(&concert).await.expect(201).number("ahead"), 0, "first of its lane");
+    assert_eq!(stranger.join(&concert).await.expect(201).number("ahead"), 3, "in the general lane");
     let mut listener = line[1].listen(Kind::WebSocket).await;
-    admit(&server, &concert, json!({ "mode": "running" })).await;
+    admit(&server, &concert, json!({ "mode": "running" })).await.expect(200);
     fan.await_turn().await;
     line[0].await_turn().await;
     assert_eq!(line[1].status().await.text("status"), "waiting", "two turns, one for each lane");
@@ -221,8 +219,9 @@ async fn lanes_move_by_themselves() {
     assert_eq!(refused.expect_problem(400, "invalid_request").text("errors/0/field"), "lane");
 }
 
+/// `POST /api/v1/queue/extend`.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_turn_can_be_lengthened_so_often() {
+async fn a_turn_is_extended_as_often_as_configured() {
     let server = Setup::default().with("admission.max_active=1").with("admission.extensions_max=1").start().await;
     let (concert, date) = server.one_date(seats(50, 1_000)).await;
     let mut line = line(std::slice::from_ref(&server), &concert, 2).await;
@@ -235,10 +234,10 @@ async fn a_turn_can_be_lengthened_so_often() {
     server.advance(100);
     let longer = line[0].post("/queue/extend", "unused", Value::Null).await.expect(200);
     assert!(longer.text("active_until") > before.text("active_until"), "{longer:?}");
-    let told = listener.until("queue").await;
-    assert_eq!(told["active_until"], longer.text("active_until"));
+    let frame = listener.until("queue").await;
+    assert_eq!(frame["active_until"], longer.text("active_until"));
     let again = line[0].post("/queue/extend", "unused", Value::Null).await.expect(200);
-    assert_eq!(again.text("token"), longer.text("token"), "the same token again, as if the answer had been lost");
+    assert_eq!(again.text("token"), longer.text("token"), "the same request, sent again, extends nothing");
     line[0].queue_token = Some(longer.text("token"));
     line[0].post("/queue/extend", "unused", Value::Null).await.expect_problem(422, "extension_limit_exceeded");
     server.advance(550);

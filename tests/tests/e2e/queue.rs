@@ -1,4 +1,4 @@
-//! The waiting room over HTTP.
+//! The waiting room over HTTP: places, turns, rates, pausing and draining.
 
 use std::collections::BTreeSet;
 
@@ -14,11 +14,13 @@ async fn people(server: &Server, count: usize) -> Vec<Person> {
     people
 }
 
-async fn admit(server: &Server, concert: &str, change: Value) -> Answer {
+/// Changes the admission of a concert as an operator.
+pub(crate) async fn admit(server: &Server, concert: &str, change: Value) -> Answer {
     let operator = server.operator().await;
     Answer::to(operator.request(Method::PATCH, &format!("/admin/concerts/{concert}/admission")).json(&change)).await
 }
 
+/// `POST /api/v1/concerts/{id}/queue`.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_joins_by_one_user_are_one_place() {
     let server = Server::start().await;
@@ -36,6 +38,7 @@ async fn a_thousand_joins_by_one_user_are_one_place() {
     assert_eq!(next.join(&concert).await.expect(201).number("place"), 2);
 }
 
+/// `GET /api/v1/queue`, `DELETE /api/v1/queue`.
 #[tokio::test(flavor = "multi_thread")]
 async fn places_are_distinct_and_turns_come_in_their_order() {
     let server = Setup::default().with("admission.max_active=10").start().await;
@@ -53,12 +56,12 @@ async fn places_are_distinct_and_turns_come_in_their_order() {
     let mut line: Vec<_> = line.into_iter().map(|(_, person)| person).collect();
     assert_eq!(line[299].status().await.number("ahead"), 299);
 
-    // Who is told to wait cannot read or hold, and is given a token that still says so.
+    // A waiting user cannot read or hold seats; the refusal has the place and a token.
     let refused = line[299].get(&format!("/dates/{date}/seats")).await.expect_problem(403, "queue_waiting");
     assert_eq!(refused.text("queue/status"), "waiting");
     line[299].hold("h", &date, &[1]).await.expect_problem(403, "queue_waiting");
 
-    // Somebody in the middle leaves: everybody behind moves up by one, nobody's place changes.
+    // One in the middle leaves: all behind move up by one, and no place changes.
     line[150].delete("/queue").await.expect(204);
     let behind = line[299].status().await;
     assert_eq!((behind.number("ahead"), behind.number("place")), (298, 300));
@@ -93,7 +96,7 @@ async fn a_turn_that_has_come_meanwhile_brings_its_token() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_is_promoted_before_the_sale_starts() {
+async fn no_turn_begins_before_the_sale_starts() {
     let server = Server::start().await;
     let mut document = concert(&server, "later", &[seats(5, 1_000)]);
     document["sale_starts_at"] = json!(server.time(1_000));
@@ -111,8 +114,9 @@ async fn nobody_is_promoted_before_the_sale_starts() {
     assert_eq!(places, BTreeSet::from([1, 2]), "in the order of the draw");
 }
 
+/// `PATCH /api/v1/admin/concerts/{id}/admission`, `GET /api/v1/admin/concerts/{id}/admission`.
 #[tokio::test(flavor = "multi_thread")]
-async fn draining_takes_nobody_new_and_admits_who_waits() {
+async fn draining_refuses_new_entries_and_admits_those_that_wait() {
     let server = Server::start().await;
     let (concert, _) = server.one_date(seats(5, 1_000)).await;
     admit(&server, &concert, json!({ "mode": "paused" })).await.expect(200);
@@ -142,16 +146,17 @@ async fn draining_takes_nobody_new_and_admits_who_waits() {
     let server = server.restart().await;
     let operator = server.operator().await;
     let kept = operator.get(&format!("/admin/concerts/{concert}/admission")).await.expect(200);
-    assert_eq!(kept.body, drained.body, "over a restart, and not changed by what was wrong");
+    assert_eq!(kept.body, drained.body, "kept over a restart, and not changed by refused requests");
     let found = admit(&server, &concert, json!({ "max_active": "auto", "adaptive": true })).await.expect(200);
     assert_eq!((found.at("max_active"), found.at("adaptive")), (&json!("auto"), &json!(true)));
-    assert!(found.number("state/max_active") >= 1, "what comes of it is shown: {found:?}");
+    assert!(found.number("state/max_active") >= 1, "the number found so far is shown: {found:?}");
     let server = server.restart().await;
     let operator = server.operator().await;
     let kept = operator.get(&format!("/admin/concerts/{concert}/admission")).await.expect(200);
     assert_eq!((kept.at("max_active"), kept.at("adaptive")), (&json!("auto"), &json!(true)), "kept as well");
 }
 
+/// Never too many active, and never too fast (I4).
 #[tokio::test(flavor = "multi_thread")]
 async fn the_rate_and_the_number_of_active_hold_together() {
     let server = Setup::default()

@@ -1,4 +1,4 @@
-//! Rooms as a whole server has them: many without entries, and one whose operator changes it while Redis is away.
+//! The waiting rooms of a whole server: many without entries, and one whose admission is changed while Redis is away.
 
 use boxoffice_domain::{Admission, ConcertId};
 use boxoffice_ports::{Opening, WaitingRoom as _};
@@ -15,7 +15,7 @@ async fn max_active(server: &Server, concert: &str) -> Option<i64> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_admission_that_redis_never_heard_of_is_obeyed_when_it_is_back() {
+async fn an_admission_that_never_reached_redis_applies_when_it_is_back() {
     let mut node = Redis::start().expect("Redis starts");
     let redis = format!("redis.urls=[{:?}]", node.url());
     let setup = Setup::default().on_postgres().await.with(&redis).with("queue.backend=redis").with("admission.max_active=1");
@@ -35,7 +35,7 @@ async fn an_admission_that_redis_never_heard_of_is_obeyed_when_it_is_back() {
         Answer::to(request.json(&json!({ "max_active": max_active }))).await
     };
     patch(2).await.expect(503);
-    // As when Redis goes away in the middle of it: the database has the change, the room never hears of it.
+    // As when Redis goes away in the middle of a change: the database has it, and the room's log does not.
     let concert = ConcertId(name.parse().expect("an id"));
     let (stores, was) = (&servers[0].running.stores, servers[0].running.room.look(concert, |room, _| room.admission()).expect("a room"));
     let asked = Admission { max_active: 3, ..was };
@@ -57,7 +57,7 @@ async fn an_admission_that_redis_never_heard_of_is_obeyed_when_it_is_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rooms_that_nobody_is_in_cost_the_stores_nothing() {
+async fn empty_rooms_cost_the_stores_nothing() {
     const ROOMS: u64 = 60;
     /// Dozens of ticks, and several refreshes of the catalogue.
     const WATCHED: Duration = Duration::from_secs(3);
@@ -85,7 +85,7 @@ async fn rooms_that_nobody_is_in_cost_the_stores_nothing() {
     let all = sent().await;
     println!("statements and commands within {WATCHED:?}: {one:?} with one room, {all:?} with {ROOMS}");
     assert!(all.0 < one.0 + ROOMS && all.1 < one.1 + ROOMS, "less than one for each");
-    // Buyers who come are let in as ever.
+    // A buyer who joins gets a turn as usual.
     let mut person = server.person().await;
     person.enter(&names[7]).await;
 }

@@ -1,4 +1,4 @@
-//! The busiest second of a sale, and what several instances know of one another in it.
+//! The busiest second of a sale: a concert that is new, the last seats, and a crowd after them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,11 +18,12 @@ async fn two() -> Vec<Server> {
     Setup::default().with("admission.max_active=1000").on_postgres().await.start_many(2).await
 }
 
+/// `GET /api/v1/concerts/{id}`, `POST /api/v1/concerts/{id}/queue`, `GET /api/v1/concerts/{id}/dates` and others.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_concert_imported_at_one_instance_is_found_at_once_at_another() {
     let servers = two().await;
     let (here, there) = (servers[0].operator().await, &servers[1]);
-    // Each path is the first that the other instance is asked for of its concert.
+    // Each path is the first request at the other instance for its concert.
     for (at, path) in ["", "/draw", "/dates", "/queue", "/reservations", "/admission", "/stats"].into_iter().enumerate() {
         let document = concert(&servers[0], &format!("concert-{at}"), &[seats(50, 1_000)]);
         let made = here.request(Method::POST, "/admin/concerts").json(&document).send().await.unwrap();
@@ -37,7 +38,7 @@ async fn a_concert_imported_at_one_instance_is_found_at_once_at_another() {
                 buyer.join(id).await.expect(201);
             }
             "/dates" | "/reservations" => {
-                // The turn was had at the first instance; the second has not heard of the concert.
+                // The turn began at the first instance; the second one has not read the concert yet.
                 let mut buyer = servers[0].person().await;
                 buyer.enter(id).await;
                 let buyer = buyer.at(&there.base);
@@ -47,7 +48,7 @@ async fn a_concert_imported_at_one_instance_is_found_at_once_at_another() {
                     buyer.hold("hold", date, &[1]).await.expect(201);
                 }
             }
-            // Nothing is drawn for this one: both instances say so in the same words.
+            // This concert has no draw: both instances answer so alike.
             "/draw" => {
                 let answers = [here.get(&format!("/concerts/{id}/draw")).await, buyer.get(&format!("/concerts/{id}/draw")).await];
                 assert_eq!(answers[0].status, answers[1].status);
@@ -61,7 +62,7 @@ async fn a_concert_imported_at_one_instance_is_found_at_once_at_another() {
     servers[0].audit().await;
 }
 
-/// Takes every seat of a hall but those of `left`, as other buyers do.
+/// Holds every seat of a hall except `left`, for other users.
 async fn sell_all_but(server: &Server, date: &str, seats: u32, left: &[u32]) {
     let date: Uuid = date.parse().unwrap();
     let numbers: Vec<u32> = (1..=seats).filter(|number| !left.contains(number)).collect();
@@ -87,7 +88,7 @@ fn best(buyer: &Person, key: &str, date: &str, best: &Value) -> RequestBuilder {
     buyer.writing("/reservations", key, &json!({ "date_id": date, "best": best }))
 }
 
-/// Asks `/health/live` until it is stopped: the longest answer.
+/// Requests `/health/live` until it is stopped: the time of the slowest answer.
 fn watch(server: &Server) -> (Arc<AtomicBool>, JoinHandle<Duration>) {
     let (stop, http, url) = (Arc::new(AtomicBool::new(false)), server.http().clone(), format!("{}/health/live", server.base));
     let stopped = stop.clone();
@@ -114,10 +115,10 @@ async fn a_crowd_in_front_of_a_sold_out_date_costs_the_ledger_nothing() {
     sell_all_but(&server, &date, 20_000, &[1, 2, 777, 900]).await;
     let commands = server.running.stats.commands.get();
     let (stop, watching) = watch(&server);
-    let wishes = [json!({ "count": 2 }), json!({ "count": 2, "grade": "R" }), json!({ "count": 3, "adjacent": false })];
+    let searches = [json!({ "count": 2 }), json!({ "count": 2, "grade": "R" }), json!({ "count": 3, "adjacent": false })];
     let began = Instant::now();
     let answers = at_once(buyers.iter().cloned().enumerate().map(|(at, buyer)| {
-        let request = best(&buyer, "mine", &date, &wishes[at % 3]);
+        let request = best(&buyer, "mine", &date, &searches[at % 3]);
         async move { Answer::to(request).await }
     }))
     .await;
@@ -127,12 +128,12 @@ async fn a_crowd_in_front_of_a_sold_out_date_costs_the_ledger_nothing() {
         let answer = answer.expect_problem(409, "seat_unavailable");
         assert_eq!((answer.at("seats"), answer.is_replay()), (&json!([]), false));
     }
-    assert_eq!(server.running.stats.commands.get(), commands, "none of them went to the ledger");
-    // What was answered before is repeated, and a key that was used for something else is told so.
+    assert_eq!(server.running.stats.commands.get(), commands, "none of them reached the ledger");
+    // An answer from before is replayed, and a key that was used for another request is refused.
     let again = Answer::to(best(&buyers[0], "first", &date, &json!({ "count": 2 }))).await.expect(201);
     assert!(again.is_replay() && again.text("id") == held.text("id"));
     Answer::to(best(&buyers[0], "first", &date, &json!({ "count": 3 }))).await.expect_problem(422, "idempotency_key_reused");
-    // A refusal was not stored: the same key gets what has come back since.
+    // The refusal was not stored: the same key gets the seats that have come back since.
     buyers[0].delete(&format!("/reservations/{}", held.text("id"))).await.expect(204);
     let mine = Answer::to(best(&buyers[3], "mine", &date, &json!({ "count": 2 }))).await.expect(201);
     assert_eq!((mine.number("seats/0/number"), mine.number("seats/1/number")), (1, 2));
@@ -143,12 +144,12 @@ async fn a_crowd_in_front_of_a_sold_out_date_costs_the_ledger_nothing() {
 async fn the_last_pairs_are_each_sold_once_to_a_crowd_on_two_instances() {
     let servers = two().await;
     let (concert, date) = servers[0].one_date(seats(2_000, 1_000)).await;
-    // Ten pairs, and single seats between them that are none.
+    // Ten pairs, and ten single seats between them.
     let left: Vec<u32> = (1..=10).flat_map(|n| [n * 100, n * 100 + 1, n * 100 + 50]).collect();
     let buyers = servers[0].people_with_a_turn(400, &concert).await;
     sell_all_but(&servers[0], &date, 2_000, &left).await;
-    let ask = |at: usize, buyer: Person, wish: Value| {
-        let request = best(&buyer.at(&servers[at % 2].base), "mine", &date, &wish);
+    let ask = |at: usize, buyer: Person, search: Value| {
+        let request = best(&buyer.at(&servers[at % 2].base), "mine", &date, &search);
         async move { Answer::to(request).await }
     };
     let pairs = buyers.iter().cloned().enumerate().map(|(at, buyer)| ask(at, buyer, json!({ "count": 2 })));
@@ -158,7 +159,7 @@ async fn the_last_pairs_are_each_sold_once_to_a_crowd_on_two_instances() {
     assert_eq!(sold, (1..=10).map(|n| n * 100).collect::<Vec<_>>(), "every pair, each once");
     let refused = answers.iter().filter(|answer| answer.status == 409 && answer.code() == "seat_unavailable").count();
     assert_eq!(refused, answers.len() - sold.len(), "{:?}", answers.iter().find(|answer| ![201, 409].contains(&answer.status)));
-    // The single ones are there for those who do not mind.
+    // The single seats are for searches that need not be adjacent.
     let late = buyers.into_iter().enumerate().skip(300).map(|(at, buyer)| {
         let request = best(&buyer.at(&servers[at % 2].base), "apart", &date, &json!({ "count": 2, "grade": "R", "adjacent": false }));
         async move { Answer::to(request).await }

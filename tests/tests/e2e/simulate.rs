@@ -1,6 +1,4 @@
-//! `simulate` as it is called: what it prints, what it writes, what it refuses.
-
-#![expect(clippy::unwrap_used, reason = "a test reports by panicking, its helpers too")]
+//! `boxoffice simulate`: its output, its files, and the options it refuses.
 
 use boxoffice_tests::Process;
 use serde_json::Value;
@@ -45,9 +43,8 @@ fn simulation_refuses_by_the_name_of_the_option() {
     for (option, value) in [("--presale", "1.5"), ("--buyers", "6000000"), ("--rate", "5"), ("--lanes", "a=0.6"), ("--tick-ms", "0")] {
         let also: &[&str] = if option == "--lanes" { &["--lanes", "b=0.6"] } else { &[] };
         let refused = simulate(&[&[option, value], also].concat());
-        let said = String::from_utf8(refused.stderr).unwrap();
-        // clap refuses an option that is given twice by itself.
-        assert!(refused.status.code() == Some(2) && said.contains(option), "{option}: {said}");
+        let errors = String::from_utf8(refused.stderr).unwrap();
+        assert!(refused.status.code() == Some(2) && errors.contains(option), "{option}: {errors}");
     }
     let help = printed(Command::new(Process::binary().unwrap()).args(["simulate", "--help"]).output().unwrap());
     for option in [

@@ -1,7 +1,7 @@
-//! A sale of many rounds on two instances over PostgreSQL and Redis, while something hangs, dies or is locked again and
-//! again: what was answered is there afterwards, and nobody waited longer than is promised.
+//! A sale of many rounds on two instances over PostgreSQL and Redis, while parts hang, die or are locked again and again:
+//! every success that was answered is stored, and no request took longer than ten times the promise.
 //!
-//! A trouble of each kind by default. `BOXOFFICE_TEST_SOAK_S=1800 tests/run soak` goes on for half an hour, with one
+//! One fault of each kind by default. `BOXOFFICE_TEST_SOAK_S=1800 tests/run soak` goes on for half an hour, with a fault
 //! every ten seconds, and demands that the memory of the instance that is never killed stays flat.
 
 use std::collections::BTreeMap;
@@ -21,32 +21,31 @@ use tokio::time::{sleep, timeout};
 const BUYERS: usize = 24;
 const SEATS: u32 = 50_000;
 const WAIT: Duration = Duration::from_millis(1_500);
-/// No request takes longer while a part is away.
+/// The longest that a request may take while a part is away.
 const PROMISED: Duration = Duration::from_millis(2_500);
-/// A test waits for ten times what is promised.
+/// The test waits for ten times the promise.
 const AGE_MAX: Duration = Duration::from_millis(10 * PROMISED.as_millis() as u64);
-/// How long something hangs, is locked or takes no writes.
-const TROUBLE: Duration = Duration::from_secs(3);
-/// From one trouble to the next.
-const PAUSE: Duration = Duration::from_secs(1);
-const PAUSE_OF_MANY: Duration = Duration::from_secs(7);
-/// More than this on top of a tenth is no flat memory, KiB.
+/// How long a part hangs, is locked or takes no writes.
+const FAULT: Duration = Duration::from_secs(3);
+/// The pause after a fault, in a run of a given time.
+const PAUSE: Duration = Duration::from_secs(7);
+/// Memory is flat if it grows by no more than a tenth and this, KiB.
 const GROWTH_MAX: u64 = 16 << 10;
 
-/// What a buyer was told has happened.
+/// The ids that buyers got with a success, by kind.
 #[derive(Default)]
-struct Told {
+struct Succeeded {
     entries: Vec<String>,
     payments: Vec<String>,
     refunds: Vec<String>,
-    /// Refusals that a buyer need not expect, by code.
+    /// Refusals that a buyer need not expect, counted by path and code.
     refused: BTreeMap<String, usize>,
 }
 
-/// What all buyers have seen.
+/// The answers of all buyers.
 #[derive(Default)]
 struct Seen {
-    told: Mutex<Told>,
+    succeeded: Mutex<Succeeded>,
     rounds: AtomicUsize,
     /// Of each answer.
     took: Mutex<Vec<Duration>>,
@@ -70,7 +69,7 @@ impl Buyer {
         self.bases.read().unwrap()[self.asked % 2].clone()
     }
 
-    /// From one instance after the other, under the same key, until it is decided.
+    /// Sends a request to one instance after the other, under the same key, until it is decided.
     async fn ask(&mut self, person: &Person, request: impl Fn(&Person) -> RequestBuilder) -> Answer {
         let deadline = Instant::now() + 2 * PATIENCE;
         loop {
@@ -86,16 +85,16 @@ impl Buyer {
                     return answer;
                 }
             }
-            assert!(Instant::now() < deadline, "it is never decided");
+            assert!(Instant::now() < deadline, "timed out waiting for a decision");
             sleep(Duration::from_millis(50)).await;
         }
     }
 
-    /// A command that nothing but a fault could refuse: what it made, if it was not refused.
-    async fn told(&mut self, person: &Person, path: &str, key: &str, body: Value) -> Option<String> {
+    /// Sends a command that should succeed: the id in its answer; a refusal is counted.
+    async fn command(&mut self, person: &Person, path: &str, key: &str, body: Value) -> Option<String> {
         let answer = self.ask(person, |person| person.writing(path, key, &body)).await;
         if answer.status >= 400 {
-            *self.seen.told.lock().unwrap().refused.entry(format!("{path} {}", answer.code())).or_default() += 1;
+            *self.seen.succeeded.lock().unwrap().refused.entry(format!("{path} {}", answer.code())).or_default() += 1;
             return None;
         }
         Some(answer.text("id"))
@@ -110,39 +109,40 @@ impl Buyer {
             if answer.text("status") == "active" {
                 return;
             }
-            assert!(Instant::now() < deadline, "no turn: {answer:?}");
+            assert!(Instant::now() < deadline, "timed out waiting for the turn: {answer:?}");
             sleep(Duration::from_millis(50)).await;
             answer = self.ask(person, |person| person.request(Method::GET, "/queue")).await;
         }
     }
 
-    /// Charges, waits for a turn, holds two seats, and pays them or gives them up; every third one wants the money back.
+    /// Charges, waits for a turn, and holds two seats. Of four rounds two are paid and refunded, one is paid, and in one
+    /// the seats are released.
     async fn buys(&mut self, round: usize) -> Option<()> {
         let http = client().build().unwrap();
         let mut person = loop {
             let base = self.base();
-            match Answer::try_to(http.post(format!("{base}/api/v1/dev/users")).json(&json!({ "name": "somebody" }))).await {
+            match Answer::try_to(http.post(format!("{base}/api/v1/dev/users")).json(&json!({ "name": "a buyer" }))).await {
                 Ok(made) if made.status == 201 => break Person::new(http, base, &made),
                 _ => sleep(Duration::from_millis(50)).await,
             }
         };
-        let entry = self.told(&person, "/wallet/charges", "charge", json!({ "amount": 5_000 })).await?;
-        self.seen.told.lock().unwrap().entries.push(entry);
+        let entry = self.command(&person, "/wallet/charges", "charge", json!({ "amount": 5_000 })).await?;
+        self.seen.succeeded.lock().unwrap().entries.push(entry);
         self.enters(&mut person).await;
         let hold = json!({ "date_id": self.date, "best": { "count": 2 } });
-        let held = self.told(&person, "/reservations", "hold", hold).await?;
+        let held = self.command(&person, "/reservations", "hold", hold).await?;
         if round % 4 == 3 {
             self.ask(&person, |person| person.request(Method::DELETE, &format!("/reservations/{held}"))).await.expect(204);
-            // Or the turn would keep its place in the room.
+            // Otherwise the turn would go on.
             self.ask(&person, |person| person.request(Method::DELETE, "/queue")).await.expect(204);
             return Some(());
         }
-        let paid = self.told(&person, "/payments", "pay", json!({ "reservation_id": held })).await?;
-        self.seen.told.lock().unwrap().payments.push(paid.clone());
-        // Half of the money of the sale comes back, so that there are always seats.
+        let paid = self.command(&person, "/payments", "pay", json!({ "reservation_id": held })).await?;
+        self.seen.succeeded.lock().unwrap().payments.push(paid.clone());
+        // Two of four rounds are refunded, so that seats do not run out.
         if round % 4 < 2 {
-            let refund = self.told(&person, &format!("/payments/{paid}/refund"), "refund", Value::Null).await?;
-            self.seen.told.lock().unwrap().refunds.push(refund);
+            let refund = self.command(&person, &format!("/payments/{paid}/refund"), "refund", Value::Null).await?;
+            self.seen.succeeded.lock().unwrap().refunds.push(refund);
         }
         Some(())
     }
@@ -158,7 +158,7 @@ impl Buyer {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Trouble {
+enum Fault {
     PostgresHangs,
     RedisHangs,
     RowsAreLocked,
@@ -169,18 +169,18 @@ enum Trouble {
     InstanceDies,
 }
 
-const TROUBLES: [Trouble; 8] = [
-    Trouble::PostgresHangs,
-    Trouble::RedisHangs,
-    Trouble::RowsAreLocked,
-    Trouble::PostgresDies,
-    Trouble::SessionsEnd,
-    Trouble::RedisDies,
-    Trouble::NoWrites,
-    Trouble::InstanceDies,
+const FAULTS: [Fault; 8] = [
+    Fault::PostgresHangs,
+    Fault::RedisHangs,
+    Fault::RowsAreLocked,
+    Fault::PostgresDies,
+    Fault::SessionsEnd,
+    Fault::RedisDies,
+    Fault::NoWrites,
+    Fault::InstanceDies,
 ];
 
-/// The instances, of which the second one may be killed, and what they stand on.
+/// Two instances, of which the second one may be killed, and the servers they use.
 struct Site {
     postgres: Postgres,
     redis: Redis,
@@ -227,42 +227,42 @@ impl Site {
         process
     }
 
-    /// One after the other; it is over when this returns.
-    async fn suffer(&mut self, trouble: Trouble) {
+    /// Makes a fault, and ends it before it returns.
+    async fn suffer(&mut self, fault: Fault) {
         let name = self.url.rsplit('/').next().unwrap_or_default().to_owned();
         let sessions = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'");
-        match trouble {
-            Trouble::PostgresHangs => {
+        match fault {
+            Fault::PostgresHangs => {
                 self.postgres.pause().unwrap();
-                sleep(TROUBLE).await;
+                sleep(FAULT).await;
                 self.postgres.resume().unwrap();
             }
-            Trouble::RedisHangs => {
+            Fault::RedisHangs => {
                 self.redis.pause().unwrap();
-                sleep(TROUBLE).await;
+                sleep(FAULT).await;
                 self.redis.resume().unwrap();
             }
-            Trouble::RowsAreLocked => {
+            Fault::RowsAreLocked => {
                 let rows = "SELECT FROM accounts ORDER BY random() LIMIT 5 FOR UPDATE SKIP LOCKED";
                 let free = "SELECT FROM seats WHERE state = 'available' LIMIT 2 FOR UPDATE SKIP LOCKED";
-                self.sql(&format!("BEGIN; {rows}; {free}; SELECT pg_sleep({}); COMMIT", TROUBLE.as_secs()));
+                self.sql(&format!("BEGIN; {rows}; {free}; SELECT pg_sleep({}); COMMIT", FAULT.as_secs()));
             }
-            Trouble::PostgresDies => {
+            Fault::PostgresDies => {
                 self.postgres.kill().unwrap();
                 self.postgres.restart().unwrap();
             }
-            Trouble::SessionsEnd => drop(self.postgres.sql(&sessions).unwrap()),
-            Trouble::RedisDies => {
+            Fault::SessionsEnd => drop(self.postgres.sql(&sessions).unwrap()),
+            Fault::RedisDies => {
                 self.redis.kill().unwrap();
                 sleep(Duration::from_secs(1)).await;
                 self.redis.restart().unwrap();
             }
-            Trouble::NoWrites => {
+            Fault::NoWrites => {
                 self.postgres.sql(&format!("ALTER DATABASE {name} SET default_transaction_read_only = on; {sessions}")).unwrap();
-                sleep(TROUBLE).await;
+                sleep(FAULT).await;
                 self.postgres.sql(&format!("ALTER DATABASE {name} RESET default_transaction_read_only")).unwrap();
             }
-            Trouble::InstanceDies => {
+            Fault::InstanceDies => {
                 self.processes.pop().unwrap().kill().await.unwrap();
                 let process = self.instance().await;
                 self.processes.push(process);
@@ -284,12 +284,12 @@ impl Site {
     }
 }
 
-/// Asks a server whether it lives, until all is over: how long the slowest answer took.
+/// Requests `/health/live` until the sale is over: the time of the slowest answer.
 async fn lives(base: String, seen: Arc<Seen>) -> Duration {
     let (http, mut slowest) = (client().build().unwrap(), Duration::ZERO);
     while !seen.over.load(Ordering::SeqCst) {
         let began = Instant::now();
-        let answer = timeout(AGE_MAX, Answer::to(http.get(format!("{base}/health/live")))).await.expect("it lives");
+        let answer = timeout(AGE_MAX, Answer::to(http.get(format!("{base}/health/live")))).await.expect("an answer in time");
         assert_eq!(answer.status, 200);
         slowest = slowest.max(began.elapsed());
         sleep(Duration::from_millis(100)).await;
@@ -298,7 +298,7 @@ async fn lives(base: String, seen: Arc<Seen>) -> Duration {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_answered_is_there_whatever_hangs_dies_or_is_locked() {
+async fn answered_commands_are_stored_while_parts_hang_die_or_are_locked() {
     let seconds: Option<u64> = std::env::var("BOXOFFICE_TEST_SOAK_S").ok().map(|seconds| seconds.parse().expect("seconds"));
     let began = Instant::now();
     let mut site = Site::start().await;
@@ -313,23 +313,25 @@ async fn what_was_answered_is_there_whatever_hangs_dies_or_is_locked() {
     let crowd = spawn(at_once((0..BUYERS).map(buyer).collect::<Vec<_>>()));
     let live = spawn(lives(site.processes[0].base.clone(), seen.clone()));
     let mut memory = Vec::new();
-    for trouble in TROUBLES.into_iter().cycle() {
-        if memory.len() >= TROUBLES.len() && seconds.is_none_or(|seconds| began.elapsed().as_secs() >= seconds) {
+    for fault in FAULTS.into_iter().cycle() {
+        if memory.len() >= FAULTS.len() && seconds.is_none_or(|seconds| began.elapsed().as_secs() >= seconds) {
             break;
         }
         let (rounds, from) = (seen.rounds.load(Ordering::SeqCst), Instant::now());
-        site.suffer(trouble).await;
-        // Buyers in the middle of something go on by themselves.
+        site.suffer(fault).await;
+        // Buyers in the middle of a round go on by themselves.
         eventually("the sale goes on", async || (seen.rounds.load(Ordering::SeqCst) > rounds + 2 * BUYERS).then_some(())).await;
-        println!("{trouble:?}: the sale goes on {:?} after it began", from.elapsed());
-        sleep(if seconds.is_some() { PAUSE_OF_MANY } else { PAUSE }).await;
+        println!("{fault:?}: the sale goes on {:?} after it began", from.elapsed());
+        if seconds.is_some() {
+            sleep(PAUSE).await;
+        }
         memory.push(site.processes[0].resident_kib().unwrap());
     }
     seen.over.store(true, Ordering::SeqCst);
     crowd.await.unwrap();
     let slowest_live = live.await.unwrap();
 
-    let told = std::mem::take(&mut *seen.told.lock().unwrap());
+    let succeeded = std::mem::take(&mut *seen.succeeded.lock().unwrap());
     let mut took = std::mem::take(&mut *seen.took.lock().unwrap());
     took.sort_unstable();
     let late = took.iter().filter(|took| **took > PROMISED).count();
@@ -340,17 +342,17 @@ async fn what_was_answered_is_there_whatever_hangs_dies_or_is_locked() {
         took.len(),
         took[(took.len() - 1) * 99 / 100],
         took.last().unwrap(),
-        told.entries.len(),
-        told.payments.len(),
-        told.refunds.len(),
+        succeeded.entries.len(),
+        succeeded.payments.len(),
+        succeeded.refunds.len(),
         memory.first().unwrap(),
         memory.last().unwrap(),
-        told.refused,
+        succeeded.refused,
     );
-    assert!(told.refused.is_empty(), "{:?}", told.refused);
-    assert_eq!(site.stored(&told.entries, "entries WHERE kind = 'charge'"), told.entries.len());
-    assert_eq!(site.stored(&told.payments, "payments WHERE true"), told.payments.len());
-    assert_eq!(site.stored(&told.refunds, "payments WHERE refunded_at IS NOT NULL"), told.refunds.len());
+    assert!(succeeded.refused.is_empty(), "{:?}", succeeded.refused);
+    assert_eq!(site.stored(&succeeded.entries, "entries WHERE kind = 'charge'"), succeeded.entries.len());
+    assert_eq!(site.stored(&succeeded.payments, "payments WHERE true"), succeeded.payments.len());
+    assert_eq!(site.stored(&succeeded.refunds, "payments WHERE refunded_at IS NOT NULL"), succeeded.refunds.len());
     if seconds.is_some() {
         // After the first half caches are full.
         let (half, most) = (memory.len() / 2, |of: &[u64]| of.iter().max().copied().unwrap_or_default());

@@ -1,8 +1,4 @@
-//! The public surface, sentence by sentence: what every answer has, what is refused before anything is decided, in
-//! which order, and what records show.
-
-#![expect(clippy::unwrap_used, reason = "a test reports by panicking, its helpers too")]
-
+//! The public surface, rule by rule: headers that every answer has, the order of refusals, bodies, keys and queries.
 mod jwt;
 mod records;
 mod wire;
@@ -13,10 +9,10 @@ use boxoffice_tests::{Answer, Person, Server, Setup, concert, seats};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
-const NOBODY: &str = "01890000-0000-7000-8000-000000000000";
+const UNKNOWN: &str = "01890000-0000-7000-8000-000000000000";
 
-fn charge(who: &Person) -> RequestBuilder {
-    who.request(Method::POST, "/wallet/charges").header("Content-Type", "application/json")
+fn charge(person: &Person) -> RequestBuilder {
+    person.request(Method::POST, "/wallet/charges").header("Content-Type", "application/json")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -26,7 +22,7 @@ async fn every_answer_has_a_request_id_of_its_own() {
     let mut seen = BTreeSet::new();
     for path in ["/api/v1/wallet", "/api/v1/wallet", "/api/v1/nowhere", "/health/live", "/metrics", "/api/openapi.json", "/api/docs/", "/"]
     {
-        // What a client sends under that name is not taken over.
+        // The client's own id is ignored.
         let request = server.http().get(format!("{}{path}", server.base)).bearer_auth(&buyer.token).header("X-Request-Id", "mine");
         let id = Answer::to(request).await.header("x-request-id").unwrap_or_else(|| panic!("{path}")).to_owned();
         assert!(id != "mine" && seen.insert(id), "{path}");
@@ -70,7 +66,7 @@ async fn paths_are_exact_and_ids_are_read_in_either_case() {
         &format!("/concerts/{}", concert.replace('-', "")),
         &format!("/concerts/{{{concert}}}"),
         &format!("/concerts/urn:uuid:{concert}"),
-        &format!("/reservations/{NOBODY}x"),
+        &format!("/reservations/{UNKNOWN}x"),
         "/payments/%F0%9F%8E%AB",
     ] {
         buyer.get(path).await.expect_problem(404, "not_found");
@@ -78,26 +74,26 @@ async fn paths_are_exact_and_ids_are_read_in_either_case() {
     let shown = buyer.get(&format!("/concerts/{concert}")).await.expect(200);
     assert_eq!(buyer.get(&format!("/concerts/{}", concert.to_uppercase())).await.expect(200).body, shown.body);
     assert_eq!(buyer.get("/w%61llet").await.expect(200).number("balance"), 0);
-    // A path with an id that is none is not there, whoever asks; another's is there for nobody else.
+    // A malformed id is 404 for every caller, also without a token; with a well-formed one the token is checked first.
     Answer::to(server.http().get(format!("{}/api/v1/payments/7", server.base))).await.expect_problem(404, "not_found");
-    Answer::to(server.http().get(format!("{}/api/v1/payments/{NOBODY}", server.base))).await.expect_problem(401, "unauthenticated");
+    Answer::to(server.http().get(format!("{}/api/v1/payments/{UNKNOWN}", server.base))).await.expect_problem(401, "unauthenticated");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn refusals_come_in_their_order() {
     let server = Setup::default().with("http.max_body_bytes=1024").with("http.requests_per_second_per_user=1").start().await;
     let large = "x".repeat(1_025);
-    let hold = |who: Option<&Person>, path: &str, kind: &str, body: &str| {
+    let hold = |caller: Option<&Person>, path: &str, kind: &str, body: &str| {
         let request = server.http().post(format!("{}/api/v1{path}", server.base)).header("Content-Type", kind).body(body.to_owned());
-        match who {
-            Some(who) => request.bearer_auth(&who.token),
+        match caller {
+            Some(caller) => request.bearer_auth(&caller.token),
             None => request,
         }
     };
     Answer::to(hold(None, "/reservations/", "text/plain", &large)).await.expect_problem(404, "not_found");
     Answer::to(hold(None, "/wallet", "text/plain", &large)).await.expect_problem(405, "method_not_allowed");
     Answer::to(hold(None, "/reservations", "text/plain", &large)).await.expect_problem(401, "unauthenticated");
-    // Whoever has used up the rate is told so, whatever else is wrong.
+    // A user above the rate is refused for that first, whatever else is wrong.
     let greedy = server.person().await;
     let refused = boxoffice_tests::eventually("the rate is used up", async || {
         let answer = Answer::to(hold(Some(&greedy), "/reservations", "text/plain", &large)).await;
@@ -106,12 +102,12 @@ async fn refusals_come_in_their_order() {
     .await
     .expect_problem(429, "too_many_requests");
     assert!(refused.header("retry-after").is_some_and(|seconds| seconds.parse::<u32>().is_ok_and(|seconds| seconds >= 1)));
-    // Each of the others by somebody who has not asked yet.
+    // Each of the others by a user without a request so far.
     let by = async |kind: &str, body: &str| Answer::to(hold(Some(&server.person().await), "/reservations", kind, body)).await;
     by("text/plain", &large).await.expect_problem(413, "body_too_large");
     by("text/plain", "{").await.expect_problem(415, "unsupported_media_type");
     by("application/json", "{").await.expect_problem(403, "queue_token_required");
-    // Role before body; a user's own things before the queue token of nobody.
+    // The role is checked before the body.
     Answer::to(hold(Some(&server.person().await), "/admin/concerts", "text/plain", &large)).await.expect_problem(403, "forbidden");
 }
 
@@ -149,7 +145,7 @@ async fn tokens_count_only_in_their_own_header_and_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_is_json_of_a_size_or_absent() {
+async fn a_body_is_json_of_bounded_size_or_absent() {
     let server = Server::start().await;
     let (concert, date) = server.one_date(seats(5, 1_000)).await;
     let mut buyer = server.person().await;
@@ -164,13 +160,13 @@ async fn a_body_is_json_of_a_size_or_absent() {
     }
     let packed = charge(&buyer).header("Idempotency-Key", "k").header("Content-Encoding", "gzip").body("{\"amount\":500}");
     Answer::to(packed).await.expect_problem(415, "unsupported_media_type");
-    // Without a body no type is needed, and what takes none takes `null` and `{}` for none.
+    // Without a body no type is needed; where no body is expected, `null` and `{}` count as none.
     let join = || buyer.request(Method::POST, &format!("/concerts/{concert}/queue"));
     Answer::to(join()).await.expect(201);
     for body in ["null", "{}", " {} "] {
         Answer::to(join().header("Content-Type", "application/json").body(body)).await.expect(200);
     }
-    Answer::to(join().json(&json!({ "user_id": NOBODY }))).await.expect_problem(400, "invalid_request");
+    Answer::to(join().json(&json!({ "user_id": UNKNOWN }))).await.expect_problem(400, "invalid_request");
     Answer::to(join().body("{}")).await.expect_problem(415, "unsupported_media_type");
     buyer.enter(&concert).await;
     let held = buyer.hold("h", &date, &[1]).await.expect(201).text("id");
@@ -184,6 +180,7 @@ async fn a_body_is_json_of_a_size_or_absent() {
     assert_eq!(buyer.balance().await, 1_000);
 }
 
+/// `POST /api/v1/wallet/uses`, `POST /api/v1/dev/users`.
 #[tokio::test(flavor = "multi_thread")]
 async fn json_is_read_strictly_and_text_is_any_text() {
     let server = Server::start().await;
@@ -212,7 +209,7 @@ async fn json_is_read_strictly_and_text_is_any_text() {
     }
     let not_utf8 = buyer.request(Method::POST, "/wallet/uses").header("Idempotency-Key", "k").header("Content-Type", "application/json");
     Answer::to(not_utf8.body(b"{\"amount\":5,\"memo\":\"\xff\"}".to_vec())).await.expect_problem(400, "invalid_request");
-    // Characters are counted, not bytes.
+    // The bound counts characters, not bytes.
     let memo = "포스터🎫".repeat(50);
     let entry = buyer.post("/wallet/uses", "k", json!({ "amount": 5, "memo": memo })).await.expect(201);
     assert_eq!((entry.text("memo"), entry.number("amount"), entry.number("balance")), (memo.clone(), -5, 9_995));
@@ -246,21 +243,22 @@ async fn keys_are_of_any_visible_characters_and_belong_to_a_path_and_a_body() {
     let twice = charge(&buyer).header("Idempotency-Key", "x").header("Idempotency-Key", "x").body("{\"amount\":5}");
     Answer::to(twice).await.expect_problem(400, "invalid_request");
 
-    // What is absent is the same as null.
+    // An absent member is the same as null.
     let spent = buyer.post("/wallet/uses", "use", json!({ "amount": 5 })).await.expect(201);
     let again = buyer.post("/wallet/uses", "use", json!({ "memo": null, "amount": 5 })).await.expect(201);
     assert!(again.is_replay());
     assert_eq!(again.body, spent.body);
-    // The path counts: the same key and body for another thing is another request.
+    // The path counts: the same key and body at another path is another request.
     let refund = |payment: &str| format!("/payments/{payment}/refund");
-    buyer.post(&refund(NOBODY), "r", Value::Null).await.expect_problem(404, "not_found");
-    buyer.post(&refund(NOBODY), "r", json!({})).await.expect_problem(404, "not_found");
-    let other = NOBODY.replace('1', "2");
+    buyer.post(&refund(UNKNOWN), "r", Value::Null).await.expect_problem(404, "not_found");
+    buyer.post(&refund(UNKNOWN), "r", json!({})).await.expect_problem(404, "not_found");
+    let other = UNKNOWN.replace('1', "2");
     buyer.post(&refund(&other), "r", Value::Null).await.expect_problem(422, "idempotency_key_reused");
     assert_eq!(buyer.balance().await, 10);
     server.audit().await;
 }
 
+/// `GET /api/v1/concerts` and the other lists.
 #[tokio::test(flavor = "multi_thread")]
 async fn queries_are_strict_and_cursors_fit_their_own_list() {
     let server = Server::start().await;
@@ -275,7 +273,7 @@ async fn queries_are_strict_and_cursors_fit_their_own_list() {
     for seat in 1..=3 {
         held.push(buyer.hold(&format!("h{seat}"), &date, &[seat]).await.expect(201).text("id"));
     }
-    // The third one, still live, keeps the turn.
+    // The third hold, which is not paid, keeps the turn.
     for id in &held[..2] {
         buyer.pay(&format!("p{id}"), id).await.expect(201);
     }
@@ -304,7 +302,7 @@ async fn queries_are_strict_and_cursors_fit_their_own_list() {
         "/queue",
         &format!("/concerts/{concert_id}"),
         &format!("/concerts/{concert_id}/dates"),
-        &format!("/reservations/{NOBODY}"),
+        &format!("/reservations/{UNKNOWN}"),
     ] {
         let refused = buyer.get(&format!("{path}?verbose=1")).await.expect_problem(400, "invalid_request");
         assert_eq!(refused.text("errors/0/field"), "verbose");

@@ -1,8 +1,8 @@
-//! Events of a chaotic run: whoever listens knows what the ledger knows, though the broker and an instance were killed
-//! while everybody held, paid and gave back.
+//! A listener to events ends up with what the ledger holds, though the broker and an instance are killed while buyers
+//! hold, pay and refund.
 
 use super::report::{Report, Sale, Taken, Wallet};
-use super::{Course, Doors, Log, OwnBroker, PAUSE, reading, through_each_log};
+use super::{Bases, Load, Log, OwnBroker, PAUSE, reading, through_each_log};
 use boxoffice_domain::{ReservationChange, ReservationStatus, SeatState, UserId};
 use boxoffice_tests::{Answer, Person, Process, Server, Setup, at_once, seats};
 use reqwest::Method;
@@ -15,71 +15,71 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 const VISITORS: usize = 20;
-/// By each visitor at least, and more until the trouble is over.
+/// The least number of rounds of each visitor; they go on until the killed parts are back.
 const ROUNDS: usize = 10;
-/// More than all visitors may buy.
+/// More seats than all visitors may buy.
 const SEATS: u32 = 100;
-/// How many answers there are before each trouble.
+/// How many answers there are before each kill.
 const BEFORE: usize = 250;
-/// How long the shop may take to come to rest: what a dead instance had claimed is somebody else's only after a while.
+/// How long the last holds and events may take: the lease of a dead instance must end before another takes over.
 const REST_MAX: Duration = Duration::from_secs(120);
 
-/// Somebody who holds seats that others want, too: pays, refunds, releases, or lets them go by themselves.
+/// A buyer of seats that others want, too: pays, refunds, releases, or lets the hold expire.
 struct Visitor {
     person: Person,
-    who: usize,
-    course: Arc<Course>,
+    number: usize,
+    load: Arc<Load>,
 }
 
 impl Visitor {
-    /// At one instance, then at the other, until there is an outcome.
+    /// Sends a command to one instance after the other, until there is an outcome.
     async fn post(&self, what: &str, round: usize, path: &str, body: Value) -> Answer {
         let key = format!("{what}-{round}");
-        self.course.outcome(&self.person, self.who + round, |person| person.writing(path, &key, &body)).await
+        self.load.outcome(&self.person, self.number + round, |person| person.writing(path, &key, &body)).await
     }
 
-    /// At the instance that never dies, until the turn has come: anew, when the room has only now learned of a payment.
+    /// Joins at the instance that is not killed, until the turn has come: again, where a payment has just ended the turn.
     async fn enter(&mut self, concert: &str) {
         let deadline = Instant::now() + REST_MAX;
         loop {
             self.person.join(concert).await;
-            let told = self.person.status().await;
-            if told.text("status") == "active" {
+            let answer = self.person.status().await;
+            if answer.text("status") == "active" {
                 return;
             }
-            assert!(Instant::now() < deadline, "the turn never came: {told:?}");
+            assert!(Instant::now() < deadline, "timed out waiting for the turn: {answer:?}");
             sleep(PAUSE).await;
         }
     }
 
     async fn visit(mut self, concert: String, date: String) {
         for round in 0.. {
-            if round >= ROUNDS && !self.course.goes_on() {
+            if round >= ROUNDS && !self.load.goes_on() {
                 return;
             }
             self.enter(&concert).await;
             self.post("charge", round, "/wallet/charges", json!({ "amount": 3_000 })).await.expect(201);
             self.post("use", round, "/wallet/uses", json!({ "amount": 10 })).await.expect(201);
-            let first = ((self.who * 7 + round * 13) % (SEATS as usize - 1) + 1) as u32;
+            let first = ((self.number * 7 + round * 13) % (SEATS as usize - 1) + 1) as u32;
             let wanted: Vec<u32> = (first..=first + (round % 2) as u32).collect();
             let held = self.post("hold", round, "/reservations", json!({ "date_id": date, "seats": wanted })).await;
             match (held.status, held.code()) {
                 (201, _) => self.decide(round, held.text("id")).await,
                 (409, "seat_unavailable") | (422, "seat_limit_exceeded") => {}
-                // The turn was over, and the room learned of the payment only now.
+                // A payment has just ended the turn.
                 (403, "queue_token_expired" | "queue_waiting") => {}
                 _ => panic!("{held:?}"),
             }
         }
     }
 
-    /// What becomes of a hold; it may have ended meanwhile.
+    /// Pays, releases or leaves a hold, which may have expired meanwhile.
     async fn decide(&self, round: usize, held: String) {
-        match (self.who + round) % 4 {
+        match (self.number + round) % 4 {
             0 => {}
             1 => {
                 let path = format!("/reservations/{held}");
-                let released = self.course.outcome(&self.person, self.who, |person| person.request(Method::DELETE, &path)).await;
+                let released = self.load.outcome(&self.person, self.number, |person| person.request(Method::DELETE, &path)).await;
                 assert!(released.status == 204 || released.code() == "hold_expired", "{released:?}");
             }
             turn => {
@@ -97,15 +97,16 @@ impl Visitor {
     }
 }
 
-async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+/// Like [`boxoffice_tests::eventually`], with more patience.
+async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + REST_MAX;
-    while !is_so().await {
-        assert!(Instant::now() < deadline, "never came: {what}");
+    while !condition().await {
+        assert!(Instant::now() < deadline, "timed out waiting for: {what}");
         sleep(PAUSE).await;
     }
 }
 
-/// Until no hold is left and everything is told.
+/// Waits until no hold is left and every event is published.
 async fn rest(server: &Server, date: Uuid) {
     let stores = &server.running.stores;
     until("every hold has ended", async || {
@@ -114,7 +115,7 @@ async fn rest(server: &Server, date: Uuid) {
             && stores.audit.audit(4).await.expect("the audit runs").overdue_holds == 0
     })
     .await;
-    until("everything is told", async || stores.outbox.backlog().await.expect("a count").count == 0).await;
+    until("every event is published", async || stores.outbox.backlog().await.expect("a count").count == 0).await;
 }
 
 async fn events(log: Log, server: &Server) -> Vec<Value> {
@@ -122,7 +123,7 @@ async fn events(log: Log, server: &Server) -> Vec<Value> {
     match log {
         Log::Kafka => reading::kafka_events(&settings.kafka.brokers, &settings.kafka.events_topic).await,
         Log::RabbitMq => {
-            // Everything else is told: what comes now is the last.
+            // All other events are published: the next one is the last.
             let last = server.person().await;
             let entry = last.post("/wallet/charges", "last", json!({ "amount": 1 })).await.expect(201).text("id");
             let (url, stream) = (settings.rabbitmq.url.expose(), &settings.rabbitmq.events_exchange);
@@ -131,7 +132,7 @@ async fn events(log: Log, server: &Server) -> Vec<Value> {
     }
 }
 
-/// What the ledger holds is what was told.
+/// The report made from events has what the ledger holds.
 async fn compare(server: &Server, date: Uuid, people: &[UserId], report: &Report) {
     let queries = &server.running.stores.queries;
     let rows = queries.seats(date.into()).await.expect("seats");
@@ -146,8 +147,8 @@ async fn compare(server: &Server, date: Uuid, people: &[UserId], report: &Report
     let (mut reservations, mut payments) = (BTreeMap::new(), BTreeMap::new());
     for &user in people {
         let wallet = queries.wallet(user).await.expect("a wallet");
-        let told = report.wallets.get(&user).copied().unwrap_or_default();
-        assert_eq!(told, Wallet { balance: wallet.balance, points: wallet.points }, "{user}");
+        let reported = report.wallets.get(&user).copied().unwrap_or_default();
+        assert_eq!(reported, Wallet { balance: wallet.balance, points: wallet.points }, "{user}");
         let page = queries.reservations(user, None, 1_000).await.expect("reservations");
         assert!(!page.more);
         reservations.extend(page.items.into_iter().map(|reservation| (reservation.id, change_of(reservation.status))));
@@ -161,7 +162,7 @@ async fn compare(server: &Server, date: Uuid, people: &[UserId], report: &Report
     assert_eq!(report.reservations, reservations);
     assert_eq!(report.payments, payments);
     let kinds: std::collections::HashSet<_> = reservations.values().collect();
-    assert_eq!(kinds.len(), 4, "each end of a reservation came about: {kinds:?}");
+    assert_eq!(kinds.len(), 4, "each end of a reservation occurred: {kinds:?}");
 }
 
 fn change_of(status: ReservationStatus) -> ReservationChange {
@@ -174,11 +175,12 @@ fn change_of(status: ReservationStatus) -> ReservationChange {
     }
 }
 
-pub(super) async fn whoever_listens_knows_what_the_ledger_knows(log: Log) {
+/// Each change is an event, in order for each seat, though the broker was away (I7).
+pub(super) async fn a_listener_to_events_ends_up_with_what_the_ledger_holds(log: Log) {
     let mut broker = OwnBroker::start(log).await;
     let setup = broker.serve(Setup::default().on_postgres().await);
     let setup = setup.with(&format!("events.sink={}", log.name())).with("admission.max_active=1000").with("admission.stock_linked=false");
-    // Holds end by themselves within the run, and points can be spent.
+    // Holds expire within the run, and points can be spent.
     let setup = setup.with("hold.ttl_s=2").with("hold.sweep_ms=200").with("reward.percent=5");
     let folder = TempDir::new().unwrap();
     let start = async || {
@@ -193,47 +195,42 @@ pub(super) async fn whoever_listens_knows_what_the_ledger_knows(log: Log) {
         people.push(server.person().await);
     }
     let users: Vec<UserId> = people.iter().map(|person| person.id.parse::<Uuid>().unwrap().into()).collect();
-    let shows = async |base: &str| {
-        let (anybody, path) = (people[0].clone().at(base), format!("/concerts/{concert}"));
-        until("the concert shows", async || anybody.get(&path).await.status == 200).await;
-    };
-    shows(&killed.base).await;
-    let course = Arc::new(Course::new(Doors::new([server.base.clone(), killed.base.clone()])));
-    let visitors = people.iter().cloned().enumerate().map(|(who, person)| Visitor { person, who, course: course.clone() });
+    killed.shows(&concert).await;
+    let load = Arc::new(Load::new(Bases::new([server.base.clone(), killed.base.clone()])));
+    let visitors = people.iter().cloned().enumerate().map(|(number, person)| Visitor { person, number, load: load.clone() });
     let visits: Vec<_> = visitors.map(|visitor| visitor.visit(concert.clone(), day.clone())).collect();
-    let trouble = async {
-        course.answers(BEFORE).await;
+    let killing = async {
+        load.answers(BEFORE).await;
         broker.kill_and_restart();
-        course.answers(BEFORE).await;
+        load.answers(BEFORE).await;
         killed.kill().await.expect("killed");
-        course.answers(BEFORE).await;
+        load.answers(BEFORE).await;
         let again = start().await;
-        shows(&again.base).await;
-        course.doors.moved(1, &again.base);
-        course.answers(BEFORE).await;
-        course.is_over();
+        again.shows(&concert).await;
+        load.bases.set(1, &again.base);
+        load.answers(BEFORE).await;
+        load.end();
         again
     };
-    let (_, again) = tokio::join!(at_once(visits), trouble);
+    let (_, again) = tokio::join!(at_once(visits), killing);
     let date = day.parse().unwrap();
     rest(&server, date).await;
     let events = events(log, &server).await;
     let report = Report::of(&events);
-    println!("{}: {} events, {} of them told again", log.name(), report.events(), report.repeated);
+    println!("{}: {} events, {} repetitions", log.name(), report.events(), report.repeated);
     compare(&server, date, &users, &report).await;
-    server.audit().await;
     assert!(again.terminate().await.unwrap().success());
-    server.running.stop().await;
+    Server::audit_and_stop(vec![server]).await;
 }
 
 through_each_log! {
-    whoever_listens_knows_what_the_ledger_knows
+    a_listener_to_events_ends_up_with_what_the_ledger_holds
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_line_of_the_log_is_an_event() {
     let folder = TempDir::new().unwrap();
-    let mut server = Process::start_telling_events(&folder.path().join("b.db"), &[]).await.unwrap();
+    let mut server = Process::start_printing_events(&folder.path().join("b.db"), &[]).await.unwrap();
     let owner = server.person(false).await;
     let mut entries = Vec::new();
     for n in 0..5 {

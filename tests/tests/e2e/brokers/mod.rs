@@ -1,5 +1,5 @@
-//! Whole servers on Kafka and RabbitMQ: brokers, instances and PostgreSQL killed in the middle, and what a listener
-//! learns of it.
+//! Whole servers on Kafka and RabbitMQ while brokers, instances and PostgreSQL are killed, and the events that a listener
+//! receives meanwhile.
 
 mod charges;
 mod events;
@@ -16,10 +16,10 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::block_in_place;
 use tokio::time::{Instant, sleep};
 
-/// So many tests have a broker of their own at the same time; others wait. Each takes some hundred megabytes.
+/// How many tests may have a broker of their own at the same time. Each takes some hundred megabytes.
 static OWN_BROKERS: Semaphore = Semaphore::const_new(2);
-/// How long somebody who repeats a request waits for its answer: for a broker or an instance to come back, and for what
-/// the dead one owned to be given to others, several times over.
+/// How long a request is repeated until it is answered: several times what a broker or an instance needs to come back,
+/// and others to take over the shards of a dead one.
 const REPEATED_MAX: Duration = Duration::from_secs(150);
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -30,7 +30,7 @@ pub(crate) enum Log {
 }
 
 impl Log {
-    /// As it is configured.
+    /// The name of its strategy in the configuration.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Kafka => "kafka",
@@ -38,7 +38,7 @@ impl Log {
         }
     }
 
-    /// On PostgreSQL, all commands through this log in the broker that all tests share.
+    /// On PostgreSQL, with all commands through this log, in the broker that tests share.
     pub(crate) async fn setup(self) -> Setup {
         let setup = self.commands(Setup::default().on_postgres().await);
         match self {
@@ -51,7 +51,7 @@ impl Log {
         ["seat", "wallet", "payment"].iter().fold(setup, |setup, class| setup.with(&format!("strategy.{class}={}", self.name())))
     }
 
-    /// How many commands of `server` lie with the dead letters.
+    /// How many dead letters the commands of `server` have.
     pub(crate) async fn dead_letters(self, server: &Server) -> u64 {
         let settings = &server.running.settings;
         match self {
@@ -81,7 +81,7 @@ macro_rules! through_each_log {
 }
 pub(crate) use through_each_log;
 
-/// A broker that a test may kill, or stop.
+/// A broker that a test may kill or pause.
 pub(crate) struct OwnBroker {
     broker: Broker,
     _permit: SemaphorePermit<'static>,
@@ -102,7 +102,7 @@ impl OwnBroker {
         Self { broker, _permit: permit }
     }
 
-    /// With this broker for whatever is configured to use it.
+    /// With this broker for what is configured to use it.
     pub(crate) fn serve(&self, setup: Setup) -> Setup {
         match &self.broker {
             Broker::Kafka(kafka) => setup.on_kafka(&kafka.brokers()),
@@ -110,7 +110,7 @@ impl OwnBroker {
         }
     }
 
-    /// `kill -9`, and it starts again on its data.
+    /// `kill -9`, and a start on the same data.
     fn kill_and_restart(&mut self) {
         block_in_place(|| match &mut self.broker {
             Broker::Kafka(kafka) => kafka.kill(0).and_then(|()| kafka.restart(0)),
@@ -119,7 +119,7 @@ impl OwnBroker {
         .expect("killed, and started again");
     }
 
-    /// Stops everything it does, as if its machine hung.
+    /// Stops its processes, as if its machine hung.
     pub(crate) fn pause(&self) {
         match &self.broker {
             Broker::Kafka(kafka) => kafka.pause(0),
@@ -137,7 +137,7 @@ impl OwnBroker {
     }
 }
 
-/// A PostgreSQL of one's own, and its database.
+/// A PostgreSQL that a test may kill or pause, and the URL of a database in it.
 pub(crate) fn own_postgres() -> (Postgres, String) {
     block_in_place(|| {
         let cluster = Postgres::start().expect("PostgreSQL starts");
@@ -146,38 +146,38 @@ pub(crate) fn own_postgres() -> (Postgres, String) {
     })
 }
 
-/// Where the instances are, by their numbers; one that comes back may be found elsewhere.
-struct Doors(Mutex<Vec<String>>);
+/// The addresses of the instances, by number; one that is started again has a new one.
+struct Bases(Mutex<Vec<String>>);
 
-impl Doors {
+impl Bases {
     fn new(bases: impl IntoIterator<Item = String>) -> Self {
         Self(Mutex::new(bases.into_iter().collect()))
     }
 
     /// The `n`th, counted around.
     fn at(&self, n: usize) -> String {
-        let doors = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        doors[n % doors.len()].clone()
+        let bases = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        bases[n % bases.len()].clone()
     }
 
-    fn moved(&self, n: usize, base: &str) {
+    fn set(&self, n: usize, base: &str) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)[n] = base.to_owned();
     }
 }
 
-/// What those who load the servers share with whoever makes trouble meanwhile.
-struct Course {
-    doors: Doors,
+/// The state that the callers share with the test that kills something meanwhile.
+struct Load {
+    bases: Bases,
     answered: AtomicUsize,
-    trouble_is_over: AtomicBool,
+    is_over: AtomicBool,
 }
 
-impl Course {
-    fn new(doors: Doors) -> Self {
-        Self { doors, answered: AtomicUsize::new(0), trouble_is_over: AtomicBool::new(false) }
+impl Load {
+    fn new(bases: Bases) -> Self {
+        Self { bases, answered: AtomicUsize::new(0), is_over: AtomicBool::new(false) }
     }
 
-    /// Waits for so many more answers than there were.
+    /// Waits for `more` answers than there are now.
     async fn answers(&self, more: usize) {
         let wanted = self.answered.load(Ordering::SeqCst) + more;
         let deadline = Instant::now() + REPEATED_MAX;
@@ -187,30 +187,30 @@ impl Course {
         }
     }
 
-    /// Lets the load come to its end.
-    fn is_over(&self) {
-        self.trouble_is_over.store(true, Ordering::SeqCst);
+    /// Lets the callers end.
+    fn end(&self) {
+        self.is_over.store(true, Ordering::SeqCst);
     }
 
     fn goes_on(&self) -> bool {
-        !self.trouble_is_over.load(Ordering::SeqCst)
+        !self.is_over.load(Ordering::SeqCst)
     }
 
     /// Repeats a request, at one instance after the other from the `n`th on, until it is answered with an outcome.
-    async fn outcome(&self, who: &Person, n: usize, request: impl Fn(&Person) -> RequestBuilder) -> Answer {
+    async fn outcome(&self, caller: &Person, n: usize, request: impl Fn(&Person) -> RequestBuilder) -> Answer {
         let deadline = Instant::now() + REPEATED_MAX;
         for tried in 0.. {
-            let answer = Answer::try_to(request(&who.clone().at(&self.doors.at(n + tried)))).await;
+            let answer = Answer::try_to(request(&caller.clone().at(&self.bases.at(n + tried)))).await;
             match answer {
                 Ok(answer) if answer.status != 202 && answer.status != 503 && answer.code() != "idempotency_in_progress" => {
                     self.answered.fetch_add(1, Ordering::SeqCst);
                     return answer;
                 }
-                // An instance that died says nothing.
-                answer => assert!(Instant::now() < deadline, "there is no outcome: {answer:?}"),
+                // Undecided, or the instance has died.
+                answer => assert!(Instant::now() < deadline, "timed out waiting for an outcome: {answer:?}"),
             }
             sleep(PAUSE).await;
         }
-        unreachable!("it is tried without an end")
+        unreachable!("the loop has no end")
     }
 }

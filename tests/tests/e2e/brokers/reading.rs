@@ -1,4 +1,4 @@
-//! What lies in a broker, as another program reads it.
+//! The contents of a broker, as another program reads them.
 
 use boxoffice_tests::PATIENCE;
 use futures_util::StreamExt;
@@ -13,13 +13,13 @@ use std::time::{Duration, Instant};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-/// What a question to a broker may take.
+/// How long a broker may take to answer a request.
 const ANSWER: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(20);
-/// How many events RabbitMQ sends ahead.
+/// How many events RabbitMQ may send before they are acknowledged.
 const AHEAD: u16 = 500;
 
-/// A reader of one's own of a topic, and how far each partition goes.
+/// A reader of a topic, and the end of each partition.
 struct Topic {
     consumer: BaseConsumer,
     name: String,
@@ -29,7 +29,7 @@ struct Topic {
 impl Topic {
     fn open(brokers: &str, name: &str) -> Self {
         let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", brokers).set("group.id", "onlooker").set("enable.auto.commit", "false");
+        config.set("bootstrap.servers", brokers).set("group.id", "reader").set("enable.auto.commit", "false");
         config.set("reconnect.backoff.max.ms", "500");
         let consumer: BaseConsumer = config.create().expect("a consumer");
         let metadata = consumer.fetch_metadata(Some(name), ANSWER).expect("metadata");
@@ -95,8 +95,10 @@ pub(super) async fn rabbitmq_events(url: &str, stream: &str, is_last: impl Fn(&V
     let consumer = channel.basic_consume(stream.into(), "".into(), BasicConsumeOptions::default(), from);
     let (mut consumer, mut events) = (consumer.await.expect("a consumer"), Vec::new());
     loop {
-        let Ok(next) = timeout(PATIENCE, consumer.next()).await else { panic!("the last never came; {} did", events.len()) };
-        let delivery = next.expect("it goes on").expect("a delivery");
+        let Ok(next) = timeout(PATIENCE, consumer.next()).await else {
+            panic!("timed out waiting for the last event, after {}", events.len())
+        };
+        let delivery = next.expect("an open subscription").expect("a delivery");
         channel.basic_ack(delivery.delivery_tag, BasicAckOptions::default()).await.expect("acknowledged");
         let event = serde_json::from_slice(&delivery.data).expect("JSON");
         let last = is_last(&event);

@@ -1,5 +1,5 @@
-//! What somebody knows who only listens to events: repetitions told by their ids, everything else folded in the order
-//! in which it first came.
+//! The state that a listener makes of events alone: repetitions are skipped by their ids, all others applied in the order
+//! in which they first came.
 
 use boxoffice_domain::{DateId, Event, PaymentId, ReservationChange, ReservationId, SeatNumber, UserId};
 use chrono::DateTime;
@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-/// A seat that is somebody's.
+/// A seat that is not available.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Taken {
     Held(ReservationId),
@@ -20,7 +20,7 @@ pub(super) struct Wallet {
     pub(super) points: i64,
 }
 
-/// Money taken, and what came back of it.
+/// The money of a payment, and of its refund.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Sale {
     pub(super) amount: i64,
@@ -30,7 +30,7 @@ pub(super) struct Sale {
 /// See the module's opening.
 #[derive(Default)]
 pub(super) struct Report {
-    heard: HashSet<String>,
+    seen: HashSet<String>,
     pub(super) repeated: usize,
     pub(super) seats: BTreeMap<(DateId, SeatNumber), Taken>,
     pub(super) reservations: BTreeMap<ReservationId, ReservationChange>,
@@ -42,22 +42,22 @@ impl Report {
     pub(super) fn of<'a>(events: impl IntoIterator<Item = &'a Value>) -> Self {
         let mut report = Self::default();
         for event in events {
-            report.hear(event);
+            report.apply(event);
         }
         report
     }
 
     /// How many events there were, each counted once.
     pub(super) fn events(&self) -> usize {
-        self.heard.len()
+        self.seen.len()
     }
 
-    fn hear(&mut self, message: &Value) {
+    fn apply(&mut self, message: &Value) {
         let text = |name: &str| message[name].as_str().unwrap_or_else(|| panic!("no {name} in {message}"));
         let event = Event::deserialize(&message["data"]).unwrap_or_else(|error| panic!("{error}: {message}"));
         assert_eq!((text("specversion"), text("source"), text("type")), ("1.0", "/boxoffice", event.kind()), "{message}");
         assert!(DateTime::parse_from_rfc3339(text("time")).is_ok(), "{message}");
-        if !self.heard.insert(text("id").to_owned()) {
+        if !self.seen.insert(text("id").to_owned()) {
             self.repeated += 1;
             return;
         }
@@ -106,7 +106,7 @@ impl Report {
         wallet.points += points;
     }
 
-    /// A wallet's own events say what they left, so nothing before them is missing or out of order.
+    /// A wallet's own events carry the balance after them, which shows that none before is missing or out of order.
     fn moved(&mut self, user: UserId, money: i64, balance: i64) {
         self.book(user, money, 0);
         assert_eq!(self.wallets[&user].balance, balance, "the wallet of {user}");

@@ -1,12 +1,12 @@
 //! The same request several times at the same moment.
 
-use super::{House, nothing};
+use super::{Site, nothing};
 use boxoffice_tests::{Answer, Person, at_once, seats};
 use serde_json::{Value, json};
 
-/// A request that can be sent again and again, from whichever instance.
+/// A request that can be sent several times, to any instance.
 struct Write<'a> {
-    house: &'a House,
+    site: &'a Site,
     owner: &'a Person,
     path: String,
     key: String,
@@ -14,15 +14,15 @@ struct Write<'a> {
 }
 
 impl Write<'_> {
-    /// `equal` of them at once, then once more: one effect, equal answers.
+    /// Sends it `equal` times at once, then once more: one effect, equal answers.
     async fn times(&self, equal: usize, status: u16) -> Answer {
         let what = format!("{} {}", self.path, self.body);
         let copies = (0..equal).map(|n| {
-            let (owner, path, key, body) = (self.house.at(n, self.owner), self.path.clone(), self.key.clone(), self.body.clone());
+            let (owner, path, key, body) = (self.site.at(n, self.owner), self.path.clone(), self.key.clone(), self.body.clone());
             async move { owner.post(&path, &key, body).await }
         });
         let answers = at_once(copies).await;
-        let later = Answer::to(self.house.at(equal, self.owner).writing(&self.path, &self.key, &self.body)).await;
+        let later = Answer::to(self.site.at(equal, self.owner).writing(&self.path, &self.key, &self.body)).await;
         assert!(later.is_replay(), "{what}: {later:?}");
         assert_eq!(answers.iter().filter(|answer| !answer.is_replay()).count(), 1, "{what}: one of {equal} is the first");
         for answer in answers.iter().chain([&later]) {
@@ -33,17 +33,17 @@ impl Write<'_> {
     }
 }
 
-/// 2, 3, 10 and 100 of each kind of command, succeeding and failing, spread over the instances.
-pub(super) async fn equal_requests_have_one_effect_and_equal_answers(house: &House) {
-    let (concert, date) = house.one_date(seats(200, 1_000)).await;
-    let (mut rival, mut owner) = (house.person().await, house.person().await);
+/// 2, 3, 10 and 100 equal requests for each kind of command, succeeding and failing, spread over the instances (I3).
+pub(super) async fn equal_requests_have_one_effect_and_equal_answers(site: &Site) {
+    let (concert, date) = site.one_date(seats(200, 1_000)).await;
+    let (mut rival, mut owner) = (site.person().await, site.person().await);
     rival.enter(&concert).await;
     owner.enter(&concert).await;
     rival.hold("r", &date, &[200]).await.expect(201);
     for (n, equal) in [2, 3, 10, 100].into_iter().enumerate() {
         let write = |path: &str, body: Value| {
             let key = format!("{path}-{n}-{body}").replace(' ', "");
-            Write { house, owner: &owner, path: path.to_owned(), key, body }
+            Write { site, owner: &owner, path: path.to_owned(), key, body }
         };
         let before = owner.balance().await;
         write("/wallet/uses", json!({ "amount": 90_000_000 })).times(equal, 402).await;

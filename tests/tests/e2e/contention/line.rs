@@ -1,15 +1,15 @@
-//! The waiting room.
+//! Joining a waiting room.
 
-use super::{House, on_postgres};
+use super::{Site, on_postgres};
 use boxoffice_tests::{Person, at_once, seats};
 use std::collections::HashSet;
 
-/// A thousand joins of one user over all instances are one place.
-pub(super) async fn one_user_joining_at_once_has_one_place(house: &House) {
-    let (concert, _) = house.one_date(seats(50, 1_000)).await;
-    let owner = house.person().await;
+/// A thousand joins of one user over all instances, by `POST /api/v1/concerts/{id}/queue`.
+pub(super) async fn one_user_joining_at_once_has_one_place(site: &Site) {
+    let (concert, _) = site.one_date(seats(50, 1_000)).await;
+    let owner = site.person().await;
     let joins = (0..1_000).map(|n| {
-        let (mut owner, concert) = (house.at(n, &owner), concert.clone());
+        let (mut owner, concert) = (site.at(n, &owner), concert.clone());
         async move { owner.join(&concert).await }
     });
     let answers = at_once(joins).await;
@@ -19,16 +19,16 @@ pub(super) async fn one_user_joining_at_once_has_one_place(house: &House) {
     assert!(answers.iter().all(|answer| answer.number("place") == 1));
 }
 
-/// How many callers join at once, and with how many users each.
+/// How many callers join at once, and how many users each has.
 const CALLERS: usize = 200;
 const USERS: usize = 50;
 
 async fn ten_thousand_users_have_distinct_places(queue: &'static str) {
-    let house = on_postgres("combining", "combining", "combining", queue).open().await;
-    let (concert, _) = house.one_date(seats(50, 1_000)).await;
+    let site = on_postgres("combining", "combining", "combining", queue).open().await;
+    let (concert, _) = site.one_date(seats(50, 1_000)).await;
     let callers = (0..CALLERS).map(|caller| {
-        let (base, concert) = (house.servers[caller % house.servers.len()].base.clone(), concert.clone());
-        let http = house.server().http().clone();
+        let (base, concert) = (site.servers[caller % site.servers.len()].base.clone(), concert.clone());
+        let http = site.server().http().clone();
         async move {
             let mut places = Vec::with_capacity(USERS);
             for _ in 0..USERS {
@@ -41,7 +41,7 @@ async fn ten_thousand_users_have_distinct_places(queue: &'static str) {
     let mut places: Vec<i64> = at_once(callers).await.into_iter().flatten().collect();
     places.sort_unstable();
     assert!(places.iter().copied().eq(1..=(CALLERS * USERS) as i64), "every place once, and no gap");
-    house.close().await;
+    site.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

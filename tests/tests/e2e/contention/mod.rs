@@ -1,8 +1,8 @@
-//! Many at once: one effect each, the sums exact, and the invariants after every run.
+//! Many callers at once: one effect each, exact sums, and the invariants after every run.
 //!
-//! The same suite runs once for each strategy and for mixed ones: on PostgreSQL with two instances side by side, on the
-//! embedded store with one. People are spread over the instances. A strategy may make people wait; only `simple` may
-//! refuse instead, with `busy`.
+//! The same suite runs once for each strategy and for mixed ones: on PostgreSQL with two instances, on the embedded store
+//! with one. Callers are spread over the instances. A strategy may make callers wait; only `simple` may refuse instead,
+//! with `busy`.
 
 mod equal;
 mod line;
@@ -13,14 +13,14 @@ mod wallet;
 use boxoffice_tests::{Answer, Person, Server, Setup, concert, eventually, services};
 use serde_json::{Value, json};
 
-/// Where, and by which strategies, the suite runs.
+/// The store and the strategies that the suite runs with.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stage {
-    /// For seats, wallet, payments.
+    /// Of seats, wallets and payments.
     strategies: [&'static str; 3],
     postgres: bool,
     queue: &'static str,
-    /// What else is set.
+    /// One more setting.
     set: Option<&'static str>,
 }
 
@@ -32,7 +32,7 @@ pub(crate) const fn on_sqlite(seat: &'static str, wallet: &'static str, payment:
     Stage { strategies: [seat, wallet, payment], postgres: false, queue: "store", set: None }
 }
 
-/// A hot row takes a few hundred compare-and-sets a second, a Redlock a few hundred turns.
+/// A hot row takes a few hundred compare-and-sets a second, a Redlock lock a few hundred holders.
 fn is_slow(strategy: &str) -> bool {
     strategy == "optimistic" || strategy == "redlock"
 }
@@ -47,7 +47,7 @@ impl Stage {
         self.strategies.contains(&strategy)
     }
 
-    pub(crate) async fn open(self) -> House {
+    pub(crate) async fn open(self) -> Site {
         let [seat, wallet, payment] = self.strategies;
         let setup = Setup::default()
             .with(&format!("strategy.seat={seat}"))
@@ -55,24 +55,24 @@ impl Stage {
             .with(&format!("strategy.payment={payment}"))
             .with(&format!("queue.backend={}", self.queue))
             .with("admission.max_active=100000")
-            // As long as may be: the machine has other work.
+            // The longest that is allowed: the machine has other work.
             .with("admission.room_wait_ms=10000")
             .with("strategy.wait_ms=60000");
         let setup = self.set.into_iter().fold(setup, Setup::with);
         let setup = if self.has("kafka") { setup.on_kafka(&services::kafka().await) } else { setup };
         let setup = if self.has("rabbitmq") { setup.on_rabbitmq(&services::rabbitmq().await) } else { setup };
         let servers = if self.postgres { setup.on_postgres().await.start_many(2).await } else { setup.start_many(1).await };
-        House { stage: self, servers }
+        Site { stage: self, servers }
     }
 }
 
 /// The instances of one run.
-pub(crate) struct House {
+pub(crate) struct Site {
     stage: Stage,
     servers: Vec<Server>,
 }
 
-impl House {
+impl Site {
     fn server(&self) -> &Server {
         &self.servers[0]
     }
@@ -86,7 +86,7 @@ impl House {
         self.stage.has("simple")
     }
 
-    /// Somebody who is patient where the strategy asks for it.
+    /// A person, patient if the strategy may refuse.
     async fn person(&self) -> Person {
         let person = self.server().person().await;
         if self.refuses() { person.patiently() } else { person }
@@ -112,19 +112,16 @@ impl House {
         (concert, dates.remove(0))
     }
 
-    /// Every invariant that the store can show.
+    /// Checks every invariant that the store can show.
     async fn audit(&self) {
         self.server().audit().await;
     }
 
-    /// Ends a run: the invariants once more, and no hold outlives its end (I12).
+    /// Ends a run: no hold outlives its end (I12), and the invariants hold.
     async fn close(self) {
-        self.audit().await;
         let audit = &self.server().running.stores.audit;
         eventually("the sweep", async || (audit.audit(4).await.expect("the audit runs").overdue_holds == 0).then_some(())).await;
-        for server in self.servers {
-            server.running.stop().await;
-        }
+        Server::audit_and_stop(self.servers).await;
     }
 }
 
@@ -132,7 +129,7 @@ fn count(answers: &[Answer], status: u16, code: &str) -> usize {
     answers.iter().filter(|answer| (answer.status, answer.code()) == (status, code)).count()
 }
 
-/// What a suite sends where nothing has to be said.
+/// The body of a request that needs none.
 fn nothing() -> Value {
     json!(null)
 }
@@ -149,7 +146,7 @@ macro_rules! suite {
                 seats::the_seat_limit_holds_on_many_devices
                 seats::churn_ends_with_every_seat_counted
                 payments::a_reservation_is_paid_once_and_refunded_once
-                payments::two_reservations_and_money_for_one
+                payments::money_for_one_of_two_reservations_pays_one
                 payments::a_paid_turn_has_ended_on_every_instance
                 payments::payment_against_expiry_release_and_leaving_has_one_winner
                 line::one_user_joining_at_once_has_one_place
@@ -159,11 +156,11 @@ macro_rules! suite {
     (@cases $stage:expr; $($module:ident::$case:ident)*) => {$(
         #[tokio::test(flavor = "multi_thread")]
         async fn $case() {
-            let house = $stage.open().await;
+            let site = $stage.open().await;
             let began = std::time::Instant::now();
-            Box::pin($module::$case(&house)).await;
+            Box::pin($module::$case(&site)).await;
             println!("{}::{}: {:.1} s", module_path!(), stringify!($case), began.elapsed().as_secs_f64());
-            house.close().await;
+            site.close().await;
         }
     )*};
 }

@@ -1,4 +1,4 @@
-//! Wallets are charged through a broker, and that stands still, or what is behind it.
+//! Wallets are charged through a broker, and it hangs, or the store behind it.
 
 use super::{Kind, a_part_hangs, wait};
 use crate::brokers::{Log, OwnBroker, own_postgres, through_each_log};
@@ -7,7 +7,7 @@ use boxoffice_tests::proxy::Proxy;
 use boxoffice_tests::{Server, Setup, services};
 use tokio::task::block_in_place;
 
-/// What was appended before it hung may have been read, and is answered as it was decided.
+/// A command that was appended before the broker hung may have been read: then it is answered as it was decided.
 fn without_broker(kind: Kind) -> &'static [u16] {
     match kind {
         Kind::Charge => &[202, 503],
@@ -15,7 +15,7 @@ fn without_broker(kind: Kind) -> &'static [u16] {
     }
 }
 
-/// What is in the log will be decided.
+/// A command in the log will be decided.
 fn without_store(kind: Kind) -> &'static [u16] {
     match kind {
         Kind::Charge => &[202, 503],
@@ -28,13 +28,13 @@ async fn start(log: Log, setup: Setup) -> Server {
     setup.with(&wait()).with(&format!("strategy.wallet={}", log.name())).start().await
 }
 
-pub(super) async fn a_broker_that_hangs_keeps_no_caller(log: Log) {
+pub(super) async fn a_broker_that_hangs_keeps_no_caller_waiting(log: Log) {
     let broker = OwnBroker::start(log).await;
     let server = start(log, broker.serve(Setup::default().on_postgres().await)).await;
     a_part_hangs(server, Some(log.name()), without_broker, async || broker.pause(), async || broker.resume()).await;
 }
 
-pub(super) async fn a_store_that_hangs_behind_a_broker_keeps_no_caller(log: Log) {
+pub(super) async fn a_store_that_hangs_behind_a_broker_keeps_no_caller_waiting(log: Log) {
     let (cluster, url) = own_postgres();
     let setup = Setup::default().on_postgres().await.with(&format!("store.postgres_url={url}"));
     let setup = match log {
@@ -47,13 +47,13 @@ pub(super) async fn a_store_that_hangs_behind_a_broker_keeps_no_caller(log: Log)
 }
 
 through_each_log! {
-    a_broker_that_hangs_keeps_no_caller
-    a_store_that_hangs_behind_a_broker_keeps_no_caller
+    a_broker_that_hangs_keeps_no_caller_waiting
+    a_store_that_hangs_behind_a_broker_keeps_no_caller_waiting
 }
 
-/// All connections end, and new ones are taken and never answered.
+/// All connections end; new ones are accepted and never answered.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rabbitmq_that_hangs_while_connecting_keeps_no_caller() {
+async fn a_rabbitmq_that_hangs_while_connecting_keeps_no_caller_waiting() {
     let port = block_in_place(|| RabbitMq::shared().port());
     let proxy = Proxy::before(port).await;
     let url = services::rabbitmq().await.replace(&format!(":{port}/"), &format!(":{}/", proxy.port()));

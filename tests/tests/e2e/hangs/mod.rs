@@ -1,8 +1,8 @@
-//! Something that a server needs stands still, while it runs, while it is connected to, or in the middle of a COMMIT.
+//! A part that the server needs hangs: while it runs, while it is connected to, or in the middle of a COMMIT.
 //!
-//! For each part: each request is answered within `strategy.wait_ms` and half a second, readiness names the part, what
-//! needs it not goes on; and when the part goes on so does the server, without a restart, with one effect for each key.
-//! [`a_part_hangs`] shows it; the modules bring the parts.
+//! For each part: each request is answered within `strategy.wait_ms` and half a second, readiness names the part, and
+//! requests that do not need it are served. When the part goes on so does the server, without a restart, with one effect
+//! for each key. [`a_part_hangs`] checks it; the modules have the parts.
 
 mod brokers;
 mod postgres;
@@ -16,56 +16,57 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// `strategy.wait_ms` of these tests: so short that no bound in seconds passes for it.
+/// `strategy.wait_ms` of these tests: so short that no other bound can be mistaken for it.
 const WAIT: Duration = Duration::from_secs(1);
-/// Longer than that a request may take.
+/// How much longer than `strategy.wait_ms` a request may take.
 const LATER: Duration = Duration::from_millis(500);
-/// How soon readiness names what hangs.
+/// How soon readiness names the part that hangs.
 const NAMED_WITHIN: Duration = Duration::from_secs(5);
-/// A bound is waited for so many times: the machine has other work.
+/// The factor by which a bound may be exceeded: the machine has other work.
 const LOADED: u32 = 3;
-/// What a request is answered that nobody below knew to be over.
+/// The detail of a request that was ended at the edge, because nothing below it knew its deadline.
 const GIVEN_UP: &str = "there was no answer in time; what was begun is found under its key";
-/// Callers that charge one wallet when the part stands still, and how often each does.
+/// Callers that charge one wallet when the part begins to hang, and how many charges each sends.
 const CALLERS: usize = 10;
 const ROUNDS: usize = 30;
-/// Charges that begin while it does.
+/// Charges that begin while it hangs.
 const HUNG: usize = 20;
 
-/// As it is set.
+/// The setting of [`WAIT`].
 fn wait() -> String {
     format!("strategy.wait_ms={}", WAIT.as_millis())
 }
 
-/// What a request is about, as far as that says what it needs.
+/// Kinds of requests, by the parts that they need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Charge,
     Hold,
     Join,
-    /// Of what is in the store alone.
+    /// Reads rows that only the store has.
     Read,
     Import,
-    /// A poll of one's place, and all else that is answered from memory.
+    /// Polls a place, or reads something else that is answered from memory.
     Look,
 }
 
 const KINDS: [Kind; 6] = [Kind::Charge, Kind::Hold, Kind::Join, Kind::Read, Kind::Import, Kind::Look];
 
-/// The statuses of what needs the part that hangs. Everything else is answered as ever.
+/// The statuses that a kind of request may have while the part hangs.
 type Statuses = fn(Kind) -> &'static [u16];
 
-/// One answer to a request that was sent while the part stood still.
+/// The answer to one request that was sent while the part hung.
 #[derive(Debug)]
 struct Asked {
     what: String,
     kind: Kind,
     status: u16,
     took: Duration,
+    /// Whether it was [`GIVEN_UP`].
     given_up: bool,
 }
 
-/// Those who use the server meanwhile.
+/// The users of the server meanwhile.
 struct Users {
     owner: Person,
     buyer: Person,
@@ -88,7 +89,7 @@ impl Users {
         buyer.await_turn().await;
         waiting.join(&concert).await.expect(201);
         let date = dates.remove(0);
-        // Read from the store once, and from memory from now on.
+        // Read from the store once; from now on it is in memory.
         buyer.get(&format!("/dates/{date}/seats")).await.expect(200);
         let live = format!("{}/health/live", server.base);
         let (owner, operator) = (server.person().await, server.operator().await);
@@ -109,9 +110,9 @@ impl Users {
         self.operator.request(Method::POST, "/admin/concerts").json(&document)
     }
 
-    /// Everything at once, with the same keys every time but for holds and imports.
+    /// Sends every kind of request at once. Charges have the same keys in every round, holds and imports do not.
     async fn ask(&self, round: u32) -> Vec<Asked> {
-        let get = |who: &Person, kind, path: &str| (kind, path.to_owned(), who.request(Method::GET, path));
+        let get = |person: &Person, kind, path: &str| (kind, path.to_owned(), person.request(Method::GET, path));
         let mut requests: Vec<_> = (0..HUNG).map(|n| (Kind::Charge, format!("charge {n}"), self.charge(n))).collect();
         requests.extend([
             (Kind::Hold, "hold".to_owned(), self.hold(round)),
@@ -137,12 +138,12 @@ impl Users {
     }
 }
 
-/// Sent again, under the same key, until it was decided.
+/// Sends a request again, under the same key, until it is answered with one of `statuses`.
 async fn decided(request: impl Fn() -> RequestBuilder, statuses: &[u16]) {
     eventually("a decision", async || statuses.contains(&Answer::to(request()).await.status).then_some(())).await;
 }
 
-/// Charges of 1, each under a key of its own, by callers that wait for their answers; `answered` counts these.
+/// Charges of 1, each under a key of its own, by [`CALLERS`]; `answered` counts the answers.
 async fn charges(owner: &Person, answered: &Arc<AtomicUsize>) -> Vec<Answer> {
     let callers = (0..CALLERS).map(|caller| {
         let (owner, answered) = (owner.clone(), answered.clone());
@@ -162,18 +163,18 @@ async fn ready(server: &Server) -> Answer {
     Answer::to(server.http().get(format!("{}/health/ready", server.base))).await
 }
 
-/// How readiness says that the part of this name is well, or not.
-async fn says(server: &Server, check: &str, ok: bool) -> bool {
+/// Whether readiness has `check` with this result.
+async fn has_check(server: &Server, check: &str, ok: bool) -> bool {
     let ready = ready(server).await;
     ready.at("checks").as_array().unwrap().iter().any(|found| found["name"] == check && found["ok"] == ok)
 }
 
-/// While charges are on their way the part stands still and goes on again, by `hang` and `go_on`. `check` is how
-/// readiness calls it; without one the server stays ready.
+/// While charges are in flight a part hangs and goes on again, by `hang` and `go_on`. `check` is its name in readiness;
+/// without one the server stays ready.
 async fn a_part_hangs(server: Server, check: Option<&str>, statuses: Statuses, hang: impl AsyncFnOnce(), go_on: impl AsyncFnOnce()) {
     let (users, answered) = (Users::of(&server).await, Arc::new(AtomicUsize::new(0)));
     let wait = server.running.executors.wait;
-    // Through a log the first one waits for its readers, too.
+    // Through a log the first charge also waits for the readers to start.
     decided(|| users.owner.writing("/wallet/charges", "first", &json!({ "amount": 1 })), &[201]).await;
     let meanwhile = async {
         eventually("answers", async || (answered.load(Ordering::SeqCst) >= CALLERS * ROUNDS / 4).then_some(())).await;
@@ -181,12 +182,12 @@ async fn a_part_hangs(server: Server, check: Option<&str>, statuses: Statuses, h
         let hung = Instant::now();
         let first = users.ask(1).await;
         if let Some(check) = check {
-            eventually("readiness names it", async || says(&server, check, false).await.then_some(())).await;
+            eventually("readiness names it", async || has_check(&server, check, false).await.then_some(())).await;
             let named = hung.elapsed();
             println!("named by readiness within {named:?}, after a round of requests");
             assert!(named < (NAMED_WITHIN + wait) * LOADED, "{named:?}");
         }
-        // Longer than anything is kept as fresh.
+        // For longer than anything in memory counts as fresh.
         let second = users.ask(2).await;
         let mut asked = [first, second].into_iter().flatten().collect::<Vec<_>>();
         while hung.elapsed() < NAMED_WITHIN + wait {
@@ -203,7 +204,7 @@ async fn a_part_hangs(server: Server, check: Option<&str>, statuses: Statuses, h
         "{during:?}"
     );
 
-    // Without a restart, and the same keys have one effect.
+    // Without a restart, with one effect for each key.
     let gone_on = Instant::now();
     eventually("the server goes on", async || {
         let again = charges(&users.owner, &answered).await;
@@ -221,9 +222,8 @@ async fn a_part_hangs(server: Server, check: Option<&str>, statuses: Statuses, h
     let held = users.buyer.get("/reservations").await.expect(200);
     assert_eq!(held.at("items").as_array().map(Vec::len), Some(2), "{held:?}");
     eventually("ready", async || (ready(&server).await.status == 200).then_some(())).await;
-    println!("everything was decided, and the server ready, {:?} after it went on", gone_on.elapsed());
-    server.audit().await;
-    server.running.stop().await;
+    println!("everything was decided, and the server ready, {:?} after the part went on", gone_on.elapsed());
+    Server::audit_and_stop(vec![server]).await;
 }
 
 fn check_answers(asked: &[Asked], statuses: Statuses, wait: Duration) {
@@ -233,7 +233,7 @@ fn check_answers(asked: &[Asked], statuses: Statuses, wait: Duration) {
     }
     let late: Vec<_> = asked.iter().filter(|asked| asked.took >= (wait + LATER) * LOADED).collect();
     assert!(late.is_empty(), "{late:?}");
-    // A command's deadline is known down to the store, the lock or the broker that it waits for.
+    // A command's deadline is passed down to the store, the lock or the broker that it waits for.
     let unaware: Vec<_> = asked.iter().filter(|asked| asked.kind == Kind::Charge && asked.given_up).collect();
     assert!(unaware.is_empty(), "{unaware:?}");
     let wrong: Vec<_> = asked.iter().filter(|asked| !statuses(asked.kind).contains(&asked.status)).collect();

@@ -1,4 +1,4 @@
-//! PostgreSQL stands still: all of its processes, or what is between it and the server.
+//! PostgreSQL hangs: all of its processes, or the network between it and the server.
 
 use super::{Kind, a_part_hangs, wait};
 use boxoffice_services::Postgres;
@@ -6,7 +6,7 @@ use boxoffice_tests::proxy::Proxy;
 use boxoffice_tests::{Server, Setup, services};
 use tokio::task::spawn_blocking;
 
-/// As a client ends a transaction; no other statement ends like this.
+/// The bytes that end a transaction; no other statement contains them.
 const COMMIT: &[u8] = b"COMMIT\0";
 
 fn statuses(kind: Kind) -> &'static [u16] {
@@ -21,7 +21,7 @@ async fn start(strategy: &str, url: &str) -> Server {
     setup.with(&format!("strategy.wallet={strategy}")).start().await
 }
 
-/// Every process of PostgreSQL, with commits on their way; new connections hang while they start up, too.
+/// Every process of PostgreSQL hangs, with commits in flight; new connections hang during their start-up.
 async fn postgres_that_hangs(strategy: &str) {
     let cluster = spawn_blocking(|| Postgres::start().expect("PostgreSQL starts")).await.unwrap();
     let server = start(strategy, &cluster.database().expect("a database")).await;
@@ -29,7 +29,7 @@ async fn postgres_that_hangs(strategy: &str) {
     a_part_hangs(server, Some("store"), statuses, pause, resume).await;
 }
 
-/// A server on a database of its own, and what stands before that.
+/// A server on a database of its own, and the proxy in between.
 async fn behind_a_proxy(strategy: &str) -> (Server, Proxy) {
     let (url, port) = (services::database().await, Postgres::shared().port());
     let proxy = Proxy::before(port).await;
@@ -37,7 +37,7 @@ async fn behind_a_proxy(strategy: &str) -> (Server, Proxy) {
     (start(strategy, &url).await, proxy)
 }
 
-/// All connections end, and new ones are taken and never answered: start-up has no end.
+/// All connections end; new ones are accepted and never answered, so that their start-up has no end.
 async fn postgres_that_hangs_while_connecting(strategy: &str) {
     let (server, proxy) = behind_a_proxy(strategy).await;
     let hang = async || {
@@ -47,20 +47,20 @@ async fn postgres_that_hangs_while_connecting(strategy: &str) {
     a_part_hangs(server, Some("store"), statuses, hang, async || proxy.go_on()).await;
 }
 
-/// What becomes of a COMMIT in whose middle everything stands still.
+/// The fate of a COMMIT that hangs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Commit {
-    /// It was not sent, and comes late.
+    /// It reaches PostgreSQL late.
     Late,
-    /// It was done, and its answer comes late.
+    /// It is done, and its answer comes late.
     Done,
-    /// It was not sent, and never will be: its connection ends.
+    /// It never reaches PostgreSQL: its connection ends.
     Never,
-    /// It was done, and nobody will ever say so: its connection ends.
-    Unsaid,
-    /// The same, and its connection does not even end.
+    /// It is done, and its answer never comes: its connection ends.
+    Unanswered,
+    /// It is done, its answer never comes, and its connection stays open.
     Forgotten,
-    /// It was not sent, and its connection does not end either: its rows stay locked until the server has had enough.
+    /// It never reaches PostgreSQL, and its connection stays open: its rows are locked until PostgreSQL ends the session.
     Lost,
 }
 
@@ -69,13 +69,13 @@ async fn postgres_that_hangs_in_a_commit(strategy: &str, commit: Commit) {
     let hang = async || {
         match commit {
             Commit::Late | Commit::Never | Commit::Lost => proxy.hang_before(COMMIT),
-            Commit::Done | Commit::Unsaid | Commit::Forgotten => proxy.hang_behind(COMMIT),
+            Commit::Done | Commit::Unanswered | Commit::Forgotten => proxy.hang_behind(COMMIT),
         }
         proxy.hangs().await;
     };
     let go_on = async || match commit {
         Commit::Late | Commit::Done => proxy.go_on(),
-        Commit::Never | Commit::Unsaid => {
+        Commit::Never | Commit::Unanswered => {
             proxy.cut();
             proxy.go_on();
         }
@@ -85,27 +85,27 @@ async fn postgres_that_hangs_in_a_commit(strategy: &str, commit: Commit) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_postgres_that_hangs_keeps_no_caller_of_combining() {
+async fn a_postgres_that_hangs_keeps_no_caller_waiting_with_combining() {
     postgres_that_hangs("combining").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_postgres_that_hangs_keeps_no_caller_of_optimistic() {
+async fn a_postgres_that_hangs_keeps_no_caller_waiting_with_optimistic() {
     postgres_that_hangs("optimistic").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_postgres_that_hangs_keeps_no_caller_of_pubsub() {
+async fn a_postgres_that_hangs_keeps_no_caller_waiting_with_pubsub() {
     postgres_that_hangs("pubsub").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_postgres_that_hangs_while_connecting_keeps_no_caller_of_combining() {
+async fn a_postgres_that_hangs_while_connecting_keeps_no_caller_waiting_with_combining() {
     postgres_that_hangs_while_connecting("combining").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_postgres_that_hangs_while_connecting_keeps_no_caller_of_pessimistic() {
+async fn a_postgres_that_hangs_while_connecting_keeps_no_caller_waiting_with_pessimistic() {
     postgres_that_hangs_while_connecting("pessimistic").await;
 }
 
@@ -125,13 +125,13 @@ async fn a_commit_that_never_comes_has_one_effect() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_commit_that_nobody_answers_has_one_effect() {
-    postgres_that_hangs_in_a_commit("combining", Commit::Unsaid).await;
+async fn a_commit_that_is_never_answered_has_one_effect() {
+    postgres_that_hangs_in_a_commit("combining", Commit::Unanswered).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_commit_that_nobody_answers_has_one_effect_with_optimistic() {
-    postgres_that_hangs_in_a_commit("optimistic", Commit::Unsaid).await;
+async fn a_commit_that_is_never_answered_has_one_effect_with_optimistic() {
+    postgres_that_hangs_in_a_commit("optimistic", Commit::Unanswered).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,8 +1,9 @@
-//! Redis stands still, under locks and waiting rooms; one of the nodes of a Redlock, and most of them.
+//! Redis hangs, under locks and waiting rooms; and one of the nodes of a Redlock, or most of them.
 
 use super::{Kind, a_part_hangs, wait};
 use boxoffice_services::Redis;
 use boxoffice_tests::proxy::Proxy;
+use boxoffice_tests::services::{redis_nodes, redlock_setting};
 use boxoffice_tests::{Server, Setup};
 use tokio::task::spawn_blocking;
 
@@ -28,7 +29,7 @@ fn without_locks(kind: Kind) -> &'static [u16] {
 }
 
 async fn nodes(count: usize) -> Vec<Redis> {
-    spawn_blocking(move || (0..count).map(|_| Redis::start().expect("Redis starts")).collect()).await.unwrap()
+    spawn_blocking(move || redis_nodes(count)).await.unwrap()
 }
 
 async fn start_on(url: &str, strategy: &str) -> Server {
@@ -37,16 +38,16 @@ async fn start_on(url: &str, strategy: &str) -> Server {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_redis_that_hangs_keeps_no_caller() {
+async fn a_redis_that_hangs_keeps_no_caller_waiting() {
     let node = nodes(1).await.remove(0);
     let server = start_on(&node.url(), "pubsub").await;
     let (pause, resume) = (async || node.pause().expect("stopped"), async || node.resume().expect("it goes on"));
     a_part_hangs(server, Some("redis"), without_redis, pause, resume).await;
 }
 
-/// All connections end, and new ones are taken and never answered.
+/// All connections end; new ones are accepted and never answered.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_redis_that_hangs_while_connecting_keeps_no_caller() {
+async fn a_redis_that_hangs_while_connecting_keeps_no_caller_waiting() {
     let node = nodes(1).await.remove(0);
     let proxy = Proxy::before(node.port()).await;
     let server = start_on(&format!("redis://127.0.0.1:{}", proxy.port()), "spin").await;
@@ -57,16 +58,15 @@ async fn a_redis_that_hangs_while_connecting_keeps_no_caller() {
     a_part_hangs(server, Some("redis"), without_redis, hang, async || proxy.go_on()).await;
 }
 
-/// The first `hung` of them stand still.
+/// The first `hung` of the nodes hang.
 async fn redlock_nodes_that_hang(hung: usize) {
     let nodes = nodes(NODES).await;
-    let urls: Vec<_> = nodes.iter().map(|node| format!("{:?}", node.url())).collect();
-    let setup = Setup::default().on_postgres().await.with("strategy.wallet=redlock");
-    let setup = setup.with(&format!("redis.redlock_nodes=[{}]", urls.join(", ")));
+    let urls: Vec<_> = nodes.iter().map(Redis::url).collect();
+    let setup = Setup::default().on_postgres().await.with("strategy.wallet=redlock").with(&redlock_setting(&urls));
     let pause = async || nodes[..hung].iter().for_each(|node| node.pause().expect("stopped"));
     let resume = async || nodes[..hung].iter().for_each(|node| node.resume().expect("it goes on"));
     if hung * 2 < NODES {
-        // As it is by default: until the node is known to hang, which takes half a second, a wallet's callers wait.
+        // With the default `wait_ms`: the callers of a wallet wait until the node counts as hung, half a second.
         let server = setup.start().await;
         a_part_hangs(server, None, all_well, pause, resume).await;
     } else {
@@ -76,11 +76,11 @@ async fn redlock_nodes_that_hang(hung: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_redlock_node_that_hangs_is_not_missed() {
+async fn a_redlock_node_that_hangs_changes_nothing() {
     redlock_nodes_that_hang(1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn most_redlock_nodes_that_hang_keep_no_caller() {
+async fn most_redlock_nodes_that_hang_keep_no_caller_waiting() {
     redlock_nodes_that_hang(3).await;
 }

@@ -1,5 +1,4 @@
-//! Another process keeps the write lock of the embedded store's file: what writes is refused in time, and the rest goes
-//! on.
+//! Another process holds the write lock of the embedded store's file: writes are refused in time, and reads go on.
 
 use super::{Kind, a_part_hangs, wait};
 use boxoffice_tests::Setup;
@@ -9,14 +8,14 @@ use tokio::task::block_in_place;
 
 fn statuses(kind: Kind) -> &'static [u16] {
     match kind {
-        // Under a lock in this process the later ones wait for that.
+        // With a lock in this process, later charges wait for that lock.
         Kind::Charge => &[409, 503],
         Kind::Hold | Kind::Join | Kind::Import => &[503],
         Kind::Read | Kind::Look => &[200],
     }
 }
 
-async fn a_locked_file_keeps_no_caller(strategy: &str) {
+async fn a_locked_file_keeps_no_caller_waiting(strategy: &str) {
     let classes = ["seat", "wallet", "payment"].map(|class| format!("strategy.{class}={strategy}"));
     let setup = classes.iter().fold(Setup::default().with(&wait()), |setup, class| setup.with(class));
     let server = setup.start().await;
@@ -29,21 +28,21 @@ async fn a_locked_file_keeps_no_caller(strategy: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_locked_file_keeps_no_caller_of_combining() {
-    a_locked_file_keeps_no_caller("combining").await;
+async fn a_locked_file_keeps_no_caller_waiting_with_combining() {
+    a_locked_file_keeps_no_caller_waiting("combining").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_locked_file_keeps_no_caller_of_pessimistic() {
-    a_locked_file_keeps_no_caller("pessimistic").await;
+async fn a_locked_file_keeps_no_caller_waiting_with_pessimistic() {
+    a_locked_file_keeps_no_caller_waiting("pessimistic").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_locked_file_keeps_no_caller_of_optimistic() {
-    a_locked_file_keeps_no_caller("optimistic").await;
+async fn a_locked_file_keeps_no_caller_waiting_with_optimistic() {
+    a_locked_file_keeps_no_caller_waiting("optimistic").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_locked_file_keeps_no_caller_of_memory() {
-    a_locked_file_keeps_no_caller("memory").await;
+async fn a_locked_file_keeps_no_caller_waiting_with_memory() {
+    a_locked_file_keeps_no_caller_waiting("memory").await;
 }

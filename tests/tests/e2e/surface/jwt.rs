@@ -1,4 +1,4 @@
-//! Bearer tokens of an identity provider: each algorithm with its key, and everything that must not get through.
+//! Bearer tokens of an identity provider: each algorithm with its key, and everything that must be refused.
 
 use std::path::Path;
 
@@ -84,11 +84,11 @@ async fn each_algorithm_opens_with_its_own_key_alone() {
             }
         }
         if name != "HS256" {
-            is_refused(&server, "an unknown kid", &signed(algorithm, Some("nobody"), &claims)).await;
+            is_refused(&server, "an unknown kid", &signed(algorithm, Some("unknown"), &claims)).await;
             is_refused(&server, "another key's kid", &signed(algorithm, Some(if kid == "rs256" { "es256" } else { "rs256" }), &claims))
                 .await;
         }
-        // Nothing that is public serves as a secret.
+        // No public value is accepted as a secret.
         let public: Value = serde_json::from_slice(JWKS).unwrap();
         let modulus = public["keys"][0]["n"].as_str().unwrap().as_bytes();
         for secret in [JWKS, modulus, RS256, b""] {
@@ -106,7 +106,7 @@ async fn each_algorithm_opens_with_its_own_key_alone() {
         let mut other = claims.clone();
         other["role"] = json!("operator");
         is_refused(&server, "another payload", &format!("{head}.{}.{signature}", base64(other.to_string().as_bytes()))).await;
-        // A header brings no key of its own, and asks for nothing that is not understood.
+        // A key in the header is ignored, and a critical extension that is not known is refused.
         let embedded = json!({ "alg": name, "jwk": public["keys"][1], "jku": "http://127.0.0.1:1/" });
         is_refused(&server, "a key of its own", &format!("{}.{payload}.{signature}", base64(embedded.to_string().as_bytes()))).await;
         let critical = Header { crit: Some(vec!["b64".to_owned()]), ..Header::new(algorithm) };
@@ -152,12 +152,12 @@ async fn claims_are_checked_and_times_have_their_leeway() {
         json!({ "aud": "other" }),
         json!({ "aud": [] }),
         json!({ "sub": null }),
-        json!({ "sub": "somebody" }),
+        json!({ "sub": "a buyer" }),
         json!({ "sub": 7 }),
     ] {
         is_refused(&server, &bad.to_string(), &sign(bad.clone())).await;
     }
-    // A token that is remembered ends all the same.
+    // A token that was verified before ends at its time, too.
     let short = sign(json!({ "exp": at + 60 }));
     wallet(&server, &short).await.expect(200);
     server.advance(91);
@@ -165,17 +165,17 @@ async fn claims_are_checked_and_times_have_their_leeway() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn users_and_their_money_come_from_elsewhere() {
+async fn with_jwt_users_are_not_made_and_charge_no_wallet() {
     let server = jwt("HS256").start().await;
     let user = signed(Algorithm::HS256, None, &claims(&server, json!({})));
-    let operator = signed(Algorithm::HS256, None, &claims(&server, json!({ "sub": super::NOBODY, "role": "operator" })));
+    let operator = signed(Algorithm::HS256, None, &claims(&server, json!({ "sub": super::UNKNOWN, "role": "operator" })));
     let url = |path: &str| format!("{}/api/v1{path}", server.base);
     let keyed = |request: RequestBuilder, token: &str| {
         Answer::to(request.bearer_auth(token).header("Idempotency-Key", "k").json(&json!({ "amount": 500 })))
     };
 
-    let anybody = server.http().post(url("/dev/users")).json(&json!({ "name": "somebody", "operator": true }));
-    Answer::to(anybody).await.expect_problem(403, "dev_mode_off");
+    let new_user = server.http().post(url("/dev/users")).json(&json!({ "name": "a buyer", "operator": true }));
+    Answer::to(new_user).await.expect_problem(403, "dev_mode_off");
     keyed(server.http().post(url("/wallet/charges")), &user).await.expect_problem(403, "self_charge_off");
     keyed(server.http().post(url("/wallet/charges")), &operator).await.expect_problem(403, "self_charge_off");
     let admin = url(&format!("/admin/users/{USER}/wallet/charges"));

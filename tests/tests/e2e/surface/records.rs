@@ -1,4 +1,4 @@
-//! Records: every member there is, at every state; what is absent is null, never missing.
+//! Records show all their members at every state: an absent value is null, never left out.
 
 use std::collections::BTreeSet;
 
@@ -89,7 +89,7 @@ async fn the_queue_object_has_all_members_at_every_status() {
     assert_eq!(pre_sale.text("status"), "pre_sale");
     nulls(&pre_sale, &["place", "ahead", "active_until", "chance"]);
     assert!(pre_sale.at("draw/seed").is_null() && pre_sale.text("draw/commitment").len() == 64, "{pre_sale:?}");
-    // Behind whoever is drawn: a second one before the sale might be in front.
+    // The second one joins after the draw: before it, the draw might place it first.
     server.advance(1_000);
     first.await_turn().await;
     second.join(&id).await.expect(201);
@@ -114,7 +114,7 @@ async fn the_queue_object_has_all_members_at_every_status() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_turn_that_is_over_still_lets_one_pay_extend_and_leave() {
+async fn after_its_turn_a_buyer_may_still_pay_extend_and_leave() {
     let server = Setup::default().with("admission.active_ttl_s=60").start().await;
     let (concert, date) = server.one_date(seats(5, 1_000)).await;
     let mut buyer = server.person().await;
@@ -165,7 +165,7 @@ async fn writes_are_refused_by_the_state_of_the_reservation() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_seat_map_is_told_unchanged_to_whoever_has_it() {
+async fn an_unchanged_seat_map_is_answered_304() {
     let server = Server::start().await;
     let hall = json!([{ "from": 1, "to": 150, "grade": "R", "price": 2_000 }, { "from": 151, "to": 300, "grade": "S석", "price": 1_000 }]);
     let (concert, date) = server.one_date(hall).await;
@@ -212,7 +212,7 @@ async fn the_seat_map_is_told_unchanged_to_whoever_has_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_there_is_not_found_and_admission_merges() {
+async fn unknown_ids_are_not_found_and_admission_merges() {
     let server = Server::start().await;
     let operator = server.operator().await;
     let document = concert(&server, "k", &[seats(5, 1_000)]);
@@ -220,7 +220,7 @@ async fn what_is_not_there_is_not_found_and_admission_merges() {
     assert_eq!(made.header("location"), Some(format!("/api/v1/concerts/{}", made.text("id")).as_str()));
     has(&made, "", "id key dates");
     has(&made, "dates/0", "id key starts_at total");
-    let unknown = super::NOBODY;
+    let unknown = super::UNKNOWN;
     for path in
         [&format!("/admin/concerts/{unknown}/admission"), &format!("/admin/concerts/{unknown}/stats"), &format!("/concerts/{unknown}")]
     {

@@ -1,28 +1,14 @@
-//! Below the clients' libraries: bytes on a connection, and a process that is told to stop in the middle of a request.
+//! Bytes on a connection, below any client library, and a process that is stopped in the middle of a request.
 
 use std::time::Duration;
 
+use crate::abuse::{read, text};
 use boxoffice_tests::{PATIENCE, Process, Server, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 async fn connect(base: &str) -> std::io::Result<TcpStream> {
     TcpStream::connect(base.trim_start_matches("http://")).await
-}
-
-/// Reads until `enough`, or to the end.
-async fn read(stream: &mut TcpStream, enough: impl Fn(&str) -> bool) -> String {
-    let reading = async {
-        let (mut text, mut bytes) = (String::new(), [0; 4_096]);
-        while !enough(&text) {
-            match stream.read(&mut bytes).await {
-                Ok(0) | Err(_) => break,
-                Ok(count) => text.push_str(&String::from_utf8_lossy(&bytes[..count])),
-            }
-        }
-        text
-    };
-    tokio::time::timeout(PATIENCE, reading).await.expect("an answer")
 }
 
 /// Sends `pieces` one after the other and reads the answer to its end.
@@ -32,7 +18,7 @@ async fn send(base: &str, pieces: &[&str]) -> String {
         stream.write_all(piece.as_bytes()).await.unwrap();
         stream.flush().await.unwrap();
     }
-    read(&mut stream, |_| false).await
+    text(&read(&mut stream, |_| false).await)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -56,7 +42,7 @@ async fn bodies_come_whole_in_chunks_after_a_continue_or_not_at_all() {
     // Without a length there is no body.
     let answer = send(&server.base, &[&head("3", json), "{\"amount\":15}"]).await;
     assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("a body is required"), "{answer}");
-    // Nor in an empty chunk, which needs no type.
+    // An empty chunk is no body either, and needs no type.
     let answer = send(&server.base, &[&head("4", "transfer-encoding: chunked\r\n"), "0\r\n\r\n"]).await;
     assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("a body is required"), "{answer}");
     let answer = send(&server.base, &[&head("5", "transfer-encoding: chunked\r\n"), "2\r\n{}\r\n0\r\n\r\n"]).await;
@@ -75,9 +61,9 @@ async fn chunks_are_bounded_though_no_length_is_announced() {
         buyer.token
     );
     stream.write_all(head.as_bytes()).await.unwrap();
-    // It never ends, and is answered all the same.
+    // The body never ends, and the request is answered all the same.
     stream.write_all(format!("800\r\n{}\r\n", "x".repeat(0x800)).as_bytes()).await.unwrap();
-    let answer = read(&mut stream, |text| text.contains("request_id")).await;
+    let answer = text(&read(&mut stream, |bytes| text(bytes).contains("request_id")).await);
     assert!(answer.starts_with("HTTP/1.1 413") && answer.contains("body_too_large"), "{answer}");
 }
 
@@ -91,7 +77,7 @@ async fn old_clients_are_answered() {
     assert!(answer.starts_with("HTTP/1.1 404") && answer.contains("application/problem+json"), "{answer}");
     let answer = send(&server.base, &["GET http://x/health/live HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"]).await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    // What is no HTTP costs its sender the connection and nobody else anything.
+    // Bytes that are no HTTP end their own connection alone.
     for nonsense in ["\u{1}\u{2}\r\n\r\n", "GET\r\n\r\n", "GET / HTTP/9.9\r\n\r\n"] {
         let answer = send(&server.base, &[nonsense]).await;
         assert!(answer.starts_with("HTTP/1.1 400"), "{nonsense:?}: {answer}");
@@ -112,15 +98,15 @@ async fn a_request_in_flight_at_sigterm_is_answered_and_the_exit_is_clean() {
         buyer.token
     );
     stream.write_all(head.as_bytes()).await.unwrap();
-    // From here on the server is at it: it waits for the body.
-    let go_on = read(&mut stream, |text| text.ends_with("\r\n\r\n")).await;
+    // The server has begun the request: it waits for the body.
+    let go_on = text(&read(&mut stream, |bytes| bytes.ends_with(b"\r\n\r\n")).await);
     assert_eq!(go_on, "HTTP/1.1 100 Continue\r\n\r\n");
     let ended = tokio::spawn(process.terminate());
-    eventually("nobody new is let in", async || {
+    eventually("no new connection is served", async || {
         let refused = match connect(&base).await {
             Err(_) => true,
             Ok(mut late) => {
-                // Taken by the kernel's backlog perhaps; a server that has stopped accepting never answers.
+                // The kernel may accept it into the backlog, but the server never answers.
                 let asked = late.write_all(b"GET /health/live HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.is_ok();
                 let answered = tokio::time::timeout(Duration::from_millis(200), late.read_u8()).await;
                 !asked || !matches!(answered, Ok(Ok(_)))
@@ -129,13 +115,13 @@ async fn a_request_in_flight_at_sigterm_is_answered_and_the_exit_is_clean() {
         refused.then_some(())
     })
     .await;
-    assert!(!ended.is_finished(), "it waits for the request");
+    assert!(!ended.is_finished(), "the process waits for the request");
     stream.write_all(b"{\"amount\":1234}").await.unwrap();
-    let answer = read(&mut stream, |_| false).await;
+    let answer = text(&read(&mut stream, |_| false).await);
     assert!(answer.starts_with("HTTP/1.1 201") && answer.contains("\"balance\":1234"), "{answer}");
     let status = tokio::time::timeout(PATIENCE, ended).await.unwrap().unwrap().unwrap();
     assert_eq!(status.code(), Some(0));
-    // What was answered is in the file.
+    // The charge that was answered is in the file.
     let again = Process::start(&database, &[]).await.unwrap();
     assert_eq!(buyer.at(&again.base).balance().await, 1_234);
     assert_eq!(again.terminate().await.unwrap().code(), Some(0));
