@@ -16,6 +16,8 @@ mod columns;
 pub mod kafka;
 pub mod log_sink;
 pub mod memory;
+#[cfg(any(feature = "kafka", feature = "rabbitmq", feature = "redis"))]
+mod pause;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 #[cfg(feature = "rabbitmq")]

@@ -42,7 +42,7 @@ async fn events_lie_under_their_keys_as_cloud_events() {
     let rows = vec![held(date, 12, 1), OutboxRow { event: charged, ..held(date, 12, 2) }];
     sink.publish(rows.clone()).await.expect("published");
     sink.publish(Vec::new()).await.expect("nothing to publish is no error");
-    sink.ping().await.expect("it is there");
+    sink.ping().await.expect("it answers");
     assert_eq!(traffic.counts().broker_messages, 2);
     let mut lying = lying(&brokers, &topic, rows.len()).await;
     lying.sort_by_key(|message| event(message)["id"].as_str().map(str::to_owned));
@@ -68,7 +68,7 @@ async fn each_seats_events_are_in_order_over_restarts_of_the_broker() {
         let mut failures = 0;
         for step in 0..STEPS {
             let rows: Vec<_> = (step * STEP..(step + 1) * STEP).map(|id| held(date, (id % i64::from(SEATS)) as u32, id)).collect();
-            // As the relay does: the same again until it is said to be safe.
+            // As the relay does: the same again until it is published.
             while let Err(error) = sink.publish(rows.clone()).await {
                 println!("step {step}: {error}");
                 failures += 1;
@@ -91,11 +91,11 @@ async fn each_seats_events_are_in_order_over_restarts_of_the_broker() {
     assert_in_order(&lying, SEATS, STEPS * STEP);
 }
 
-/// Whatever comes again, each event first comes after those before it with the same key.
+/// Among the first occurrences, each event comes after those before it with the same key.
 fn assert_in_order(lying: &[Lying], seats: u32, count: i64) {
     let mut first: BTreeMap<String, Vec<i64>> = BTreeMap::new();
     let mut seen = BTreeSet::new();
-    // Of one partition at least they are in the order they lie in; a key that lies in two shows as disorder.
+    // Messages are in order within a partition; a key in two partitions is checked below.
     for message in lying {
         let id: i64 = event(message)["id"].as_str().and_then(|id| id.strip_prefix("3-")).and_then(|id| id.parse().ok()).expect("an id");
         if seen.insert(id) {
@@ -113,7 +113,7 @@ fn assert_in_order(lying: &[Lying], seats: u32, count: i64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_that_fails_leaves_a_beginning_and_the_next_goes_on_from_there() {
+async fn a_call_that_fails_leaves_its_first_events_and_the_next_goes_on_from_there() {
     let mut kafka = tokio::task::spawn_blocking(|| Kafka::start().expect("Kafka starts")).await.expect("no panic");
     let (brokers, topic) = (kafka.brokers(), topic());
     let sink = open(&brokers, &topic, &Arc::default()).await;

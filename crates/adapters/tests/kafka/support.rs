@@ -1,4 +1,4 @@
-//! Logs of one's own, and a look at what really lies in a topic.
+//! Logs for one test each, and the messages that a topic really holds.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,12 +19,12 @@ use uuid::Uuid;
 
 /// Longer than anything here needs.
 pub(crate) const LONG: Duration = Duration::from_secs(90);
-/// How often something is looked at again.
+/// The pause between two checks of a condition.
 pub(crate) const POLL: Duration = Duration::from_millis(20);
-/// What a question to a broker may take.
+/// How long a request to a broker may take.
 const ANSWER: Duration = Duration::from_secs(20);
 
-/// Where a log is, and how an instance of it is made.
+/// A log, and the settings of its instances.
 #[derive(Clone)]
 pub(crate) struct Site {
     pub(crate) brokers: String,
@@ -127,7 +127,7 @@ pub(crate) async fn lying(brokers: &str, topic: &str, count: usize) -> Vec<Lying
             };
             let there = all.elements().iter().map(end).sum::<i64>() as usize;
             while messages.len() < there {
-                assert!(Instant::now() < deadline, "only {} of {there} were read", messages.len());
+                assert!(Instant::now() < deadline, "timed out: only {} of {there} were read", messages.len());
                 if let Some(Ok(message)) = consumer.poll(POLL) {
                     let header = |header: rdkafka::message::Header<'_, &[u8]>| {
                         (header.key.to_owned(), String::from_utf8_lossy(header.value.unwrap_or_default()).into_owned())
@@ -143,7 +143,7 @@ pub(crate) async fn lying(brokers: &str, topic: &str, count: usize) -> Vec<Lying
             if there >= count {
                 return messages;
             }
-            assert!(Instant::now() < deadline, "only {there} of {count} lie there");
+            assert!(Instant::now() < deadline, "timed out: only {there} of {count} are there");
         }
     });
     read.await.expect("no panic")
@@ -167,7 +167,7 @@ pub(crate) fn id(of: &LoggedCommand) -> CommandId {
     of.request.command_id
 }
 
-/// Appends it until it is acknowledged; how often it was not.
+/// Appends it until it is acknowledged. How often it was not.
 pub(crate) async fn append_until_acknowledged(log: &Arc<KafkaLog>, command: &LoggedCommand) -> usize {
     let tried = async {
         let mut failures = 0;
@@ -192,12 +192,12 @@ pub(crate) async fn reader(log: &Arc<KafkaLog>) -> Box<dyn CommandReader> {
     readers.remove(0)
 }
 
-/// Waits until it says yes.
+/// Waits until `yes` returns `true`.
 pub(crate) async fn until(what: &str, mut yes: impl AsyncFnMut() -> bool) {
     let waited = async {
         while !yes().await {
             sleep(POLL).await;
         }
     };
-    assert!(timeout(LONG, waited).await.is_ok(), "{what}: not in time");
+    assert!(timeout(LONG, waited).await.is_ok(), "timed out waiting: {what}");
 }

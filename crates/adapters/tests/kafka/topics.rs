@@ -1,4 +1,4 @@
-//! Topics: made when missing, by whoever comes first; refused when they are too small.
+//! Topics: created when missing, by the first instance; refused when they have too few partitions.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -25,8 +25,8 @@ async fn a_topic_with_too_few_partitions_is_refused_with_the_numbers() {
     let larger = Site { partitions: 5, ..site.clone() };
     match larger.open().await.map(drop) {
         Err(error @ Failure::Partitions { has: 2, wanted: 5, .. }) => {
-            let said = error.to_string();
-            assert!([&site.topic, "2", "5"].iter().all(|part| said.contains(*part)), "{said}");
+            let text = error.to_string();
+            assert!([&site.topic, "2", "5"].iter().all(|part| text.contains(*part)), "{text}");
         }
         other => panic!("{other:?}"),
     }
@@ -63,7 +63,7 @@ async fn a_topic_that_was_given_more_partitions_is_used_as_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn instances_that_start_together_make_the_topics_once_and_with_their_settings() {
+async fn instances_that_start_together_create_the_topics_once_and_with_their_settings() {
     let site = Site::new(Kafka::shared().brokers(), 3, 1);
     let mut opening = JoinSet::new();
     for _ in 0..5 {
