@@ -56,8 +56,8 @@
 //! | taken and acknowledged | 12,500 to 14,900/s | 8,600 to 16,800/s |
 //!
 //! Speed does not decide between them; on a single node, safety does. That version of the broker records which quorum queues
-//! and streams it has only from time to time. If it is killed soon after one was declared, it has forgotten it, with all
-//! confirmed messages in it: the queue has no leader and the stream is `down or inaccessible`, permanently. Classic queues
+//! and streams it has only from time to time. If it is killed soon after one was declared, it has lost it, with all
+//! confirmed messages in it. The queue has no leader and the stream is `down or inaccessible`, permanently. Classic queues
 //! survive that. For the sink it means that on a new installation the stream is safe only some minutes after it was
 //! declared. Events that cannot be published to it stay in the outbox, and an operator has to delete the stream.
 

@@ -5,15 +5,15 @@
 //! `<name>.answers` holds the answers. Those for an instance lie in one partition, chosen by its id, with the instance as a
 //! header. `<name>.dead` holds what could not be decided or read, as it came, with the reason as a header.
 //!
-//! *What a call waits for.* [`KafkaLog::append`]: the rest of the request before it, then one request that it shares with the
-//! other commands for the partition, until all replicas in sync have it; [`APPEND_MAX`] at most. [`KafkaLog::answer`]: nothing;
+//! *What a call waits for.* [`KafkaLog::append`]: the rest of the request before it. Then one request, shared with other
+//! commands for the partition, until all replicas in sync have it; [`APPEND_MAX`] at most. [`KafkaLog::answer`]: nothing;
 //! answers go out in the background, acknowledged by one broker. [`KafkaLog::ping`]: one round trip.
 //!
 //! *At the bound.* The next command is refused as [`LogError::Blocked`] while as many wait as a convoy's shard takes, or
 //! [`APPENDS_QUEUED_MAX`] messages wait for a broker. Answers beyond [`ANSWERS_QUEUED_MAX`] messages are dropped.
 //!
-//! *A crash* in the middle of an append leaves the command in the log or not, and the caller without an answer: a retry under
-//! the same key finds what was decided. A crash after an append loses nothing. Answers that were not sent are lost; a caller
+//! *A crash* in the middle of an append leaves the command in the log or not, and the caller without an answer. A retry
+//! under the same key finds the decision. A crash after an append loses nothing. Answers that were not sent are lost; a caller
 //! that waits for one reads the ledger.
 
 use std::sync::Arc;

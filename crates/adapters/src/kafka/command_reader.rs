@@ -1,8 +1,8 @@
 //! Taking commands from the partitions that are this reader's.
 //!
 //! *Group.* Readers of all instances are members of one group. Its partitions move one by one while the others go on
-//! (cooperative rebalancing). It uses the brokers' older protocol, because there a member sets its own time-out
-//! ([`DEAD_AFTER`]); the newer one leaves that to the brokers' settings (45 s unless changed).
+//! (cooperative rebalancing). It uses the brokers' older protocol, in which a member sets its own time-out
+//! ([`DEAD_AFTER`]). The newer one leaves that to the brokers' settings (45 s unless changed).
 //!
 //! *What a call waits for.* Taking: for the first message, unless one that holds several commands was not taken whole.
 //! Messages that were fetched ahead come with it, without another round trip. Acknowledging: for nothing. Positions are

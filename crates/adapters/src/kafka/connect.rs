@@ -1,8 +1,8 @@
 //! What all clients have in common: settings, bounds, closing.
 //!
 //! A client of librdkafka connects and reconnects by itself, without end, and has threads of its own. Closing one waits for
-//! these and, for a member of a group, until it has left: that is done where blocking is allowed, never on a worker of the
-//! runtime.
+//! these and, for a member of a group, until it has left. So it is done on a thread that may block, never on a worker of
+//! the runtime.
 
 use std::sync::mpsc;
 use std::thread;
@@ -47,7 +47,7 @@ pub(super) struct ClientLog;
 
 impl ClientContext for ClientLog {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        log(level, facility, message);
+        tracing::debug!(?level, facility, message, "Kafka client");
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -56,10 +56,6 @@ impl ClientContext for ClientLog {
 }
 
 impl ConsumerContext for ClientLog {}
-
-pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
-    tracing::debug!(?level, facility, message, "Kafka client");
-}
 
 pub(super) type Producing = FutureProducer<ClientLog>;
 

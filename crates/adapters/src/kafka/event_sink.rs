@@ -1,7 +1,7 @@
 //! Events for other systems: one message each, a CloudEvent in JSON, under the key of what it is about.
 //!
-//! *Order.* A key's events stay in order over any failure: they are in one partition, the producer is idempotent and
-//! takes nothing behind a message that failed, and a call that fails abandons it with all that was under way. So in each
+//! *Order.* A key's events stay in order over any failure. They are in one partition, and the producer is idempotent and
+//! accepts nothing behind a message that failed. A call that fails abandons it with all that was under way. So in each
 //! partition the events of a call that arrived are its first ones, and a retry of the call goes on from there.
 //!
 //! *What a call waits for.* Until all replicas in sync have all its messages, which are sent together: one round trip or a

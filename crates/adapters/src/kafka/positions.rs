@@ -20,7 +20,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::time::Instant;
 
-use super::connect::log;
+use super::connect::ClientLog;
 use super::failure::Failure;
 use crate::wire::taken::Taken;
 
@@ -107,8 +107,8 @@ impl Positions {
     }
 }
 
-/// Commits for one consumer, in a thread: a commit with an answer blocks for as long as its coordinator is sought, and
-/// one without an answer does not show whether it succeeded.
+/// Commits for one consumer, in a thread. A commit with an answer blocks while its coordinator is sought, and one without
+/// an answer does not show whether it succeeded.
 pub(super) struct Committer {
     more: Sender<()>,
     thread: JoinHandle<()>,
@@ -187,11 +187,11 @@ fn commit(consumer: &StreamConsumer<Positions>, topic: &str, next: &HashMap<i32,
 
 impl ClientContext for Positions {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        log(level, facility, message);
+        ClientLog.log(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(%error, reason, "Kafka client");
+        ClientLog.error(error, reason);
     }
 }
 

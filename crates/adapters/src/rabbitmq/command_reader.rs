@@ -1,7 +1,7 @@
 //! One shard's reader.
 //!
-//! It subscribes with a channel of its own. Among the readers of all instances the broker sends to one, in order, and to
-//! the next in line once that one's channel or connection has ended; the others wait in `take`. If instances start one after
+//! It subscribes with a channel of its own. The broker sends to one of the readers of all instances, in order, while the
+//! others wait in `take`. Once that one's channel or connection has ended, it sends to the next in line. If instances start one after
 //! the other, the first one reads every shard and the others stand by.
 //!
 //! Delivery tags belong to a channel and are kept with it: after a lost connection there is nothing left to acknowledge,
@@ -81,6 +81,11 @@ impl RabbitReader {
         }
     }
 
+    /// After a failure the subscription is made again.
+    fn checked(&mut self, outcome: Result<(), Failure>) -> Result<(), Source> {
+        Ok(outcome.inspect_err(|failure| self.lost(failure))?)
+    }
+
     fn lost(&mut self, why: &Failure) {
         tracing::debug!(shard = self.shard, error = %why, "a shard's reader has to subscribe again");
         self.stale += self.subscription.take().map_or(0, |subscription| subscription.taken.outstanding());
@@ -139,24 +144,18 @@ impl CommandReader for RabbitReader {
     async fn acknowledge(&mut self, count: usize) -> Result<(), Source> {
         let stale = self.stale.min(count);
         self.stale -= stale;
-        if let Some(subscription) = &mut self.subscription
-            && let Err(failure) = subscription.acknowledge(count - stale).await
-        {
-            self.lost(&failure);
-            return Err(failure.into());
+        if let Some(subscription) = &mut self.subscription {
+            let acknowledged = subscription.acknowledge(count - stale).await;
+            self.checked(acknowledged)?;
         }
         if stale > 0 { Err(Failure::Stale.into()) } else { Ok(()) }
     }
 
     async fn acknowledge_beyond(&mut self, places: &[usize]) -> Result<(), Source> {
         let places: Vec<_> = places.iter().filter_map(|place| place.checked_sub(self.stale)).collect();
-        if let Some(subscription) = &mut self.subscription
-            && let Err(failure) = subscription.acknowledge_beyond(&places).await
-        {
-            self.lost(&failure);
-            return Err(failure.into());
-        }
-        Ok(())
+        let Some(subscription) = &mut self.subscription else { return Ok(()) };
+        let acknowledged = subscription.acknowledge_beyond(&places).await;
+        self.checked(acknowledged)
     }
 
     async fn dead_letter(&mut self, command: LoggedCommand, reason: String) -> Result<(), Source> {

@@ -1,7 +1,7 @@
 //! One connection that is kept up in the background.
 //!
 //! A task connects, declares the topology, and then watches the connection. When it ends, falls silent (the heartbeat), or
-//! is given up by a caller that waited in vain, the task connects again, to the next node of a cluster each time. The
+//! is given up by a caller that waited in vain, the task connects to the next node of the cluster. The
 //! pauses double from [`PAUSE_MIN`] to [`PAUSE_MAX`] and are jittered, so that instances that lost a broker together do not
 //! return together. A caller that publishes meanwhile is refused at once; only the first attempt of all is waited for.
 //!

@@ -1,6 +1,6 @@
 //! Messages of any number of callers, published together.
 //!
-//! [`PUBLISHERS`] tasks, each on a channel of its own, take the messages that queued up during the last round trip: a lone
+//! [`PUBLISHERS`] tasks, each on a channel of its own, take the messages that queued up during the last round trip. A lone
 //! caller waits for one confirm, a thousand share a few. Beyond [`WAITING_MAX`] messages the next is refused.
 
 use std::sync::Arc;

@@ -124,8 +124,8 @@ fn checked(name: &str) -> Result<String, Failure> {
     Ok(name.to_owned())
 }
 
-/// FNV-1a of 64 bits over the key as text: the same in every process and every version, for as long as commands of
-/// different versions may stand in one log.
+/// FNV-1a of 64 bits over the key as text. It is the same in every process and version, since commands of different
+/// versions may stand in one log.
 fn shard_of(key: Key, shards: u32) -> u32 {
     const BASIS: u64 = 0xcbf2_9ce4_8422_2325;
     const PRIME: u64 = 0x0100_0000_01b3;

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use boxoffice_ports::StoreError;
-use redis::{ErrorKind, RedisError, ServerErrorKind};
+use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind};
+use tokio::time::timeout;
 
 /// The longest a command may take, connecting included. Commands take well under a millisecond; a node that needs
 /// longer than this hangs, and its callers have deadlines of their own.
@@ -47,6 +48,11 @@ impl Failure {
             _ => Self::Refused(error),
         }
     }
+}
+
+/// The answer on a connection of its own, within the bound of a round trip.
+pub(super) async fn bounded<T>(answer: impl Future<Output = RedisResult<T>>) -> Result<T, Failure> {
+    timeout(ROUND_TRIP_MAX, answer).await.map_or(Err(Failure::Silent), |answer| answer.map_err(Failure::Unreachable))
 }
 
 impl From<Failure> for StoreError {

@@ -20,11 +20,11 @@ use boxoffice_ports::{Fanout, Heard, Listener, Source};
 use chrono::DateTime;
 use futures_util::StreamExt;
 use redis::aio::PubSub;
-use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use uuid::Uuid;
 
 use super::connect::Redis;
-use super::failure::{Failure, ROUND_TRIP_MAX};
+use super::failure::{Failure, bounded};
 use crate::pause::{doubled, jittered};
 
 const CHANNEL: &str = "boxoffice:seats";
@@ -106,8 +106,8 @@ impl Listener for RedisListener {
                         Ok(None) => self.state = State::Down { failures: 0, next: Instant::now() },
                         Err(_) => {
                             self.redis.counted(1);
-                            match timeout(ROUND_TRIP_MAX, connection.ping::<redis::Value>()).await {
-                                Ok(Ok(_)) => *since = Instant::now(),
+                            match bounded(connection.ping::<redis::Value>()).await {
+                                Ok(_) => *since = Instant::now(),
                                 _ => self.state = State::Down { failures: 0, next: Instant::now() },
                             }
                         }
@@ -136,11 +136,7 @@ impl Listener for RedisListener {
 async fn subscribe(redis: &Redis) -> Result<PubSub, Failure> {
     redis.counted(1);
     let mut connection = redis.subscriber().await?;
-    match timeout(ROUND_TRIP_MAX, connection.subscribe(CHANNEL)).await {
-        Ok(Ok(())) => Ok(connection),
-        Ok(Err(error)) => Err(Failure::Unreachable(error)),
-        Err(_) => Err(Failure::Silent),
-    }
+    bounded(connection.subscribe(CHANNEL)).await.map(|()| connection)
 }
 
 fn encode(changes: &[SeatChange]) -> Vec<u8> {

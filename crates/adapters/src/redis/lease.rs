@@ -155,6 +155,7 @@ async fn renew<H: Held>(held: Arc<H>, mut until: Instant, ttl: Duration, is_lost
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::future::BoxFuture;
     use std::sync::Mutex;
     use std::sync::atomic::{AtomicU32, Ordering};
     use tokio::time::sleep;
@@ -184,6 +185,24 @@ mod tests {
         async fn give_back(self: Arc<Self>) -> bool {
             tokio::task::yield_now().await;
             self.given_back.fetch_add(1, Ordering::SeqCst);
+            false
+        }
+    }
+
+    /// Is renewed in this manner.
+    struct Renewing(fn() -> BoxFuture<'static, Extended>);
+
+    #[async_trait]
+    impl Held for Renewing {
+        fn left_nothing(&self) -> bool {
+            false
+        }
+
+        async fn extend(&self) -> Extended {
+            (self.0)().await
+        }
+
+        async fn give_back(self: Arc<Self>) -> bool {
             false
         }
     }
@@ -236,20 +255,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_renewal_that_hangs_loses_the_lease_when_the_time_to_live_has_passed() {
-        struct Hangs;
-        #[async_trait]
-        impl Held for Hangs {
-            async fn extend(&self) -> Extended {
-                std::future::pending().await
-            }
-            fn left_nothing(&self) -> bool {
-                false
-            }
-            async fn give_back(self: Arc<Self>) -> bool {
-                false
-            }
-        }
-        let lease = Claim::new(Hangs, None).into_lease(Instant::now() + TTL, TTL);
+        let lease = Claim::new(Renewing(|| Box::pin(std::future::pending())), None).into_lease(Instant::now() + TTL, TTL);
         let before = Instant::now();
         lease.lost().await;
         assert_eq!(before.elapsed(), TTL);
@@ -257,20 +263,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_renewal_that_panics_loses_the_lease() {
-        struct Breaks;
-        #[async_trait]
-        impl Held for Breaks {
-            async fn extend(&self) -> Extended {
-                panic!("a defect")
-            }
-            fn left_nothing(&self) -> bool {
-                true
-            }
-            async fn give_back(self: Arc<Self>) -> bool {
-                false
-            }
-        }
-        let lease = Claim::new(Breaks, None).into_lease(Instant::now() + TTL, TTL);
+        let lease = Claim::new(Renewing(|| panic!("a defect")), None).into_lease(Instant::now() + TTL, TTL);
         tokio::time::timeout(TTL, lease.lost()).await.expect("its holder learns it");
     }
 

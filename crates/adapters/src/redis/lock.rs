@@ -139,7 +139,7 @@ impl Locks {
         self.ttl
     }
 
-    /// Why a caller did not become the head of the queue in time: callers in front had the lock, or Redis answered none of
+    /// Why a caller did not become the head of the queue in time. Callers in front had the lock; or Redis answered none of
     /// them, so that nothing is known of the lock.
     pub(super) fn never_head(&self, error: LockError) -> LockError {
         match error {

@@ -6,7 +6,7 @@
 //!
 //! *Other processes.* A process that has just released is the first to know, and could keep a key to itself. So a process
 //! that is refused leaves a mark in Redis that it waits, and the release reads it. After [`TURNS_MAX`] turns in a row of a
-//! key that others want, the next head yields: it pauses before it asks, long enough for the others to ask first.
+//! key that others want, the next head yields. It pauses before it asks, long enough for the others to ask first.
 //!
 //! *Lock order.* Places are taken in the keys' order, which is global, before anything is asked of Redis.
 

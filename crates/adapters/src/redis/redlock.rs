@@ -11,7 +11,7 @@
 //! | give back | one to each |
 //!
 //! *Promise.* Mutual exclusion while a majority of nodes keeps its memory and clocks run at about the same rate. It does
-//! not promise fencing: a holder that stops for longer than its lease still believes that it has the lock, and only the
+//! not promise fencing. A holder that stops for longer than its lease still believes that it has the lock, and only the
 //! ledger's versions stop it. See [`super::quorum`] for nodes that restart empty.
 //!
 //! *Same command.* rslock's values are random, so the holder leaves a note on the first voting node that names its command.
@@ -47,8 +47,8 @@ use super::script::Script;
 /// A few attempts long: processes that collided, each with a part of the nodes, should not collide again.
 const PAUSE_MIN: Duration = Duration::from_millis(2);
 const PAUSE_MAX: Duration = Duration::from_millis(32);
-/// The longest wait for an attempt, within the caller's own wait: longer than rslock waits for a node that hangs, so that
-/// the votes of the others count.
+/// The longest wait for an attempt, within the caller's own wait. rslock waits less for a node that hangs, so the votes of
+/// the others count.
 const ATTEMPT_MAX: Duration = Duration::from_millis(1_500);
 /// The longest wait for giving back; for a node that hangs a task goes on.
 const GIVE_BACK_MAX: Duration = Duration::from_millis(100);

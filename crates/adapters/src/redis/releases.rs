@@ -18,11 +18,11 @@ use boxoffice_ports::{Kept, Source, Tasks, WhenFailing};
 use futures_util::StreamExt;
 use redis::aio::{PubSubSink, PubSubStream};
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
 use super::backoff::Backoff;
 use super::connect::Redis;
-use super::failure::{Failure, ROUND_TRIP_MAX};
+use super::failure::{Failure, ROUND_TRIP_MAX, bounded};
 
 /// How long a channel without waiters is kept.
 const LINGER: Duration = Duration::from_secs(2);
@@ -95,7 +95,7 @@ impl Subscription {
     /// Returns when Redis has confirmed it, or by `deadline`, or when that takes too long: the poll covers it then.
     pub(super) async fn confirmed(&mut self, deadline: Instant) {
         let soon = (Instant::now() + ROUND_TRIP_MAX).min(deadline);
-        let _ = tokio::time::timeout_at(soon, self.messages.wait_for(|messages| *messages > 0)).await;
+        let _ = timeout_at(soon, self.messages.wait_for(|messages| *messages > 0)).await;
     }
 
     /// From here on every message counts.
@@ -174,9 +174,9 @@ async fn listen(channels: Arc<Channels>, redis: Redis) -> Result<(), Source> {
                 Ok(connection) => {
                     let (sink, stream) = connection.split();
                     channels.forget_connection();
-                    let why = receive(&channels, &redis, sink, stream).await;
+                    let end = receive(&channels, &redis, sink, stream).await;
                     tracing::warn!(
-                        error = why.map(|failure| failure.to_string()),
+                        error = end.err().map(|failure| failure.to_string()),
                         "the subscription to releases of locks was lost; connecting again"
                     );
                     break;
@@ -190,33 +190,29 @@ async fn listen(channels: Arc<Channels>, redis: Redis) -> Result<(), Source> {
 }
 
 /// Until the connection is lost.
-async fn receive(channels: &Channels, redis: &Redis, mut sink: PubSubSink, mut stream: PubSubStream) -> Option<Failure> {
+async fn receive(channels: &Channels, redis: &Redis, mut sink: PubSubSink, mut stream: PubSubStream) -> Result<(), Failure> {
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let new = channels.to_ask();
         if !new.is_empty() {
             redis.counted(1);
-            match timeout(ROUND_TRIP_MAX, sink.subscribe(&new)).await {
-                Ok(Ok(())) => new.iter().for_each(|channel| channels.notify(channel)),
-                Ok(Err(error)) => return Some(Failure::Unreachable(error)),
-                Err(_) => return Some(Failure::Silent),
-            }
+            bounded(sink.subscribe(&new)).await?;
+            new.iter().for_each(|channel| channels.notify(channel));
         }
         tokio::select! {
             () = channels.added.notified() => {}
-            message = stream.next() => channels.notify(message?.get_channel_name()),
+            message = stream.next() => match message {
+                Some(message) => channels.notify(message.get_channel_name()),
+                None => return Ok(()),
+            },
             _ = tick.tick() => {
                 let idle = channels.take_idle();
                 redis.counted(1);
-                let answered = timeout(ROUND_TRIP_MAX, async {
+                bounded(async {
                     if idle.is_empty() { sink.ping::<redis::Value>().await.map(drop) } else { sink.unsubscribe(&idle).await }
-                });
-                match answered.await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => return Some(Failure::Unreachable(error)),
-                    Err(_) => return Some(Failure::Silent),
-                }
+                })
+                .await?;
             }
         }
     }
@@ -226,6 +222,7 @@ async fn receive(channels: &Channels, redis: &Redis, mut sink: PubSubSink, mut s
 mod tests {
     use super::*;
     use boxoffice_services::Redis as Server;
+    use tokio::time::timeout;
 
     /// Longer than anything here needs.
     const LONG: Duration = Duration::from_secs(30);

@@ -29,13 +29,13 @@
 //!
 //! * *The node lost everything*: absent. An instance that still has the room begins the log again; of several one does.
 //! * *It came back without the latest records* (a fail-over, an old file): the first instance that read one of those finds
-//!   it, because the log ends before its position or has another record there (`stamps`). The log goes on under a new
+//!   it: the log ends before its position, or has another record there (`stamps`). The log goes on under a new
 //!   epoch with the records that are left, and all instances begin again with its snapshot. Until it is found, instances
 //!   that had not read the lost records go on as if these had never been.
 //! * *A crash here* between any two calls leaves nothing but pieces of a snapshot, which expire.
 //!
-//! An appended record is in the log for as long as Redis keeps it: over a crash of the node with `appendonly yes` and
-//! `appendfsync always`, otherwise without a guarantee. `maxmemory-policy noeviction` is the right one.
+//! An appended record is in the log for as long as Redis keeps it. It survives a crash of the node with `appendonly yes` and
+//! `appendfsync always`, and otherwise perhaps not. `maxmemory-policy noeviction` is the right one.
 //!
 //! # Failure
 //!

@@ -81,8 +81,8 @@ impl<P: Clone + Send + Sync + 'static> Intake<P> {
         }
     }
 
-    /// Returns once an unreadable text in front, if there is one, is with the dead letters; with the place of its message
-    /// if nothing else is left of it. Cancel-safe.
+    /// If the text in front is unreadable, returns once it is with the dead letters. Returns the place of its message if
+    /// nothing else is left of it. Cancel-safe.
     pub(crate) async fn settle<D: DeadLetters<P>>(&mut self, dead: &Arc<D>) -> Option<P> {
         loop {
             let ((text, reason), (place, _)) = self.unreadable.as_ref().zip(self.messages.front())?;

@@ -1,6 +1,6 @@
 //! Calls of the scripts of a room's log, and long snapshots.
 //!
-//! A snapshot that is too long for one answer or one command is transferred in pieces, so that other commands of the shared
+//! A snapshot that is too long for one answer or one command is transferred in pieces. So other commands of the shared
 //! connection run in between, and the bound on a round trip does not bound a room.
 
 use std::sync::Arc;

@@ -21,7 +21,7 @@ if epoch and (call('LLEN', RECORDS) ~= last - base or call('STRLEN', SNAPSHOT) ~
     call('UNLINK', HEAD, RECORDS, SNAPSHOT)
     epoch = false
 end
--- Time goes back within a log only when the clock was set back by more than a second (the domain's SET_BACK_S): a node
+-- Time goes back within a log only when the clock was set back by more than a second (the domain's SET_BACK_S). A node
 -- and the one that takes over from it differ by less.
 if epoch and latest - now <= 1000000 then now = math.max(now, latest) end
 
