@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::support::{LONG, POLL, Site, append_until_acknowledged, command, id, lying, put, reader, readers, until};
+use crate::support::{LONG, POLL, Site, append_until_acknowledged, command, id, put, reader, readers, stored, until};
 
 /// Starting, ending and waiting for a server blocks.
 async fn with<T: Send + 'static>(mut kafka: Kafka, work: impl FnOnce(&mut Kafka) -> T + Send + 'static) -> (Kafka, T) {
@@ -38,11 +38,11 @@ async fn one_key_is_in_one_partition_and_many_keys_are_in_all() {
             log.append(command(*of, at)).await.expect("appended");
         }
     }
-    let lying = lying(&site.brokers, &site.topic, 5 * users.len()).await;
-    assert_eq!(lying.iter().map(|message| message.partition).collect::<BTreeSet<_>>(), (0..4).collect());
+    let stored = stored(&site.brokers, &site.topic, 5 * users.len()).await;
+    assert_eq!(stored.iter().map(|message| message.partition).collect::<BTreeSet<_>>(), (0..4).collect());
     for of in &users {
         let key = command(*of, 0).request.command.lane_key().to_string();
-        let of_key: Vec<_> = lying.iter().filter(|message| message.key.as_ref() == Some(&key)).collect();
+        let of_key: Vec<_> = stored.iter().filter(|message| message.key.as_ref() == Some(&key)).collect();
         assert_eq!(of_key.len(), 5, "each message has the key that its command contends for");
         assert!(of_key.iter().all(|message| message.partition == of_key[0].partition), "all in one partition");
     }
@@ -58,8 +58,8 @@ async fn each_command_of_a_message_is_taken_by_itself_and_the_message_once_all_a
     for command in &wanted {
         log.append(command.clone()).await.expect("appended");
     }
-    let lying_there = lying(&brokers, &source.topic, wanted.len()).await;
-    let [first, second, third] = &lying_there[..] else { panic!("{lying_there:?}") };
+    let originals = stored(&brokers, &source.topic, wanted.len()).await;
+    let [first, second, third] = &originals[..] else { panic!("{originals:?}") };
     let texts = [&first.bytes[..], b"unreadable", &second.bytes, &third.bytes];
     let message: Vec<u8> = texts.iter().flat_map(|text| [b"\x1e", *text, b"\n"].concat()).collect();
 
@@ -72,7 +72,7 @@ async fn each_command_of_a_message_is_taken_by_itself_and_the_message_once_all_a
     assert_eq!(timeout(LONG, taking.take(1)).await.expect("in time"), wanted[1..2]);
     taking.dead_letter(wanted[1].clone(), "no such column".to_owned()).await.expect("kept");
     taking.acknowledge(usize::MAX).await.expect("acknowledged");
-    let letters = lying(&brokers, &format!("{}.dead", site.topic), 2).await;
+    let letters = stored(&brokers, &format!("{}.dead", site.topic), 2).await;
     let letters: BTreeSet<_> = letters.into_iter().map(|letter| letter.bytes).collect();
     assert_eq!(letters, BTreeSet::from([b"unreadable".to_vec(), second.bytes.clone()]), "as they came");
     drop((taking, log));
@@ -100,10 +100,10 @@ async fn commands_appended_at_once_go_together() {
         callers.spawn(async move { log.append(command(of, at)).await });
     }
     assert!(timeout(LONG, callers.join_all()).await.expect("in time").iter().all(Result::is_ok));
-    let lying = lying(&site.brokers, &site.topic, 1).await;
-    assert!(lying.len() < CALLERS as usize / 2, "{} messages", lying.len());
+    let stored = stored(&site.brokers, &site.topic, 1).await;
+    assert!(stored.len() < CALLERS as usize / 2, "{} messages", stored.len());
     put(&site.brokers, &site.topic, &command(of, 0).request.command.lane_key().to_string(), b"beside them").await;
-    let beside = self::lying(&site.brokers, &site.topic, lying.len() + 1).await;
+    let beside = self::stored(&site.brokers, &site.topic, stored.len() + 1).await;
     assert_eq!(
         beside.iter().map(|message| message.partition).collect::<BTreeSet<_>>().len(),
         1,
@@ -296,7 +296,7 @@ async fn while_too_many_wait_for_a_broker_the_next_is_refused_at_once() {
     assert!((1..=5_000).contains(&blocked), "{blocked} of 25,000 were refused at once");
     let (_kafka, _) = with(kafka, |kafka| kafka.restart(0).expect("Kafka comes back")).await;
     append_until_acknowledged(&log, &one).await;
-    assert_eq!(lying(&site.brokers, &site.topic, 1).await.len(), 1);
+    assert_eq!(stored(&site.brokers, &site.topic, 1).await.len(), 1);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::support::{LONG, Site, command, id, lying, reader, until};
+use crate::support::{LONG, Site, command, id, reader, stored, until};
 
 /// Takes until so many different commands came.
 async fn take_all(reader: &mut Box<dyn CommandReader>, count: usize) -> BTreeSet<CommandId> {
@@ -49,10 +49,10 @@ async fn a_reader_that_lost_a_partition_commits_nothing_of_it() {
     timeout(LONG, moving).await.expect("a partition moves");
     let refused = timeout(LONG, loser.acknowledge(usize::MAX)).await.expect("in time").expect_err("a partition was lost");
     assert!(refused.to_string().contains("another reader"), "{refused}");
-    let lying = lying(&site.brokers, &site.topic, COMMANDS).await;
-    let held = |partition: i32| lying.iter().filter(|message| message.partition == partition).count() as i64;
+    let stored = stored(&site.brokers, &site.topic, COMMANDS).await;
+    let held = |partition: i32| stored.iter().filter(|message| message.partition == partition).count() as i64;
     let moved: BTreeSet<_> = moved.iter().map(id).collect();
-    let lost = lying.iter().find(|message| moved.iter().any(|id| holds(&message.bytes, *id))).expect("it is in a partition").partition;
+    let lost = stored.iter().find(|message| moved.iter().any(|id| holds(&message.bytes, *id))).expect("it is in a partition").partition;
     let kept = 1 - lost;
     until("something is committed", async || !site.committed().await.is_empty()).await;
     assert_eq!(site.committed().await, BTreeMap::from([(kept, held(kept))]), "the partition that it kept, and not the one that it lost");

@@ -100,9 +100,9 @@ fn partitions_of(consumer: &BaseConsumer, topic: &str) -> Vec<i32> {
     metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|partition| partition.id()).collect()
 }
 
-/// A message as it lies in its topic.
+/// A message as it is stored in its topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Lying {
+pub(crate) struct StoredMessage {
     pub(crate) partition: i32,
     pub(crate) key: Option<String>,
     pub(crate) bytes: Vec<u8>,
@@ -110,7 +110,7 @@ pub(crate) struct Lying {
 }
 
 /// All messages of a topic, each partition in order, once there are `count`.
-pub(crate) async fn lying(brokers: &str, topic: &str, count: usize) -> Vec<Lying> {
+pub(crate) async fn stored(brokers: &str, topic: &str, count: usize) -> Vec<StoredMessage> {
     let (config, topic) = (client(brokers, "onlooker"), topic.to_owned());
     let read = tokio::task::spawn_blocking(move || {
         let consumer: BaseConsumer = config.create().expect("a consumer");
@@ -132,7 +132,7 @@ pub(crate) async fn lying(brokers: &str, topic: &str, count: usize) -> Vec<Lying
                     let header = |header: rdkafka::message::Header<'_, &[u8]>| {
                         (header.key.to_owned(), String::from_utf8_lossy(header.value.unwrap_or_default()).into_owned())
                     };
-                    messages.push(Lying {
+                    messages.push(StoredMessage {
                         partition: message.partition(),
                         key: message.key().map(|key| String::from_utf8_lossy(key).into_owned()),
                         bytes: message.payload().unwrap_or_default().to_vec(),

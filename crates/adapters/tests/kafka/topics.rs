@@ -12,7 +12,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, ResourceSpecifier
 use rdkafka::client::DefaultClientContext;
 use tokio::task::JoinSet;
 
-use crate::support::{Site, command, lying, until};
+use crate::support::{Site, command, stored, until};
 
 fn admin(brokers: &str) -> AdminClient<DefaultClientContext> {
     rdkafka::ClientConfig::new().set("bootstrap.servers", brokers).create().expect("a client")
@@ -58,7 +58,7 @@ async fn a_topic_that_was_given_more_partitions_is_used_as_it_is() {
         log.append(command(*of, 0)).await.expect("appended");
     }
     let partitions: BTreeSet<_> =
-        lying(&site.brokers, &site.topic, users.len()).await.into_iter().map(|message| message.partition).collect();
+        stored(&site.brokers, &site.topic, users.len()).await.into_iter().map(|message| message.partition).collect();
     assert_eq!(partitions, (0..6).collect());
 }
 

@@ -134,8 +134,8 @@ async fn each_command_of_a_message_is_taken_by_itself_and_the_message_once_all_a
     for nth in 1..=3 {
         log.append(command(of, nth)).await.expect("appended");
     }
-    let lying = client.look(&queue_of(&source, Key::Account(of)), 3).await;
-    let texts: Vec<&[u8]> = lying.iter().map(|(bytes, _)| bytes.as_slice()).collect();
+    let originals = client.look(&queue_of(&source, Key::Account(of)), 3).await;
+    let texts: Vec<&[u8]> = originals.iter().map(|(bytes, _)| bytes.as_slice()).collect();
     let texts = [texts[0], b"unreadable", texts[1], texts[2], b"nor this"];
     let message: Vec<u8> = texts.iter().flat_map(|text| [b"\x1e", *text, b"\n"].concat()).collect();
 
