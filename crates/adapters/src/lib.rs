@@ -19,6 +19,8 @@ pub mod http_beacon;
 pub mod kafka;
 pub mod log_sink;
 pub mod memory;
+#[cfg(any(feature = "kafka", feature = "rabbitmq", feature = "redis"))]
+mod pause;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 #[cfg(feature = "rabbitmq")]

@@ -1,14 +1,16 @@
-//! What brokers carry: commands, answers and events as bytes.
+//! The messages of brokers: commands, answers and events as bytes.
 //!
-//! Commands and answers are JSON with a version. A process reads every version up to its own, so old messages outlive an
-//! update; what it cannot read is [`Unreadable`] and belongs with the dead letters. A field that is added has a default
-//! and keeps the version; a change that old readers would misunderstand raises it. A message of the log holds one command
-//! or a [`sequence`] of them, each with a version of its own.
+//! Commands and answers are JSON with a version. A process reads every version up to its own, so old messages survive an
+//! update. A message that it cannot read is [`Unreadable`] and belongs with the dead letters. A field that is added has a
+//! default and keeps the version; a change that old readers would misunderstand raises it. A message of the log holds one
+//! command or a [`sequence`] of them, each with a version of its own.
 //!
-//! Events are CloudEvents 1.0 in structured JSON. Whoever listens tells repetitions by `source` and `id`, which are an
-//! event's for ever, and finds what an event is about, in order, under its `partitionkey`.
+//! Events are CloudEvents 1.0 in structured JSON. Consumers recognise repetitions by `source` and `id`, which never change
+//! for an event. Events about the same thing are in order under its `partitionkey`.
 
 pub(crate) mod convoy;
+#[cfg(any(feature = "kafka", feature = "rabbitmq"))]
+pub(crate) mod intake;
 pub(crate) mod sequence;
 pub(crate) mod taken;
 
@@ -22,10 +24,10 @@ use uuid::Uuid;
 const VERSION: u32 = 1;
 /// The version of an event's `data`.
 const EVENT_VERSION: u32 = 1;
-/// Where events come from; with their `id` it makes them unique.
+/// The source of events; with their `id` it makes them unique.
 const SOURCE: &str = "/boxoffice";
 
-/// Bytes that are no message of ours, or of a version that is not known yet.
+/// Bytes that are no message of ours, or one of a version that is not known yet.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Unreadable {
     #[error("not a message of this log: {0}")]
@@ -53,7 +55,7 @@ struct AnswersMessage<'a> {
     answers: Vec<AnswerMessage<'a>>,
 }
 
-/// Either a reply, or why there is none.
+/// Either a reply, or the reason why there is none.
 #[derive(Serialize, Deserialize)]
 struct AnswerMessage<'a> {
     command: CommandId,
@@ -63,28 +65,13 @@ struct AnswerMessage<'a> {
     dead: Option<Cow<'a, str>>,
 }
 
-/// What says its version.
-trait Message {
-    fn version(&self) -> u32;
-}
-
-impl Message for CommandMessage<'_> {
-    fn version(&self) -> u32 {
-        self.v
-    }
-}
-
-impl Message for AnswersMessage<'_> {
-    fn version(&self) -> u32 {
-        self.v
-    }
-}
-
-fn checked<'a, T: Deserialize<'a> + Message>(bytes: &'a [u8]) -> Result<T, Unreadable> {
+fn checked<'a, T: Deserialize<'a>>(bytes: &'a [u8], version: impl FnOnce(&T) -> u32) -> Result<T, Unreadable> {
     match serde_json::from_slice::<T>(bytes) {
-        Ok(message) if message.version() <= VERSION => Ok(message),
-        Ok(message) => Err(Unreadable::Version(message.version())),
-        // A newer version need not parse as this one's shape: then its number is the reason.
+        Ok(message) => match version(&message) {
+            ..=VERSION => Ok(message),
+            newer => Err(Unreadable::Version(newer)),
+        },
+        // A newer version may have another shape: then its number is the reason.
         Err(error) => match serde_json::from_slice::<Versioned>(bytes) {
             Ok(Versioned { v }) if v > VERSION => Err(Unreadable::Version(v)),
             _ => Err(error.into()),
@@ -98,7 +85,7 @@ pub(crate) fn command(command: &LoggedCommand) -> Result<Vec<u8>, serde_json::Er
 }
 
 pub(crate) fn parse_command(bytes: &[u8]) -> Result<LoggedCommand, Unreadable> {
-    let CommandMessage { request, reply_to, accepted_at, .. } = checked(bytes)?;
+    let CommandMessage { request, reply_to, accepted_at, .. } = checked(bytes, |message: &CommandMessage<'_>| message.v)?;
     Ok(LoggedCommand { request: request.into_owned(), reply_to: InstanceId(reply_to), accepted_at })
 }
 
@@ -112,7 +99,7 @@ pub(crate) fn answers(answers: &[Answer]) -> Result<Vec<u8>, serde_json::Error> 
 }
 
 pub(crate) fn parse_answers(bytes: &[u8]) -> Result<Vec<Answer>, Unreadable> {
-    let AnswersMessage { answers, .. } = checked(bytes)?;
+    let AnswersMessage { answers, .. } = checked(bytes, |message: &AnswersMessage<'_>| message.v)?;
     let answer = |AnswerMessage { command, reply, dead }: AnswerMessage<'_>| {
         let reply = match (reply, dead) {
             (Some(reply), _) => Ok(reply.into_owned()),
@@ -145,7 +132,7 @@ pub(crate) struct Published {
     pub(crate) id: String,
     /// The event's type.
     pub(crate) kind: &'static str,
-    /// What keeps it in order with others: the seat, the reservation or the wallet.
+    /// Events with the same key stay in order: that of the seat, the reservation or the wallet.
     pub(crate) key: String,
     /// A CloudEvent in structured JSON.
     pub(crate) body: Vec<u8>,

@@ -1,89 +1,63 @@
-//! What all clients have in common: settings, bounds, failures, closing.
+//! What all clients have in common: settings, bounds, closing.
 //!
-//! A client of librdkafka connects by itself, for ever, and has threads of its own. Closing one waits for these and, for
-//! a member of a group, for its leaving: that is done where waiting is allowed, never on a worker of the runtime.
+//! A client of librdkafka connects and reconnects by itself, without end, and has threads of its own. Closing one waits for
+//! these and, for a member of a group, until it has left. So it is done on a thread that may block, never on a worker of
+//! the runtime.
 
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use rand::random_range;
 use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{Consumer, ConsumerContext, StreamConsumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, Headers, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, Producer};
 use tokio::runtime::Handle;
 use tokio::time::sleep;
 
-/// How long a question to the brokers may take when nothing else bounds it.
+use super::failure::Failure;
+use crate::pause::jittered;
+
+/// How long a request to the brokers may take when nothing else bounds it.
 pub(super) const ANSWER_MAX: Duration = Duration::from_secs(10);
-/// How long the brokers may take to say that they are there.
+/// How long the brokers may take to answer a ping.
 const PING_MAX: Duration = Duration::from_secs(2);
-/// A broker that says nothing for so long is connected to anew.
+/// A connection on which a broker is silent for so long is replaced.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// The pauses between two attempts to connect: by default they grow to ten seconds.
 const RECONNECT_MIN: Duration = Duration::from_millis(50);
 const RECONNECT_MAX: Duration = Duration::from_millis(500);
-/// How long a runtime that ends waits for a client to be closed.
+/// How long a runtime that shuts down waits for a client to be closed.
 const CLOSE_MAX: Duration = Duration::from_secs(5);
-/// The longest pause after an error, before it is tried again.
+/// The longest pause between an error and the next attempt.
 const PAUSE_MAX: Duration = Duration::from_millis(250);
-/// What a consumer fetches ahead, for each partition in messages and in all.
+/// How much a consumer fetches ahead: messages for each partition, and kilobytes in all.
 const AHEAD_MESSAGES: u32 = 10_000;
 const AHEAD_KILOBYTES: u32 = 16 * 1024;
-/// Once that much is there, fetching goes on after so long.
+/// The pause before it fetches on once that much is here.
 const AHEAD_PAUSE: Duration = Duration::from_millis(10);
 
-/// Why Kafka was not, or is not, of use.
-#[derive(Debug, thiserror::Error)]
-pub enum Failure {
-    #[error("the settings are of no use to the client: {0}")]
-    Settings(#[source] KafkaError),
-    #[error("the brokers cannot be reached or refuse: {0}")]
-    Unreachable(#[source] KafkaError),
-    #[error("topic {topic} cannot be created or deleted: {reason}")]
-    Topic { topic: String, reason: RDKafkaErrorCode },
-    #[error("topic {topic} has {has} partitions and {wanted} are configured; it can be given more")]
-    Partitions { topic: String, has: usize, wanted: u32 },
-    #[error("topic {topic} has partitions without a leader")]
-    Leaderless { topic: String },
-    #[error("a command or an answer cannot be written: {0}")]
-    Unwritable(#[from] serde_json::Error),
-    #[error("{0} messages wait for the broker: no more are taken")]
-    Full(usize),
-    #[error("the brokers did not acknowledge within {0:?}")]
-    Silent(Duration),
-    #[error("no thread could be started: {0}")]
-    Thread(#[source] std::io::Error),
-    #[error("the partitions of what was taken belong to somebody else by now")]
-    Lost,
-}
-
-/// Passes on what librdkafka says. It repeats itself while a broker is away, so it is for whoever looks closely:
-/// whoever calls learns of failures by their results.
+/// Logs librdkafka's messages. It repeats them while a broker is away, so they are for debugging: callers learn of failures by
+/// their results.
 #[derive(Clone, Copy)]
-pub(super) struct Told;
+pub(super) struct ClientLog;
 
-impl ClientContext for Told {
+impl ClientContext for ClientLog {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        told(level, facility, message);
+        tracing::debug!(?level, facility, message, "Kafka client");
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(%error, reason, "kafka client");
+        tracing::debug!(%error, reason, "Kafka client");
     }
 }
 
-impl ConsumerContext for Told {}
+impl ConsumerContext for ClientLog {}
 
-pub(super) fn told(level: RDKafkaLogLevel, facility: &str, message: &str) {
-    tracing::debug!(?level, facility, message, "kafka client");
-}
-
-pub(super) type Producing = FutureProducer<Told>;
+pub(super) type Producing = FutureProducer<ClientLog>;
 
 pub(super) fn client(brokers: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
@@ -97,8 +71,8 @@ pub(super) fn client(brokers: &str) -> ClientConfig {
     config
 }
 
-/// A producer that neither loses nor doubles nor reorders what it takes, and gives a message up after `patience`
-/// (never, if that is zero).
+/// A producer that neither loses nor duplicates nor reorders messages, and gives one up after `patience` (never, if that
+/// is zero).
 pub(super) fn idempotent(brokers: &str, queued_max: usize, patience: Duration) -> ClientConfig {
     let mut config = client(brokers);
     config.set("enable.idempotence", "true").set("acks", "all");
@@ -106,7 +80,7 @@ pub(super) fn idempotent(brokers: &str, queued_max: usize, patience: Duration) -
     config
 }
 
-/// A producer that one broker's word is enough for.
+/// A producer for which the acknowledgement of one broker is enough.
 pub(super) fn hasty(brokers: &str, queued_max: usize, patience: Duration) -> ClientConfig {
     let mut config = client(brokers);
     config.set("acks", "1");
@@ -116,17 +90,17 @@ pub(super) fn hasty(brokers: &str, queued_max: usize, patience: Duration) -> Cli
 
 fn batched(config: &mut ClientConfig, queued_max: usize, patience: Duration) {
     config
-        // What comes while a request is on its way shares the next one. Waiting for more gained nothing under load, and
-        // cost a lone message just that.
+        // Messages that come during a request share the next one. Waiting for more gained nothing under load, and delayed a
+        // lone message by just that.
         .set("linger.ms", "0")
         .set("queue.buffering.max.messages", queued_max.to_string())
         .set("message.timeout.ms", patience.as_millis().to_string())
-        // A key's partition is where every other client puts it, too.
+        // A key's partition is the one that every other client chooses.
         .set("partitioner", "murmur2_random");
 }
 
 pub(super) fn producer(config: &ClientConfig) -> Result<Producing, Failure> {
-    config.create_with_context(Told).map_err(Failure::Settings)
+    config.create_with_context(ClientLog).map_err(Failure::Settings)
 }
 
 /// A consumer that commits nothing by itself.
@@ -145,7 +119,7 @@ pub(super) fn consumer(brokers: &str, group: &str) -> ClientConfig {
 /// Whether the brokers answer, and every partition of the topic has a leader.
 pub(super) async fn ping(producer: Producing, topic: &str) -> Result<(), Failure> {
     let topic = topic.to_owned();
-    let asked = waiting(move || {
+    let asked = blocking(move || {
         let metadata = producer.client().fetch_metadata(Some(&topic), PING_MAX).map_err(Failure::Unreachable)?;
         let partitions = metadata.topics().iter().filter(|found| found.name() == topic).flat_map(|found| found.partitions());
         let mut leaders = partitions.map(|partition| partition.leader() >= 0).peekable();
@@ -154,18 +128,18 @@ pub(super) async fn ping(producer: Producing, topic: &str) -> Result<(), Failure
     asked.await?
 }
 
-/// Runs what blocks where it may.
-pub(super) async fn waiting<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
+/// Runs blocking work off the runtime's workers.
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
     tokio::task::spawn_blocking(work).await.map_err(|_| Failure::Unreachable(KafkaError::Canceled))
 }
 
-/// Closes a client, which blocks, off the runtime's workers. A runtime that ends waits for it, but not for ever: one
-/// whose group is lost may never come to its end.
+/// Closes a client, which blocks, off the runtime's workers. A runtime that shuts down waits for it, but not for ever:
+/// closing one whose group is lost may never end.
 pub(super) fn close<T: Send + 'static>(client: T) {
     close_after(|| {}, client);
 }
 
-/// The same, after something else that blocks.
+/// The same, after other work that blocks.
 pub(super) fn close_after<T: Send + 'static>(before: impl FnOnce() + Send + 'static, client: T) {
     let (ended, end) = mpsc::channel::<()>();
     let closing = move || {
@@ -179,14 +153,14 @@ pub(super) fn close_after<T: Send + 'static>(before: impl FnOnce() + Send + 'sta
     }
 }
 
-/// Whether a consumer has come to an end. Anything else it gets over by itself: it connects again, for ever.
+/// Whether a consumer has ended. From any other error it recovers by itself.
 pub(super) fn is_over<C: ConsumerContext + 'static>(consumer: &StreamConsumer<C>) -> bool {
     consumer.client().fatal_error().is_some()
 }
 
-/// So that those who failed together do not come back together.
+/// Between an error and the next attempt.
 pub(super) async fn pause() {
-    sleep(PAUSE_MAX.mul_f64(random_range(0.5..=1.0))).await;
+    sleep(jittered(PAUSE_MAX)).await;
 }
 
 pub(super) fn header(key: &str, value: &str) -> OwnedHeaders {

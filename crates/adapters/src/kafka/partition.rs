@@ -1,13 +1,13 @@
-//! The partition of a key: where every other client of Kafka puts it, too.
+//! The partition of a key: the one that every other client of Kafka chooses.
 //!
 //! Commands that go together as one message have one partition and several keys, so it is chosen here and not by the
-//! client. The hash is MurmurHash2 of 32 bits with the seed and the reading of bytes that Kafka's own clients have.
+//! client. The hash is MurmurHash2 of 32 bits, with the seed and the byte order of Kafka's own clients.
 
 const SEED: u32 = 0x9747_b28c;
 const M: u32 = 0x5bd1_e995;
 const R: u32 = 24;
 
-/// Of so many; 0 without any.
+/// One of `partitions`; 0 if there are none.
 pub(super) fn partition_of(key: &[u8], partitions: usize) -> usize {
     // The sign is dropped, and a partition is counted in 31 bits.
     (murmur2(key) & 0x7fff_ffff) as usize % partitions.max(1)
@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_hash_is_that_of_other_clients() {
+    fn the_hash_equals_that_of_other_clients() {
         for (key, hash) in [
             ("21", -973_932_308),
             ("foobar", -790_332_482),

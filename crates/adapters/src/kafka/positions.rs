@@ -1,11 +1,11 @@
-//! How far a reader has taken each of its partitions, and what of that it may still commit.
+//! How far a reader has taken each of its partitions, and which of these positions it may still commit.
 //!
-//! A broker takes a commit from any member of the group, even for a partition that has gone to another one. So what was
-//! taken from a partition is forgotten here the moment it is revoked, before its next reader begins: the consumer learns
-//! of it while messages are asked for. Whoever does not ask for too long is expelled, and then the broker refuses.
+//! A broker accepts a commit from any member of the group, even for a partition that has moved to another one. So the
+//! positions of a partition are forgotten the moment it is revoked, before its next reader begins: the consumer learns of
+//! that while it polls. A member that does not poll for too long is expelled, and then the broker refuses its commits.
 //!
-//! What was acknowledged is committed in the background ([`Committer`]), one commit after the other and each with all that
-//! came meanwhile. What failed is tried again, for as long as its partition stays.
+//! Acknowledged positions are committed in the background ([`Committer`]), one commit after the other, each with all that
+//! were acknowledged meanwhile. A commit that failed is retried for as long as its partition stays.
 
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
@@ -20,14 +20,15 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::time::Instant;
 
-use super::connect::{Failure, told};
+use super::connect::ClientLog;
+use super::failure::Failure;
 use crate::wire::taken::Taken;
 
-/// Longer than a commit takes that waits for another coordinator and fails.
+/// Longer than the slowest commit takes, one that waits for another coordinator and fails.
 const COMMIT_MAX: Duration = Duration::from_secs(20);
 /// The pause after a commit that failed: partitions may be moving.
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
-/// How many commits one after the other may fail at the end, before what was acknowledged is left to come again.
+/// How many commits in a row may fail while closing, before the acknowledged commands are left to come again.
 const LAST_TRIES: u32 = 3;
 
 #[derive(Default)]
@@ -35,13 +36,13 @@ pub(super) struct Positions {
     state: Mutex<State>,
 }
 
-/// Partitions, and the offset after a message.
+/// Each with its partition and the offset after its message.
 #[derive(Default)]
 struct State {
     taken: Taken<(i32, i64)>,
-    /// Of the last message of each.
+    /// By partition: the offset after its last message.
     acknowledged: HashMap<i32, i64>,
-    /// Something that was taken is another's by now.
+    /// A partition of commands that were taken belongs to another reader by now.
     lost: bool,
     /// Since when a commit waits for its answer.
     committing_since: Option<Instant>,
@@ -72,19 +73,19 @@ impl Positions {
         self.state().taken.outstanding()
     }
 
-    /// Of the first so many commands. Says once that something was lost.
+    /// The first so many commands are decided. A loss is reported once.
     pub(super) fn acknowledge(&self, commands: usize) -> Acknowledged {
         let state = &mut *self.state();
         state.acknowledged.extend(state.taken.acknowledge(commands));
         Acknowledged { any: !state.acknowledged.is_empty(), lost: std::mem::take(&mut state.lost) }
     }
 
-    /// Whether a commit waits for longer than any should. One whose coordinator ended was seen to wait for ever.
+    /// Whether a commit takes longer than any should. One whose coordinator ended was seen to wait for ever.
     pub(super) fn is_stuck(&self, now: Instant) -> bool {
         self.state().committing_since.is_some_and(|since| now.duration_since(since) > COMMIT_MAX)
     }
 
-    /// What is to be committed now, from now on.
+    /// The positions to commit; the commit begins.
     fn begin(&self, now: Instant) -> HashMap<i32, i64> {
         let mut state = self.state();
         state.committing_since = Some(now);
@@ -106,8 +107,8 @@ impl Positions {
     }
 }
 
-/// Commits for one consumer, in a thread: a commit with an answer blocks for as long as its coordinator is sought, and
-/// one without tells nothing.
+/// Commits for one consumer, in a thread. A commit with an answer blocks while its coordinator is sought, and one without
+/// an answer does not show whether it succeeded.
 pub(super) struct Committer {
     more: Sender<()>,
     thread: JoinHandle<()>,
@@ -124,18 +125,18 @@ impl Committer {
         Ok(Self { more, thread: thread.map_err(Failure::Thread)? })
     }
 
-    /// Commits what was acknowledged, soon.
+    /// Commits the acknowledged positions, soon.
     pub(super) fn commit(&self) {
-        // It ends with this alone.
+        // The receiver is gone only after a defect (`has_ended`).
         let _ = self.more.send(());
     }
 
-    /// It commits no more: a defect has ended it.
+    /// It no longer commits: a defect has ended it.
     pub(super) fn has_ended(&self) -> bool {
         self.thread.is_finished()
     }
 
-    /// Waits until what was acknowledged is committed, or could not be.
+    /// Waits until the acknowledged positions are committed, or have failed.
     pub(super) fn finish(self) {
         drop(self.more);
         let _ = self.thread.join();
@@ -160,7 +161,7 @@ fn commit_all(consumer: &StreamConsumer<Positions>, topic: &str, asked: &Receive
         match commit(consumer, topic, &next) {
             Ok(()) => failures = 0,
             Err(error) => {
-                tracing::debug!(%error, "positions were not committed");
+                tracing::debug!(%error, "positions could not be committed; trying again");
                 failures += 1;
                 next.clear();
             }
@@ -178,7 +179,7 @@ fn commit(consumer: &StreamConsumer<Positions>, topic: &str, next: &HashMap<i32,
         offsets.add_partition_offset(topic, *partition, Offset::Offset(*next))?;
     }
     match consumer.commit(&offsets, CommitMode::Sync) {
-        // It was there already.
+        // It was committed already.
         Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => Ok(()),
         committed => committed,
     }
@@ -186,11 +187,11 @@ fn commit(consumer: &StreamConsumer<Positions>, topic: &str, next: &HashMap<i32,
 
 impl ClientContext for Positions {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        told(level, facility, message);
+        ClientLog.log(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(%error, reason, "kafka client");
+        ClientLog.error(error, reason);
     }
 }
 
@@ -206,19 +207,19 @@ impl ConsumerContext for Positions {
 mod tests {
     use super::*;
 
-    fn begun(positions: &Positions) -> Vec<(i32, i64)> {
+    fn to_commit(positions: &Positions) -> Vec<(i32, i64)> {
         let mut next: Vec<_> = positions.begin(Instant::now()).into_iter().collect();
         next.sort_unstable();
         next
     }
 
-    fn took(positions: &Positions, partition: i32, offset: i64) {
+    fn taken_whole(positions: &Positions, partition: i32, offset: i64) {
         positions.gave(1);
         positions.over(partition, offset);
     }
 
     #[test]
-    fn a_committer_that_panicked_is_known_to_have_ended() {
+    fn a_committer_that_panicked_has_ended() {
         let lives = Committer::start_with(|asked| while asked.recv().is_ok() {}).unwrap();
         let panics = Committer::start_with(|_| panic!("a defect")).unwrap();
         let begun = Instant::now();
@@ -232,49 +233,49 @@ mod tests {
     }
 
     #[test]
-    fn what_was_revoked_is_not_committed_and_said_to_be_lost_once() {
+    fn revoked_positions_are_not_committed_and_their_loss_is_reported_once() {
         let positions = Positions::default();
         for (partition, offset) in [(1, 7), (1, 8), (2, 3)] {
-            took(&positions, partition, offset);
+            taken_whole(&positions, partition, offset);
         }
         positions.revoked([1, 5].into_iter());
         assert_eq!(positions.outstanding(), 3);
         assert!(positions.acknowledge(3).lost);
-        assert_eq!(begun(&positions), [(2, 4)]);
+        assert_eq!(to_commit(&positions), [(2, 4)]);
         assert!(!positions.acknowledge(0).lost);
         positions.revoked([2, 5].into_iter());
         let Acknowledged { any, lost } = positions.acknowledge(0);
-        assert!(!any && !lost, "what was acknowledged before is no loss, and another's to commit");
-        assert!(begun(&positions).is_empty());
+        assert!(!any && !lost, "positions acknowledged before are no loss, and the next reader commits them");
+        assert!(to_commit(&positions).is_empty());
     }
 
     #[test]
-    fn what_was_taken_ahead_is_not_committed_with_what_was_acknowledged() {
+    fn positions_taken_ahead_are_not_committed_with_acknowledged_ones() {
         let positions = Positions::default();
         for (partition, offset) in [(1, 7), (2, 3), (1, 8)] {
-            took(&positions, partition, offset);
+            taken_whole(&positions, partition, offset);
         }
         assert!(positions.acknowledge(2).any);
-        assert_eq!(begun(&positions), [(1, 8), (2, 4)]);
+        assert_eq!(to_commit(&positions), [(1, 8), (2, 4)]);
         positions.revoked([1].into_iter());
         assert!(positions.acknowledge(1).lost, "the one ahead");
-        assert_eq!(begun(&positions), [(2, 4)]);
+        assert_eq!(to_commit(&positions), [(2, 4)]);
     }
 
     #[test]
-    fn what_was_acknowledged_is_committed_until_the_broker_has_it() {
+    fn acknowledged_positions_are_committed_until_the_broker_has_them() {
         let positions = Positions::default();
-        took(&positions, 1, 7);
-        took(&positions, 2, 3);
-        assert!(begun(&positions).is_empty(), "nothing is acknowledged");
+        taken_whole(&positions, 1, 7);
+        taken_whole(&positions, 2, 3);
+        assert!(to_commit(&positions).is_empty(), "nothing is acknowledged");
         assert!(positions.acknowledge(2).any);
-        assert_eq!(begun(&positions), [(1, 8), (2, 4)]);
+        assert_eq!(to_commit(&positions), [(1, 8), (2, 4)]);
         positions.end(&HashMap::new());
-        assert_eq!(begun(&positions), [(1, 8), (2, 4)], "it failed");
-        took(&positions, 1, 8);
+        assert_eq!(to_commit(&positions), [(1, 8), (2, 4)], "it failed");
+        taken_whole(&positions, 1, 8);
         positions.acknowledge(1);
         positions.end(&HashMap::from([(1, 8), (2, 4)]));
-        assert_eq!(begun(&positions), [(1, 9)]);
+        assert_eq!(to_commit(&positions), [(1, 9)]);
         positions.end(&HashMap::from([(1, 9)]));
         assert!(!positions.acknowledge(0).any);
     }

@@ -1,4 +1,4 @@
-//! Taking a log away that nobody needs any more: its topics and its group, with all that is in them.
+//! Deleting a log that is no longer needed: its topics and its group, with all that is in them.
 
 use std::time::Duration;
 
@@ -6,23 +6,24 @@ use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::error::RDKafkaErrorCode;
 use tokio::time::{Instant, sleep};
 
-use super::connect::{ANSWER_MAX, Failure, Told, client, close};
-use super::log::{answers_of, dead_of};
+use super::connect::{ANSWER_MAX, ClientLog, client, close};
+use super::failure::Failure;
+use super::topics::{answers_of, dead_of};
 
-/// How long the last members may take to leave the group. One that is not empty by then stays, without positions, until
-/// the brokers forget it.
+/// How long the last members may take to leave the group. A group that is not empty by then stays, without positions,
+/// until the brokers forget it.
 const LEAVE_MAX: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(100);
 
-/// Deletes the topics of a log and its group. What is not there need not be deleted. The log must be closed.
+/// Deletes the topics of a log and its group; any that are missing are no error. The log must be closed.
 pub async fn remove(brokers: &str, commands_topic: &str, group: &str) -> Result<(), Failure> {
-    let admin: AdminClient<_> = client(brokers).create_with_context(Told).map_err(Failure::Settings)?;
+    let admin: AdminClient<_> = client(brokers).create_with_context(ClientLog).map_err(Failure::Settings)?;
     let removed = remove_by(&admin, commands_topic, group).await;
     close(admin);
     removed
 }
 
-async fn remove_by(admin: &AdminClient<Told>, commands_topic: &str, group: &str) -> Result<(), Failure> {
+async fn remove_by(admin: &AdminClient<ClientLog>, commands_topic: &str, group: &str) -> Result<(), Failure> {
     let options = AdminOptions::new().request_timeout(Some(ANSWER_MAX)).operation_timeout(Some(ANSWER_MAX));
     let deadline = Instant::now() + LEAVE_MAX;
     loop {
@@ -44,7 +45,7 @@ async fn remove_by(admin: &AdminClient<Told>, commands_topic: &str, group: &str)
     Ok(())
 }
 
-/// The version of the client. The brokers do not tell theirs.
+/// The version of the client: the brokers do not report theirs.
 pub fn client_version() -> String {
     rdkafka::util::get_rdkafka_version().1
 }

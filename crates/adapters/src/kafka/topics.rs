@@ -1,10 +1,10 @@
 //! Topics: created when missing, checked otherwise.
 //!
-//! Brokers delete whole segments, so those of a topic with a retention are a part of it long: what is older than retention
-//! and one segment is gone, however much comes.
+//! Brokers delete whole segments, so a segment of a topic with a retention is a part of it long. Messages older than the
+//! retention and one segment are gone, at any rate of messages.
 //!
-//! Instances that start together may create one at once: whoever comes second finds it. A topic that is there is used as
-//! it is, with its own retention and with more partitions than are configured, but not with fewer.
+//! Instances that start together may create a topic at once: the second finds it. A topic that exists is used as it is,
+//! with its own retention and with more partitions than are configured, but not with fewer.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -13,9 +13,10 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::error::RDKafkaErrorCode;
 use tokio::time::{Instant, sleep};
 
-use super::connect::{ANSWER_MAX, Failure, Told, client, waiting};
+use super::connect::{ANSWER_MAX, ClientLog, blocking, client, close};
+use super::failure::Failure;
 
-/// How often a topic that was created is looked for, until all brokers know it.
+/// How often a topic that was created is asked for, until all brokers know it.
 const POLL: Duration = Duration::from_millis(20);
 /// How many segments a retention has.
 const SEGMENTS: u32 = 4;
@@ -29,10 +30,19 @@ pub(super) struct Wanted<'a> {
     pub(super) retention: Option<Duration>,
 }
 
-/// How many partitions each of them has, in this order, once all of them have leaders. One round trip when they are
-/// there, some three when not.
+/// The topic of the answers to the commands of another.
+pub(super) fn answers_of(commands: &str) -> String {
+    format!("{commands}.answers")
+}
+
+pub(super) fn dead_of(commands: &str) -> String {
+    format!("{commands}.dead")
+}
+
+/// How many partitions each of them has, in this order, once all of them have leaders. One round trip if they exist,
+/// about three if not.
 pub(super) async fn ensure(brokers: &str, wanted: &[Wanted<'_>]) -> Result<Vec<usize>, Failure> {
-    let admin: AdminClient<_> = client(brokers).create_with_context(Told).map_err(Failure::Settings)?;
+    let admin: AdminClient<_> = client(brokers).create_with_context(ClientLog).map_err(Failure::Settings)?;
     let (mut admin, mut found) = partitions(admin).await?;
     let missing: Vec<_> = wanted.iter().filter(|topic| !found.contains_key(topic.name)).collect();
     if !missing.is_empty() {
@@ -46,7 +56,7 @@ pub(super) async fn ensure(brokers: &str, wanted: &[Wanted<'_>]) -> Result<Vec<u
             (admin, found) = partitions(admin).await?;
         }
     }
-    super::connect::close(admin);
+    close(admin);
     let checked = wanted.iter().map(|topic| {
         let has = found.get(topic.name).map_or(0, |partitions| partitions.count);
         let enough = u32::try_from(has).is_ok_and(|has| has >= topic.partitions);
@@ -60,9 +70,9 @@ struct Partitions {
     leaderless: bool,
 }
 
-/// Of every topic. Asking for one by its name would create it where brokers are set to do so, and not as it should be.
-async fn partitions(admin: AdminClient<Told>) -> Result<(AdminClient<Told>, HashMap<String, Partitions>), Failure> {
-    let asked = waiting(move || {
+/// Of every topic. Asking for one by its name would create it, with other settings, where brokers are set to do so.
+async fn partitions(admin: AdminClient<ClientLog>) -> Result<(AdminClient<ClientLog>, HashMap<String, Partitions>), Failure> {
+    let asked = blocking(move || {
         let metadata = admin.inner().fetch_metadata(None, ANSWER_MAX).map_err(Failure::Unreachable)?;
         let of = |topic: &rdkafka::metadata::MetadataTopic| {
             let leaderless = topic.partitions().iter().any(|partition| partition.leader() < 0);
@@ -74,7 +84,7 @@ async fn partitions(admin: AdminClient<Told>) -> Result<(AdminClient<Told>, Hash
     asked.await?
 }
 
-async fn create(admin: &AdminClient<Told>, missing: &[&Wanted<'_>]) -> Result<(), Failure> {
+async fn create(admin: &AdminClient<ClientLog>, missing: &[&Wanted<'_>]) -> Result<(), Failure> {
     let milliseconds = |time: Duration| time.as_millis().to_string();
     let settings = |time| [("retention.ms", milliseconds(time)), ("segment.ms", milliseconds(time / SEGMENTS))];
     let kept: Vec<_> = missing.iter().map(|topic| topic.retention.map(settings)).collect();

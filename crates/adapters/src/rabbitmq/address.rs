@@ -1,4 +1,4 @@
-//! Which broker the settings name: one address, or several nodes of a cluster in one, separated by commas.
+//! The broker that the settings name: one address, or several nodes of a cluster in one, separated by commas.
 
 use std::str::FromStr;
 
@@ -6,17 +6,17 @@ use lapin::uri::{AMQPScheme, AMQPUri};
 
 use super::failure::Failure;
 
-/// A connection on which nothing was heard for so long has ended, unless the address says otherwise (`?heartbeat=`).
+/// A connection that was silent for so long has ended, unless the address says otherwise (`?heartbeat=`).
 const HEARTBEAT_S: u16 = 10;
 
-/// Where the nodes of the broker are, one at least, and who asks. It holds a password and is not to be printed.
+/// The nodes of the broker, one at least, and the user. It holds a password and must not be printed.
 pub(super) struct Address(Vec<AMQPUri>);
 
 impl Address {
     /// An error never repeats the address.
     pub(super) fn parse(url: &str) -> Result<Self, Failure> {
         let refused = |why: &str| Err(Failure::Settings(format!("the address of RabbitMQ {why}")));
-        // The library would go to localhost instead.
+        // The library would connect to localhost instead.
         if url.contains('[') {
             return refused("must name a host or hold an IPv4 address");
         }
@@ -38,19 +38,19 @@ impl Address {
         Ok(Self(uris))
     }
 
-    /// Where the `attempt`th attempt goes: to one node after the other.
+    /// The address for the `attempt`th attempt: one node after the other.
     pub(super) fn uri(&self, attempt: u64) -> AMQPUri {
         // The remainder is below the number of nodes, of which there is one at least.
         self.0[(attempt % self.0.len() as u64) as usize].clone()
     }
 
-    /// Several nodes are named.
+    /// Whether several nodes are named.
     pub(super) fn is_cluster(&self) -> bool {
         self.0.len() > 1
     }
 }
 
-/// Scheme and user, the nodes, the virtual host and what follows.
+/// Scheme and user; the nodes; the virtual host and the parameters.
 fn parts(url: &str) -> (&str, &str, &str) {
     let authority = url.find("://").map_or(0, |at| at + 3);
     let end = url[authority..].find(['/', '?']).map_or(url.len(), |at| authority + at);
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_read_and_never_repeated() {
+    fn an_address_is_parsed_and_never_repeated_in_an_error() {
         let uri = Address::parse("amqp://ann:s3cret@broker:5673/shop").map(|address| address.uri(7)).unwrap();
         assert_eq!((uri.authority.host.as_str(), uri.authority.port, uri.vhost.as_str()), ("broker", 5_673, "shop"));
         assert_eq!(uri.query.heartbeat, Some(HEARTBEAT_S));

@@ -1,14 +1,14 @@
 //! One connection that is kept up in the background.
 //!
-//! A task connects, declares the topology, and then watches: when the connection ends, is given up by who waited in
-//! vain, or falls silent (the heartbeat), it connects again, to the next node of a cluster each time, with pauses that
-//! double from [`PAUSE_MIN`] to [`PAUSE_MAX`], each drawn anew from its upper half, so that instances that lost a broker together do not come back
-//! together. Whoever wants to publish meanwhile is told at once; only the first attempt of all is waited for.
+//! A task connects, declares the topology, and then watches the connection. When it ends, falls silent (the heartbeat), or
+//! is given up by a caller that waited in vain, the task connects to the next node of the cluster. The
+//! pauses double from [`PAUSE_MIN`] to [`PAUSE_MAX`] and are jittered, so that instances that lost a broker together do not
+//! return together. A caller that publishes meanwhile is refused at once; only the first attempt of all is waited for.
 //!
-//! `connection.blocked` (the broker has an alarm and reads nothing more from whoever publishes) is a state of its own
-//! and no failure: the connection stays. The broker tells it at the first message after the alarm, not before.
+//! `connection.blocked` (the broker has an alarm and reads nothing more from connections that publish) is a state of its
+//! own and no failure: the connection stays. The broker reports it at the first message after the alarm, not before.
 //!
-//! The task, which the supervisor keeps, ends, and the connection with it, when the last clone of the link is dropped.
+//! The task, which the supervisor keeps, ends when the last clone of the link is dropped, and the connection with it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,8 +24,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::address::Address;
 use super::failure::Failure;
-use super::jittered;
 use super::topology::Topology;
+use crate::pause::{doubled, jittered};
 
 /// The longest an attempt to connect, the topology included, may take.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
@@ -35,28 +35,28 @@ const OPEN_MAX: Duration = Duration::from_secs(5);
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 /// The longest pause: a broker that comes back is noticed within it.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
-/// A connection that lived for so long was a good one: the pauses begin anew.
+/// After a connection that lasted for so long the pauses begin anew.
 const STEADY: Duration = Duration::from_secs(10);
-/// How often the connection is looked at, should its end not have been told.
-const LOOK: Duration = Duration::from_secs(1);
-/// How long a connection that was given up may take to say goodbye.
+/// How often the connection is checked, in case its end was not reported.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long a connection that was given up may take to close.
 const CLOSE_MAX: Duration = Duration::from_secs(1);
 
-/// One connection, from its making to its end.
-pub(super) struct Session {
+/// One connection, from when it is made to its end.
+pub(super) struct OpenConnection {
     number: u64,
     connection: Connection,
     given_up: Notify,
 }
 
-impl Session {
+impl OpenConnection {
     pub(super) async fn channel(&self) -> Result<Channel, Failure> {
-        self.answers(self.connection.create_channel()).await
+        self.bounded(self.connection.create_channel()).await
     }
 
-    /// What the broker says to a few questions. One that hangs is given up.
-    pub(super) async fn answers<T>(&self, questions: impl Future<Output = lapin::Result<T>>) -> Result<T, Failure> {
-        match timeout(OPEN_MAX, questions).await {
+    /// The answer to a few requests, within [`OPEN_MAX`]. A connection that hangs is given up.
+    pub(super) async fn bounded<T>(&self, requests: impl Future<Output = lapin::Result<T>>) -> Result<T, Failure> {
+        match timeout(OPEN_MAX, requests).await {
             Ok(answer) => Ok(answer?),
             Err(_) => {
                 self.give_up();
@@ -65,7 +65,7 @@ impl Session {
         }
     }
 
-    pub(super) fn connection(&self) -> &Connection {
+    pub(super) fn lapin(&self) -> &Connection {
         &self.connection
     }
 
@@ -73,7 +73,7 @@ impl Session {
         self.number == other.number
     }
 
-    /// It hangs: another one is made.
+    /// It hangs; another one is made.
     pub(super) fn give_up(&self) {
         self.given_up.notify_one();
     }
@@ -83,8 +83,8 @@ impl Session {
 enum State {
     /// The first attempt is under way.
     Connecting,
-    Up(Arc<Session>),
-    Blocked(Arc<Session>),
+    Up(Arc<OpenConnection>),
+    Blocked(Arc<OpenConnection>),
     Down(Failure),
 }
 
@@ -98,18 +98,18 @@ pub(super) struct Link {
 impl Link {
     /// Connects in the background; `purpose` is how the broker lists the connection.
     pub(super) fn start(address: Arc<Address>, topology: Topology, purpose: &'static str, tasks: &dyn Tasks) -> Self {
-        let (tell, state) = watch::channel(State::Connecting);
-        let keeper = Arc::new(Keeper { address, topology: topology.clone(), purpose, tell, sessions: AtomicU64::new(0) });
+        let (sender, state) = watch::channel(State::Connecting);
+        let keeper = Arc::new(Keeper { address, topology: topology.clone(), purpose, state: sender, attempts: AtomicU64::new(0) });
         tasks.keep(format!("rabbitmq.{purpose}"), WhenFailing::NotReady, move || keeper.clone().run()).detach();
         Self { state, topology }
     }
 
-    /// The connection, for whoever publishes and will not wait for one.
-    pub(super) async fn session(&self) -> Result<Arc<Session>, Failure> {
+    /// The connection, for publishing: without waiting for one that is down.
+    pub(super) async fn connection(&self) -> Result<Arc<OpenConnection>, Failure> {
         let mut state = self.state.clone();
         let state = state.wait_for(|state| !matches!(state, State::Connecting)).await;
         match state.as_deref() {
-            Ok(State::Up(session)) => Ok(session.clone()),
+            Ok(State::Up(connection)) => Ok(connection.clone()),
             Ok(State::Blocked(_)) => Err(Failure::Blocked),
             Ok(State::Down(failure)) => Err(failure.clone()),
             Ok(State::Connecting) | Err(_) => Err(Failure::Unconfirmed),
@@ -120,12 +120,12 @@ impl Link {
         matches!(*self.state.borrow(), State::Blocked(_))
     }
 
-    /// The connection, for whoever has time.
-    pub(super) async fn up(&self) -> Arc<Session> {
+    /// Waits for the connection.
+    pub(super) async fn up(&self) -> Arc<OpenConnection> {
         let mut state = self.state.clone();
         loop {
-            if let State::Up(session) | State::Blocked(session) = &*state.borrow_and_update() {
-                return session.clone();
+            if let State::Up(connection) | State::Blocked(connection) = &*state.borrow_and_update() {
+                return connection.clone();
             }
             if state.changed().await.is_err() {
                 // The runtime shuts down: there will be none.
@@ -134,39 +134,40 @@ impl Link {
         }
     }
 
-    /// Returns when one can no longer publish over `session`.
-    pub(super) async fn left(&self, session: &Session) {
+    /// Returns when publishing over `connection` is no longer possible.
+    pub(super) async fn left(&self, connection: &OpenConnection) {
         let mut state = self.state.clone();
-        let left = state.wait_for(|state| !matches!(state, State::Up(current) if current.is(session))).await;
+        let left = state.wait_for(|state| !matches!(state, State::Up(current) if current.is(connection))).await;
         drop(left);
     }
 
-    /// Declares again what has turned out to be missing.
-    pub(super) async fn declare(&self, session: &Session) -> Result<(), Failure> {
-        declare(session, &self.topology).await
+    /// Declares the queues and exchanges again after one was found missing.
+    pub(super) async fn declare(&self, connection: &OpenConnection) -> Result<(), Failure> {
+        declare(connection, &self.topology).await
     }
 
-    /// Whether the broker answers and takes messages.
+    /// Whether the broker answers and accepts messages.
     pub(super) async fn ping(&self) -> Result<(), Failure> {
-        let session = self.session().await?;
-        let channel = session.channel().await?;
-        session.answers(channel.close(REPLY_SUCCESS, "OK".into())).await
+        let connection = self.connection().await?;
+        let channel = connection.channel().await?;
+        connection.bounded(channel.close(REPLY_SUCCESS, "OK".into())).await
     }
 }
-async fn declare(session: &Session, topology: &Topology) -> Result<(), Failure> {
-    session.answers(topology.declare(&session.connection)).await
+
+async fn declare(connection: &OpenConnection, topology: &Topology) -> Result<(), Failure> {
+    connection.bounded(topology.declare(connection.lapin())).await
 }
 
-/// Closes a connection that nobody watches any more, also after a panic: the broker would keep its exclusive queue for it.
-struct Goodbye(Arc<Session>);
+/// Closes a connection that is no longer watched, also after a panic: the broker would keep its exclusive queue for it.
+struct CloseOnDrop(Arc<OpenConnection>);
 
-impl Drop for Goodbye {
+impl Drop for CloseOnDrop {
     fn drop(&mut self) {
-        let session = self.0.clone();
+        let connection = self.0.clone();
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(async move {
-                // Whether it hears that makes no difference.
-                let _ = timeout(CLOSE_MAX, session.connection.close(REPLY_SUCCESS, "OK".into())).await;
+                // The connection is abandoned in any case.
+                let _ = timeout(CLOSE_MAX, connection.lapin().close(REPLY_SUCCESS, "OK".into())).await;
             });
         }
     }
@@ -176,29 +177,29 @@ struct Keeper {
     address: Arc<Address>,
     topology: Topology,
     purpose: &'static str,
-    tell: watch::Sender<State>,
+    state: watch::Sender<State>,
     /// How many were begun.
-    sessions: AtomicU64,
+    attempts: AtomicU64,
 }
 
 impl Keeper {
     async fn run(self: Arc<Self>) -> Result<(), Source> {
         let mut failures = 0_u32;
-        while !self.tell.is_closed() {
-            let number = self.sessions.fetch_add(1, Ordering::Relaxed);
+        while !self.state.is_closed() {
+            let number = self.attempts.fetch_add(1, Ordering::Relaxed);
             let since = Instant::now();
             let failure = match self.connect(number).await {
-                Ok(session) => {
-                    let goodbye = Goodbye(session.clone());
+                Ok(connection) => {
+                    let closing = CloseOnDrop(connection.clone());
                     tracing::info!(broker.connection = self.purpose, "connected to RabbitMQ");
                     let failure = tokio::select! {
-                        failure = self.watch(&session) => failure,
-                        () = self.tell.closed() => return Ok(()),
+                        failure = self.watch(&connection) => failure,
+                        () = self.state.closed() => return Ok(()),
                     };
                     if since.elapsed() > STEADY {
                         failures = 0;
                     }
-                    drop(goodbye);
+                    drop(closing);
                     failure
                 }
                 Err(failure) => failure,
@@ -206,41 +207,41 @@ impl Keeper {
             if failures == 0 {
                 tracing::warn!(broker.connection = self.purpose, error = %failure, "no connection to RabbitMQ");
             }
-            self.tell.send_replace(State::Down(failure));
-            let pause = PAUSE_MIN.saturating_mul(2_u32.saturating_pow(failures)).min(PAUSE_MAX);
+            self.state.send_replace(State::Down(failure));
+            let pause = doubled(PAUSE_MIN, PAUSE_MAX, failures);
             failures = failures.saturating_add(1);
             tokio::select! {
                 () = sleep(jittered(pause)) => {}
-                () = self.tell.closed() => return Ok(()),
+                () = self.state.closed() => return Ok(()),
             }
         }
         Ok(())
     }
 
-    async fn connect(&self, number: u64) -> Result<Arc<Session>, Failure> {
+    async fn connect(&self, number: u64) -> Result<Arc<OpenConnection>, Failure> {
         let properties = ConnectionProperties::default().with_connection_name(format!("boxoffice {}", self.purpose).into());
         let made = async {
             let connection = Connection::connect_uri(self.address.uri(number), properties).await?;
-            let session = Arc::new(Session { number, connection, given_up: Notify::new() });
-            declare(&session, &self.topology).await?;
-            Ok(session)
+            let connection = Arc::new(OpenConnection { number, connection, given_up: Notify::new() });
+            declare(&connection, &self.topology).await?;
+            Ok(connection)
         };
         timeout(CONNECT_MAX, made).await.unwrap_or(Err(Failure::Silent(CONNECT_MAX)))
     }
 
-    /// Tells how the connection stands, until it ends.
-    async fn watch(&self, session: &Arc<Session>) -> Failure {
-        let mut events = std::pin::pin!(session.connection.events_listener());
-        self.tell.send_replace(State::Up(session.clone()));
+    /// Keeps the state of the connection current, until it ends.
+    async fn watch(&self, connection: &Arc<OpenConnection>) -> Failure {
+        let mut events = std::pin::pin!(connection.lapin().events_listener());
+        self.state.send_replace(State::Up(connection.clone()));
         let mut last = None;
         loop {
-            let status = session.connection.status();
-            // An error of one channel is told here, too, and ends nothing.
+            let status = connection.lapin().status();
+            // An error of one channel is an event here, too, and ends nothing.
             if !status.connected() {
                 return last.map_or(Failure::Unconfirmed, Failure::Unreachable);
             }
-            self.tell.send_if_modified(|state| {
-                let next = if status.blocked() { State::Blocked(session.clone()) } else { State::Up(session.clone()) };
+            self.state.send_if_modified(|state| {
+                let next = if status.blocked() { State::Blocked(connection.clone()) } else { State::Up(connection.clone()) };
                 let changed = std::mem::discriminant(state) != std::mem::discriminant(&next);
                 if changed {
                     *state = next;
@@ -253,8 +254,8 @@ impl Keeper {
                     Some(_) => {}
                     None => return Failure::Unconfirmed,
                 },
-                () = session.given_up.notified() => return Failure::Silent(OPEN_MAX),
-                () = sleep(LOOK) => {}
+                () = connection.given_up.notified() => return Failure::Silent(OPEN_MAX),
+                () = sleep(LOOK_EVERY) => {}
             }
         }
     }

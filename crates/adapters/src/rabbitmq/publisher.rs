@@ -1,7 +1,7 @@
-//! Messages of any number of callers, handed over in flights.
+//! Messages of any number of callers, published together.
 //!
-//! [`PUBLISHERS`] tasks take whatever has queued up while the last flight was on its way, each on a channel of its own:
-//! a lone caller waits for one confirm, a thousand share a few. Beyond [`WAITING_MAX`] messages nobody else is taken.
+//! [`PUBLISHERS`] tasks, each on a channel of its own, take the messages that queued up during the last round trip. A lone
+//! caller waits for one confirm, a thousand share a few. Beyond [`WAITING_MAX`] messages the next is refused.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,49 +10,49 @@ use boxoffice_ports::{Source, Tasks, Traffic, WhenFailing};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::timeout;
 
+use super::confirm_channel::{ConfirmChannel, MESSAGES_MAX, Message};
 use super::failure::Failure;
-use super::flight::{FLIGHT_MAX, Message, Runway};
 use super::link::Link;
 
-/// Flights under way at once: while one is confirmed the next one is written.
+/// Round trips under way at once: while one is confirmed the next one is written.
 const PUBLISHERS: usize = 4;
-/// The most messages that wait to be handed over; beyond it the next ones are refused as by a broker that is blocked.
+/// The most messages that wait to be published; beyond it the next ones are refused as by a broker that is blocked.
 const WAITING_MAX: usize = 16_384;
-/// The longest a flight may take. The connection is given up then: a broker that is merely busy confirms far sooner.
+/// The longest a confirm may take. The connection is given up then: a broker that is merely busy confirms far sooner.
 const CONFIRM_MAX: Duration = Duration::from_secs(5);
 /// The longest a caller waits, its turn included.
 const SEND_MAX: Duration = Duration::from_secs(10);
 
-struct Order {
+struct Queued {
     message: Message,
     done: oneshot::Sender<Result<(), Failure>>,
 }
 
 pub(super) struct Publisher {
     link: Link,
-    orders: mpsc::Sender<Order>,
+    queue: mpsc::Sender<Queued>,
 }
 
 impl Publisher {
-    /// The tasks are kept by `tasks`, and end with this.
+    /// The tasks are kept by `tasks`, and end when this is dropped.
     pub(super) fn start(link: Link, traffic: &Arc<Traffic>, tasks: &dyn Tasks) -> Self {
-        let (orders, taken) = mpsc::channel(WAITING_MAX);
-        let taken = Arc::new(Mutex::new(taken));
+        let (queue, queued) = mpsc::channel(WAITING_MAX);
+        let queued = Arc::new(Mutex::new(queued));
         for at in 0..PUBLISHERS {
-            let (link, taken, traffic) = (link.clone(), taken.clone(), traffic.clone());
-            let run = move || publish(link.clone(), taken.clone(), traffic.clone());
+            let (link, queued, traffic) = (link.clone(), queued.clone(), traffic.clone());
+            let run = move || run(link.clone(), queued.clone(), traffic.clone());
             tasks.keep(format!("rabbitmq.publisher.{at}"), WhenFailing::NotReady, run).detach();
         }
-        Self { link, orders }
+        Self { link, queue }
     }
 
-    /// Returns once the broker has stored the message, or is known not to, or nothing is known for too long.
+    /// Returns once the broker has stored or refused the message, or has not answered for too long.
     pub(super) async fn send(&self, message: Message) -> Result<(), Failure> {
         if self.link.is_blocked() {
             return Err(Failure::Blocked);
         }
         let (done, outcome) = oneshot::channel();
-        self.orders.try_send(Order { message, done }).map_err(|_| Failure::Blocked)?;
+        self.queue.try_send(Queued { message, done }).map_err(|_| Failure::Blocked)?;
         match timeout(SEND_MAX, outcome).await {
             Ok(outcome) => outcome.unwrap_or(Err(Failure::Unconfirmed)),
             Err(_) => Err(Failure::Silent(SEND_MAX)),
@@ -60,20 +60,20 @@ impl Publisher {
     }
 }
 
-async fn publish(link: Link, orders: Arc<Mutex<mpsc::Receiver<Order>>>, traffic: Arc<Traffic>) -> Result<(), Source> {
-    let mut runway = Runway::default();
-    let mut taken = Vec::with_capacity(FLIGHT_MAX);
-    while orders.lock().await.recv_many(&mut taken, FLIGHT_MAX).await > 0 {
-        // Whoever went away while it waited wants nothing any more.
+async fn run(link: Link, queued: Arc<Mutex<mpsc::Receiver<Queued>>>, traffic: Arc<Traffic>) -> Result<(), Source> {
+    let mut channel = ConfirmChannel::default();
+    let mut taken = Vec::with_capacity(MESSAGES_MAX);
+    while queued.lock().await.recv_many(&mut taken, MESSAGES_MAX).await > 0 {
+        // The message of a caller that gave up is not sent.
         let (messages, callers): (Vec<_>, Vec<_>) =
-            taken.drain(..).filter(|order| !order.done.is_closed()).map(|order| (order.message, order.done)).unzip();
+            taken.drain(..).filter(|queued| !queued.done.is_closed()).map(|queued| (queued.message, queued.done)).unzip();
         if messages.is_empty() {
             continue;
         }
         traffic.broker_messages(messages.len() as u64);
-        let outcomes = runway.fly(&link, messages, CONFIRM_MAX).await;
+        let outcomes = channel.publish(&link, messages, CONFIRM_MAX).await;
         for (caller, outcome) in callers.into_iter().zip(outcomes) {
-            // It may have gone away.
+            // It may have given up.
             let _ = caller.send(outcome);
         }
     }

@@ -1,4 +1,4 @@
-//! Taking a log away that nobody needs any more, and asking a broker who it is.
+//! Deleting a log that is no longer needed, and asking a broker for its version.
 
 use std::time::Duration;
 
@@ -15,17 +15,17 @@ use super::address::Address;
 use super::failure::Failure;
 use super::topology::{Names, QueueType};
 
-/// The longest either may take.
+/// The longest that either may take.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
-/// What a client says first.
+/// The first bytes that a client sends.
 const GREETING: [u8; 8] = *b"AMQP\x00\x00\x09\x01";
 /// Type, channel and length of a frame.
 const FRAME_HEAD: usize = 7;
-/// The longest frame before anything is agreed upon; brokers send a few hundred bytes.
+/// The longest frame before a length is negotiated; brokers send a few hundred bytes.
 const FRAME_MAX: usize = 128 * 1024;
 
-/// Deletes the queues and the exchange of a log, with all that is in them. What is not there need not be deleted. The
-/// log must be closed.
+/// Deletes the queues and the exchange of a log, with all that is in them; any that are missing are no error. The log must
+/// be closed.
 pub async fn remove(url: &str, name: &str, shards: u32) -> Result<(), Failure> {
     let (address, names) = (Address::parse(url)?, Names::new(name, shards, QueueType::Default)?);
     let removed = async {
@@ -42,11 +42,11 @@ pub async fn remove(url: &str, name: &str, shards: u32) -> Result<(), Failure> {
     timeout(ANSWER_MAX, removed).await.unwrap_or(Err(Failure::Silent(ANSWER_MAX)))
 }
 
-/// The version the broker tells whoever connects, before asking who that is. `None` when it tells none.
+/// The version that the broker announces to every client, before authentication. `None` if it announces none.
 pub async fn server_version(url: &str) -> Result<Option<String>, Failure> {
     let address = Address::parse(url)?;
     let greeting = timeout(ANSWER_MAX, greeting(&address)).await.map_err(|_| Failure::Silent(ANSWER_MAX))?;
-    let bytes = greeting.map_err(|error| Failure::Settings(format!("the broker cannot be asked for its version: {error}")))?;
+    let bytes = greeting.map_err(|error| Failure::Settings(format!("the version of RabbitMQ cannot be read: {error}")))?;
     let Ok((_, AMQPClass::Connection(AMQPMethod::Start(start)))) = parse_class(&*bytes) else { return Ok(None) };
     Ok(match start.server_properties.inner().get("version") {
         Some(AMQPValue::LongString(version)) => Some(version.to_string()),

@@ -3,19 +3,19 @@
 //! | name | what it is |
 //! | --- | --- |
 //! | `<name>.0` to `<name>.<shards - 1>` | commands: durable, one consumer at a time, the rest stand by |
-//! | `<name>.dead` (exchange and queue) | what nobody could read or decide, or took too late; the header `reason` or `x-death` says why |
+//! | `<name>.dead` (exchange and queue) | commands that could not be read or decided, or were not taken in time; the header `reason` or `x-death` says why |
 //! | `<name>.answers.<instance>` | answers for one instance: exclusive, gone with its connection |
 //! | `<events>` (exchange and stream) | committed events, kept for [`STREAM_AGE`]; the routing key is the event's type |
 //!
-//! All of it is declared at every connection, and again when it turns out to be missing. What a queue is declared with
-//! never depends on the settings, so instances with different ones agree and a change of one needs no new queue: how
-//! long a command is kept is written on each command.
+//! All of it is declared at every connection, and again if something turns out to be missing. A queue's arguments never
+//! depend on the settings, so instances with different ones agree and a change needs no new queue. How long a command is
+//! kept is written on each command.
 //!
-//! *The type* of the queues that keep commands is what [`QueueType`] says. A queue that is there already, of another type
-//! and the same otherwise, is used as it is, with a warning: commands may stand in it. Its operator deletes it once it is
-//! empty, and it is declared again as it should be.
+//! *The type* of the queues that keep commands is that of [`QueueType`]. A queue that exists with another type, and is the
+//! same otherwise, is used as it is, with a warning: commands may stand in it. Its operator deletes it once it is empty,
+//! and it is declared again with the right type.
 //!
-//! *Fewer shards* than before leave queues that nobody reads: what is in them expires to the dead letters.
+//! *Fewer shards* than before leave queues without a reader: the commands in them expire to the dead letters.
 
 use boxoffice_domain::Key;
 use boxoffice_ports::InstanceId;
@@ -27,24 +27,24 @@ use lapin::{Channel, Connection, ErrorKind, ExchangeKind};
 
 use super::failure::Failure;
 
-/// The longest name: with what is appended it stays far below the 255 bytes of the protocol.
+/// The longest name: with its suffixes it stays far below the 255 bytes of the protocol.
 const NAME_MAX: usize = 100;
-/// More queues than this have more readers than any database has use for.
+/// More shards than this would need more readers than any database can serve.
 const SHARDS_MAX: u32 = 256;
-/// The most dead letters: beyond it the oldest are dropped, for they were told in the log and somebody should have looked.
+/// The most dead letters: beyond it the oldest are dropped. Each was logged, for an operator to look at.
 const DEAD_LETTERS_MAX: i64 = 1_000_000;
-/// The most answers that wait for an instance: beyond it the oldest are dropped, and whoever waits looks into the ledger.
+/// The most answers that wait for an instance: beyond it the oldest are dropped, and their callers read the ledger.
 const ANSWERS_MAX: i64 = 10_000;
 /// How long an event can be read again; the oldest are dropped a segment at a time.
 const STREAM_AGE: &str = "7D";
-/// How often a quorum queue delivers a command again: as often as it takes. From its version 4 on the broker would put it
-/// with the dead letters after twenty times, which a store that is away reaches.
+/// How often a quorum queue delivers a command again: without a limit in practice. From version 4 on the broker would move
+/// it to the dead letters after twenty times, which happens while a store is away.
 const DELIVERIES_MAX: i64 = 1_000_000_000;
 
-/// What kind of queue keeps commands.
+/// The type of the queues that keep commands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum QueueType {
-    /// The default of the virtual host: classic, unless its operator has set another one.
+    /// The default of the virtual host: classic, unless its operator sets another one.
     #[default]
     Default,
     /// On one node.
@@ -54,7 +54,7 @@ pub enum QueueType {
 }
 
 impl QueueType {
-    /// This one first, then those that a queue may have that is there already.
+    /// This one first, then the types that an existing queue may have.
     fn tries(self) -> [Self; 3] {
         match self {
             Self::Default => [Self::Default, Self::Classic, Self::Quorum],
@@ -124,8 +124,8 @@ fn checked(name: &str) -> Result<String, Failure> {
     Ok(name.to_owned())
 }
 
-/// FNV-1a of 64 bits over the key as text: the same in every process and every version, for as long as commands of
-/// different versions may stand in one log.
+/// FNV-1a of 64 bits over the key as text. It is the same in every process and version, since commands of different
+/// versions may stand in one log.
 fn shard_of(key: Key, shards: u32) -> u32 {
     const BASIS: u64 = 0xcbf2_9ce4_8422_2325;
     const PRIME: u64 = 0x0100_0000_01b3;
@@ -134,7 +134,7 @@ fn shard_of(key: Key, shards: u32) -> u32 {
     (hash % u64::from(shards)) as u32
 }
 
-/// What a connection declares before anybody uses it.
+/// The queues and exchanges that a connection declares before it is used.
 #[derive(Clone, Debug)]
 pub(super) enum Topology {
     Commands(Names),
@@ -162,7 +162,7 @@ impl Topology {
     }
 }
 
-/// Declares one thing after the other. A channel on which the broker has refused something is over, and replaced.
+/// Declares one after the other. A channel on which the broker has refused a declaration is closed, and replaced.
 struct Declaring<'a> {
     connection: &'a Connection,
     channel: Channel,
@@ -182,7 +182,7 @@ impl<'a> Declaring<'a> {
         self.queue(&names.shard(shard), names.queue_type, table(arguments)).await
     }
 
-    /// A durable queue. One that is there with the same arguments and another type is used as it is.
+    /// A durable queue. One that exists with the same arguments and another type is used as it is.
     async fn queue(&mut self, name: &ShortString, queue_type: QueueType, arguments: FieldTable) -> lapin::Result<()> {
         let mut refused = None;
         for tried in queue_type.tries() {
@@ -194,7 +194,7 @@ impl<'a> Declaring<'a> {
                     tracing::warn!(queue = %name, wanted = ?queue_type, found = ?tried, "a queue of another type is used as it is");
                     return Ok(());
                 }
-                Err(error) if is_otherwise(&error) => {
+                Err(error) if differs(&error) => {
                     refused.get_or_insert(error);
                     self.channel = self.connection.create_channel().await?;
                 }
@@ -205,8 +205,8 @@ impl<'a> Declaring<'a> {
     }
 }
 
-/// What is there under the name has other arguments.
-fn is_otherwise(error: &lapin::Error) -> bool {
+/// A queue of this name exists with other arguments.
+fn differs(error: &lapin::Error) -> bool {
     let ErrorKind::ProtocolError(error) = error.kind() else { return false };
     matches!(error.kind(), AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED))
 }
@@ -269,7 +269,7 @@ mod tests {
     use uuid::Uuid;
 
     #[test]
-    fn a_key_has_the_same_shard_for_ever() {
+    fn the_shard_of_a_key_never_changes() {
         let id = Uuid::from_u128(0x0190_a3c4_0000_7000_8000_0000_0000_002a);
         for (key, shards) in [
             (Key::Account(id.into()), [1, 5, 629]),

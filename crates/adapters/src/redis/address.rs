@@ -1,35 +1,35 @@
-//! Where Redis is: one node, Sentinel or Cluster, told apart by `redis.urls` alone.
+//! The address of Redis: one node, Sentinel or Cluster, distinguished by `redis.urls` alone.
 //!
 //! | `redis.urls` | is |
 //! | --- | --- |
 //! | one `redis://[user:password@]host[:port][/db]` or `unix:///path[?db=n]` | one node |
-//! | one `redis+sentinel://[user:password@]host[:port][,host[:port]…]/master[/db][?sentinel=user:password]` | the master of that name, as the Sentinels say at each connection |
-//! | several `redis://…`, equal but for host and port | the seeds of a Cluster, which tell the other nodes |
+//! | one `redis+sentinel://[user:password@]host[:port][,host[:port]…]/master[/db][?sentinel=user:password]` | the master of that name, looked up at the Sentinels for each connection |
+//! | several `redis://…`, equal but for host and port | the seeds of a Cluster, which report the other nodes |
 //!
-//! Credentials in front of the host are the data nodes'; those of the Sentinels themselves stand in `sentinel=`.
+//! Credentials in front of the host are for the data nodes; those for the Sentinels themselves stand in `sentinel=`.
 //! Reserved characters in either are percent-encoded.
 //!
-//! *Failure.* What cannot be read is refused at start, by its place in the list: an address may hold a password, so it
-//! is never repeated in a message.
+//! *Failure.* An address that cannot be read is refused at start. The message names its place in the list and never
+//! repeats it, because it may hold a password.
 
 use redis::cluster::{ClusterClient, ClusterClientBuilder};
 use redis::sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType};
 use redis::{Client, ConnectionInfo, IntoConnectionInfo};
 
-use super::connect::{Failure, ROUND_TRIP_MAX};
+use super::failure::{Failure, ROUND_TRIP_MAX};
 
 /// The scheme that names Sentinels.
 const SENTINEL: &str = "redis+sentinel://";
-/// Where a Sentinel listens when its address does not say.
+/// The port of a Sentinel whose address names none.
 const SENTINEL_PORT: u16 = 26379;
 
-/// How often a Cluster's client follows a redirection or tries another node before it gives up, inside one round trip.
+/// How often a Cluster's client follows a redirection or tries another node, within one round trip, before it gives up.
 const CLUSTER_RETRIES: u32 = 4;
 /// Its pauses, in ms: several fit into [`ROUND_TRIP_MAX`], so that a slot that is moving is found.
 const CLUSTER_PAUSE_MIN_MS: u64 = 5;
 const CLUSTER_PAUSE_MAX_MS: u64 = 60;
 
-/// Whom to connect to.
+/// What to connect to.
 pub(super) enum Address {
     Node(Client),
     Sentinel(SentinelAddress),
@@ -91,10 +91,10 @@ impl SentinelAddress {
         })
     }
 
-    /// Asks the Sentinels, beginning with the `turn`-th, so that one that hangs does not stand in front of the others.
-    pub(super) async fn master(&self, turn: usize) -> redis::RedisResult<Client> {
+    /// Asks the Sentinels, beginning with the `attempt`th, so that one that hangs does not always delay the others.
+    pub(super) async fn master(&self, attempt: usize) -> redis::RedisResult<Client> {
         let mut sentinels = self.sentinels.clone();
-        let first = turn % sentinels.len();
+        let first = attempt % sentinels.len();
         sentinels.rotate_left(first);
         SentinelClient::build(sentinels, self.master.clone(), Some(self.node.clone()), SentinelServerType::Master)?.async_get_client().await
     }
@@ -114,9 +114,9 @@ impl ClusterAddress {
         Ok(Self { client, seeds })
     }
 
-    /// One of the seeds: another one at each turn.
-    pub(super) fn seed(&self, turn: usize) -> &Client {
-        &self.seeds[turn % self.seeds.len()]
+    /// One of the seeds: another one at each attempt.
+    pub(super) fn seed(&self, attempt: usize) -> &Client {
+        &self.seeds[attempt % self.seeds.len()]
     }
 }
 
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn the_urls_tell_node_sentinel_and_cluster_apart() {
+    fn the_urls_distinguish_node_sentinel_and_cluster() {
         assert!(matches!(parse(&["redis://u:p@h:7000/2"]), Ok(Address::Node(_))));
         assert!(matches!(parse(&["unix:///run/redis.sock?db=1"]), Ok(Address::Node(_))));
         assert!(matches!(parse(&["redis://a:7000", "redis://b:7000"]), Ok(Address::Cluster(_))));
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_refused_without_repeating_it() {
+    fn an_invalid_address_is_refused_without_repeating_it() {
         for urls in [
             &[][..],
             &["http://u:secret@h"],
@@ -160,7 +160,7 @@ mod tests {
             &["redis://h", "redis+sentinel://u:secret@h/shop"],
             &["redis://u:secret@h", "redis://v:secret@i"],
         ] {
-            let Err(refused) = parse(urls) else { panic!("{urls:?} was taken") };
+            let Err(refused) = parse(urls) else { panic!("{urls:?} was accepted") };
             assert!(matches!(refused, Failure::Address(_)));
             assert!(!format!("{refused} {refused:?}").contains("secret"), "{refused}");
         }

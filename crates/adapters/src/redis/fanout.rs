@@ -1,16 +1,16 @@
-//! What instances tell each other at once, by publishing in Redis: which seats changed.
+//! Seat changes, published to all instances through Redis.
 //!
-//! *Promise.* At most once, and never needed: whoever misses a message is told that there is a gap and reads again.
-//! A listener says [`Heard::Gap`] after every connection that it lost, and for a message that it cannot read or of a
-//! form that it does not know, so instances of two versions may run side by side.
+//! *Promise.* At most once, and correctness does not depend on it: an instance that misses a message learns of the gap and
+//! reads the seats again. A listener returns [`Heard::Gap`] after every connection that it lost, and for a message that it
+//! cannot read or whose form it does not know. So instances of two versions may run side by side.
 //!
-//! *Wire.* One channel for all dates. A message is a byte for the form and then one record after the other, numbers
-//! with the highest byte first: date (16), number (4), version (8), state (1), and where the state has them
-//! reservation (16) and the end of the hold in microseconds (8).
+//! *Wire.* One channel for all dates. A message is a byte for the form and then the records, numbers with the
+//! highest byte first: date (16), number (4), version (8), state (1), and for states that have them reservation (16) and
+//! the end of the hold in microseconds (8).
 //!
-//! *Round trips.* One a message of up to [`CHANGES_PER_MESSAGE_MAX`] changes. A listener has a connection of its own,
-//! which is pinged when it is quiet, so that one that died silently is noticed; it connects again with pauses that
-//! double up to [`PAUSE_MAX`].
+//! *Round trips.* One for each message of up to [`CHANGES_PER_MESSAGE_MAX`] changes. A listener has a connection of its
+//! own. It is pinged when it is quiet, so that one that died silently is noticed, and replaced with pauses that double up
+//! to [`PAUSE_MAX`].
 
 use std::time::Duration;
 
@@ -20,18 +20,19 @@ use boxoffice_ports::{Fanout, Heard, Listener, Source};
 use chrono::DateTime;
 use futures_util::StreamExt;
 use redis::aio::PubSub;
-use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use uuid::Uuid;
 
-use super::connect::{Failure, ROUND_TRIP_MAX, Redis};
-use super::jittered;
+use super::connect::Redis;
+use super::failure::{Failure, bounded};
+use crate::pause::{doubled, jittered};
 
 const CHANNEL: &str = "boxoffice:seats";
-/// The form of a message. A new form gets a new number, and this one is read for as long as anybody may send it.
+/// The form of a message. A new form gets a new number, and this one is read for as long as an instance may send it.
 const FORM: u8 = 1;
-/// The most changes of one message, some 50 kB: far below what Redis keeps for a listener that is slow.
+/// The most changes of one message, about 50 kB: far below what Redis buffers for a slow listener.
 const CHANGES_PER_MESSAGE_MAX: usize = 1_000;
-/// A connection that was quiet for so long is asked whether it is there.
+/// A connection that was quiet for so long is pinged.
 const QUIET_MAX: Duration = Duration::from_secs(2);
 /// The pause after the first failed attempt to connect, and the longest one.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
@@ -55,7 +56,7 @@ impl RedisFanout {
 #[async_trait]
 impl Fanout for RedisFanout {
     async fn tell(&self, changes: Vec<SeatChange>) -> Result<(), Source> {
-        // Nothing is told as well: whoever does so asks whether anything would be.
+        // Published even without changes: that shows whether Redis can be reached.
         let nothing = changes.is_empty().then_some(&changes[..]);
         for batch in changes.chunks(CHANGES_PER_MESSAGE_MAX).chain(nothing) {
             let mut publish = redis::cmd("PUBLISH");
@@ -67,7 +68,7 @@ impl Fanout for RedisFanout {
 
     async fn listen(&self) -> Result<Box<dyn Listener>, Source> {
         let connection = subscribe(&self.redis).await?;
-        Ok(Box::new(RedisListener { redis: self.redis.clone(), state: State::heard_now(connection) }))
+        Ok(Box::new(RedisListener { redis: self.redis.clone(), state: State::up(connection) }))
     }
 }
 
@@ -77,15 +78,15 @@ struct RedisListener {
 }
 
 enum State {
-    /// Since when nothing was heard.
+    /// Since when nothing was received.
     Up { connection: PubSub, since: Instant },
-    /// How many attempts have failed, and when the next one is made. Kept here, so that whoever stops hearing and
+    /// How many attempts have failed, and when the next one is made. Kept here, so that a caller that stops listening and
     /// begins again does not connect more often.
     Down { failures: u32, next: Instant },
 }
 
 impl State {
-    fn heard_now(connection: PubSub) -> Self {
+    fn up(connection: PubSub) -> Self {
         Self::Up { connection, since: Instant::now() }
     }
 }
@@ -105,8 +106,8 @@ impl Listener for RedisListener {
                         Ok(None) => self.state = State::Down { failures: 0, next: Instant::now() },
                         Err(_) => {
                             self.redis.counted(1);
-                            match timeout(ROUND_TRIP_MAX, connection.ping::<redis::Value>()).await {
-                                Ok(Ok(_)) => *since = Instant::now(),
+                            match bounded(connection.ping::<redis::Value>()).await {
+                                Ok(_) => *since = Instant::now(),
                                 _ => self.state = State::Down { failures: 0, next: Instant::now() },
                             }
                         }
@@ -116,13 +117,13 @@ impl Listener for RedisListener {
                     sleep_until(*next).await;
                     match subscribe(&self.redis).await {
                         Ok(connection) => {
-                            self.state = State::heard_now(connection);
+                            self.state = State::up(connection);
                             return Heard::Gap;
                         }
                         Err(error) => {
-                            tracing::debug!(%error, "no connection to hear other instances on");
-                            let pause = PAUSE_MIN.saturating_mul(2u32.saturating_pow(*failures)).min(PAUSE_MAX);
-                            (*failures, *next) = (failures.saturating_add(1), Instant::now() + jittered(pause));
+                            tracing::debug!(%error, "no connection for messages of other instances; trying again");
+                            let pause = jittered(doubled(PAUSE_MIN, PAUSE_MAX, *failures));
+                            (*failures, *next) = (failures.saturating_add(1), Instant::now() + pause);
                         }
                     }
                 }
@@ -131,15 +132,11 @@ impl Listener for RedisListener {
     }
 }
 
-/// Returns when everything published from now on will be heard.
+/// Returns when every message that is published from now on will be received.
 async fn subscribe(redis: &Redis) -> Result<PubSub, Failure> {
     redis.counted(1);
     let mut connection = redis.subscriber().await?;
-    match timeout(ROUND_TRIP_MAX, connection.subscribe(CHANNEL)).await {
-        Ok(Ok(())) => Ok(connection),
-        Ok(Err(error)) => Err(Failure::Unreachable(error)),
-        Err(_) => Err(Failure::Silent),
-    }
+    bounded(connection.subscribe(CHANNEL)).await.map(|()| connection)
 }
 
 fn encode(changes: &[SeatChange]) -> Vec<u8> {
@@ -164,7 +161,7 @@ fn encode(changes: &[SeatChange]) -> Vec<u8> {
     bytes
 }
 
-/// `None` for another form, and for what makes no sense.
+/// `None` for another form, and for bytes that make no sense.
 fn decode(bytes: &[u8]) -> Option<Vec<SeatChange>> {
     let (&FORM, mut rest) = bytes.split_first()? else { return None };
     let mut changes = Vec::new();
@@ -200,7 +197,7 @@ mod tests {
     use super::*;
     use chrono::TimeDelta;
 
-    /// Two changes as they were sent when the form was made: it must stay readable.
+    /// Two changes as they were sent when the form was introduced: it must stay readable.
     const SENT: &str = "01\
         000102030405060708090a0b0c0d0e0f0000002a0000000000000007\
         01101112131415161718191a1b1c1d1e1f00000000000f4241\
@@ -219,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_of_this_form_stays_readable_and_is_written_as_ever() {
+    fn a_message_of_this_form_is_read_and_written_unchanged() {
         assert_eq!(decode(&bytes(SENT)), Some(changes()));
         assert_eq!(encode(&changes()), bytes(SENT));
         let sold = vec![SeatChange { state: SeatState::Sold { reservation: ReservationId(Uuid::from_u128(9)) }, ..changes()[0] }];
@@ -228,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn another_form_and_what_makes_no_sense_are_none() {
+    fn another_form_and_invalid_bytes_are_none() {
         let sent = bytes(SENT);
         let mut newer = sent.clone();
         newer[0] = FORM + 1;

@@ -1,11 +1,11 @@
-//! What locks are called in Redis.
+//! The names of locks in Redis.
 //!
-//! The braces are a hash tag: on a Cluster everything about one contention key lies in one slot, and different
-//! contention keys lie anywhere.
+//! The braces are a hash tag: on a Cluster all keys about one contention key lie in one slot, and those of different
+//! contention keys in any.
 
 use boxoffice_domain::Key;
 
-/// The lock of a contention key: `command_id:random` while somebody has it.
+/// The lock of a contention key: `command_id:random` while it is held.
 pub(super) fn lock(key: &Key) -> String {
     format!("boxoffice:lock:{{{key}}}")
 }

@@ -1,16 +1,15 @@
 //! A lease that is renewed while it is held, and given back on every path.
 //!
-//! A [`Claim`] stands from before the first command that might take something: whoever drops it, at whatever point,
-//! gives back in the background what may have been taken, even by a command still under way. A [`RenewedLease`] is a
-//! claim that was taken. It is renewed at a third of its time to live, so that one renewal may fail and the next still
-//! comes in time.
+//! A [`Claim`] exists from before the first command that might take a lock. Dropping it, at any point, gives back in the
+//! background what may have been taken, even by a command still under way. A [`RenewedLease`] is a claim that was taken.
+//! It is renewed at a third of its time to live, so that one renewal may fail and the next still comes in time.
 //!
-//! *Lost* is a lease that is somebody else's, or whose time to live has passed on this process's monotonic clock,
-//! counted from before the command that last set it was sent: this side thinks it over before the store does. Being
-//! lost is told, not enforced. There is no fencing: between the last renewal that worked and being told, somebody else
-//! may have the lock too, and the ledger's own guards are what keeps the truth.
+//! *Lost* is a lease that another owner has, or whose time to live has passed on this process's monotonic clock. That time
+//! counts from before the command was sent that last set it, so it ends here before it ends in the store. The loss is
+//! reported, not enforced. There is no fencing: between the last renewal that succeeded and the report, another owner may
+//! have the lock too. The ledger's own guards keep the data correct.
 //!
-//! *Crash.* A process that ends without giving back leaves its keys until their time to live is over.
+//! *Crash.* A process that ends without giving back leaves its keys until their time to live has passed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,85 +19,85 @@ use boxoffice_ports::Lease;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::queue::Turn;
+use super::queue::QueueHead;
 
 /// Renewals in one time to live.
 const RENEWALS: u32 = 3;
-/// How soon a renewal that did not get through is tried again, in parts of the time to live.
+/// How soon a renewal without an answer is retried, in parts of the time to live.
 const RETRIES: u32 = 12;
 
-/// What a renewal found.
+/// The outcome of a renewal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Extended {
-    /// It lasts for another time to live, counted from before the question.
+    /// It lasts for another time to live, counted from before the command.
     Held,
-    /// It is somebody else's, or nobody's.
+    /// Another owner has it, or none.
     Lost,
-    /// Nobody answered.
+    /// There was no answer.
     Unknown,
 }
 
-/// What can be held, wherever it is kept.
+/// What a lease holds: the keys of one owner.
 #[async_trait]
 pub(super) trait Held: Send + Sync + 'static {
     async fn extend(&self) -> Extended;
-    /// Nothing of it was taken, and no answer is missing.
+    /// Whether no key was taken, and no answer is missing.
     fn left_nothing(&self) -> bool;
-    /// Gives back what is still its own and touches nothing else, however often it is called. Returns within a round
-    /// trip, and goes on in the background where that was not enough. Whether another process wants it.
+    /// Gives back the keys that are still its own and touches no others, however often it is called. Returns within a round
+    /// trip, and goes on in the background if that was not enough. Whether another process waits for one of them.
     async fn give_back(self: Arc<Self>) -> bool;
 }
 
 /// See the module's opening.
 pub(super) struct Claim<H: Held> {
     held: Arc<H>,
-    /// The place in this process's line, given up last.
-    turn: Option<Turn>,
-    /// It was not given back yet.
+    /// The place in this process's queue, given up last.
+    head: Option<QueueHead>,
+    /// Whether it was not given back yet.
     armed: bool,
 }
 
 impl<H: Held> Claim<H> {
-    pub(super) fn new(held: H, turn: Option<Turn>) -> Self {
-        Self { held: Arc::new(held), turn, armed: true }
+    pub(super) fn new(held: H, head: Option<QueueHead>) -> Self {
+        Self { held: Arc::new(held), head, armed: true }
     }
 
     pub(super) fn held(&self) -> &Arc<H> {
         &self.held
     }
 
-    /// It was taken, until `until` at first.
+    /// It was taken, and lasts until `until` unless it is renewed.
     pub(super) fn into_lease(self, until: Instant, ttl: Duration) -> RenewedLease<H> {
-        let (tell, lost) = watch::channel(false);
-        let renewal = tokio::spawn(renew(self.held.clone(), until, ttl, tell)).abort_handle();
+        let (is_lost, lost) = watch::channel(false);
+        let renewal = tokio::spawn(renew(self.held.clone(), until, ttl, is_lost)).abort_handle();
         RenewedLease { claim: self, lost, renewal: Renewal(renewal) }
     }
 
     async fn give_back(mut self) {
         self.armed = false;
-        // In a task, so that whoever stops waiting does not stop it. A panic in it is a defect that the hook told of.
-        let _ = tokio::spawn(end(self.held.clone(), self.turn.take())).await;
+        // In a task, so that it goes on if the caller stops waiting. A panic in it is a defect, which the panic hook logs.
+        let _ = tokio::spawn(end(self.held.clone(), self.head.take())).await;
     }
 }
 
 impl<H: Held> Drop for Claim<H> {
     fn drop(&mut self) {
-        // Outside of a runtime there is nobody to do it, and it expires.
+        // Outside of a runtime there is nothing to run it, and the keys expire.
         if self.armed
             && !self.held.left_nothing()
             && let Ok(runtime) = Handle::try_current()
         {
-            runtime.spawn(end(self.held.clone(), self.turn.take()));
+            runtime.spawn(end(self.held.clone(), self.head.take()));
         }
     }
 }
 
-async fn end<H: Held>(held: Arc<H>, turn: Option<Turn>) {
+async fn end<H: Held>(held: Arc<H>, head: Option<QueueHead>) {
     let wanted = held.give_back().await;
-    if let Some(turn) = turn {
-        turn.end(wanted);
+    if let Some(head) = head {
+        head.leave(wanted);
     }
 }
 
@@ -122,7 +121,7 @@ impl Drop for Renewal {
 impl<H: Held> Lease for RenewedLease<H> {
     async fn lost(&self) {
         let mut lost = self.lost.clone();
-        // An error: nobody renews it any more, though it was not given back. A defect has ended the renewing.
+        // An error: it is no longer renewed, though it was not given back. A defect has ended the renewing.
         let _ = lost.wait_for(|lost| *lost).await;
     }
 
@@ -133,12 +132,12 @@ impl<H: Held> Lease for RenewedLease<H> {
     }
 }
 
-/// Keeps it until it is lost.
-async fn renew<H: Held>(held: Arc<H>, mut until: Instant, ttl: Duration, tell: watch::Sender<bool>) {
+/// Renews it until it is lost.
+async fn renew<H: Held>(held: Arc<H>, mut until: Instant, ttl: Duration, is_lost: watch::Sender<bool>) {
     let mut pause = ttl / RENEWALS;
     loop {
         let wake = (Instant::now() + pause).min(until);
-        tokio::time::sleep_until(wake).await;
+        sleep_until(wake).await;
         let asked = Instant::now();
         if asked >= until {
             break;
@@ -150,46 +149,20 @@ async fn renew<H: Held>(held: Arc<H>, mut until: Instant, ttl: Duration, tell: w
         }
     }
     tracing::warn!(ttl_ms = ttl.as_millis() as u64, "a lease was lost");
-    tell.send_replace(true);
-}
-
-/// A pause that doubles up to a bound, jittered.
-pub(super) struct Backoff {
-    next: Duration,
-    max: Duration,
-}
-
-impl Backoff {
-    pub(super) fn new(min: Duration, max: Duration) -> Self {
-        Self { next: min, max }
-    }
-
-    /// Sleeps, never past `deadline`. `false`: it is over already.
-    pub(super) async fn pause(&mut self, deadline: Instant) -> bool {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return false;
-        }
-        sleep(super::jittered(self.step()).min(left)).await;
-        true
-    }
-
-    fn step(&mut self) -> Duration {
-        let step = self.next;
-        self.next = (step * 2).min(self.max);
-        step
-    }
+    is_lost.send_replace(true);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::future::BoxFuture;
     use std::sync::Mutex;
     use std::sync::atomic::{AtomicU32, Ordering};
+    use tokio::time::sleep;
 
     const TTL: Duration = Duration::from_secs(3);
 
-    /// Answers what it was told to, then [`Extended::Held`].
+    /// Answers as scripted, then [`Extended::Held`].
     #[derive(Default)]
     struct Scripted {
         answers: Mutex<Vec<Extended>>,
@@ -212,6 +185,24 @@ mod tests {
         async fn give_back(self: Arc<Self>) -> bool {
             tokio::task::yield_now().await;
             self.given_back.fetch_add(1, Ordering::SeqCst);
+            false
+        }
+    }
+
+    /// Is renewed in this manner.
+    struct Renewing(fn() -> BoxFuture<'static, Extended>);
+
+    #[async_trait]
+    impl Held for Renewing {
+        fn left_nothing(&self) -> bool {
+            false
+        }
+
+        async fn extend(&self) -> Extended {
+            (self.0)().await
+        }
+
+        async fn give_back(self: Arc<Self>) -> bool {
             false
         }
     }
@@ -242,18 +233,18 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_lease_that_is_somebody_elses_is_lost_at_the_next_renewal() {
+    async fn a_lease_that_another_owner_took_is_lost_at_the_next_renewal() {
         let (lease, counts) = lease(&[Extended::Held, Extended::Lost]);
         let before = Instant::now();
         lease.lost().await;
         assert_eq!(before.elapsed(), TTL / 3 * 2);
-        assert!(is_lost(&lease, Duration::ZERO).await, "whoever asks later is told as well");
+        assert!(is_lost(&lease, Duration::ZERO).await, "a later caller learns it as well");
         sleep(TTL).await;
-        assert_eq!(counts.extended.load(Ordering::SeqCst), 2, "it is not asked for again");
+        assert_eq!(counts.extended.load(Ordering::SeqCst), 2, "it is not renewed again");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_renewal_that_does_not_get_through_is_tried_again_until_the_time_is_over() {
+    async fn a_renewal_without_an_answer_is_retried_until_the_time_to_live_has_passed() {
         let (survives, _) = lease(&[Extended::Unknown; 7]);
         assert!(!is_lost(&survives, TTL * 3).await);
         let (dies, _) = lease(&[Extended::Unknown; 40]);
@@ -263,21 +254,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_renewal_that_hangs_loses_the_lease_when_the_time_is_over() {
-        struct Hangs;
-        #[async_trait]
-        impl Held for Hangs {
-            async fn extend(&self) -> Extended {
-                std::future::pending().await
-            }
-            fn left_nothing(&self) -> bool {
-                false
-            }
-            async fn give_back(self: Arc<Self>) -> bool {
-                false
-            }
-        }
-        let lease = Claim::new(Hangs, None).into_lease(Instant::now() + TTL, TTL);
+    async fn a_renewal_that_hangs_loses_the_lease_when_the_time_to_live_has_passed() {
+        let lease = Claim::new(Renewing(|| Box::pin(std::future::pending())), None).into_lease(Instant::now() + TTL, TTL);
         let before = Instant::now();
         lease.lost().await;
         assert_eq!(before.elapsed(), TTL);
@@ -285,25 +263,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_renewal_that_panics_loses_the_lease() {
-        struct Breaks;
-        #[async_trait]
-        impl Held for Breaks {
-            async fn extend(&self) -> Extended {
-                panic!("a defect")
-            }
-            fn left_nothing(&self) -> bool {
-                true
-            }
-            async fn give_back(self: Arc<Self>) -> bool {
-                false
-            }
-        }
-        let lease = Claim::new(Breaks, None).into_lease(Instant::now() + TTL, TTL);
-        tokio::time::timeout(TTL, lease.lost()).await.expect("whoever holds it is told");
+        let lease = Claim::new(Renewing(|| panic!("a defect")), None).into_lease(Instant::now() + TTL, TTL);
+        tokio::time::timeout(TTL, lease.lost()).await.expect("its holder learns it");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn dropping_gives_back_and_so_does_a_release_that_nobody_waits_for() {
+    async fn dropping_gives_back_and_so_does_a_release_that_is_not_awaited() {
         let (lease_one, counts) = lease(&[]);
         drop(lease_one);
         sleep(TTL * 2).await;
@@ -321,22 +286,7 @@ mod tests {
             let given_back = held.given_back.clone();
             drop(Claim::new(held, None));
             sleep(TTL).await;
-            assert_eq!(given_back.load(Ordering::SeqCst), times, "what was taken, and only that");
+            assert_eq!(given_back.load(Ordering::SeqCst), times, "a key that was taken, and no other");
         }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn pauses_grow_to_their_bound_and_end_at_the_deadline() {
-        let (min, max) = (Duration::from_millis(1), Duration::from_millis(8));
-        let mut backoff = Backoff::new(min, max);
-        let steps: Vec<_> = (0..6).map(|_| backoff.step().as_millis()).collect();
-        assert_eq!(steps, [1, 2, 4, 8, 8, 8]);
-        let deadline = Instant::now() + Duration::from_millis(30);
-        let mut pauses = 0;
-        while backoff.pause(deadline).await {
-            pauses += 1;
-        }
-        assert_eq!(Instant::now(), deadline);
-        assert!((4..=8).contains(&pauses), "{pauses}");
     }
 }

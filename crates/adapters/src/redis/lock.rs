@@ -1,24 +1,24 @@
-//! What `simple`, `spin` and `pubsub` share: one lock on one Redis, taken, extended and given back by scripts.
+//! The part that `simple`, `spin` and `pubsub` share: one lock on one Redis, taken, extended and given back by scripts.
 //!
 //! The value of a key is `command_id:random`, one for each acquisition. Extending and giving back compare it first, in
-//! the same script, so nobody touches a lock that has become somebody else's. Asking again under the same value is
+//! the same script, so a lock that another owner has taken is never touched. Asking again under the same value is
 //! harmless: a first command whose answer was lost may have taken the keys already.
 //!
 //! | step | round trips | keys |
 //! | --- | --- | --- |
-//! | [`TAKE`] | one; on a Cluster one a key, in order | all or none; what was taken of a Cluster's before one was refused is given back |
+//! | [`TAKE`] | one; on a Cluster one for each key, in order | all or none; on a Cluster, those taken before one was refused are given back |
 //! | [`EXTEND`] | the same, each third of the time to live | all, or it is lost |
-//! | [`GIVE_BACK`] | the same, once | those that are still its own; tells the waiters, where they listen |
+//! | [`GIVE_BACK`] | the same, once | those that are still its own; notifies the waiters, if they subscribe |
 //!
-//! *What it promises.* Mutual exclusion as long as Redis keeps its memory and no lease is outlived. What it does not:
-//! fencing, or surviving a fail-over, which forgets what had not been replicated. It costs speed then and nothing else,
-//! because the ledger compares versions.
+//! *Promise.* Mutual exclusion as long as Redis keeps its memory and no holder outlives its lease. It promises neither
+//! fencing nor to survive a fail-over, which loses writes that were not replicated. Such a loss costs speed and nothing
+//! else, because the ledger compares versions.
 //!
-//! *Unknown outcomes.* An answer that does not come may mean a lock that was taken: the claim stays armed and gives
-//! back. A server that hung may do the old command after the new one; so what was unknown is given back once more, a
-//! round trip later, and in the end the key's time to live bounds it.
+//! *Unknown outcomes.* After an answer that does not come, the lock may have been taken: the claim stays armed and gives
+//! back. A server that hung may run the old command after the new one. So after an unknown outcome the keys are given back
+//! once more, a round trip later, and in the end their time to live bounds it.
 //!
-//! *Crash.* Keys of a process that ended last until their time to live is over; waiters find them gone by asking again.
+//! *Crash.* Keys of a process that ended last until their time to live has passed; waiters find them gone by asking again.
 
 use std::sync::Arc;
 use std::sync::LazyLock;
@@ -30,18 +30,21 @@ use boxoffice_domain::{CommandId, Key};
 use boxoffice_ports::LockError;
 use tokio::time::{Instant, sleep};
 
-use super::connect::{Failure, ROUND_TRIP_MAX, Redis, Script};
+use super::connect::Redis;
+use super::failure::{Failure, ROUND_TRIP_MAX};
 use super::keys;
 use super::lease::{Claim, Extended, Held};
-use super::queue::Turn;
+use super::queue::QueueHead;
+use super::script::Script;
+use crate::pause::jittered;
 
-/// How long a mark says that another process waits. It is set again each time that one is refused.
+/// How long a mark lasts that another process waits. It is set again each time that one is refused.
 const WANTED_TTL: Duration = Duration::from_secs(1);
-/// The pauses between tries to give back to a Redis that is away.
+/// The pause between tries to give back to a Redis that is away.
 const GIVE_BACK_PAUSE: Duration = Duration::from_millis(100);
 
 /// KEYS: the locks, then the mark of each. ARGV: value, time to live, this process, the mark's time to live or 0.
-/// Whose the first refused one is: its place from 1 and its value; or 0.
+/// Answers with the first refused one: its place from 1 and its value; or 0.
 static TAKE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r#"
@@ -75,8 +78,8 @@ return 1
     )
 });
 
-/// KEYS: the locks, then the mark of each. ARGV: value, this process, whether to tell waiters. A lock's channel is
-/// called as the lock. How many were still its own, and whether another process waits for one.
+/// KEYS: the locks, then the mark of each. ARGV: value, this process, whether to notify waiters. A lock's channel has the
+/// name of the lock. How many were still its own, and whether another process waits for one.
 static GIVE_BACK: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r#"
@@ -96,15 +99,15 @@ return {own, wanted}
     )
 });
 
-/// How those who are refused wait: what they leave and what they must be told.
+/// How a caller waits that was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Waiting {
-    /// They do not.
+pub(super) enum WaitMode {
+    /// It does not, and leaves no mark.
     Never,
-    /// They ask again.
-    Asking,
-    /// They listen.
-    Listening,
+    /// It asks again.
+    Polling,
+    /// It subscribes to the release.
+    Subscribing,
 }
 
 /// One Redis with the settings of its locks.
@@ -112,23 +115,23 @@ pub(super) enum Waiting {
 pub(super) struct Locks {
     redis: Redis,
     ttl: Duration,
-    waiting: Waiting,
-    /// Tells this process's marks from others'.
+    waiting: WaitMode,
+    /// Distinguishes the marks of this process from those of others.
     process: Arc<str>,
 }
 
-/// What one try to take found.
+/// The outcome of one try to take the locks.
 #[derive(Debug)]
 pub(super) enum Tried {
-    /// It is taken, and lasts until then.
+    /// Taken, until then.
     Taken(Instant),
-    /// The `at`-th key is somebody else's.
+    /// Another owner has the `at`-th key.
     Refused { at: usize, same_command: bool },
 }
 
 impl Locks {
     /// `lease` is the time to live. Three renewals must fit in it, each of which may take a round trip: two seconds at least.
-    pub(super) fn new(redis: Redis, lease: Duration, waiting: Waiting) -> Self {
+    pub(super) fn new(redis: Redis, lease: Duration, waiting: WaitMode) -> Self {
         Self { redis, ttl: lease, waiting, process: random().into() }
     }
 
@@ -136,9 +139,9 @@ impl Locks {
         self.ttl
     }
 
-    /// Why a caller's turn to ask did not come in time. Callers in front had the lock; or Redis answered none of them, and
-    /// then nothing is known of the lock.
-    pub(super) fn no_turn(&self, error: LockError) -> LockError {
+    /// Why a caller did not become the head of the queue in time. Callers in front had the lock; or Redis answered none of
+    /// them, so that nothing is known of the lock.
+    pub(super) fn never_head(&self, error: LockError) -> LockError {
         match error {
             LockError::Busy { same_command: false } if !self.redis.is_answering() => LockError::Unavailable(Failure::Silent.into()),
             error => error,
@@ -146,10 +149,11 @@ impl Locks {
     }
 
     /// Claims `keys` for a command; nothing is sent yet.
-    pub(super) fn claim(&self, keys: &[Key], owner: CommandId, turn: Option<Turn>) -> Claim<Ticket> {
+    pub(super) fn claim(&self, keys: &[Key], owner: CommandId, head: Option<QueueHead>) -> Claim<LockAttempt> {
         let names = keys.iter().map(keys::lock).collect();
         let (owner, value) = (format!("{owner}:"), format!("{owner}:{}", random()));
-        Claim::new(Ticket { locks: self.clone(), names, owner, value, unknown: AtomicBool::new(false), over: AtomicBool::new(true) }, turn)
+        let (unknown, over) = (AtomicBool::new(false), AtomicBool::new(true));
+        Claim::new(LockAttempt { locks: self.clone(), names, owner, value, unknown, over }, head)
     }
 }
 
@@ -158,29 +162,29 @@ fn random() -> String {
     format!("{:032x}", rand::random::<u128>())
 }
 
-/// Locks under one value.
-pub(super) struct Ticket {
+/// One acquisition: all its locks have one value.
+pub(super) struct LockAttempt {
     locks: Locks,
     names: Vec<String>,
-    /// What a value of the same command begins with.
+    /// The prefix of all values of the same command.
     owner: String,
     value: String,
-    /// An answer did not come: an old command may still be done.
+    /// An answer did not come: an old command may still run.
     unknown: AtomicBool,
-    /// Nothing of it can be in Redis.
+    /// None of its keys can be in Redis.
     over: AtomicBool,
 }
 
-impl Ticket {
+impl LockAttempt {
     pub(super) fn name(&self, at: usize) -> &str {
         &self.names[at]
     }
 
-    /// Asks once for all of them.
+    /// Tries once to take all of them.
     pub(super) async fn take(&self) -> Result<Tried, Failure> {
         let until = Instant::now() + self.locks.ttl;
         let ttl = self.locks.ttl.as_millis().to_string();
-        let mark = if self.locks.waiting == Waiting::Never { 0 } else { WANTED_TTL.as_millis() }.to_string();
+        let mark = if self.locks.waiting == WaitMode::Never { 0 } else { WANTED_TTL.as_millis() }.to_string();
         let arguments = vec![self.value.as_str(), &ttl, &self.locks.process, &mark];
         self.over.store(false, Ordering::SeqCst);
         let mut taken = 0;
@@ -197,15 +201,15 @@ impl Ticket {
         Ok(Tried::Taken(until))
     }
 
-    /// Keys that one script can have together.
+    /// Keys that one script can use together.
     fn groups(&self) -> std::slice::Chunks<'_, String> {
         self.names.chunks(if self.locks.redis.is_cluster() { 1 } else { self.names.len().max(1) })
     }
 
     /// Whether another process waits for one of them.
     async fn give_back_once(&self, names: &[String]) -> Result<bool, Failure> {
-        let tell = if self.locks.waiting == Waiting::Listening { "1" } else { "0" };
-        let arguments = vec![self.value.as_str(), &self.locks.process, tell];
+        let notify = if self.locks.waiting == WaitMode::Subscribing { "1" } else { "0" };
+        let arguments = vec![self.value.as_str(), &self.locks.process, notify];
         let mut wanted = false;
         for group in names.chunks(if self.locks.redis.is_cluster() { 1 } else { names.len().max(1) }) {
             let (_, other) = self.locks.redis.run::<(u32, bool)>(&GIVE_BACK, &with_marks(group), &arguments).await?;
@@ -214,23 +218,23 @@ impl Ticket {
         Ok(wanted)
     }
 
-    /// Until it is told to Redis, or expired there.
+    /// Retries until Redis has answered, or the keys have expired.
     async fn keep_giving_back(self: Arc<Self>, mut done: bool) {
         let expired = Instant::now() + self.locks.ttl;
         while !done && Instant::now() < expired {
-            sleep(super::jittered(GIVE_BACK_PAUSE)).await;
+            sleep(jittered(GIVE_BACK_PAUSE)).await;
             done = self.give_back_once(&self.names).await.is_ok();
         }
         if self.unknown.load(Ordering::SeqCst) {
             sleep(ROUND_TRIP_MAX).await;
-            // What it does not reach now expires.
+            // Keys that it does not reach now expire.
             let _ = self.give_back_once(&self.names).await;
         }
     }
 }
 
 #[async_trait]
-impl Held for Ticket {
+impl Held for LockAttempt {
     async fn extend(&self) -> Extended {
         let arguments = vec![self.value.clone(), self.locks.ttl.as_millis().to_string()];
         for group in self.groups() {
@@ -257,7 +261,7 @@ impl Held for Ticket {
 }
 
 impl Tried {
-    /// What the port calls it when there is no other try.
+    /// The error of the port for the last try.
     pub(super) fn refusal(tried: &Result<Self, Failure>) -> LockError {
         match tried {
             Ok(Self::Taken(_)) => LockError::Busy { same_command: false },

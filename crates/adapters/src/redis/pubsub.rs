@@ -1,15 +1,15 @@
-//! `pubsub`: the same lock; whoever waits sleeps until the holder's release is told.
+//! `pubsub`: the same lock; a waiter sleeps until it is notified of the holder's release.
 //!
 //! Giving back publishes on the key's channel, in the script that deletes the key. In each process only the head of a
-//! key's line waits ([`super::queue`]), so a release wakes one caller a process. A waiter listens before its second
-//! try, so that a release between its tries is heard: by a message that came after the try began, or by the try.
+//! key's queue waits ([`super::queue`]), so a release wakes one caller in each process. A waiter subscribes before its
+//! second try. So no release between its tries is missed: either a message comes after the try began, or the try succeeds.
 //!
-//! A message is a hint and may be lost: Redis forgets it where a subscriber is just connecting, and a holder that
-//! crashed tells nothing. So whoever waits asks every [`FALLBACK_POLL`] anyway.
+//! A message is a hint and may be lost: Redis drops it for a subscriber that is just connecting, and a holder that crashed
+//! sends none. So a waiter polls every [`FALLBACK_POLL`] anyway.
 //!
-//! *Round trips.* One to take; when it is refused one to listen, unless this process does already, and one try a
-//! release; one to give back, its publication included. *Bounds*: as `wait` says, the last try may take one more round
-//! trip. *Crash*: see [`super::lock`]; the waiters' next poll after the key's expiry finds it free.
+//! *Round trips.* One to take. If it is refused, one to subscribe, unless this process has already, and one try for each
+//! release. One to give back, its message included. *Bounds*: `wait`, and the last try may take one more round trip.
+//! *Crash*: see [`super::lock`]; the waiters' next poll after the key's expiry finds it free.
 
 use std::time::Duration;
 
@@ -18,18 +18,20 @@ use boxoffice_domain::{CommandId, Key};
 use boxoffice_ports::{Deadline, Lease, Lock, LockError, Tasks};
 use tokio::time::{Instant, timeout_at};
 
-use super::connect::{Failure, Redis};
-use super::lease::Backoff;
-use super::lock::{Locks, Ticket, Tried, Waiting};
+use super::backoff::Backoff;
+use super::connect::Redis;
+use super::failure::Failure;
+use super::lock::{LockAttempt, Locks, Tried, WaitMode};
 use super::queue::LocalQueue;
 use super::releases::{Releases, Subscription};
+use crate::pause::jittered;
 
-/// How long a lost message can go unnoticed; a few questions a second from each process, whatever happens.
+/// How long a lost message can go unnoticed; at most a few commands a second from each process.
 const FALLBACK_POLL: Duration = Duration::from_millis(200);
-/// The first pause after a try that failed, which no message will end.
+/// The first pause after a try that failed; no message ends it.
 const FAILURE_PAUSE_MIN: Duration = Duration::from_millis(10);
-/// What is given away to other processes, which the message has reached as soon as the release was answered.
-const MOMENT: Duration = Duration::from_millis(3);
+/// How long it yields to other processes; the message has reached them once the release was answered.
+const YIELD: Duration = Duration::from_millis(3);
 
 /// See the module's opening.
 pub struct PubSubLock {
@@ -39,16 +41,16 @@ pub struct PubSubLock {
 }
 
 impl PubSubLock {
-    /// `lease` is how long a lock outlives a holder that is gone. Starts a task that listens, kept by `tasks`; it ends with
-    /// the lock.
+    /// `lease` is how long a lock outlives a holder that is gone. Starts a task for the subscriptions, kept by `tasks`; it
+    /// ends with the lock.
     pub fn start(redis: Redis, lease: Duration, tasks: &dyn Tasks) -> Self {
         let releases = Releases::start(redis.clone(), tasks);
-        Self { locks: Locks::new(redis, lease, Waiting::Listening), queue: LocalQueue::new(MOMENT), releases }
+        Self { locks: Locks::new(redis, lease, WaitMode::Subscribing), queue: LocalQueue::new(YIELD), releases }
     }
 
-    /// The subscription to the `at`-th key of `ticket`, which is the one that was refused.
-    async fn listen(&self, ticket: &Ticket, at: usize, deadline: Instant) -> (usize, Subscription) {
-        let mut subscription = self.releases.subscription(ticket.name(at));
+    /// The subscription to the `at`-th key, the one that was refused.
+    async fn subscribe(&self, attempt: &LockAttempt, at: usize, deadline: Instant) -> (usize, Subscription) {
+        let mut subscription = self.releases.subscription(attempt.name(at));
         subscription.confirmed(deadline).await;
         (at, subscription)
     }
@@ -57,26 +59,26 @@ impl PubSubLock {
 #[async_trait]
 impl Lock for PubSubLock {
     async fn acquire(&self, keys: Vec<Key>, owner: CommandId, deadline: Deadline) -> Result<Box<dyn Lease>, LockError> {
-        let turn = self.queue.turn(&keys, owner, deadline).await.map_err(|error| self.locks.no_turn(error))?;
+        let head = self.queue.enter(&keys, owner, deadline).await.map_err(|error| self.locks.never_head(error))?;
         let deadline = deadline.instant();
-        let claim = self.locks.claim(&keys, owner, Some(turn));
+        let claim = self.locks.claim(&keys, owner, Some(head));
         let mut backoff = Backoff::new(FAILURE_PAUSE_MIN, FALLBACK_POLL);
-        let mut listening: Option<(usize, Subscription)> = None;
+        let mut subscribed: Option<(usize, Subscription)> = None;
         loop {
-            if let Some((_, subscription)) = &mut listening {
+            if let Some((_, subscription)) = &mut subscribed {
                 subscription.mark();
             }
             let tried: Result<Tried, Failure> = claim.held().take().await;
-            match (&tried, &mut listening) {
+            match (&tried, &mut subscribed) {
                 (Ok(Tried::Taken(until)), _) => return Ok(Box::new(claim.into_lease(*until, self.locks.ttl()))),
                 (Ok(Tried::Refused { same_command: true, .. }), _) => return Err(Tried::refusal(&tried)),
                 _ if Instant::now() >= deadline => return Err(Tried::refusal(&tried)),
-                (Ok(Tried::Refused { at, .. }), Some((heard, subscription))) if heard == at => {
-                    let poll = Instant::now() + super::jittered(FALLBACK_POLL);
-                    // A message or the poll: the next step is the same.
-                    let _ = timeout_at(poll.min(deadline), subscription.told()).await;
+                (Ok(Tried::Refused { at, .. }), Some((to, subscription))) if to == at => {
+                    let poll = Instant::now() + jittered(FALLBACK_POLL);
+                    // After a message or at the poll: the next step is the same.
+                    let _ = timeout_at(poll.min(deadline), subscription.notified()).await;
                 }
-                (Ok(Tried::Refused { at, .. }), _) => listening = Some(self.listen(claim.held(), *at, deadline).await),
+                (Ok(Tried::Refused { at, .. }), _) => subscribed = Some(self.subscribe(claim.held(), *at, deadline).await),
                 (Err(_), _) => {
                     backoff.pause(deadline).await;
                 }

@@ -1,17 +1,18 @@
 //! The nodes of a Redlock: which of them vote, and a [`LockManager`] for just those.
 //!
 //! rslock asks all nodes of a manager at once and waits for the slowest, half a second for one that hangs. So each node
-//! is probed every [`PROBE_EVERY`], and one that does not answer within [`PROBE_MAX`] is left out until it does. rslock
-//! counts the majority over the nodes of its manager; that must stay a majority of *all* nodes, or two processes with
-//! different views could hold a lock each. So the place of a node that is left out is taken by an address at which
-//! nobody can listen: it votes no, at once. With fewer healthy nodes than a majority there is no manager.
+//! is probed every [`PROBE_EVERY`], and one that does not answer within [`PROBE_MAX`] is left out until it does.
 //!
-//! *A node that restarted* has forgotten its votes, and could vote again for somebody else while the first lease lasts.
-//! Its run id tells: it is left out until every lease from before has ended. What remains is a restart within one
-//! probe, or before this process first saw the node; nodes that write each command to disk do not have that gap.
+//! rslock counts the majority over the nodes of its manager. That must stay a majority of *all* nodes, or two processes
+//! with different views could hold a lock each. So a node that is left out is replaced by an address at which there is
+//! never a server: it refuses at once. With fewer healthy nodes than a majority there is no manager.
 //!
-//! *Bounds.* One manager is kept for each set of nodes that was seen healthy, up to [`MANAGERS_MAX`]; beyond it they
-//! are made anew, and connect anew.
+//! *A node that restarted* has forgotten its votes, and could vote again for another owner while the first lease lasts.
+//! Its run id shows that: it is left out until every lease from before has ended. Restarts within one probe, or before this
+//! process first reached the node, remain undetected; nodes that write each command to disk do not have that gap.
+//!
+//! *Bounds.* One manager is kept for each set of healthy nodes, up to [`MANAGERS_MAX`]. Beyond it managers are made anew,
+//! and connect anew.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,21 +24,22 @@ use redis::Client;
 use rslock::LockManager;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::connect::{Failure, Redis};
+use super::connect::Redis;
+use super::failure::Failure;
 
 /// How often a node is probed, counted from its last answer.
 const PROBE_EVERY: Duration = Duration::from_millis(100);
-/// A node that needs longer than this for an answer is left out. Hundreds of times what it needs when it is well.
+/// A node that needs longer than this for an answer is left out. A healthy node answers hundreds of times faster.
 const PROBE_MAX: Duration = Duration::from_millis(250);
 /// Sets of healthy nodes for which a manager, with its connections, is kept.
 const MANAGERS_MAX: usize = 64;
 /// Nodes of one Redlock: more make it slower and no safer.
 const NODES_MAX: usize = 15;
-/// rslock tries once, since waiting is done outside, and must not be told zero.
+/// rslock tries once, since waiting is done outside; zero is not allowed.
 const TRIES: u32 = 1;
 const TRY_DELAY: Duration = Duration::from_millis(1);
-/// No socket can be below what is not a folder: connecting fails at once and asks nobody.
-const NOBODY: &str = "unix:///dev/null/nobody";
+/// There can be no socket below a path that is not a folder: connecting fails at once.
+const ABSENT: &str = "unix:///dev/null/absent";
 
 /// The nodes, and the tasks that probe them, which end when this is dropped.
 pub(super) struct Quorum {
@@ -47,10 +49,10 @@ pub(super) struct Quorum {
 
 struct Nodes {
     clients: Vec<Client>,
-    /// One's own connection to each: for probes and notes.
+    /// A separate connection to each: for probes and notes.
     probes: Vec<Redis>,
-    nobody: Client,
-    /// One bit a node: it votes.
+    absent: Client,
+    /// One bit for each node: it votes.
     voting: AtomicU64,
     managers: Mutex<HashMap<u64, LockManager>>,
 }
@@ -63,7 +65,7 @@ pub(super) struct Majority {
 }
 
 impl Quorum {
-    /// All nodes vote until a probe says otherwise. `lease` is how long a vote given before a restart may count.
+    /// All nodes vote until a probe finds otherwise. `lease` is how long a vote given before a restart may count.
     pub(super) fn start(urls: &[String], lease: Duration, traffic: &Arc<Traffic>, tasks: &dyn Tasks) -> Result<Self, Failure> {
         if urls.is_empty() || urls.len() > NODES_MAX {
             return Err(Failure::Address(format!("redis.redlock_nodes needs 1 to {NODES_MAX} nodes")));
@@ -76,9 +78,9 @@ impl Quorum {
         let open = |(at, url): (usize, &String)| Client::open(url.as_str()).map_err(node(at));
         let clients = urls.iter().enumerate().map(open).collect::<Result<Vec<_>, _>>()?;
         let probes = urls.iter().map(|url| Redis::open(std::slice::from_ref(url), traffic.clone())).collect::<Result<Vec<_>, _>>()?;
-        let nobody = Client::open(NOBODY).map_err(|_| Failure::Address("Redlock needs Unix sockets".to_owned()))?;
+        let absent = Client::open(ABSENT).map_err(|_| Failure::Address("Redlock needs Unix sockets".to_owned()))?;
         let voting = AtomicU64::new((1 << urls.len()) - 1);
-        let nodes = Arc::new(Nodes { clients, probes, nobody, voting, managers: Mutex::default() });
+        let nodes = Arc::new(Nodes { clients, probes, absent, voting, managers: Mutex::default() });
         let tasks = (0..urls.len()).map(|at| {
             let nodes = nodes.clone();
             tasks.keep(format!("redlock.{at}"), WhenFailing::NotReady, move || watch(nodes.clone(), at, lease))
@@ -86,7 +88,7 @@ impl Quorum {
         Ok(Self { _tasks: tasks.collect(), nodes })
     }
 
-    /// A manager over the nodes that vote; `None` when they are no majority.
+    /// A manager over the nodes that vote; `None` if they are no majority.
     pub(super) fn majority(&self) -> Option<Majority> {
         let voting = self.nodes.voting.load(Ordering::Relaxed);
         let nodes = u64::from(voting.count_ones());
@@ -98,7 +100,7 @@ impl Quorum {
         self.nodes.probes.get(self.nodes.voting.load(Ordering::Relaxed).trailing_zeros() as usize)
     }
 
-    /// For a message: how many of how many answer.
+    /// For an error: how many of how many nodes vote.
     pub(super) fn shortage(&self) -> String {
         let (voting, all) = (self.nodes.voting.load(Ordering::Relaxed).count_ones(), self.nodes.clients.len());
         format!("{voting} of {all} Redlock nodes can vote, {} are needed", majority_of(all))
@@ -116,7 +118,7 @@ impl Nodes {
             managers.clear();
         }
         let made = managers.entry(voting).or_insert_with(|| {
-            let member = |(at, client): (usize, &Client)| if voting & (1 << at) == 0 { &self.nobody } else { client }.clone();
+            let member = |(at, client): (usize, &Client)| if voting & (1 << at) == 0 { &self.absent } else { client }.clone();
             let mut manager = LockManager::from_clients(self.clients.iter().enumerate().map(member).collect());
             manager.set_retry(TRIES, TRY_DELAY);
             manager
@@ -128,18 +130,18 @@ impl Nodes {
         let bit = 1 << at;
         let before = if votes { self.voting.fetch_or(bit, Ordering::Relaxed) } else { self.voting.fetch_and(!bit, Ordering::Relaxed) };
         if (before & bit != 0) != votes {
-            tracing::warn!(node = at, votes, "a Redlock node's vote has changed");
+            tracing::warn!(node = at, votes, "a Redlock node votes now, or no longer");
         }
     }
 
-    /// Its run id, when it answers.
+    /// Its run id, if it answers.
     async fn run_id(&self, at: usize) -> Option<String> {
         let answer: String = self.probes[at].query(redis::cmd("INFO").arg("server")).await.ok()?;
         answer.lines().find_map(|line| line.strip_prefix("run_id:")).map(|id| id.trim().to_owned())
     }
 }
 
-/// Probes one node for ever.
+/// Probes one node, without end.
 async fn watch(nodes: Arc<Nodes>, at: usize, lease: Duration) -> Result<(), Source> {
     let mut health = Health::new(lease);
     loop {
@@ -148,7 +150,7 @@ async fn watch(nodes: Arc<Nodes>, at: usize, lease: Duration) -> Result<(), Sour
             Ok(answer) => answer,
             Err(_) => {
                 nodes.set_voting(at, false);
-                // To its own bound, so that a connection that is dead is made anew.
+                // For as long as its own bound allows, so that a dead connection is replaced.
                 probe.await
             }
         };
@@ -161,7 +163,7 @@ async fn watch(nodes: Arc<Nodes>, at: usize, lease: Duration) -> Result<(), Sour
 struct Health {
     lease: Duration,
     run_id: Option<String>,
-    /// Votes from before its restart may count until then.
+    /// Until when votes from before its restart may count.
     until: Option<Instant>,
 }
 
@@ -201,7 +203,7 @@ mod tests {
                 assert_eq!(majority.is_some(), voting.count_ones() >= needed, "{voting:b} of {all}");
                 if let Some(majority) = majority {
                     assert_eq!(majority.nodes, u64::from(voting.count_ones()));
-                    // rslock counts its quorum over these: all nodes, those left out as nobody.
+                    // rslock counts its quorum over these: all nodes, with an absent one for each that is left out.
                     let asked = format!("{:?}", majority.manager).matches("RestorableConnection {").count();
                     assert_eq!(asked, all);
                 }
@@ -216,8 +218,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_votes_no_at_once() {
-        let client = Client::open(NOBODY).unwrap();
+    async fn an_absent_node_refuses_at_once() {
+        let client = Client::open(ABSENT).unwrap();
         let error = client.get_multiplexed_async_connection().await.map(drop).unwrap_err();
         assert!(error.is_io_error() && !error.is_timeout(), "{error}");
     }

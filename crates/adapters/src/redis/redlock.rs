@@ -1,26 +1,26 @@
 //! `redlock`: a lock held on a majority of independent nodes, so that no single one can lose it. Through rslock.
 //!
-//! rslock is asked for one attempt at a time; the line inside the process ([`super::queue`]), the pauses, the deadline,
-//! the renewal ([`super::lease`]) and which nodes are asked ([`super::quorum`]) are ours. Several keys are taken one
-//! after the other; where one is refused those before it are given back.
+//! rslock is asked for one attempt at a time. The queue inside the process ([`super::queue`]), the pauses, the deadline,
+//! the renewal ([`super::lease`]) and the choice of nodes ([`super::quorum`]) are ours. Several keys are taken one after
+//! the other; if one is refused, those before it are given back.
 //!
 //! | step | messages, for each key |
 //! | --- | --- |
-//! | take | one to each voting node, at once; where no majority agreed another, to take it back |
+//! | take | one to each voting node, at once; without a majority another one to each, to take it back |
 //! | extend | one to each |
 //! | give back | one to each |
 //!
-//! *What it promises.* Mutual exclusion while a majority of nodes keeps its memory and clocks run at about the same
-//! rate. What it does not: fencing. A holder that stops for longer than its lease goes on believing in it, and only the
+//! *Promise.* Mutual exclusion while a majority of nodes keeps its memory and clocks run at about the same rate. It does
+//! not promise fencing. A holder that stops for longer than its lease still believes that it has the lock, and only the
 //! ledger's versions stop it. See [`super::quorum`] for nodes that restart empty.
 //!
-//! *Whose is it?* rslock's values are random, so the holder leaves a note on the first voting node that names its
-//! command. A note may be lost or late: then its duplicate waits, is busy, and finds the stored reply.
+//! *Same command.* rslock's values are random, so the holder leaves a note on the first voting node that names its command.
+//! A note may be lost or late. Then a duplicate of the command waits, is refused as busy, and finds the stored reply.
 //!
-//! *Failure.* A node that hangs makes calls slow until a probe notices, and no call fails for it. A failed extension
-//! deletes what was left of the lock: the lease is lost at once. Whoever stops waiting for an attempt leaves it to its
-//! task, which gives back what it may still take; dropping an attempt half way would leave keys under a value nobody
-//! knows. *Crash*: keys last until their time to live is over.
+//! *Failure.* A node that hangs makes calls slow until a probe finds it, and fails no call. A failed extension deletes the
+//! rest of the lock: the lease is lost at once. An attempt whose caller stops waiting goes on in its task, which gives back
+//! what it may still take. If an attempt were dropped half way, it would leave keys under an unknown value. *Crash*: keys
+//! last until their time to live has passed.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
@@ -35,25 +35,28 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::connect::{Failure, ROUND_TRIP_MAX, Redis, Script};
+use super::backoff::Backoff;
+use super::connect::Redis;
+use super::failure::{Failure, ROUND_TRIP_MAX};
 use super::keys;
-use super::lease::{Backoff, Claim, Extended, Held};
+use super::lease::{Claim, Extended, Held};
 use super::queue::LocalQueue;
 use super::quorum::{Majority, Quorum};
+use super::script::Script;
 
 /// A few attempts long: processes that collided, each with a part of the nodes, should not collide again.
 const PAUSE_MIN: Duration = Duration::from_millis(2);
 const PAUSE_MAX: Duration = Duration::from_millis(32);
-/// How long an attempt is waited for, as far as the caller's own wait allows: longer than rslock waits for a node that
-/// hangs, so that the others' votes count.
+/// The longest wait for an attempt, within the caller's own wait. rslock waits less for a node that hangs, so the votes of
+/// the others count.
 const ATTEMPT_MAX: Duration = Duration::from_millis(1_500);
-/// How long giving back is waited for; a node that hangs is told by a task that goes on.
+/// The longest wait for giving back; for a node that hangs a task goes on.
 const GIVE_BACK_MAX: Duration = Duration::from_millis(100);
-/// What clocks may differ by over a lease: rslock's own allowance, in parts of the lease, and 2 ms.
+/// How far clocks may drift apart during a lease: rslock's own allowance, in parts of the lease, and 2 ms.
 const DRIFT: u32 = 100;
 const DRIFT_MIN: Duration = Duration::from_millis(2);
 
-/// KEYS: notes. ARGV: the note.
+/// KEYS: the names of notes. ARGV: the note.
 static FORGET: LazyLock<Script> = LazyLock::new(|| {
     Script::new("for i = 1, #KEYS do if redis.call('GET', KEYS[i]) == ARGV[1] then redis.call('DEL', KEYS[i]) end end return 0")
 });
@@ -67,7 +70,7 @@ pub struct Redlock {
 }
 
 impl Redlock {
-    /// `urls` are independent nodes, best an odd number. Starts the tasks that probe them, kept by `tasks`; they end with
+    /// `urls` are independent nodes, preferably an odd number. Starts the tasks that probe them, kept by `tasks`; they end with
     /// the lock.
     pub fn start(urls: &[String], lease: Duration, traffic: Arc<Traffic>, tasks: &dyn Tasks) -> Result<Self, Failure> {
         let ttl = lease;
@@ -79,12 +82,12 @@ impl Redlock {
 #[async_trait]
 impl Lock for Redlock {
     async fn acquire(&self, keys: Vec<Key>, owner: CommandId, deadline: Deadline) -> Result<Box<dyn Lease>, LockError> {
-        let turn = self.queue.turn(&keys, owner, deadline).await?;
+        let head = self.queue.enter(&keys, owner, deadline).await?;
         let deadline = deadline.instant();
-        let claim = Claim::new(Votes::new(self, &keys, owner), Some(turn));
+        let claim = Claim::new(Votes::new(self, &keys, owner), Some(head));
         let votes = claim.held();
         let mut backoff = Backoff::new(PAUSE_MIN, PAUSE_MAX);
-        let mut noticed = false;
+        let mut has_looked = false;
         loop {
             let refused = match votes.take(deadline + ROUND_TRIP_MAX).await {
                 Ok(until) => {
@@ -94,8 +97,8 @@ impl Lock for Redlock {
                 Err(refused) => refused,
             };
             let over = Instant::now() >= deadline;
-            if let (Refused::Busy { at }, true) = (&refused, over || !noticed) {
-                noticed = true;
+            if let (Refused::Busy { at }, true) = (&refused, over || !has_looked) {
+                has_looked = true;
                 if votes.is_noted(*at).await {
                     return Err(LockError::Busy { same_command: true });
                 }
@@ -110,20 +113,20 @@ impl Lock for Redlock {
     }
 }
 
-/// How long a vote given for `ttl` is sure to last.
+/// How long a vote for `ttl` lasts at least.
 fn votes_last(ttl: Duration) -> Duration {
     ttl - ttl / DRIFT - DRIFT_MIN
 }
 
 /// Why an attempt did not succeed.
 enum Refused {
-    /// The majority was there and did not agree on the `at`-th key.
+    /// A majority of nodes answers, and did not agree on the `at`-th key.
     Busy { at: usize },
     /// Too few nodes answer.
     NoMajority,
 }
 
-/// A lock that rslock took and nobody keeps yet. Dropped, it is given back.
+/// A lock that rslock took and no claim has yet. When it is dropped, it is given back.
 struct Given {
     lock: Option<rslock::Lock>,
     traffic: Arc<Traffic>,
@@ -147,7 +150,7 @@ impl Drop for Given {
     }
 }
 
-/// What was taken for one command.
+/// The locks that were taken for one command.
 struct Votes {
     nodes: Arc<Quorum>,
     traffic: Arc<Traffic>,
@@ -174,7 +177,7 @@ impl Votes {
         }
     }
 
-    /// One attempt at all keys; until when it is held. Returns by `deadline`.
+    /// One attempt at all keys; until when they are held. Returns by `deadline`.
     async fn take(&self, deadline: Instant) -> Result<Instant, Refused> {
         let mut until = Instant::now() + votes_last(self.ttl);
         for (at, name) in self.names.iter().enumerate() {
@@ -200,26 +203,26 @@ impl Votes {
         Ok(until)
     }
 
-    /// One attempt at one key; `None`: nobody to ask, or no answer in time.
+    /// One attempt at one key; `None`: no majority to ask, or no answer in time.
     async fn vote(&self, name: String, deadline: Instant) -> Option<Result<Given, Refusal>> {
         let Majority { manager, nodes } = self.nodes.majority()?;
         let (traffic, ttl) = (self.traffic.clone(), self.ttl);
         traffic.redis_commands(nodes);
-        let (tell, told) = oneshot::channel();
+        let (done, outcome) = oneshot::channel();
         tokio::spawn(async move {
-            // After that it is over on every node, so there is nothing to give back.
+            // After that time it has expired on every node, so there is nothing to give back.
             let Ok(vote) = timeout(ttl, manager.lock(name.as_bytes(), ttl)).await else { return };
             if vote.is_err() {
-                // rslock has taken back what it got.
+                // rslock has given back the votes that it got.
                 traffic.redis_commands(nodes);
             }
-            // Nobody may be there any more, or go away before looking: it gives itself back then.
-            let _ = tell.send(vote.map(|lock| Given { lock: Some(lock), traffic, nodes }));
+            // If the caller has stopped waiting, or stops before it looks, the lock gives itself back.
+            let _ = done.send(vote.map(|lock| Given { lock: Some(lock), traffic, nodes }));
         });
-        timeout_at(deadline, told).await.ok()?.ok()
+        timeout_at(deadline, outcome).await.ok()?.ok()
     }
 
-    /// Tells every node that votes; within [`GIVE_BACK_MAX`], or in the background.
+    /// Gives back on every node that votes; within [`GIVE_BACK_MAX`], or in the background.
     async fn give_back_taken(&self) {
         let taken = std::mem::take(&mut *self.taken());
         if taken.is_empty() {
@@ -248,18 +251,18 @@ impl Votes {
         for note in self.notes() {
             set.cmd("SET").arg(note).arg(&self.note).arg("PX").arg(self.ttl.as_millis() as u64).ignore();
         }
-        // It is a courtesy: without it duplicates wait for longer.
+        // Without a note duplicates wait for longer, and nothing else.
         let _ = timeout(GIVE_BACK_MAX, first.pipeline::<()>(&set)).await;
     }
 
-    /// Whether the holder of the `at`-th key is the same command, as far as is known.
+    /// Whether the holder of the `at`-th key is the same command, according to its note.
     async fn is_noted(&self, at: usize) -> bool {
         let Some(first) = self.nodes.first() else { return false };
         let found = timeout(GIVE_BACK_MAX, first.query::<Option<String>>(redis::cmd("GET").arg(keys::note(&self.names[at])))).await;
         matches!(found, Ok(Ok(Some(note))) if note.starts_with(&self.owner))
     }
 
-    /// Always whole: nothing that could panic runs while it is locked.
+    /// Never left half changed: no code that could panic runs while it is locked.
     fn taken(&self) -> MutexGuard<'_, Vec<Arc<rslock::Lock>>> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -274,7 +277,7 @@ impl Held for Votes {
     async fn extend(&self) -> Extended {
         let taken: Vec<_> = self.taken().clone();
         for lock in taken {
-            // Over the nodes that vote now, so that one that hangs meanwhile is not waited for.
+            // On the nodes that vote now, so that it does not wait for one that began to hang.
             let Some(Majority { manager, nodes }) = self.nodes.majority() else { return Extended::Unknown };
             self.traffic.redis_commands(nodes);
             if manager.extend(&lock, self.ttl).await.is_err() {
@@ -297,7 +300,7 @@ impl Held for Votes {
         if let Some(first) = self.first_noted() {
             let _ = timeout(GIVE_BACK_MAX, first.run::<u32>(&FORGET, &self.notes(), &vec![&self.note])).await;
         }
-        // Nobody says so; to give way for a moment now and then costs little here.
+        // It is not known here; to yield for a moment now and then costs little.
         true
     }
 }

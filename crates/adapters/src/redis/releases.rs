@@ -1,14 +1,14 @@
-//! What this process hears of releases: one connection, one channel for each key that somebody here waits for.
+//! Notifies waiters of releases: one connection, and one channel for each key that a caller in this process waits for.
 //!
 //! A channel is subscribed with its first waiter and kept for [`LINGER`] after its last, because a hot key's next
-//! waiter comes at once. Each entry counts what it was told; whoever waits remembers the count from before its try, so
-//! nothing told meanwhile is missed. After a reconnection everybody is told, since messages may have been lost.
+//! waiter comes at once. Each channel counts its messages. A waiter remembers the count from before its try, so that no
+//! message that comes meanwhile is missed. After a reconnection all waiters are notified, since messages may have been lost.
 //!
 //! *Failure.* Messages are hints: while the connection is away waiters poll. The connection is made again with the
 //! pauses of a [`Backoff`], and pinged each [`TICK`], so that one that died silently is noticed.
 //!
-//! *Bounds.* There are as many channels as keys waited for in the last [`LINGER`], and callers waiting are bounded
-//! above.
+//! *Bounds.* There are as many channels as keys waited for in the last [`LINGER`]; the number of waiting callers is
+//! bounded elsewhere.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,94 +18,95 @@ use boxoffice_ports::{Kept, Source, Tasks, WhenFailing};
 use futures_util::StreamExt;
 use redis::aio::{PubSubSink, PubSubStream};
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
-use super::connect::{Failure, ROUND_TRIP_MAX, Redis};
-use super::lease::Backoff;
+use super::backoff::Backoff;
+use super::connect::Redis;
+use super::failure::{Failure, ROUND_TRIP_MAX, bounded};
 
-/// How long a channel nobody waits on is kept.
+/// How long a channel without waiters is kept.
 const LINGER: Duration = Duration::from_secs(2);
-/// How often channels are looked over and the connection is pinged.
+/// How often idle channels are removed and the connection is pinged.
 const TICK: Duration = Duration::from_secs(1);
 /// The pauses between attempts to connect.
 const RECONNECT_PAUSE_MIN: Duration = Duration::from_millis(20);
 const RECONNECT_PAUSE_MAX: Duration = Duration::from_millis(500);
 
-/// The channels, and the task that listens to them. It ends when this is dropped.
+/// The channels, and the task that receives their messages. It ends when this is dropped.
 pub(super) struct Releases {
-    shared: Arc<Shared>,
+    channels: Arc<Channels>,
     _task: Kept,
 }
 
-struct Shared {
-    channels: Mutex<HashMap<String, Channel>>,
+struct Channels {
+    by_name: Mutex<HashMap<String, Channel>>,
     /// A channel was added.
     added: Notify,
 }
 
 struct Channel {
-    /// How often it was told; zero until Redis has confirmed the subscription.
-    told: watch::Sender<u64>,
+    /// The number of its messages; zero until Redis has confirmed the subscription.
+    messages: watch::Sender<u64>,
     waiters: usize,
-    /// Since when nobody waits.
+    /// Since when it has no waiters.
     idle: Instant,
-    /// Redis was asked for it, over this connection.
+    /// It was subscribed to, over this connection.
     asked: bool,
 }
 
 impl Releases {
     pub(super) fn start(redis: Redis, tasks: &dyn Tasks) -> Self {
-        let shared = Arc::new(Shared { channels: Mutex::default(), added: Notify::new() });
-        let heard = shared.clone();
-        // Waiters poll while nothing is heard.
-        let task = tasks.keep("redis.releases", WhenFailing::Impaired, move || listen(heard.clone(), redis.clone()));
-        Self { shared, _task: task }
+        let channels = Arc::new(Channels { by_name: Mutex::default(), added: Notify::new() });
+        let listened = channels.clone();
+        // Waiters poll while no messages are received.
+        let task = tasks.keep("redis.releases", WhenFailing::Impaired, move || listen(listened.clone(), redis.clone()));
+        Self { channels, _task: task }
     }
 
-    /// A waiter's ear on a channel.
+    /// Subscribes a waiter to a channel.
     pub(super) fn subscription(&self, channel: &str) -> Subscription {
-        let mut channels = self.shared.channels();
-        let known = channels.contains_key(channel);
-        let entry = channels.entry(channel.to_owned()).or_insert_with(Channel::new);
+        let mut by_name = self.channels.locked();
+        let known = by_name.contains_key(channel);
+        let entry = by_name.entry(channel.to_owned()).or_insert_with(Channel::new);
         entry.waiters += 1;
-        let told = entry.told.subscribe();
-        drop(channels);
+        let messages = entry.messages.subscribe();
+        drop(by_name);
         if !known {
-            self.shared.added.notify_one();
+            self.channels.added.notify_one();
         }
-        Subscription { shared: self.shared.clone(), channel: channel.to_owned(), told }
+        Subscription { channels: self.channels.clone(), channel: channel.to_owned(), messages }
     }
 }
 
 impl Channel {
     fn new() -> Self {
-        Self { told: watch::Sender::new(0), waiters: 0, idle: Instant::now(), asked: false }
+        Self { messages: watch::Sender::new(0), waiters: 0, idle: Instant::now(), asked: false }
     }
 }
 
 /// See [`Releases::subscription`].
 pub(super) struct Subscription {
-    shared: Arc<Shared>,
+    channels: Arc<Channels>,
     channel: String,
-    told: watch::Receiver<u64>,
+    messages: watch::Receiver<u64>,
 }
 
 impl Subscription {
     /// Returns when Redis has confirmed it, or by `deadline`, or when that takes too long: the poll covers it then.
     pub(super) async fn confirmed(&mut self, deadline: Instant) {
         let soon = (Instant::now() + ROUND_TRIP_MAX).min(deadline);
-        let _ = tokio::time::timeout_at(soon, self.told.wait_for(|told| *told > 0)).await;
+        let _ = timeout_at(soon, self.messages.wait_for(|messages| *messages > 0)).await;
     }
 
-    /// From here on everything told counts.
+    /// From here on every message counts.
     pub(super) fn mark(&mut self) {
-        self.told.mark_unchanged();
+        self.messages.mark_unchanged();
     }
 
-    /// Returns when something was told since the mark. Cancel-safe.
-    pub(super) async fn told(&mut self) {
-        if self.told.changed().await.is_err() {
-            // The entry lives as long as this; it cannot happen.
+    /// Returns once there was a message since the mark. Cancel-safe.
+    pub(super) async fn notified(&mut self) {
+        if self.messages.changed().await.is_err() {
+            // Impossible: the entry lives as long as this.
             std::future::pending::<()>().await;
         }
     }
@@ -113,27 +114,27 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        if let Some(entry) = self.shared.channels().get_mut(&self.channel) {
+        if let Some(entry) = self.channels.locked().get_mut(&self.channel) {
             entry.waiters -= 1;
             entry.idle = Instant::now();
         }
     }
 }
 
-impl Shared {
-    /// Always whole: nothing that could panic runs while it is locked.
-    fn channels(&self) -> MutexGuard<'_, HashMap<String, Channel>> {
-        self.channels.lock().unwrap_or_else(PoisonError::into_inner)
+impl Channels {
+    /// Never left half changed: no code that could panic runs while it is locked.
+    fn locked(&self) -> MutexGuard<'_, HashMap<String, Channel>> {
+        self.by_name.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A new connection knows no channel.
     fn forget_connection(&self) {
-        self.channels().values_mut().for_each(|entry| entry.asked = false);
+        self.locked().values_mut().for_each(|entry| entry.asked = false);
     }
 
-    /// The channels Redis was not asked for yet.
+    /// The channels that are not subscribed to yet.
     fn to_ask(&self) -> Vec<String> {
-        let mut channels = self.channels();
+        let mut channels = self.locked();
         let new = channels.iter_mut().filter(|(_, entry)| !entry.asked);
         new.map(|(name, entry)| {
             entry.asked = true;
@@ -142,15 +143,15 @@ impl Shared {
         .collect()
     }
 
-    fn tell(&self, channel: &str) {
-        if let Some(entry) = self.channels().get(channel) {
-            entry.told.send_modify(|told| *told += 1);
+    fn notify(&self, channel: &str) {
+        if let Some(entry) = self.locked().get(channel) {
+            entry.messages.send_modify(|messages| *messages += 1);
         }
     }
 
-    /// Takes out the channels that nobody has waited on for a while.
+    /// Removes the channels that have had no waiters for a while.
     fn take_idle(&self) -> Vec<String> {
-        let mut channels = self.channels();
+        let mut channels = self.locked();
         let idle: Vec<_> = channels.iter().filter(|(_, entry)| entry.waiters == 0 && entry.idle.elapsed() >= LINGER).collect();
         let idle: Vec<String> = idle.into_iter().map(|(name, _)| name.clone()).collect();
         for name in &idle {
@@ -160,21 +161,24 @@ impl Shared {
     }
 }
 
-/// For ever: connects, hears, and connects again.
-async fn listen(shared: Arc<Shared>, redis: Redis) -> Result<(), Source> {
+/// Without end: connects, receives messages, and connects again.
+async fn listen(channels: Arc<Channels>, redis: Redis) -> Result<(), Source> {
     loop {
-        // The first waiter is what a connection is made for.
-        while shared.channels().is_empty() {
-            shared.added.notified().await;
+        // There is no connection before the first waiter.
+        while channels.locked().is_empty() {
+            channels.added.notified().await;
         }
         let mut backoff = Backoff::new(RECONNECT_PAUSE_MIN, RECONNECT_PAUSE_MAX);
         loop {
             match redis.subscriber().await {
                 Ok(connection) => {
                     let (sink, stream) = connection.split();
-                    shared.forget_connection();
-                    let why = hear(&shared, &redis, sink, stream).await;
-                    tracing::warn!(error = why.map(|failure| failure.to_string()), "the releases of locks are not heard for a moment");
+                    channels.forget_connection();
+                    let end = receive(&channels, &redis, sink, stream).await;
+                    tracing::warn!(
+                        error = end.err().map(|failure| failure.to_string()),
+                        "the subscription to releases of locks was lost; connecting again"
+                    );
                     break;
                 }
                 Err(_) => {
@@ -186,33 +190,29 @@ async fn listen(shared: Arc<Shared>, redis: Redis) -> Result<(), Source> {
 }
 
 /// Until the connection is lost.
-async fn hear(shared: &Shared, redis: &Redis, mut sink: PubSubSink, mut stream: PubSubStream) -> Option<Failure> {
+async fn receive(channels: &Channels, redis: &Redis, mut sink: PubSubSink, mut stream: PubSubStream) -> Result<(), Failure> {
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let new = shared.to_ask();
+        let new = channels.to_ask();
         if !new.is_empty() {
             redis.counted(1);
-            match timeout(ROUND_TRIP_MAX, sink.subscribe(&new)).await {
-                Ok(Ok(())) => new.iter().for_each(|channel| shared.tell(channel)),
-                Ok(Err(error)) => return Some(Failure::Unreachable(error)),
-                Err(_) => return Some(Failure::Silent),
-            }
+            bounded(sink.subscribe(&new)).await?;
+            new.iter().for_each(|channel| channels.notify(channel));
         }
         tokio::select! {
-            () = shared.added.notified() => {}
-            message = stream.next() => shared.tell(message?.get_channel_name()),
+            () = channels.added.notified() => {}
+            message = stream.next() => match message {
+                Some(message) => channels.notify(message.get_channel_name()),
+                None => return Ok(()),
+            },
             _ = tick.tick() => {
-                let idle = shared.take_idle();
+                let idle = channels.take_idle();
                 redis.counted(1);
-                let answered = timeout(ROUND_TRIP_MAX, async {
+                bounded(async {
                     if idle.is_empty() { sink.ping::<redis::Value>().await.map(drop) } else { sink.unsubscribe(&idle).await }
-                });
-                match answered.await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => return Some(Failure::Unreachable(error)),
-                    Err(_) => return Some(Failure::Silent),
-                }
+                })
+                .await?;
             }
         }
     }
@@ -222,42 +222,43 @@ async fn hear(shared: &Shared, redis: &Redis, mut sink: PubSubSink, mut stream: 
 mod tests {
     use super::*;
     use boxoffice_services::Redis as Server;
+    use tokio::time::timeout;
 
     /// Longer than anything here needs.
     const LONG: Duration = Duration::from_secs(30);
 
-    async fn told(subscription: &mut Subscription) {
-        timeout(LONG, subscription.told()).await.expect("it is told");
+    async fn is_notified(subscription: &mut Subscription) {
+        timeout(LONG, subscription.notified()).await.expect("it is notified");
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn waiters_are_told_of_releases_and_of_every_gap_and_idle_channels_go() {
+    async fn waiters_are_notified_of_releases_and_gaps_and_idle_channels_are_removed() {
         let server = Server::start().unwrap();
         let releases = Releases::start(Redis::open(&[server.url()], Arc::default()).unwrap(), &*boxoffice_ports::contract::supervisor());
         let (mut one, mut same, mut other) = (releases.subscription("a"), releases.subscription("a"), releases.subscription("b"));
         for subscription in [&mut one, &mut same, &mut other] {
             subscription.confirmed(Instant::now() + LONG).await;
-            assert_eq!(*subscription.told.borrow(), 1, "confirmed by Redis, once");
+            assert_eq!(*subscription.messages.borrow(), 1, "confirmed by Redis, once");
             subscription.mark();
         }
-        assert_eq!(server.command(&["PUBLISH", "a", ""]).unwrap(), ":1", "one connection hears it for all");
-        told(&mut one).await;
-        told(&mut same).await;
-        assert!(!other.told.has_changed().unwrap(), "another channel's message is not its own");
+        assert_eq!(server.command(&["PUBLISH", "a", ""]).unwrap(), ":1", "one connection receives it for all");
+        is_notified(&mut one).await;
+        is_notified(&mut same).await;
+        assert!(!other.messages.has_changed().unwrap(), "another channel's message is not its own");
 
         server.command(&["CLIENT", "KILL", "TYPE", "pubsub"]).unwrap();
         for subscription in [&mut one, &mut same, &mut other] {
-            told(subscription).await;
+            is_notified(subscription).await;
         }
 
         drop((one, other));
         let deadline = Instant::now() + LONG;
         while server.command(&["PUBSUB", "CHANNELS"]).unwrap() != "*1" {
-            assert!(Instant::now() < deadline, "the channel that nobody waits on stays");
+            assert!(Instant::now() < deadline, "the channel without waiters stays");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         same.mark();
         assert_eq!(server.command(&["PUBLISH", "a", ""]).unwrap(), ":1", "the other one is kept");
-        told(&mut same).await;
+        is_notified(&mut same).await;
     }
 }

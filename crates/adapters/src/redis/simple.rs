@@ -1,9 +1,9 @@
-//! `simple`: `SET NX PX`, one attempt; whoever is refused is busy at once.
+//! `simple`: `SET NX PX`, one attempt; a caller that does not get the lock is refused at once.
 //!
-//! The quickest refusal there is, and no queue: under contention nearly everybody is refused, and who comes through is
-//! a matter of luck. Its callers' own repetitions are its only fairness.
+//! The quickest refusal there is, and no queue: under contention nearly all callers are refused, and which one succeeds is
+//! a matter of chance. Retries by the callers are its only fairness.
 //!
-//! *Round trips.* One to take, also when it is refused, one to give back. *Crash*: see [`super::lock`].
+//! *Round trips.* One to take, also if it is refused, one to give back. *Crash*: see [`super::lock`].
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use boxoffice_domain::{CommandId, Key};
 use boxoffice_ports::{Deadline, Lease, Lock, LockError};
 
 use super::connect::Redis;
-use super::lock::{Locks, Tried, Waiting};
+use super::lock::{Locks, Tried, WaitMode};
 
 /// See the module's opening.
 pub struct SimpleLock {
@@ -22,7 +22,7 @@ pub struct SimpleLock {
 impl SimpleLock {
     /// `lease` is how long a lock outlives a holder that is gone.
     pub fn new(redis: Redis, lease: Duration) -> Self {
-        Self { locks: Locks::new(redis, lease, Waiting::Never) }
+        Self { locks: Locks::new(redis, lease, WaitMode::Never) }
     }
 }
 

@@ -1,12 +1,12 @@
-//! `spin`: the same lock, asked for again and again, with pauses that grow up to a bound.
+//! `spin`: the same lock, tried again and again, with pauses that grow up to a bound.
 //!
-//! Nothing but Redis's `SET` is needed, and nothing is told: a lock that is given back lies idle until somebody's
-//! pause ends. In this process only the head of a key's line asks ([`super::queue`]); between processes whoever asks
-//! first after a release has it.
+//! Nothing but Redis's `SET` is needed, and waiters are not notified: a lock that is given back lies idle until the pause of
+//! a waiter ends. In this process only the head of a key's queue asks ([`super::queue`]); between processes the first that
+//! asks after a release gets it.
 //!
-//! *Round trips.* One a try, one to give back. *Bounds.* Pauses between [`PAUSE_MIN`] and [`PAUSE_MAX`], jittered; the
-//! last try is made at the end of `wait` and may take one more round trip. A Redis that is away is asked again in the
-//! same way. *Crash*: see [`super::lock`].
+//! *Round trips.* One for each try, one to give back. *Bounds.* Pauses between [`PAUSE_MIN`] and [`PAUSE_MAX`], jittered.
+//! The last try is made at the end of `wait` and may take one more round trip. A Redis that is away is retried in the same
+//! way. *Crash*: see [`super::lock`].
 
 use std::time::Duration;
 
@@ -14,14 +14,14 @@ use async_trait::async_trait;
 use boxoffice_domain::{CommandId, Key};
 use boxoffice_ports::{Deadline, Lease, Lock, LockError};
 
+use super::backoff::Backoff;
 use super::connect::Redis;
-use super::lease::Backoff;
-use super::lock::{Locks, Tried, Waiting};
+use super::lock::{Locks, Tried, WaitMode};
 use super::queue::LocalQueue;
 
 /// About as long as a holder needs for its commit.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
-/// A few commits: the longest a free lock is overlooked, and still few questions a second from each process.
+/// A few commits: the longest that a free lock is overlooked, and still few commands a second from each process.
 const PAUSE_MAX: Duration = Duration::from_millis(16);
 
 /// See the module's opening.
@@ -33,17 +33,17 @@ pub struct SpinLock {
 impl SpinLock {
     /// `lease` is how long a lock outlives a holder that is gone.
     pub fn new(redis: Redis, lease: Duration) -> Self {
-        // Given away for as long as the others' pauses last, so that each of them asks meanwhile.
-        Self { locks: Locks::new(redis, lease, Waiting::Asking), queue: LocalQueue::new(PAUSE_MAX) }
+        // It yields for as long as the others' pauses last, so that each of them asks meanwhile.
+        Self { locks: Locks::new(redis, lease, WaitMode::Polling), queue: LocalQueue::new(PAUSE_MAX) }
     }
 }
 
 #[async_trait]
 impl Lock for SpinLock {
     async fn acquire(&self, keys: Vec<Key>, owner: CommandId, deadline: Deadline) -> Result<Box<dyn Lease>, LockError> {
-        let turn = self.queue.turn(&keys, owner, deadline).await.map_err(|error| self.locks.no_turn(error))?;
+        let head = self.queue.enter(&keys, owner, deadline).await.map_err(|error| self.locks.never_head(error))?;
         let deadline = deadline.instant();
-        let claim = self.locks.claim(&keys, owner, Some(turn));
+        let claim = self.locks.claim(&keys, owner, Some(head));
         let mut backoff = Backoff::new(PAUSE_MIN, PAUSE_MAX);
         loop {
             let tried = claim.held().take().await;

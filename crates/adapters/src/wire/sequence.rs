@@ -1,8 +1,8 @@
 //! Several JSON texts in one message: RFC 7464, each between a record separator and a line feed.
 //!
-//! Neither byte can stand inside a JSON text that this process writes, and no JSON text begins with the separator. So a
-//! message that does is a sequence, any other is one text, and a text that cannot be read takes none of its neighbours
-//! along.
+//! Neither byte occurs inside a JSON text that this process writes, and no JSON text begins with the separator. So a
+//! message that begins with it is a sequence, any other is one text, and a text that cannot be read does not affect its
+//! neighbours.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -21,12 +21,12 @@ pub(crate) fn sequence(texts: &[Vec<u8>]) -> Vec<u8> {
     bytes
 }
 
-/// A message of which some texts were taken. A copy of it begins where this one stands.
+/// A message of which some texts were taken. A copy begins at the same text.
 #[derive(Clone, Debug)]
 pub(crate) struct Texts {
     bytes: Arc<[u8]>,
     rest: Range<usize>,
-    /// An empty message is one text, and unreadable.
+    /// Whether every text was taken. An empty message is one text, and unreadable.
     over: bool,
 }
 
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sequence_is_taken_apart_as_it_was_put_together() {
+    fn a_sequence_is_split_into_the_texts_it_was_made_of() {
         for texts in [&[b"{}".to_vec()][..], &[b"{\"a\":1}".to_vec(), Vec::new(), b"[\n]".to_vec()]] {
             assert_eq!(all(&sequence(texts)), texts);
         }
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_off_or_empty_is_a_text_too() {
+    fn a_truncated_or_empty_part_is_a_text_too() {
         assert_eq!(all(b"\x1e"), [b""]);
         assert_eq!(all(b"\x1e{}\n\x1e{\"a\""), [&b"{}"[..], b"{\"a\""]);
         assert_eq!(all(b"\x1e\x1e{}"), [&b""[..], b"{}"]);

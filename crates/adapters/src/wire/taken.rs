@@ -1,20 +1,20 @@
-//! What a reader of a log has given out and not acknowledged, and where in the log each of its messages ends.
+//! The commands that a reader of a log has handed out and that are not acknowledged, and where each message ends.
 //!
-//! Commands are acknowledged by how many, the log knows messages, and a message may hold several commands. So a message
-//! counts as decided once all commands are that were given out up to its end; in a log that can be told of each message,
-//! also once all of its own are.
+//! Commands are acknowledged by count, a log knows messages, and a message may hold several commands. So a message counts
+//! as decided once all commands are that were handed out up to its end. In a log that acknowledges messages one by one, it
+//! also counts once all of its own commands are.
 
 use std::collections::{BTreeSet, VecDeque};
 
-/// `E`: where a message ends, as the log says it.
+/// `E`: the end of a message, as the log counts it.
 #[derive(Debug)]
 pub(crate) struct Taken<E> {
-    /// Since the beginning, in commands.
+    /// Commands handed out since the beginning.
     given: u64,
     acknowledged: u64,
-    /// Each with what had been given out by then.
+    /// Each with the count of `given` by then.
     ends: VecDeque<(u64, E)>,
-    /// Which commands are decided though some before them are not, by what had been given out with them.
+    /// The commands that are decided though some before them are not, by the count of `given` with them.
     beyond: BTreeSet<u64>,
 }
 
@@ -29,18 +29,18 @@ impl<E> Taken<E> {
         self.given += commands as u64;
     }
 
-    /// A message is over; its last command was given out, or it had none.
+    /// A message has ended: its last command was handed out, or it had none.
     pub(crate) fn over(&mut self, end: E) {
         self.ends.push_back((self.given, end));
     }
 
-    /// How many commands wait for being acknowledged.
+    /// How many commands are not acknowledged.
     pub(crate) fn outstanding(&self) -> usize {
-        // It was a number of commands in memory.
+        // That many commands were in memory.
         (self.given - self.acknowledged) as usize
     }
 
-    /// The first so many are decided: the messages of which nothing is left, in order.
+    /// The first so many commands are decided. Returns the messages that are decided with them, in order.
     pub(crate) fn acknowledge(&mut self, commands: usize) -> impl Iterator<Item = E> {
         self.acknowledged = self.given.min(self.acknowledged.saturating_add(commands as u64));
         self.beyond = self.beyond.split_off(&(self.acknowledged + 1));
@@ -48,8 +48,8 @@ impl<E> Taken<E> {
         self.ends.drain(..decided).map(|(_, end)| end)
     }
 
-    /// Those at `places` are decided, `0` being the oldest that is not acknowledged: the messages of which nothing is left,
-    /// and which do not begin with what is. A message in which one that is not decided was given out stays.
+    /// The commands at `places` are decided, `0` being the oldest that is not acknowledged. Returns the messages of which all
+    /// commands are decided; a message without commands of its own stays.
     pub(crate) fn acknowledge_beyond(&mut self, places: &[usize]) -> Vec<E> {
         self.beyond.extend(places.iter().map(|place| self.acknowledged + *place as u64 + 1));
         let (mut decided, mut begin) = (Vec::new(), self.acknowledged);
@@ -61,12 +61,7 @@ impl<E> Taken<E> {
         decided
     }
 
-    /// Those of which something is left, in order.
-    pub(crate) fn left(&self) -> impl Iterator<Item = &E> {
-        self.ends.iter().map(|(_, end)| end)
-    }
-
-    /// Forgets where some messages end, whose commands still count; whether there were any.
+    /// Forgets the ends of some messages, whose commands still count. Whether there were any.
     pub(crate) fn forget(&mut self, of: impl Fn(&E) -> bool) -> bool {
         let before = self.ends.len();
         self.ends.retain(|(_, end)| !of(end));
@@ -86,9 +81,8 @@ mod tests {
         taken.gave(2);
         assert_eq!(taken.acknowledge(2).count(), 0);
         assert_eq!(taken.acknowledge(1).collect::<Vec<_>>(), ['a']);
-        assert_eq!((taken.acknowledge(1).count(), taken.outstanding()), (0, 1), "it is not over");
+        assert_eq!((taken.acknowledge(1).count(), taken.outstanding()), (0, 1), "its message has not ended");
         taken.over('b');
-        assert_eq!(taken.left().collect::<Vec<_>>(), [&'b']);
         assert_eq!(taken.acknowledge(1).collect::<Vec<_>>(), ['b']);
         assert_eq!((taken.acknowledge(usize::MAX).count(), taken.outstanding()), (0, 0));
     }
@@ -111,8 +105,8 @@ mod tests {
             taken.gave(commands);
             taken.over(end);
         }
-        assert_eq!(taken.acknowledge_beyond(&[1, 3]), ['c'], "of b one is left");
-        assert_eq!(taken.acknowledge_beyond(&[3]), [] as [char; 0], "told once");
+        assert_eq!(taken.acknowledge_beyond(&[1, 3]), ['c'], "one command of b is not decided");
+        assert_eq!(taken.acknowledge_beyond(&[3]), [] as [char; 0], "reported once");
         assert_eq!(taken.acknowledge_beyond(&[2]), ['b']);
         assert_eq!(taken.outstanding(), 5, "a is the oldest, and not decided");
         assert_eq!(taken.acknowledge(4).collect::<Vec<_>>(), ['a']);
@@ -121,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_forgotten_still_counts() {
+    fn commands_of_a_forgotten_message_still_count() {
         let mut taken = Taken::default();
         for end in ['a', 'b', 'c'] {
             taken.gave(1);

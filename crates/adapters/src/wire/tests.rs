@@ -25,7 +25,7 @@ fn logged() -> LoggedCommand {
     }
 }
 
-/// As version 1 was first written. It stays readable for as long as this test is here.
+/// Version 1 as it was first written. This test keeps it readable.
 fn first_command() -> String {
     let sevens = vec!["7"; 32].join(",");
     format!(
@@ -55,19 +55,19 @@ fn old_messages_still_parse() {
 }
 
 #[test]
-fn an_answer_says_something() {
+fn an_answer_without_a_reply_or_a_reason_is_unreadable() {
     let bytes = r#"{"v":1,"answers":[{"command":"00000000-0000-0000-0000-000000000001"}]}"#;
     assert!(matches!(parse_answers(bytes.as_bytes()), Err(Unreadable::Json(_))));
 }
 
 #[test]
-fn commands_survive_the_way() {
+fn commands_are_parsed_as_they_were_written() {
     let bytes = command(&logged()).unwrap();
     assert_eq!(parse_command(&bytes).unwrap(), logged());
 }
 
 #[test]
-fn what_is_no_message_is_said_to_be_unreadable() {
+fn bytes_that_are_no_message_are_unreadable() {
     for bytes in ["", "{}", "null", "{\"v\":1}", "{\"v\":\"1\"}", "\u{0}", "[1]"] {
         assert!(matches!(parse_command(bytes.as_bytes()), Err(Unreadable::Json(_))), "{bytes}");
         assert!(matches!(parse_answers(bytes.as_bytes()), Err(Unreadable::Json(_))), "{bytes}");
@@ -100,7 +100,7 @@ fn events_are_cloud_events() {
 }
 
 #[test]
-fn what_must_stay_in_order_has_one_key() {
+fn events_that_must_stay_in_order_have_one_key() {
     let user = id(5);
     let charged = Event::WalletCharged { user: user.into(), entry: id(1).into(), amount: 5, balance: 5 };
     let used = Event::WalletUsed { user: user.into(), entry: id(2).into(), amount: 5, balance: 0 };

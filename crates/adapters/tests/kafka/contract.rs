@@ -8,7 +8,7 @@ use boxoffice_ports::CommandLog;
 use boxoffice_ports::contract::command_log::LogBroker;
 use boxoffice_services::Kafka;
 
-use crate::support::{Site, lying, put};
+use crate::support::{Site, put, stored};
 
 struct Broker(Site);
 
@@ -23,7 +23,7 @@ impl LogBroker for Broker {
     }
 
     async fn dead_letters(&self, count: usize) -> Vec<(Vec<u8>, String)> {
-        let letters = lying(&self.0.brokers, &format!("{}.dead", self.0.topic), count).await;
+        let letters = stored(&self.0.brokers, &format!("{}.dead", self.0.topic), count).await;
         letters.into_iter().map(|mut letter| (letter.bytes, letter.headers.remove("reason").unwrap_or_default())).collect()
     }
 }

@@ -1,4 +1,4 @@
-//! Brokers that end and come back while commands are appended, taken and answered.
+//! Brokers that end and restart while commands are appended, taken and answered.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::support::{LONG, POLL, Site, append_until_acknowledged, command, id, lying, put, reader, readers, until};
+use crate::support::{LONG, POLL, Site, append_until_acknowledged, command, id, put, reader, readers, stored, until};
 
 /// Starting, ending and waiting for a server blocks.
 async fn with<T: Send + 'static>(mut kafka: Kafka, work: impl FnOnce(&mut Kafka) -> T + Send + 'static) -> (Kafka, T) {
@@ -29,7 +29,7 @@ async fn start(nodes: usize) -> Kafka {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_key_is_one_partition_and_many_keys_are_all() {
+async fn one_key_is_in_one_partition_and_many_keys_are_in_all() {
     let site = Site::new(Kafka::shared().brokers(), 4, 1);
     let log = site.log().await;
     let users: Vec<_> = (0..30).map(|_| user()).collect();
@@ -38,13 +38,13 @@ async fn one_key_is_one_partition_and_many_keys_are_all() {
             log.append(command(*of, at)).await.expect("appended");
         }
     }
-    let lying = lying(&site.brokers, &site.topic, 5 * users.len()).await;
-    assert_eq!(lying.iter().map(|message| message.partition).collect::<BTreeSet<_>>(), (0..4).collect());
+    let stored = stored(&site.brokers, &site.topic, 5 * users.len()).await;
+    assert_eq!(stored.iter().map(|message| message.partition).collect::<BTreeSet<_>>(), (0..4).collect());
     for of in &users {
         let key = command(*of, 0).request.command.lane_key().to_string();
-        let of_key: Vec<_> = lying.iter().filter(|message| message.key.as_ref() == Some(&key)).collect();
-        assert_eq!(of_key.len(), 5, "its key is what it contends for");
-        assert!(of_key.iter().all(|message| message.partition == of_key[0].partition), "and keeps it in one partition");
+        let of_key: Vec<_> = stored.iter().filter(|message| message.key.as_ref() == Some(&key)).collect();
+        assert_eq!(of_key.len(), 5, "each message has the key that its command contends for");
+        assert!(of_key.iter().all(|message| message.partition == of_key[0].partition), "all in one partition");
     }
 }
 
@@ -58,8 +58,8 @@ async fn each_command_of_a_message_is_taken_by_itself_and_the_message_once_all_a
     for command in &wanted {
         log.append(command.clone()).await.expect("appended");
     }
-    let lying_there = lying(&brokers, &source.topic, wanted.len()).await;
-    let [first, second, third] = &lying_there[..] else { panic!("{lying_there:?}") };
+    let originals = stored(&brokers, &source.topic, wanted.len()).await;
+    let [first, second, third] = &originals[..] else { panic!("{originals:?}") };
     let texts = [&first.bytes[..], b"unreadable", &second.bytes, &third.bytes];
     let message: Vec<u8> = texts.iter().flat_map(|text| [b"\x1e", *text, b"\n"].concat()).collect();
 
@@ -72,11 +72,11 @@ async fn each_command_of_a_message_is_taken_by_itself_and_the_message_once_all_a
     assert_eq!(timeout(LONG, taking.take(1)).await.expect("in time"), wanted[1..2]);
     taking.dead_letter(wanted[1].clone(), "no such column".to_owned()).await.expect("kept");
     taking.acknowledge(usize::MAX).await.expect("acknowledged");
-    let letters = lying(&brokers, &format!("{}.dead", site.topic), 2).await;
+    let letters = stored(&brokers, &format!("{}.dead", site.topic), 2).await;
     let letters: BTreeSet<_> = letters.into_iter().map(|letter| letter.bytes).collect();
     assert_eq!(letters, BTreeSet::from([b"unreadable".to_vec(), second.bytes.clone()]), "as they came");
     drop((taking, log));
-    assert_eq!(site.committed().await.values().sum::<i64>(), 0, "the third was not taken");
+    assert_eq!(site.committed().await.values().sum::<i64>(), 0, "the third command was not taken");
 
     let mut again = reader(&site.log().await).await;
     let mut taken = Vec::new();
@@ -89,7 +89,7 @@ async fn each_command_of_a_message_is_taken_by_itself_and_the_message_once_all_a
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_many_append_at_once_goes_together() {
+async fn commands_appended_at_once_go_together() {
     const CALLERS: i64 = 600;
     let site = Site::new(Kafka::shared().brokers(), 4, 1);
     let log = site.log().await;
@@ -100,11 +100,15 @@ async fn what_many_append_at_once_goes_together() {
         callers.spawn(async move { log.append(command(of, at)).await });
     }
     assert!(timeout(LONG, callers.join_all()).await.expect("in time").iter().all(Result::is_ok));
-    let lying = lying(&site.brokers, &site.topic, 1).await;
-    assert!(lying.len() < CALLERS as usize / 2, "{} messages", lying.len());
+    let stored = stored(&site.brokers, &site.topic, 1).await;
+    assert!(stored.len() < CALLERS as usize / 2, "{} messages", stored.len());
     put(&site.brokers, &site.topic, &command(of, 0).request.command.lane_key().to_string(), b"beside them").await;
-    let beside = self::lying(&site.brokers, &site.topic, lying.len() + 1).await;
-    assert_eq!(beside.iter().map(|message| message.partition).collect::<BTreeSet<_>>().len(), 1, "where any client puts the key");
+    let beside = self::stored(&site.brokers, &site.topic, stored.len() + 1).await;
+    assert_eq!(
+        beside.iter().map(|message| message.partition).collect::<BTreeSet<_>>().len(),
+        1,
+        "the partition that any client chooses for the key"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -123,12 +127,12 @@ async fn every_message_is_counted() {
     assert_eq!(count(), 14);
     let instance = InstanceId(fresh());
     let mut answers = log.answers(instance).await.expect("a reader");
-    log.answer(instance, vec![Answer { command: fresh(), reply: Err("dead".to_owned()) }]).await.expect("told");
+    log.answer(instance, vec![Answer { command: fresh(), reply: Err("dead".to_owned()) }]).await.expect("sent");
     assert_eq!(timeout(LONG, answers.heard()).await.expect("in time").len(), 1);
     assert_eq!(count(), 16);
 }
 
-/// Everybody who appends, and everybody who takes.
+/// Callers that append, and readers that take.
 struct Work {
     acknowledged: Arc<Mutex<BTreeSet<CommandId>>>,
     taken: Arc<Mutex<BTreeSet<CommandId>>>,
@@ -185,21 +189,21 @@ impl Work {
         until("more is acknowledged", async || self.count() >= before + more).await;
     }
 
-    /// Nothing that was acknowledged is missing in the end.
+    /// No acknowledged command is missing in the end.
     async fn end(mut self) {
         self.stop.send_replace(true);
         while let Some(ended) = timeout(LONG, self.appending.join_next()).await.expect("the callers end") {
             ended.expect("no panic");
         }
         let acknowledged = self.acknowledged.lock().expect("no panic").clone();
-        until("all that was acknowledged is taken", async || acknowledged.is_subset(&self.taken.lock().expect("no panic"))).await;
+        until("all acknowledged commands are taken", async || acknowledged.is_subset(&self.taken.lock().expect("no panic"))).await;
         self.taking.shutdown().await;
         println!("{} commands acknowledged, {} taken", acknowledged.len(), self.taken.lock().expect("no panic").len());
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_acknowledged_survives_a_killed_broker() {
+async fn acknowledged_commands_survive_a_killed_broker() {
     let mut kafka = start(1).await;
     let work = Work::start(&Site::new(kafka.brokers(), 3, 2), 30).await;
     for _ in 0..3 {
@@ -233,19 +237,19 @@ async fn without_a_broker_everything_fails_in_its_time_and_comes_back_with_it() 
     let (mut reader, mut answers) = (reader(&log).await, log.answers(own).await.expect("a reader"));
     log.append(command(user(), 0)).await.expect("appended");
     let first = timeout(LONG, reader.take(10)).await.expect("taken");
-    log.ping().await.expect("it is there");
+    log.ping().await.expect("it answers");
 
     let (kafka, _) = with(kafka, |kafka| kafka.kill(0).expect("killed")).await;
     let refused = timeout(LONG, log.append(command(user(), 1))).await.expect("within its bound");
     assert!(matches!(refused, Err(LogError::Unavailable(_))), "{refused:?}");
     timeout(LONG, log.ping()).await.expect("within its bound").expect_err("it is away");
-    timeout(LONG, reader.acknowledge(usize::MAX)).await.expect("it waits for nobody").expect("nothing was lost");
+    timeout(LONG, reader.acknowledge(usize::MAX)).await.expect("it does not wait for the broker").expect("nothing was lost");
     timeout(LONG, site.open()).await.expect("within its bound").map(drop).expect_err("nothing to connect to");
     assert!(timeout(POLL, reader.take(10)).await.is_err(), "nothing to take");
-    log.answer(own, vec![Answer { command: fresh(), reply: Err("lost".to_owned()) }]).await.expect("nobody waits for answers");
+    log.answer(own, vec![Answer { command: fresh(), reply: Err("lost".to_owned()) }]).await.expect("answers are not awaited");
 
     let (_kafka, _) = with(kafka, |kafka| kafka.restart(0).expect("Kafka comes back")).await;
-    until("it is there", async || log.ping().await.is_ok()).await;
+    until("it answers", async || log.ping().await.is_ok()).await;
     let last = command(user(), 2);
     append_until_acknowledged(&log, &last).await;
     let mut taken = Vec::new();
@@ -256,14 +260,14 @@ async fn without_a_broker_everything_fails_in_its_time_and_comes_back_with_it() 
         taken.contains(&last)
     })
     .await;
-    assert!(taken.iter().all(|command| first.contains(command) || *command == last), "what was refused is not there");
-    until("what was taken is committed", async || {
-        // Commits that fail are tried again with the next one.
+    assert!(taken.iter().all(|command| first.contains(command) || *command == last), "the refused command is not in the log");
+    until("the taken commands are committed", async || {
+        // A commit that failed is retried with the next one.
         reader.acknowledge(usize::MAX).await.is_ok() && site.committed().await.values().sum::<i64>() == 2
     })
     .await;
-    until("answers are heard", async || {
-        log.answer(own, vec![Answer { command: fresh(), reply: Err("heard".to_owned()) }]).await.expect("told");
+    until("answers are read", async || {
+        log.answer(own, vec![Answer { command: fresh(), reply: Err("read".to_owned()) }]).await.expect("sent");
         timeout(POLL, answers.heard()).await.is_ok()
     })
     .await;
@@ -292,11 +296,11 @@ async fn while_too_many_wait_for_a_broker_the_next_is_refused_at_once() {
     assert!((1..=5_000).contains(&blocked), "{blocked} of 25,000 were refused at once");
     let (_kafka, _) = with(kafka, |kafka| kafka.restart(0).expect("Kafka comes back")).await;
     append_until_acknowledged(&log, &one).await;
-    assert_eq!(lying(&site.brokers, &site.topic, 1).await.len(), 1);
+    assert_eq!(stored(&site.brokers, &site.topic, 1).await.len(), 1);
 }
 
 #[test]
-fn closing_without_a_broker_blocks_no_worker_and_comes_to_an_end() {
+fn closing_without_a_broker_blocks_no_worker_and_ends() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let mut kafka = Kafka::start().expect("Kafka starts");
     runtime.block_on(async {
@@ -317,12 +321,12 @@ fn closing_without_a_broker_blocks_no_worker_and_comes_to_an_end() {
         kafka.kill(0).expect("killed");
         drop((readers, answers, log));
         // The only worker goes on at once.
-        timeout(LONG, tokio::task::yield_now()).await.expect("it is free");
+        timeout(LONG, tokio::task::yield_now()).await.expect("the worker is free");
     });
     let (ended, end) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         drop(runtime);
-        ended.send(()).expect("somebody waits");
+        ended.send(()).expect("the test waits");
     });
     end.recv_timeout(LONG.max(Duration::from_secs(1))).expect("everything is closed");
 }

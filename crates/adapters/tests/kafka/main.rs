@@ -1,4 +1,5 @@
-//! Kafka: the contract suite against a real broker, and what only brokers can do: end, come back, move partitions.
+//! Kafka: the contract suite against a real broker, and cases that need one: brokers that end and restart, and partitions
+//! that move.
 
 #![cfg(feature = "kafka")]
 

@@ -1,4 +1,4 @@
-//! Partitions that move while their commands are being decided.
+//! Partitions that move while their commands are decided.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -11,9 +11,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::support::{LONG, Site, command, id, lying, reader, until};
+use crate::support::{LONG, Site, command, id, reader, stored, until};
 
-/// Takes until so many different ones came.
+/// Takes until so many different commands came.
 async fn take_all(reader: &mut Box<dyn CommandReader>, count: usize) -> BTreeSet<CommandId> {
     let mut taken = BTreeSet::new();
     let all = async {
@@ -35,7 +35,7 @@ async fn a_reader_that_lost_a_partition_commits_nothing_of_it() {
     }
     let mut loser = reader(&first).await;
     let all = take_all(&mut loser, COMMANDS).await;
-    // Another one joins while these are being decided, and gets a partition. What lies in it comes again there.
+    // Another reader joins while these are decided, and gets a partition. Its commands come again there.
     let mut winner = reader(&second).await;
     let mut moved = Vec::new();
     let moving = async {
@@ -47,17 +47,17 @@ async fn a_reader_that_lost_a_partition_commits_nothing_of_it() {
         }
     };
     timeout(LONG, moving).await.expect("a partition moves");
-    let refused = timeout(LONG, loser.acknowledge(usize::MAX)).await.expect("in time").expect_err("not all of it is its own");
-    assert!(refused.to_string().contains("somebody else"), "{refused}");
-    let lying = lying(&site.brokers, &site.topic, COMMANDS).await;
-    let held = |partition: i32| lying.iter().filter(|message| message.partition == partition).count() as i64;
+    let refused = timeout(LONG, loser.acknowledge(usize::MAX)).await.expect("in time").expect_err("a partition was lost");
+    assert!(refused.to_string().contains("another reader"), "{refused}");
+    let stored = stored(&site.brokers, &site.topic, COMMANDS).await;
+    let held = |partition: i32| stored.iter().filter(|message| message.partition == partition).count() as i64;
     let moved: BTreeSet<_> = moved.iter().map(id).collect();
-    let lost = lying.iter().find(|message| moved.iter().any(|id| holds(&message.bytes, *id))).expect("it lies somewhere").partition;
+    let lost = stored.iter().find(|message| moved.iter().any(|id| holds(&message.bytes, *id))).expect("it is in a partition").partition;
     let kept = 1 - lost;
     until("something is committed", async || !site.committed().await.is_empty()).await;
-    assert_eq!(site.committed().await, BTreeMap::from([(kept, held(kept))]), "what it kept, and not what it lost");
-    loser.acknowledge(usize::MAX).await.expect("it was said once");
-    // The new owner goes on, and commits what is its own.
+    assert_eq!(site.committed().await, BTreeMap::from([(kept, held(kept))]), "the partition that it kept, and not the one that it lost");
+    loser.acknowledge(usize::MAX).await.expect("the loss is reported once");
+    // The new owner goes on, and commits the positions of its own partition.
     let mut taken = moved;
     while taken.len() < held(lost) as usize {
         taken.extend(timeout(LONG, winner.take(1_000)).await.expect("the rest of it").iter().map(id));
@@ -72,7 +72,7 @@ fn holds(bytes: &[u8], id: CommandId) -> bool {
     String::from_utf8_lossy(bytes).contains(&id.to_string())
 }
 
-/// An instance that decides what it takes: notes it, and acknowledges it.
+/// An instance that decides the commands it takes: records them, and acknowledges them.
 async fn decide(site: Site, decided: Arc<Mutex<Vec<LoggedCommand>>>, mut stop: watch::Receiver<bool>) {
     let log = site.log().await;
     let mut reader = reader(&log).await;
@@ -89,7 +89,7 @@ async fn decide(site: Site, decided: Arc<Mutex<Vec<LoggedCommand>>>, mut stop: w
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn instances_that_come_and_go_lose_nothing_and_keep_each_keys_order() {
+async fn instances_that_start_and_end_lose_nothing_and_keep_each_keys_order() {
     const USERS: usize = 20;
     const EACH: i64 = 60;
     let site = Site::new(Kafka::shared().brokers(), 6, 1);
@@ -98,13 +98,13 @@ async fn instances_that_come_and_go_lose_nothing_and_keep_each_keys_order() {
     let decided = Arc::<Mutex<Vec<LoggedCommand>>>::default();
     let count = |decided: &Mutex<Vec<LoggedCommand>>| decided.lock().expect("no panic").iter().map(id).collect::<BTreeSet<_>>().len();
     let mut instances: Vec<(watch::Sender<bool>, JoinSet<()>)> = Vec::new();
-    let come = |instances: &mut Vec<_>| {
+    let start = |instances: &mut Vec<_>| {
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
         tasks.spawn(decide(site.clone(), decided.clone(), stopped));
         instances.push((stop, tasks));
     };
-    come(&mut instances);
+    start(&mut instances);
     let mut appended = 0;
     for round in 0..6 {
         let appending = {
@@ -118,11 +118,11 @@ async fn instances_that_come_and_go_lose_nothing_and_keep_each_keys_order() {
             })
         };
         if round % 2 == 0 {
-            come(&mut instances);
+            start(&mut instances);
         } else {
             let (stop, tasks) = instances.remove(0);
             stop.send_replace(true);
-            timeout(LONG, tasks.join_all()).await.expect("it goes");
+            timeout(LONG, tasks.join_all()).await.expect("it ends");
         }
         appending.await.expect("appended");
         appended += USERS * (EACH / 6) as usize;
@@ -130,7 +130,7 @@ async fn instances_that_come_and_go_lose_nothing_and_keep_each_keys_order() {
     }
     for (stop, tasks) in instances {
         stop.send_replace(true);
-        timeout(LONG, tasks.join_all()).await.expect("it goes");
+        timeout(LONG, tasks.join_all()).await.expect("it ends");
     }
     let mut seen = BTreeSet::new();
     let mut by_user: BTreeMap<UserId, Vec<CommandId>> = BTreeMap::new();

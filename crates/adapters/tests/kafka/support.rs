@@ -1,4 +1,4 @@
-//! Logs of one's own, and a look at what really lies in a topic.
+//! Logs for one test each, and the messages that a topic really holds.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,12 +19,12 @@ use uuid::Uuid;
 
 /// Longer than anything here needs.
 pub(crate) const LONG: Duration = Duration::from_secs(90);
-/// How often something is looked at again.
+/// The pause between two checks of a condition.
 pub(crate) const POLL: Duration = Duration::from_millis(20);
-/// What a question to a broker may take.
+/// How long a request to a broker may take.
 const ANSWER: Duration = Duration::from_secs(20);
 
-/// Where a log is, and how an instance of it is made.
+/// A log, and the settings of its instances.
 #[derive(Clone)]
 pub(crate) struct Site {
     pub(crate) brokers: String,
@@ -100,9 +100,9 @@ fn partitions_of(consumer: &BaseConsumer, topic: &str) -> Vec<i32> {
     metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|partition| partition.id()).collect()
 }
 
-/// A message as it lies in its topic.
+/// A message as it is stored in its topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Lying {
+pub(crate) struct StoredMessage {
     pub(crate) partition: i32,
     pub(crate) key: Option<String>,
     pub(crate) bytes: Vec<u8>,
@@ -110,7 +110,7 @@ pub(crate) struct Lying {
 }
 
 /// All messages of a topic, each partition in order, once there are `count`.
-pub(crate) async fn lying(brokers: &str, topic: &str, count: usize) -> Vec<Lying> {
+pub(crate) async fn stored(brokers: &str, topic: &str, count: usize) -> Vec<StoredMessage> {
     let (config, topic) = (client(brokers, "onlooker"), topic.to_owned());
     let read = tokio::task::spawn_blocking(move || {
         let consumer: BaseConsumer = config.create().expect("a consumer");
@@ -127,12 +127,12 @@ pub(crate) async fn lying(brokers: &str, topic: &str, count: usize) -> Vec<Lying
             };
             let there = all.elements().iter().map(end).sum::<i64>() as usize;
             while messages.len() < there {
-                assert!(Instant::now() < deadline, "only {} of {there} were read", messages.len());
+                assert!(Instant::now() < deadline, "timed out: only {} of {there} were read", messages.len());
                 if let Some(Ok(message)) = consumer.poll(POLL) {
                     let header = |header: rdkafka::message::Header<'_, &[u8]>| {
                         (header.key.to_owned(), String::from_utf8_lossy(header.value.unwrap_or_default()).into_owned())
                     };
-                    messages.push(Lying {
+                    messages.push(StoredMessage {
                         partition: message.partition(),
                         key: message.key().map(|key| String::from_utf8_lossy(key).into_owned()),
                         bytes: message.payload().unwrap_or_default().to_vec(),
@@ -143,7 +143,7 @@ pub(crate) async fn lying(brokers: &str, topic: &str, count: usize) -> Vec<Lying
             if there >= count {
                 return messages;
             }
-            assert!(Instant::now() < deadline, "only {there} of {count} lie there");
+            assert!(Instant::now() < deadline, "timed out: only {there} of {count} are there");
         }
     });
     read.await.expect("no panic")
@@ -167,7 +167,7 @@ pub(crate) fn id(of: &LoggedCommand) -> CommandId {
     of.request.command_id
 }
 
-/// Appends it until it is acknowledged; how often it was not.
+/// Appends it until it is acknowledged. How often it was not.
 pub(crate) async fn append_until_acknowledged(log: &Arc<KafkaLog>, command: &LoggedCommand) -> usize {
     let tried = async {
         let mut failures = 0;
@@ -192,12 +192,12 @@ pub(crate) async fn reader(log: &Arc<KafkaLog>) -> Box<dyn CommandReader> {
     readers.remove(0)
 }
 
-/// Waits until it says yes.
+/// Waits until `yes` returns `true`.
 pub(crate) async fn until(what: &str, mut yes: impl AsyncFnMut() -> bool) {
     let waited = async {
         while !yes().await {
             sleep(POLL).await;
         }
     };
-    assert!(timeout(LONG, waited).await.is_ok(), "{what}: not in time");
+    assert!(timeout(LONG, waited).await.is_ok(), "timed out waiting: {what}");
 }

@@ -1,4 +1,4 @@
-//! Topics: made when missing, by whoever comes first; refused when they are too small.
+//! Topics: created when missing, by the first instance; refused when they have too few partitions.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, ResourceSpecifier
 use rdkafka::client::DefaultClientContext;
 use tokio::task::JoinSet;
 
-use crate::support::{Site, command, lying, until};
+use crate::support::{Site, command, stored, until};
 
 fn admin(brokers: &str) -> AdminClient<DefaultClientContext> {
     rdkafka::ClientConfig::new().set("bootstrap.servers", brokers).create().expect("a client")
@@ -25,8 +25,8 @@ async fn a_topic_with_too_few_partitions_is_refused_with_the_numbers() {
     let larger = Site { partitions: 5, ..site.clone() };
     match larger.open().await.map(drop) {
         Err(error @ Failure::Partitions { has: 2, wanted: 5, .. }) => {
-            let said = error.to_string();
-            assert!([&site.topic, "2", "5"].iter().all(|part| said.contains(*part)), "{said}");
+            let text = error.to_string();
+            assert!([&site.topic, "2", "5"].iter().all(|part| text.contains(*part)), "{text}");
         }
         other => panic!("{other:?}"),
     }
@@ -58,12 +58,12 @@ async fn a_topic_that_was_given_more_partitions_is_used_as_it_is() {
         log.append(command(*of, 0)).await.expect("appended");
     }
     let partitions: BTreeSet<_> =
-        lying(&site.brokers, &site.topic, users.len()).await.into_iter().map(|message| message.partition).collect();
+        stored(&site.brokers, &site.topic, users.len()).await.into_iter().map(|message| message.partition).collect();
     assert_eq!(partitions, (0..6).collect());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn instances_that_start_together_make_the_topics_once_and_with_their_settings() {
+async fn instances_that_start_together_create_the_topics_once_and_with_their_settings() {
     let site = Site::new(Kafka::shared().brokers(), 3, 1);
     let mut opening = JoinSet::new();
     for _ in 0..5 {

@@ -17,14 +17,14 @@ struct Broker {
 impl LogBroker for Broker {
     async fn instance(&self) -> Arc<dyn CommandLog> {
         let log = open(&shared().await.url(), &self.name);
-        log.ping().await.expect("it is there");
+        log.ping().await.expect("it answers");
         log
     }
 
     async fn put(&self, key: Key, bytes: Vec<u8>) {
         let mut client = Client::connect(&shared().await.url()).await;
         client.put(&queue_of(&self.name, key), &bytes).await;
-        // The answer to another question on the same channel comes after it.
+        // The answer to a later request on the same channel comes after it.
         client.waiting(&queue_of(&self.name, key)).await.expect("a queue");
     }
 

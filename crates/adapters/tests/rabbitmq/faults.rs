@@ -1,4 +1,4 @@
-//! Brokers that end, hang, close connections and refuse; instances that end.
+//! Brokers that end, hang, close connections and refuse messages; instances that end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,9 +19,9 @@ struct Traffic {
     callers: JoinSet<()>,
     readers: JoinSet<()>,
     stop: Arc<AtomicBool>,
-    /// What was confirmed.
+    /// The confirmed commands.
     appended: Arc<Mutex<BTreeMap<UserId, Vec<i64>>>>,
-    /// What was taken, in order, repetitions included.
+    /// The commands that were taken, in order, repetitions included.
     taken: Arc<Mutex<BTreeMap<UserId, Vec<i64>>>>,
     refused: Arc<AtomicU64>,
 }
@@ -80,7 +80,7 @@ impl Traffic {
         self.appended.lock().expect("no panic").values().map(Vec::len).sum()
     }
 
-    /// Until every caller has had `more` confirmed beyond what it has.
+    /// Waits until every caller has `more` confirmed commands than now.
     async fn flows(&self, more: usize) {
         let before = self.appended.lock().expect("no panic").clone();
         until("every caller is confirmed again", async || {
@@ -91,14 +91,14 @@ impl Traffic {
         .await;
     }
 
-    /// Stops appending, and ends when everything that was confirmed was taken.
+    /// Stops appending, and ends once every confirmed command was taken.
     async fn end(mut self) {
         self.stop.store(true, Ordering::SeqCst);
         while let Some(caller) = self.callers.join_next().await {
             caller.expect("no panic");
         }
         let appended = self.appended.lock().expect("no panic").clone();
-        until("all that was confirmed is taken", async || {
+        until("all confirmed commands are taken", async || {
             let taken = self.taken.lock().expect("no panic");
             let all = appended.iter().all(|(of, all)| {
                 let taken: BTreeSet<_> = taken.get(of).into_iter().flatten().collect();
@@ -118,10 +118,10 @@ impl Traffic {
     }
 }
 
-async fn told(log: &RabbitLog, instance: InstanceId, reader: &mut Box<dyn AnswerReader>) {
-    until("an answer is heard", async || {
+async fn answered(log: &RabbitLog, instance: InstanceId, reader: &mut Box<dyn AnswerReader>) {
+    until("an answer is read", async || {
         let answer = Answer { command: fresh(), reply: Err("gone".to_owned()) };
-        // It may be lost while nobody listens.
+        // It may be lost while there is no subscription.
         let _ = log.answer(instance, vec![answer]).await;
         timeout(Duration::from_millis(100), reader.heard()).await.ok()
     })
@@ -129,12 +129,12 @@ async fn told(log: &RabbitLog, instance: InstanceId, reader: &mut Box<dyn Answer
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_confirmed_survives_a_killed_broker() {
+async fn confirmed_commands_survive_a_killed_broker() {
     let mut broker = own().await;
     let (url, name) = (broker.url(), new_name());
     let (writing, reading) = (open(&url, &name), open(&url, &name));
     let instance = InstanceId(fresh());
-    let mut answers = writing.answers(instance).await.expect("heard");
+    let mut answers = writing.answers(instance).await.expect("a reader");
     let traffic = Traffic::start(&writing, &reading).await;
     // Another log, of which nothing is taken before.
     let (idle, of) = (open(&url, &new_name()), user());
@@ -153,30 +153,30 @@ async fn what_was_confirmed_survives_a_killed_broker() {
     traffic.flows(20).await;
     let mut reader = reader_of(&idle, Key::Account(of)).await;
     assert_eq!(take(&mut reader, 50).await.iter().map(at).collect::<Vec<_>>(), (1..=50).collect::<Vec<_>>());
-    told(&reading, instance, &mut answers).await;
+    answered(&reading, instance, &mut answers).await;
     writing.ping().await.expect("it is back");
     traffic.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_that_the_broker_closes_come_back() {
+async fn connections_that_the_broker_closes_are_made_again() {
     let broker = own().await;
     let (url, name) = (broker.url(), new_name());
     let (writing, reading) = (open(&url, &name), open(&url, &name));
     let instance = InstanceId(fresh());
-    let mut answers = writing.answers(instance).await.expect("heard");
+    let mut answers = writing.answers(instance).await.expect("a reader");
     let traffic = Traffic::start(&writing, &reading).await;
     for _ in 0..3 {
         traffic.flows(10).await;
         tokio::task::block_in_place(|| broker.close_all_connections()).expect("closed");
         traffic.flows(10).await;
-        told(&reading, instance, &mut answers).await;
+        answered(&reading, instance, &mut answers).await;
     }
     traffic.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_hangs_keeps_nobody_for_ever() {
+async fn a_broker_that_hangs_keeps_no_caller_for_ever() {
     let broker = own().await;
     let (url, name) = (broker.url(), new_name());
     let (writing, reading) = (open(&url, &name), open(&url, &name));
@@ -200,12 +200,12 @@ async fn a_memory_alarm_refuses_appends_and_readers_go_on() {
         log.append(command(of, nth)).await.expect("appended");
     }
     alarm(true);
-    // The broker says so at the first message after the alarm, of which nothing is known then.
+    // The broker reports the alarm at the first message after it, whose outcome is then unknown.
     let other = user();
     until("appends are refused", async || match log.append(command(other, 1)).await {
         Err(LogError::Blocked) => Some(()),
         Err(LogError::Unavailable(_)) => None,
-        Ok(()) => panic!("it was taken in spite of the alarm"),
+        Ok(()) => panic!("it was accepted in spite of the alarm"),
     })
     .await;
     for _ in 0..100 {
@@ -218,13 +218,13 @@ async fn a_memory_alarm_refuses_appends_and_readers_go_on() {
     reader.acknowledge(usize::MAX).await.expect("acknowledged");
     alarm(false);
     append_at_last(&log, &command(of, 21)).await;
-    // The other one's command, of which nothing was known, may stand in the same shard.
+    // The other user's command, whose outcome is unknown, may stand in the same shard.
     let mut taken = Vec::new();
     while taken.last() != Some(&21) {
         taken.extend(take(&mut reader, 1).await.iter().map(at));
     }
     assert!(taken.iter().all(|nth| [1, 21].contains(nth)), "{taken:?}");
-    log.ping().await.expect("it takes messages again");
+    log.ping().await.expect("it accepts messages again");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -248,11 +248,11 @@ async fn the_next_in_line_reads_when_an_instance_ends() {
         taken.extend(take(&mut standby, 20).await.iter().map(at));
         standby.acknowledge(usize::MAX).await.expect("acknowledged");
     }
-    assert_eq!(taken, (41..=300).collect::<Vec<_>>(), "from what was not acknowledged on");
+    assert_eq!(taken, (41..=300).collect::<Vec<_>>(), "from the first that was not acknowledged");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_lost_connection_brought_is_never_acknowledged_on_the_next() {
+async fn commands_of_a_lost_connection_are_never_acknowledged_on_the_next() {
     let broker = own().await;
     let (name, of) = (new_name(), user());
     let log = open(&broker.url(), &name);
@@ -263,13 +263,13 @@ async fn what_a_lost_connection_brought_is_never_acknowledged_on_the_next() {
     let all: Vec<_> = (1..=10).collect();
     assert_eq!(take(&mut reader, 10).await.iter().map(at).collect::<Vec<_>>(), all);
     tokio::task::block_in_place(|| broker.close_all_connections()).expect("closed");
-    // Of what comes again only a part is taken: an acknowledgement of the tenth of before would cover all of it, and one
-    // of the first twelve that were taken is of two that came again.
+    // Only a part of the repeated commands is taken. An acknowledgement of the tenth delivery of before would cover all of
+    // them; one of the first twelve that were taken covers two of them.
     let again = take(&mut reader, 4).await;
     assert_eq!(again.iter().map(at).collect::<Vec<_>>(), [1, 2, 3, 4]);
     let first = reader.acknowledge(12).await;
     assert!(first.is_err(), "the ten were not acknowledged");
-    reader.acknowledge(0).await.expect("nothing is left to say");
+    reader.acknowledge(0).await.expect("nothing is left to acknowledge");
     drop((reader, log));
     let log = open(&broker.url(), &name);
     let mut reader = reader_of(&log, Key::Account(of)).await;

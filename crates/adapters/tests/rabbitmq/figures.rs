@@ -1,4 +1,4 @@
-//! How fast it is, printed and not asserted.
+//! Throughput, printed and not asserted.
 
 use std::time::Instant;
 
@@ -9,12 +9,12 @@ use tokio::task::JoinSet;
 use super::support::{command, new_name, open, shared};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn thirty_thousand_commands() {
+async fn thirty_thousand_commands_are_appended_and_taken() {
     const COMMANDS: i64 = 30_000;
     for (callers, users) in [(100, 1_000), (1_000, 1_000), (1_000, 1)] {
         let (url, name) = (shared().await.url(), new_name());
         let log = open(&url, &name);
-        log.ping().await.expect("it is there");
+        log.ping().await.expect("it answers");
         let users: Vec<_> = (0..users).map(|_| user()).collect();
         let start = Instant::now();
         let mut tasks = JoinSet::new();
@@ -30,21 +30,21 @@ async fn thirty_thousand_commands() {
         tasks.join_all().await;
         let appended = start.elapsed();
         let start = Instant::now();
-        let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let (sender, mut counts) = tokio::sync::mpsc::unbounded_channel();
         let mut tasks = JoinSet::new();
         for mut reader in log.readers().await.expect("readers") {
-            let tell = tell.clone();
+            let sender = sender.clone();
             tasks.spawn(async move {
                 loop {
                     let batch = reader.take(500).await;
                     reader.acknowledge(usize::MAX).await.expect("acknowledged");
-                    let _ = tell.send(batch.len());
+                    let _ = sender.send(batch.len());
                 }
             });
         }
         let (mut taken, mut batches) = (0, 0);
         while taken < COMMANDS as usize {
-            taken += told.recv().await.expect("readers");
+            taken += counts.recv().await.expect("readers");
             batches += 1;
         }
         let read = start.elapsed();

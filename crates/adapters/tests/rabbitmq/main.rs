@@ -1,4 +1,5 @@
-//! RabbitMQ: the contract suite against a real node, and what only a broker can do: end, hang, close, refuse, forget.
+//! RabbitMQ: the contract suite against a real node, and cases that need one: a broker that ends, hangs, closes connections,
+//! refuses messages or forgets queues.
 
 #![cfg(feature = "rabbitmq")]
 

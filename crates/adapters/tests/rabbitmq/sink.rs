@@ -48,7 +48,7 @@ async fn read(
     let mut from = FieldTable::default();
     from.insert("x-stream-offset".into(), AMQPValue::LongString("first".into()));
     let mut all = Vec::new();
-    // The stream of a broker that has just started comes a little later than its clients.
+    // The stream of a broker that has just started appears a little later than its clients.
     let mut consumer = until("the stream is there", async || {
         let channel = client.open().await;
         channel.basic_qos(100, BasicQosOptions::default()).await.expect("a prefetch");
@@ -71,7 +71,7 @@ async fn read(
 async fn events_wait_for_a_late_reader_in_order() {
     let (url, name) = (shared().await.url(), new_name());
     let sink = open(&url, &name);
-    // More than a flight.
+    // More than is published in one round trip.
     let steps: Vec<_> = (0..4).map(|shard| rows(shard, 0..1_500)).collect();
     let publishing: Vec<_> = steps.iter().cloned().map(|rows| (sink.clone(), rows)).collect();
     let publishing: Vec<_> = publishing.into_iter().map(|(sink, rows)| tokio::spawn(async move { sink.publish(rows).await })).collect();
@@ -92,10 +92,10 @@ async fn events_wait_for_a_late_reader_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn others_bind_queues_of_their_own() {
+async fn other_consumers_bind_queues_of_their_own() {
     let (url, name) = (shared().await.url(), new_name());
     let sink = open(&url, &name);
-    sink.ping().await.expect("it is there");
+    sink.ping().await.expect("it answers");
     let mut client = Client::connect(&url).await;
     let (mine, others) = (new_name(), new_name());
     for (queue, key) in [(&mine, "wallet.*"), (&others, "payment.*")] {

@@ -1,4 +1,4 @@
-//! Logs on a node, and a client beside them.
+//! Logs on a node, and another client of the same broker.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +27,7 @@ pub(crate) async fn shared() -> &'static RabbitMq {
     tokio::task::spawn_blocking(RabbitMq::shared).await.expect("RabbitMQ starts")
 }
 
-/// A node of a test's own.
+/// A node for one test.
 pub(crate) async fn own() -> RabbitMq {
     tokio::task::spawn_blocking(RabbitMq::start).await.expect("no panic").expect("RabbitMQ starts")
 }
@@ -82,21 +82,21 @@ pub(crate) async fn take(reader: &mut Box<dyn CommandReader>, count: usize) -> V
     taken
 }
 
-/// Asks until `done` says so.
+/// Asks until `done` returns something.
 pub(crate) async fn until<T>(what: &str, mut done: impl AsyncFnMut() -> Option<T>) -> T {
     let asked = async {
         loop {
-            if let Some(told) = done().await {
-                return told;
+            if let Some(found) = done().await {
+                return found;
             }
             sleep(POLL).await;
         }
     };
-    let Ok(told) = timeout(LONG, asked).await else { panic!("in vain: {what}") };
-    told
+    let Ok(found) = timeout(LONG, asked).await else { panic!("timed out waiting: {what}") };
+    found
 }
 
-/// FNV-1a, as the layout of the log says: another program finds a key's queue in this way.
+/// FNV-1a, as the layout of the log specifies: another program finds a key's queue in this way.
 pub(crate) fn shard_of(key: Key) -> u32 {
     let mut hash = 14_695_981_039_346_656_037_u64;
     for byte in key.to_string().into_bytes() {
@@ -131,7 +131,7 @@ impl Client {
         self.channel.basic_publish("".into(), queue.into(), options, bytes, BasicProperties::default()).await.expect("published");
     }
 
-    /// Messages that wait and are with nobody; `None` without such a queue.
+    /// The number of messages that are not delivered to a consumer; `None` without such a queue.
     pub(crate) async fn waiting(&mut self, queue: &str) -> Option<u32> {
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
         match self.channel.queue_declare(queue.into(), passive, FieldTable::default()).await {
@@ -147,7 +147,7 @@ impl Client {
         self.channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await.expect("deleted");
     }
 
-    /// The bytes and properties of what lies in a queue, which stays there. Waits for `count`.
+    /// The bytes and properties of the messages in a queue, which stay there. Waits for `count`.
     pub(crate) async fn look(&mut self, queue: &str, count: usize) -> Vec<(Vec<u8>, BasicProperties)> {
         let enough = async {
             while self.waiting(queue).await.is_none_or(|waiting| (waiting as usize) < count) {
@@ -165,12 +165,12 @@ impl Client {
     }
 }
 
-/// What a header of a message says.
+/// The value of a header of a message.
 pub(crate) fn header(of: &BasicProperties, name: &str) -> Option<String> {
     of.headers().as_ref()?.inner().get(name)?.as_long_string().map(ToString::to_string)
 }
 
-/// Appends until it is taken.
+/// Appends until it is accepted.
 pub(crate) async fn append_at_last(log: &Arc<RabbitLog>, command: &LoggedCommand) {
     until("an append", async || log.append(command.clone()).await.ok()).await;
 }

@@ -1,4 +1,4 @@
-//! What the queues are, and what happens when they are not there.
+//! The queues and their types, and queues that are missing.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -17,7 +17,7 @@ use super::support::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn commands_that_nobody_takes_in_time_are_dead_letters() {
+async fn commands_not_taken_in_time_are_dead_letters() {
     let (url, name) = (shared().await.url(), new_name());
     let log = RabbitLog::open(RabbitOptions { retention: Duration::from_millis(50), ..options(&url, &name) }).expect("settings");
     let (of, wanted) = (user(), 3);
@@ -47,7 +47,7 @@ async fn types_of(name: &str) -> BTreeSet<(String, String)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn queues_have_the_type_that_is_asked_for_and_those_that_are_there_are_used_as_they_are() {
+async fn queues_have_the_type_of_the_settings_and_existing_ones_are_used_as_they_are() {
     let url = shared().await.url();
     let (user_part, rest) = url.split_once('@').expect("a user");
     let (node, host) = rest.split_once('/').expect("a virtual host");
@@ -65,18 +65,18 @@ async fn queues_have_the_type_that_is_asked_for_and_those_that_are_there_are_use
         let shards = (0..SHARDS).map(|shard| format!(".{shard}"));
         let all: BTreeSet<_> = shards.chain([".dead".to_owned()]).map(|queue| (queue, wanted.to_owned())).collect();
         assert_eq!(types_of(&name).await, all, "{queue_type:?}");
-        // Another instance asks for another type of what is there.
+        // Another instance is configured with another type for the existing queues.
         let others = open_with(Some(other));
         others.append(command(of, 2)).await.expect("used as it is");
         let mut reader = reader_of(&others, Key::Account(of)).await;
         assert_eq!(take(&mut reader, 2).await.iter().map(at).collect::<Vec<_>>(), [1, 2]);
         reader.acknowledge(usize::MAX).await.expect("acknowledged");
-        assert_eq!(types_of(&name).await, all, "{queue_type:?}, asked for {other:?}");
+        assert_eq!(types_of(&name).await, all, "{queue_type:?}, configured as {other:?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn shards_deleted_under_us_are_declared_again() {
+async fn deleted_shards_are_declared_again() {
     let (url, name, of) = (shared().await.url(), new_name(), user());
     let (writing, reading) = (open(&url, &name), open(&url, &name));
     let mut reader = reader_of(&reading, Key::Account(of)).await;
@@ -85,7 +85,7 @@ async fn shards_deleted_under_us_are_declared_again() {
     reader.acknowledge(usize::MAX).await.expect("acknowledged");
     let client = Client::connect(&url).await;
     client.delete(&queue_of(&name, Key::Account(of))).await;
-    // Whichever comes first, the reader or the next append, declares it.
+    // The reader or the next append declares it, depending on which comes first.
     append_at_last(&writing, &command(of, 2)).await;
     assert_eq!(take(&mut reader, 1).await.iter().map(at).collect::<Vec<_>>(), [2]);
 }
@@ -96,7 +96,7 @@ async fn a_command_without_a_queue_is_refused_and_the_next_one_taken() {
     let log = open(&url, &name);
     log.append(command(of, 1)).await.expect("appended");
     Client::connect(&url).await.delete(&queue_of(&name, Key::Account(of))).await;
-    // Nobody reads, so nobody else declares it.
+    // There is no reader that would declare it.
     let refused = log.append(command(of, 2)).await;
     assert!(matches!(refused, Err(LogError::Unavailable(_))), "{refused:?}");
     log.append(command(of, 3)).await.expect("declared again");
@@ -105,7 +105,7 @@ async fn a_command_without_a_queue_is_refused_and_the_next_one_taken() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unreadable_command_takes_nothing_along() {
+async fn an_unreadable_command_does_not_affect_its_neighbours() {
     let (url, name, of) = (shared().await.url(), new_name(), user());
     let (log, mut client) = (open(&url, &name), Client::connect(&url).await);
     let queue = queue_of(&name, Key::Account(of));
@@ -113,12 +113,12 @@ async fn an_unreadable_command_takes_nothing_along() {
         log.append(command(of, nth)).await.expect("appended");
     }
     client.put(&queue, b"unreadable").await;
-    until("it stands in the queue", async || (client.waiting(&queue).await? == 3).then_some(())).await;
+    until("it is in the queue", async || (client.waiting(&queue).await? == 3).then_some(())).await;
     log.append(command(of, 3)).await.expect("appended");
     let mut reader = reader_of(&log, Key::Account(of)).await;
     assert_eq!(take(&mut reader, 3).await.iter().map(at).collect::<Vec<_>>(), [1, 2, 3]);
     assert_eq!(client.look(&format!("{name}.dead"), 1).await.len(), 1);
-    // Nothing was decided.
+    // Nothing was acknowledged.
     drop((reader, log));
     let log = open(&url, &name);
     let mut reader = reader_of(&log, Key::Account(of)).await;
@@ -134,8 +134,8 @@ async fn each_command_of_a_message_is_taken_by_itself_and_the_message_once_all_a
     for nth in 1..=3 {
         log.append(command(of, nth)).await.expect("appended");
     }
-    let lying = client.look(&queue_of(&source, Key::Account(of)), 3).await;
-    let texts: Vec<&[u8]> = lying.iter().map(|(bytes, _)| bytes.as_slice()).collect();
+    let originals = client.look(&queue_of(&source, Key::Account(of)), 3).await;
+    let texts: Vec<&[u8]> = originals.iter().map(|(bytes, _)| bytes.as_slice()).collect();
     let texts = [texts[0], b"unreadable", texts[1], texts[2], b"nor this"];
     let message: Vec<u8> = texts.iter().flat_map(|text| [b"\x1e", *text, b"\n"].concat()).collect();
 
@@ -153,7 +153,7 @@ async fn each_command_of_a_message_is_taken_by_itself_and_the_message_once_all_a
 
     let log = open(&url, &name);
     let mut reader = reader_of(&log, Key::Account(of)).await;
-    assert_eq!(take(&mut reader, 3).await.iter().map(at).collect::<Vec<_>>(), [1, 2, 3], "the third was not taken");
+    assert_eq!(take(&mut reader, 3).await.iter().map(at).collect::<Vec<_>>(), [1, 2, 3], "the third command was not taken");
     reader.acknowledge(usize::MAX).await.expect("acknowledged");
     let last = command(of, 4);
     log.append(last.clone()).await.expect("appended");
@@ -162,11 +162,11 @@ async fn each_command_of_a_message_is_taken_by_itself_and_the_message_once_all_a
     let letters = client.look(&format!("{name}.dead"), 3).await;
     assert_eq!(letters.len(), 3, "the first unreadable one came twice with its message");
     drop((reader, log));
-    until("nothing is left", async || (client.waiting(&queue).await? == 0).then_some(())).await;
+    until("the queue is empty", async || (client.waiting(&queue).await? == 0).then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_many_append_at_once_goes_together() {
+async fn commands_appended_at_once_go_together() {
     const CALLERS: i64 = 600;
     let (url, name, of) = (shared().await.url(), new_name(), user());
     let log = open(&url, &name);
@@ -182,7 +182,7 @@ async fn what_many_append_at_once_goes_together() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn exchanges_deleted_under_us_are_declared_again() {
+async fn deleted_exchanges_are_declared_again() {
     let (url, name, of) = (shared().await.url(), new_name(), user());
     let log = open(&url, &name);
     log.append(command(of, 1)).await.expect("appended");
@@ -197,9 +197,9 @@ async fn exchanges_deleted_under_us_are_declared_again() {
     assert_eq!(letters.iter().map(|(_, properties)| header(properties, "reason")).collect::<Vec<_>>(), [Some("found".to_owned())]);
 }
 
-/// The broker acknowledges many messages at once, those that it returned among them.
+/// The broker acknowledges many messages at once, returned ones among them.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_confirmed_beside_what_came_back_is_there() {
+async fn commands_confirmed_beside_returned_ones_are_stored() {
     const CALLERS: i64 = 600;
     let (url, name) = (shared().await.url(), new_name());
     let log = open(&url, &name);
@@ -235,7 +235,7 @@ async fn what_was_confirmed_beside_what_came_back_is_there() {
             });
         }
         let all_there = async || confirmed.is_subset(&found.lock().expect("no panic")).then_some(());
-        until("all that was confirmed is there", all_there).await;
+        until("all confirmed commands are there", all_there).await;
     }
 }
 

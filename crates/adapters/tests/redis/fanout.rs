@@ -1,4 +1,4 @@
-//! What instances tell each other: heard by all, split where it is long, and a gap after whatever was missed.
+//! Messages between instances: received by all, split if they are long, and a gap after any that were missed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,26 +23,26 @@ fn changes(count: u32) -> Vec<SeatChange> {
     (1..=count).map(change).collect()
 }
 
-async fn heard(listener: &mut Box<dyn Listener>) -> Heard {
-    timeout(LONG, listener.heard()).await.expect("something is heard")
+async fn received(listener: &mut Box<dyn Listener>) -> Heard {
+    timeout(LONG, listener.heard()).await.expect("something is received")
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everybody_hears_what_is_told_in_its_order_and_in_parts() {
+async fn all_listeners_receive_the_changes_in_order_and_in_parts() {
     let node = Server::start().expect("Redis starts");
     let traffic = Arc::<Traffic>::default();
     let (one, other) = (fanout(&[node.url()], &traffic), fanout(&[node.url()], &Arc::default()));
     let mut listeners = [one.listen().await.expect("a listener"), other.listen().await.expect("a listener")];
     let before = traffic.counts().redis_commands;
     let (long, short) = (changes(2_500), changes(1));
-    one.tell(long.clone()).await.expect("told");
-    one.tell(Vec::new()).await.expect("nothing to tell is told too: it shows that one can");
-    one.tell(short.clone()).await.expect("told");
+    one.tell(long.clone()).await.expect("published");
+    one.tell(Vec::new()).await.expect("a message without changes is published too");
+    one.tell(short.clone()).await.expect("published");
     assert_eq!(traffic.counts().redis_commands - before, 5, "three parts, nothing, and one");
     for listener in &mut listeners {
         let mut parts = Vec::new();
         for _ in 0..5 {
-            match heard(listener).await {
+            match received(listener).await {
                 Heard::Seats(seats) => parts.push(seats),
                 Heard::Gap => panic!("nothing was missed"),
             }
@@ -58,14 +58,14 @@ async fn a_message_of_another_form_is_a_gap() {
     let fanout = fanout(&[node.url()], &Arc::default());
     let mut listener = fanout.listen().await.expect("a listener");
     assert_eq!(node.command(&["PUBLISH", "boxoffice:seats", "\u{7f}who knows"]).expect("an answer"), ":1");
-    assert_eq!(heard(&mut listener).await, Heard::Gap);
-    let told = changes(1);
-    fanout.tell(told.clone()).await.expect("told");
-    assert_eq!(heard(&mut listener).await, Heard::Seats(told), "it goes on");
+    assert_eq!(received(&mut listener).await, Heard::Gap);
+    let sent = changes(1);
+    fanout.tell(sent.clone()).await.expect("published");
+    assert_eq!(received(&mut listener).await, Heard::Seats(sent), "it goes on");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_listener_that_was_cut_off_says_gap_and_hears_again() {
+async fn a_listener_that_was_cut_off_reports_a_gap_and_receives_again() {
     let mut node = Server::start().expect("Redis starts");
     let traffic = Arc::<Traffic>::default();
     let fanout = fanout(&[node.url()], &traffic);
@@ -76,57 +76,57 @@ async fn a_listener_that_was_cut_off_says_gap_and_hears_again() {
             "cut" => assert_eq!(node.command(&["CLIENT", "KILL", "TYPE", "pubsub"]).expect("an answer"), ":1"),
             "killed" => {
                 node.kill().expect("killed");
-                assert!(timeout(Duration::from_millis(200), listener.heard()).await.is_err(), "nothing to hear");
+                assert!(timeout(Duration::from_millis(200), listener.heard()).await.is_err(), "nothing to receive");
                 assert!(fanout.tell(changes(1)).await.is_err());
                 node.restart().expect("Redis starts");
             }
             _ => node.pause().expect("paused"),
         }
-        let hearing = tokio::spawn(async move {
-            let gap = heard(&mut listener).await;
+        let receiving = tokio::spawn(async move {
+            let gap = received(&mut listener).await;
             (listener, gap)
         });
         if how == "hung" {
-            // A ping that is not answered, and then another connection: the gap comes once the node is back.
+            // A ping without an answer, and then another connection: the gap comes once the node is back.
             timeout(LONG, async {
                 while traffic.counts().redis_commands < before + 2 {
                     sleep(Duration::from_millis(20)).await;
                 }
             })
             .await
-            .expect("it is noticed");
+            .expect("the listener notices");
             node.resume().expect("resumed");
         }
         let gap;
-        (listener, gap) = hearing.await.expect("no panic");
+        (listener, gap) = receiving.await.expect("no panic");
         assert_eq!(gap, Heard::Gap, "{how}");
-        let told = changes(1);
+        let sent = changes(1);
         timeout(LONG, async {
-            while fanout.tell(told.clone()).await.is_err() {
+            while fanout.tell(sent.clone()).await.is_err() {
                 sleep(Duration::from_millis(20)).await;
             }
         })
         .await
-        .expect("it can be told again");
-        assert_eq!(heard(&mut listener).await, Heard::Seats(told), "{how}");
+        .expect("publishing works again");
+        assert_eq!(received(&mut listener).await, Heard::Seats(sent), "{how}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_stops_hearing_misses_nothing() {
+async fn a_listener_whose_call_is_cancelled_misses_nothing() {
     let node = Server::start().expect("Redis starts");
     let fanout = fanout(&[node.url()], &Arc::default());
     let mut listener = fanout.listen().await.expect("a listener");
     for _ in 0..200 {
-        let told = changes(1);
+        let sent = changes(1);
         assert!(timeout(Duration::ZERO, listener.heard()).await.is_err());
-        fanout.tell(told.clone()).await.expect("told");
-        assert_eq!(heard(&mut listener).await, Heard::Seats(told));
+        fanout.tell(sent.clone()).await.expect("published");
+        assert_eq!(received(&mut listener).await, Heard::Seats(sent));
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn on_a_cluster_every_node_carries_it() {
+async fn on_a_cluster_every_node_carries_the_messages() {
     let urls = crate::topologies::cluster::urls().await;
     let fanouts: Vec<_> = (0..3).map(|_| fanout(&urls, &Arc::default())).collect();
     let mut listeners = Vec::new();
@@ -134,10 +134,10 @@ async fn on_a_cluster_every_node_carries_it() {
         listeners.push(fanout.listen().await.expect("a listener"));
     }
     for fanout in &fanouts {
-        let told = changes(2);
-        fanout.tell(told.clone()).await.expect("told");
+        let sent = changes(2);
+        fanout.tell(sent.clone()).await.expect("published");
         for listener in &mut listeners {
-            assert_eq!(heard(listener).await, Heard::Seats(told.clone()));
+            assert_eq!(received(listener).await, Heard::Seats(sent.clone()));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! All four locks: the contract, two instances of each, and servers that end, hang and forget.
+//! All four locks: the contract, two instances of each, and servers that end, hang and lose their data.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -17,14 +17,14 @@ use tokio::time::{Instant, timeout};
 
 /// Longer than anything here needs.
 const LONG: Duration = Duration::from_secs(30);
-/// The shortest that there is, for what must expire.
+/// The shortest allowed, for leases that must expire.
 const LEASE_SHORT: Duration = Duration::from_secs(2);
-/// Longer than any test waits: what is free again was given back.
+/// Longer than any test waits: a key that is free again was given back.
 const LEASE_LONG: Duration = Duration::from_secs(600);
-/// For what is not to be had.
+/// The wait for a lock that is not to be had.
 const SHORT: Duration = Duration::from_millis(50);
 
-/// One way to lock, how it is made, and how many nodes it needs.
+/// One kind of lock: how it is made, and how many nodes it needs.
 #[derive(Clone, Copy)]
 struct Kind {
     make: fn(&[Server], Duration) -> Arc<dyn Lock>,
@@ -64,7 +64,7 @@ impl Kind {
         &SHARED.get_or_init(|| start(REDLOCK.nodes))[..self.nodes]
     }
 
-    /// Nodes of a test's own.
+    /// Nodes for one test.
     fn own(self) -> Vec<Server> {
         start(self.nodes)
     }
@@ -83,12 +83,12 @@ macro_rules! each_lock {
 
             each_lock!(@cases $kind:
                 two_instances_exclude_each_other
-                a_holder_that_is_gone_is_outlived
-                a_lock_that_became_somebody_elses_is_neither_kept_nor_given_back
+                a_lease_ends_after_its_holder_is_gone
+                a_lock_that_another_owner_took_is_neither_kept_nor_given_back
                 a_lease_outlasts_its_time_to_live_by_renewal
-                a_redis_that_ends_while_the_lock_is_held_hangs_nobody
-                a_redis_that_hangs_hangs_nobody_and_leaves_nothing
-                an_acquire_cancelled_at_any_moment_leaves_nothing
+                a_redis_that_ends_while_the_lock_is_held_hangs_no_caller
+                a_redis_that_hangs_hangs_no_caller_and_leaves_no_key
+                an_acquire_cancelled_at_any_moment_leaves_no_key
             );
         }
     )*};
@@ -106,7 +106,7 @@ fn key() -> Key {
     Key::Account(user())
 }
 
-/// What the key is called in Redis.
+/// The name of the key in Redis.
 fn name(key: Key) -> String {
     let Key::Account(user) = key else { panic!("an account") };
     format!("boxoffice:lock:{{account:{user}}}")
@@ -116,21 +116,21 @@ async fn take(lock: &Arc<dyn Lock>, key: Key, owner: CommandId) -> Result<Box<dy
     timeout(LONG, lock.acquire(vec![key], owner, Deadline::after(LONG))).await.expect("in time")
 }
 
-/// A command of the test's own to each node, which blocks for a moment.
+/// Sends a command of the test to each node, which blocks for a moment.
 fn ask(nodes: &[Server], words: &[&str]) -> Vec<String> {
     nodes.iter().map(|node| node.command(words).expect("an answer")).collect()
 }
 
-/// On how many nodes the key is.
+/// On how many nodes the key exists.
 fn kept(nodes: &[Server], key: Key) -> usize {
     ask(nodes, &["EXISTS", &name(key)]).iter().filter(|answer| *answer == ":1").count()
 }
 
-/// Waits for a condition; what it waits for is given up loudly.
+/// Waits for a condition, and panics with its name after a bound.
 async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + LONG;
     while !holds() {
-        assert!(Instant::now() < deadline, "{what} did not come");
+        assert!(Instant::now() < deadline, "timed out waiting: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -145,7 +145,7 @@ async fn two_instances_exclude_each_other(kind: Kind) {
             let (lock, inside, order) = (lock.clone(), inside.clone(), order.clone());
             tasks.spawn(async move {
                 let lease = take(&lock, one, fresh()).await.expect("a lock");
-                assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0, "somebody else is in");
+                assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0, "another task is in");
                 order.lock().expect("no panic").push(instance);
                 tokio::time::sleep(Duration::from_millis(1)).await;
                 inside.fetch_sub(1, Ordering::SeqCst);
@@ -153,11 +153,11 @@ async fn two_instances_exclude_each_other(kind: Kind) {
             });
         }
     }
-    timeout(LONG, tasks.join_all()).await.expect("everybody gets a turn");
+    timeout(LONG, tasks.join_all()).await.expect("all get a turn");
     let (order, took) = (order.lock().expect("no panic").clone(), started.elapsed());
     assert_eq!(order.len(), 2 * EACH);
     let longest = order.chunk_by(|a, b| a == b).map(<[_]>::len).max().unwrap_or(0);
-    // What the one that finished last had when the other had everything.
+    // How many turns the last to finish had had when the other had all of its own.
     let (last, turns) = (order[order.len() - 1], order.len());
     let meanwhile = order.iter().rposition(|at| *at != last).map_or(0, |end| order[..end].iter().filter(|at| **at == last).count());
     println!(
@@ -165,8 +165,8 @@ async fn two_instances_exclude_each_other(kind: Kind) {
     );
 }
 
-/// A process that ends gives nothing back. Its runtime ends with it, and with that the renewal.
-async fn a_holder_that_is_gone_is_outlived(kind: Kind) {
+/// A process that ends gives nothing back. Its runtime ends with it, and so does the renewal.
+async fn a_lease_ends_after_its_holder_is_gone(kind: Kind) {
     let one = key();
     let gone = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
@@ -179,18 +179,18 @@ async fn a_holder_that_is_gone_is_outlived(kind: Kind) {
     assert!(kept(kind.shared(), one) > kind.nodes / 2, "it left its key");
     let lock = kind.lock();
     assert!(matches!(lock.acquire(vec![one], fresh(), Deadline::after(SHORT)).await, Err(LockError::Busy { same_command: false })));
-    take(&lock, one, fresh()).await.expect("its time to live is over").release().await;
+    take(&lock, one, fresh()).await.expect("its time to live has passed").release().await;
 }
 
-async fn a_lock_that_became_somebody_elses_is_neither_kept_nor_given_back(kind: Kind) {
+async fn a_lock_that_another_owner_took_is_neither_kept_nor_given_back(kind: Kind) {
     let (one, lock) = (key(), (kind.make)(kind.shared(), LEASE_SHORT));
     let lease = take(&lock, one, fresh()).await.expect("a lock");
-    let mine = ask(kind.shared(), &["SET", &name(one), "another", "PX", "600000"]);
-    assert!(mine.iter().all(|answer| answer == "+OK"));
+    let set = ask(kind.shared(), &["SET", &name(one), "another", "PX", "600000"]);
+    assert!(set.iter().all(|answer| answer == "+OK"));
     timeout(LONG, lease.lost()).await.expect("the next renewal finds it");
     lease.release().await;
-    drop(lock.acquire(vec![one], fresh(), Deadline::after(SHORT)).await.map(drop).expect_err("the other has it"));
-    assert!(ask(kind.shared(), &["STRLEN", &name(one)]).iter().all(|length| length == ":7"), "it is the other's still");
+    drop(lock.acquire(vec![one], fresh(), Deadline::after(SHORT)).await.map(drop).expect_err("another owner has it"));
+    assert!(ask(kind.shared(), &["STRLEN", &name(one)]).iter().all(|length| length == ":7"), "the other owner still has it");
 }
 
 async fn a_lease_outlasts_its_time_to_live_by_renewal(kind: Kind) {
@@ -199,10 +199,10 @@ async fn a_lease_outlasts_its_time_to_live_by_renewal(kind: Kind) {
     assert!(timeout(LEASE_SHORT * 2, lease.lost()).await.is_err(), "it is renewed");
     assert!(kept(kind.shared(), one) > kind.nodes / 2);
     lease.release().await;
-    until("giving back", || kept(kind.shared(), one) == 0).await;
+    until("the key is given back", || kept(kind.shared(), one) == 0).await;
 }
 
-async fn a_redis_that_ends_while_the_lock_is_held_hangs_nobody(kind: Kind) {
+async fn a_redis_that_ends_while_the_lock_is_held_hangs_no_caller(kind: Kind) {
     let mut nodes = kind.own();
     let (one, lock) = (key(), (kind.make)(&nodes, LEASE_SHORT));
     let lease = take(&lock, one, fresh()).await.expect("a lock");
@@ -212,15 +212,15 @@ async fn a_redis_that_ends_while_the_lock_is_held_hangs_nobody(kind: Kind) {
     };
     nodes.iter_mut().for_each(|node| node.kill().expect("killed"));
     let refused = timeout(LONG, waiter).await.expect("its wait ends").expect("no panic");
-    assert!(refused.is_some(), "nobody could give it the lock");
-    // A probe has to notice it first.
+    assert!(refused.is_some(), "there is no node that could give it the lock");
+    // A probe has to find out first.
     let deadline = Instant::now() + LONG;
     while !matches!(timeout(LONG, lock.acquire(vec![key()], fresh(), Deadline::after(SHORT))).await, Ok(Err(LockError::Unavailable(_)))) {
-        assert!(Instant::now() < deadline, "there is nobody");
+        assert!(Instant::now() < deadline, "there is no node");
     }
     timeout(LONG, lease.lost()).await.expect("it cannot be renewed");
     nodes.iter_mut().for_each(|node| node.restart().expect("started again"));
-    timeout(LONG, lease.release()).await.expect("giving back hangs nobody");
+    timeout(LONG, lease.release()).await.expect("giving back ends");
     // It connects again with pauses, so the first tries may come too early.
     let deadline = Instant::now() + LONG;
     loop {
@@ -231,7 +231,7 @@ async fn a_redis_that_ends_while_the_lock_is_held_hangs_nobody(kind: Kind) {
     }
 }
 
-async fn a_redis_that_hangs_hangs_nobody_and_leaves_nothing(kind: Kind) {
+async fn a_redis_that_hangs_hangs_no_caller_and_leaves_no_key(kind: Kind) {
     let nodes = kind.own();
     let (one, two, lock) = (key(), key(), (kind.make)(&nodes, LEASE_LONG));
     let lease = take(&lock, one, fresh()).await.expect("a lock");
@@ -240,15 +240,15 @@ async fn a_redis_that_hangs_hangs_nobody_and_leaves_nothing(kind: Kind) {
     let refused = timeout(LONG, lock.acquire(vec![two], fresh(), Deadline::after(SHORT))).await.expect("its wait ends");
     println!("hung: refused after {:?} of a wait of {SHORT:?}", asked.elapsed());
     assert!(matches!(refused, Err(LockError::Unavailable(_))));
-    timeout(LONG, lease.release()).await.expect("giving back hangs nobody");
+    timeout(LONG, lease.release()).await.expect("giving back ends");
     nodes.iter().for_each(|node| node.resume().expect("resumed"));
-    // What they do late is undone.
+    // Commands that they run late are undone.
     for key in [one, two] {
-        until("the undoing", || kept(&nodes, key) == 0).await;
+        until("late commands are undone", || kept(&nodes, key) == 0).await;
     }
 }
 
-async fn an_acquire_cancelled_at_any_moment_leaves_nothing(kind: Kind) {
+async fn an_acquire_cancelled_at_any_moment_leaves_no_key(kind: Kind) {
     const STEPS: u64 = 60;
     let (lock, mut begun) = (kind.lock(), 0);
     for step in 0..STEPS {
@@ -265,14 +265,14 @@ async fn an_acquire_cancelled_at_any_moment_leaves_nothing(kind: Kind) {
         acquiring.abort();
         begun += usize::from(kept(kind.shared(), one) > 0);
         let _ = acquiring.await;
-        until("giving back", || kept(kind.shared(), one) == 0).await;
-        take(&lock, one, fresh()).await.expect("nobody has it").release().await;
+        until("the key is given back", || kept(kind.shared(), one) == 0).await;
+        take(&lock, one, fresh()).await.expect("it is free").release().await;
     }
-    println!("cancelled: {begun} of {STEPS} had taken something");
+    println!("cancelled: {begun} of {STEPS} had taken the key");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn simple_is_busy_at_once_whatever_it_may_wait() {
+async fn simple_is_refused_at_once_however_long_it_may_wait() {
     let lock: Arc<dyn Lock> = Arc::new(SimpleLock::new(connect(SIMPLE.shared()), LEASE_LONG));
     let (one, owner) = (key(), fresh());
     let lease = lock.acquire(vec![one], owner, Deadline::after(LONG)).await.expect("a lock");
@@ -297,7 +297,7 @@ async fn a_waiter_that_finds_its_own_command_on_another_instance_does_not_wait()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_release_that_nobody_hears_is_found_by_asking() {
+async fn a_release_without_a_message_is_found_by_polling() {
     let nodes = PUBSUB.own();
     let (one, lock) = (key(), (PUBSUB.make)(&nodes, LEASE_LONG));
     ask(&nodes, &["SET", &name(one), "another", "PX", "600000"]);
@@ -305,15 +305,15 @@ async fn a_release_that_nobody_hears_is_found_by_asking() {
         let lock = lock.clone();
         tokio::spawn(async move { take(&lock, one, fresh()).await.expect("a lock").release().await })
     };
-    until("the subscription", || ask(&nodes, &["PUBLISH", &name(one), ""]) == [":1"]).await;
+    until("the waiter is subscribed", || ask(&nodes, &["PUBLISH", &name(one), ""]) == [":1"]).await;
     assert!(!waiter.is_finished(), "a message alone gives no lock");
-    // Deleted without a word.
+    // Deleted without a message.
     ask(&nodes, &["DEL", &name(one)]);
     timeout(LONG, waiter).await.expect("it polls").expect("no panic");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_waiter_hears_again_after_its_subscription_was_cut() {
+async fn a_waiter_is_notified_again_after_its_subscription_was_cut() {
     let nodes = PUBSUB.own();
     let (one, lock) = (key(), (PUBSUB.make)(&nodes, LEASE_LONG));
     ask(&nodes, &["SET", &name(one), "another", "PX", "600000"]);
@@ -322,17 +322,17 @@ async fn a_waiter_hears_again_after_its_subscription_was_cut() {
         tokio::spawn(async move { take(&lock, one, fresh()).await.expect("a lock").release().await })
     };
     for _ in 0..3 {
-        until("the subscription", || ask(&nodes, &["PUBLISH", &name(one), ""]) == [":1"]).await;
+        until("the waiter is subscribed", || ask(&nodes, &["PUBLISH", &name(one), ""]) == [":1"]).await;
         ask(&nodes, &["CLIENT", "KILL", "TYPE", "pubsub"]);
     }
-    until("the subscription", || ask(&nodes, &["PUBLISH", &name(one), ""]) == [":1"]).await;
+    until("the waiter is subscribed", || ask(&nodes, &["PUBLISH", &name(one), ""]) == [":1"]).await;
     ask(&nodes, &["DEL", &name(one)]);
     timeout(LONG, waiter).await.expect("a lock").expect("no panic");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_wakes_the_waiter_and_a_release_sends_one() {
-    /// So many polls would take longer than the bound.
+    /// That many polls would take longer than the bound.
     const MESSAGES: usize = 500;
     let (traffic, one, nodes) = (Arc::new(Traffic::default()), key(), PUBSUB.shared());
     let redis = Redis::open(&urls(nodes), traffic.clone()).expect("an address");
@@ -342,29 +342,29 @@ async fn a_message_wakes_the_waiter_and_a_release_sends_one() {
         let lock = lock.clone();
         tokio::spawn(async move { take(&lock, one, fresh()).await })
     };
-    until("the subscription", || ask(nodes, &["PUBLISH", &name(one), ""]) == [":1"]).await;
+    until("the waiter is subscribed", || ask(nodes, &["PUBLISH", &name(one), ""]) == [":1"]).await;
     let woken = async {
         for _ in 0..MESSAGES {
             let before = traffic.counts().redis_commands;
             ask(nodes, &["PUBLISH", &name(one), ""]);
-            until("a try", || traffic.counts().redis_commands > before).await;
+            until("the waiter tries", || traffic.counts().redis_commands > before).await;
         }
     };
     timeout(LONG, woken).await.expect("each message wakes it");
 
-    let mut ear = TcpStream::connect(("127.0.0.1", nodes[0].port())).expect("connected");
-    ear.set_read_timeout(Some(LONG)).expect("set");
-    ear.write_all(format!("SUBSCRIBE {}\r\n", name(one)).as_bytes()).expect("sent");
-    until("the test's own subscription", || ask(nodes, &["PUBLISH", &name(one), "test"]) == [":2"]).await;
+    let mut subscriber = TcpStream::connect(("127.0.0.1", nodes[0].port())).expect("connected");
+    subscriber.set_read_timeout(Some(LONG)).expect("set");
+    subscriber.write_all(format!("SUBSCRIBE {}\r\n", name(one)).as_bytes()).expect("sent");
+    until("the test is subscribed", || ask(nodes, &["PUBLISH", &name(one), "test"]) == [":2"]).await;
     holder.release().await;
-    let mut heard = BufReader::new(ear).lines().map_while(Result::ok);
-    // Bulk strings: a length, then the text. The release's own is empty.
-    assert!(heard.any(|line| line == "$0"), "a release is told");
+    let mut lines = BufReader::new(subscriber).lines().map_while(Result::ok);
+    // Bulk strings: a length, then the text. That of the release is empty.
+    assert!(lines.any(|line| line == "$0"), "a release sends a message");
     waiter.await.expect("no panic").expect("a lock").release().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_release_wakes_one_waiter_of_a_process_and_costs_a_few_commands() {
+async fn a_release_wakes_one_waiter_in_a_process_and_costs_a_few_commands() {
     const WAITERS: u64 = 50;
     let (traffic, one) = (Arc::new(Traffic::default()), key());
     let redis = Redis::open(&urls(PUBSUB.shared()), traffic.clone()).expect("an address");
@@ -376,33 +376,33 @@ async fn a_release_wakes_one_waiter_of_a_process_and_costs_a_few_commands() {
         tasks.spawn(async move { take(&lock, one, fresh()).await.expect("a lock").release().await });
     }
     lease.release().await;
-    timeout(LONG, tasks.join_all()).await.expect("everybody gets a turn");
+    timeout(LONG, tasks.join_all()).await.expect("all get a turn");
     let commands = traffic.counts().redis_commands;
     println!("commands: {commands} for {} turns", WAITERS + 1);
-    // Two a turn, and a handful for the scripts' first sending, the subscription and polls; not one a waiter and release.
+    // Two for each turn, and a few for sending the scripts, the subscription and polls; not one for each waiter and release.
     assert!(((WAITERS + 1) * 2..(WAITERS + 1) * 2 + 40).contains(&commands), "{commands}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_address_is_checked_and_a_redis_that_is_not_there_is_unavailable() {
+async fn an_address_is_checked_and_an_absent_redis_is_unavailable() {
     let refused = Redis::open(&["http://u:secret@h".to_owned()], Arc::default()).map(drop).expect_err("no address");
     assert!(!refused.to_string().contains("secret"));
-    let nobody = Redis::open(&["redis://:secret@127.0.0.1:1".to_owned()], Arc::default()).expect("an address");
+    let absent = Redis::open(&["redis://:secret@127.0.0.1:1".to_owned()], Arc::default()).expect("an address");
     let locks: [Arc<dyn Lock>; 2] = [
-        Arc::new(SpinLock::new(nobody.clone(), LEASE_SHORT)),
-        Arc::new(PubSubLock::start(nobody, LEASE_SHORT, &*boxoffice_ports::contract::supervisor())),
+        Arc::new(SpinLock::new(absent.clone(), LEASE_SHORT)),
+        Arc::new(PubSubLock::start(absent, LEASE_SHORT, &*boxoffice_ports::contract::supervisor())),
     ];
     for lock in locks {
         let Err(LockError::Unavailable(error)) = lock.acquire(vec![key()], fresh(), Deadline::after(SHORT)).await else {
-            panic!("there is none")
+            panic!("there is no Redis")
         };
         assert!(!format!("{error} {error:?}").contains("secret"));
     }
 }
 
-/// What they wait for is Redis, and not the holder of the lock.
+/// They wait for Redis, and not for the holder of the lock.
 #[tokio::test(flavor = "multi_thread")]
-async fn callers_in_line_for_a_redis_that_hangs_learn_that_it_is_away() {
+async fn callers_in_line_for_a_redis_that_hangs_learn_that_it_is_unavailable() {
     for kind in [SPIN, PUBSUB] {
         let nodes = kind.own();
         let (one, lock) = (key(), (kind.make)(&nodes, LEASE_SHORT));

@@ -1,4 +1,4 @@
-//! Redis: the contract suites against real nodes, and what only a server can do: hang, end, forget.
+//! Redis: the contract suites against real nodes, and cases that need one: servers that hang, end, or lose their data.
 
 #![cfg(feature = "redis")]
 

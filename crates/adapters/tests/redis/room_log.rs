@@ -1,4 +1,4 @@
-//! The logs of the waiting rooms: the contract, losses that a reader must notice, and nodes that end in the middle.
+//! The logs of the waiting rooms: the contract, losses that a reader must notice, and nodes that end under load.
 
 mod crash;
 mod figures;
@@ -49,8 +49,8 @@ mod alone {
     boxoffice_ports::room_log_contract!(make);
 }
 
-/// What is unavailable is asked again: a node that starts again, or a fail-over, needs its time.
-async fn bear(error: RoomLogError, deadline: Instant) {
+/// Pauses before a retry, if the log is unavailable: a node that restarts, or a fail-over, takes some time.
+async fn wait_out(error: RoomLogError, deadline: Instant) {
     assert!(matches!(error, RoomLogError::Unavailable(_)) && Instant::now() < deadline, "{error}");
     sleep(Duration::from_millis(20)).await;
 }
@@ -63,7 +63,7 @@ fn number(word: &str) -> i64 {
     word.trim_start_matches(':').parse().expect("a number")
 }
 
-/// What a field of `INFO` says.
+/// The value of a field of `INFO`.
 fn info(node: &Server, section: &str, field: &str) -> i64 {
     let script = format!("return tonumber(redis.call('INFO', '{section}'):match('{field}:(%d+)'))");
     number(&node.command(&["EVAL", &script, "0"]).expect("an answer"))
@@ -84,22 +84,22 @@ async fn reading_writes_nothing() {
     assert_eq!(late.history, replica.history);
     assert_eq!(info(&node, "persistence", "rdb_changes_since_last_save"), written);
     late.append().await;
-    assert!(info(&node, "persistence", "rdb_changes_since_last_save") > written, "what is written counts");
+    assert!(info(&node, "persistence", "rdb_changes_since_last_save") > written, "a write counts");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn logs_that_nobody_touches_expire_and_reading_keeps_them() {
+async fn unused_logs_expire_and_reading_keeps_them() {
     let node = Server::start().expect("Redis starts");
     let (parts, concert, week) = (["head", "records", "snapshot"], fresh(), 7 * 24 * 3_600);
     let ttl = |part| number(&node.command(&["TTL", &key(concert, part)]).expect("an answer"));
     assert!(at(&node).begin(concert, b"12345678".to_vec()).await.expect("an answer"));
-    assert!(ttl("head") > week - 60 && ttl("snapshot") > week - 60, "also if nobody ever reads");
+    assert!(ttl("head") > week - 60 && ttl("snapshot") > week - 60, "also without any reader");
     let mut replica = Replica::begin(at(&node), concert).await;
     replica.append().await;
     assert!(parts.iter().all(|part| (week - 60..=week).contains(&ttl(part))), "a week");
     replica.compact().await;
     replica.append().await;
-    assert!(parts.iter().all(|part| (week - 60..=week).contains(&ttl(part))), "also those made anew");
+    assert!(parts.iter().all(|part| (week - 60..=week).contains(&ttl(part))), "also the keys that were made anew");
     for part in parts {
         node.command(&["EXPIRE", &key(concert, part), "600"]).expect("an answer");
     }
@@ -121,17 +121,17 @@ async fn a_log_with_a_part_missing_is_absent_and_begins_anew() {
         assert_eq!(node.command(&["DEL", &key(replica.concert, part)]).expect("an answer"), ":1");
         let asked = replica.log.exchange(replica.concert, replica.position, Vec::new()).await.expect("an answer");
         assert!(matches!(asked, Exchanged::Absent { .. }), "without {part}: {asked:?}");
-        let told = replica.history.clone();
+        let before = replica.history.clone();
         replica.append().await;
-        assert_eq!(replica.absences, 1, "what was left is in nobody's way");
+        assert_eq!(replica.absences, 1, "the parts that were left disturb no writer");
         let mut other = Replica::begin(at(&node), replica.concert).await;
         other.catch_up().await;
-        assert_eq!((&other.history[..3], other.history.len()), (&told[..], 4), "without {part}");
+        assert_eq!((&other.history[..3], other.history.len()), (&before[..], 4), "without {part}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_makes_no_sense_is_broken() {
+async fn records_that_make_no_sense_are_broken() {
     let node = Server::start().expect("Redis starts");
     let mut replica = Replica::begin(at(&node), fresh()).await;
     replica.append().await;
@@ -146,7 +146,7 @@ async fn what_makes_no_sense_is_broken() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_hangs_is_unavailable_and_comes_back_by_itself() {
+async fn a_node_that_hangs_is_unavailable_until_it_answers_again() {
     let node = Server::start().expect("Redis starts");
     let mut replica = Replica::begin(at(&node), fresh()).await;
     replica.append().await;
@@ -159,7 +159,7 @@ async fn a_node_that_hangs_is_unavailable_and_comes_back_by_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_end_in_time_and_who_appends_reads_everything_first() {
+async fn answers_are_bounded_and_appending_comes_after_reading_everything() {
     const RECORDS: usize = 40;
     const PER_RECORD: u64 = 20_000;
     let node = Server::start().expect("Redis starts");
@@ -169,15 +169,15 @@ async fn answers_end_in_time_and_who_appends_reads_everything_first() {
         let long = (0..PER_RECORD).map(|nth| RoomInput::Reserve { to: (1 << 40) + record * PER_RECORD + nth }).collect();
         assert!(replica.ask(long).await.expect("an answer"));
     }
-    assert!(!late.ask(vec![RoomInput::Reserve { to: 1 }]).await.expect("an answer"), "there is more to be read first");
-    assert!((1..RECORDS as u64).contains(&late.position.seq), "some of it: {}", late.position.seq);
+    assert!(!late.ask(vec![RoomInput::Reserve { to: 1 }]).await.expect("an answer"), "there are more records to read first");
+    assert!((1..RECORDS as u64).contains(&late.position.seq), "a part of the records: {}", late.position.seq);
     late.append().await;
     assert_eq!(late.position.seq, RECORDS as u64 + 1);
     assert_eq!(late.history[..replica.history.len()], replica.history);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_appends_reads_what_everybody_else_will_read() {
+async fn an_appending_instance_reads_the_same_record_as_all_others() {
     let node = Server::start().expect("Redis starts");
     let replica = Replica::begin(at(&node), fresh()).await;
     let fine = DateTime::from_timestamp(1_800_000_000, 123_456_789).expect("a time");

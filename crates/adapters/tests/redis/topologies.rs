@@ -1,4 +1,4 @@
-//! The locks on a Cluster, and behind Sentinel through a fail-over.
+//! The locks on a Cluster, and behind Sentinel during a fail-over.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout};
 
 /// Longer than anything here needs.
 const LONG: Duration = Duration::from_secs(60);
-/// Longer than any test waits: what is free again was given back.
+/// Longer than any test waits: a key that is free again was given back.
 const LEASE: Duration = Duration::from_secs(600);
 
 fn key() -> Key {
@@ -31,7 +31,7 @@ fn free_port() -> u16 {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|socket| socket.local_addr()).expect("a free port").port()
 }
 
-/// Asks until it is had: a Cluster or a fail-over needs its time.
+/// Retries until it has the lock: a Cluster or a fail-over takes some time.
 async fn take(lock: &dyn Lock, keys: Vec<Key>) -> Box<dyn Lease> {
     let deadline = Instant::now() + LONG;
     loop {
@@ -65,7 +65,7 @@ pub(crate) mod cluster {
             }
             nodes
         });
-        // Until each of them serves every slot: one that does not know where a key is says so.
+        // Until each of them serves every slot: a node that does not know the place of a key answers with an error.
         let probe = connect(&started.iter().map(Server::url).collect::<Vec<_>>());
         let lock = SpinLock::new(probe, LEASE);
         for _ in 0..NODES * 10 {
@@ -99,7 +99,7 @@ pub(crate) mod cluster {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn two_instances_exclude_each_other_on_keys_that_lie_apart() {
+    async fn two_instances_exclude_each_other_on_keys_of_different_nodes() {
         let urls = urls().await;
         let (one, other) = (
             PubSubLock::start(connect(&urls), LEASE, &*boxoffice_ports::contract::supervisor()),
@@ -111,7 +111,7 @@ pub(crate) mod cluster {
             let last = take(&one, vec![keys[5]]).await;
             let refused = other.acquire(keys.clone(), fresh(), Deadline::after(Duration::ZERO)).await;
             assert!(matches!(refused, Err(LockError::Busy { same_command: false })));
-            // What it had taken before it was refused is free again.
+            // The keys that it had taken before it was refused are free again.
             take(&one, keys[..5].to_vec()).await.release().await;
             last.release().await;
             take(&other, keys).await.release().await;
@@ -122,7 +122,7 @@ pub(crate) mod cluster {
 pub(crate) mod sentinel {
     use super::*;
 
-    /// A Sentinel that ends with this process: the shell around it waits on a pipe from here.
+    /// A Sentinel that ends with this process: the shell around it waits on a pipe of this process.
     pub(crate) struct Sentinel {
         shell: Child,
         port: u16,
@@ -170,11 +170,11 @@ pub(crate) mod sentinel {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn the_locks_follow_the_master_through_a_fail_over() {
+    async fn the_locks_follow_the_master_in_a_fail_over() {
         let mut master = Server::start().expect("Redis starts");
         let replica = Server::start_with(&["--replicaof", "127.0.0.1", &master.port().to_string()]).expect("Redis starts");
         let sentinel = Sentinel::start(&master);
-        // The first of the list is not there, the second is asked.
+        // The first of the list is absent, the second is asked.
         let url = format!("redis+sentinel://127.0.0.1:1,127.0.0.1:{}/shop", sentinel.port);
         let locks: [Box<dyn Lock>; 2] = [
             Box::new(SpinLock::new(connect(std::slice::from_ref(&url)), LEASE)),
@@ -183,10 +183,10 @@ pub(crate) mod sentinel {
         let one = key();
         for lock in &locks {
             let lease = take(lock.as_ref(), vec![one]).await;
-            assert_eq!(master.command(&["DBSIZE"]).expect("an answer"), ":1", "it is the master's");
+            assert_eq!(master.command(&["DBSIZE"]).expect("an answer"), ":1", "the key is on the master");
             lease.release().await;
         }
-        // What Sentinel does not know it cannot make the master.
+        // Sentinel can only promote a replica that it knows.
         let deadline = Instant::now() + LONG;
         master.command(&["SET", "followed", "yes"]).expect("an answer");
         while replica.command(&["EXISTS", "followed"]).expect("an answer") != ":1" {

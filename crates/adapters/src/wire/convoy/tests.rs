@@ -5,19 +5,19 @@ use std::sync::Mutex;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-/// Keeps what it carried; each convoy needs a permit.
+/// Keeps the messages that it carried; each convoy needs a permit.
 struct Road {
     carried: Mutex<Vec<(usize, Vec<Vec<String>>)>>,
     open: Semaphore,
     /// Messages that hold this text fail.
-    cursed: &'static str,
+    failing: &'static str,
 }
 
 #[async_trait]
 impl Carrier for Road {
     type Failure = &'static str;
-    async fn carry(&self, shard: usize, messages: Vec<Message>) -> Vec<Result<(), Self::Failure>> {
-        let texts = |message: &Message| {
+    async fn carry(&self, shard: usize, messages: Vec<LogMessage>) -> Vec<Result<(), Self::Failure>> {
+        let texts = |message: &LogMessage| {
             let (mut texts, mut all) = (Texts::new(message.bytes.clone()), Vec::new());
             while let Some(text) = texts.next() {
                 all.push(String::from_utf8(text.to_vec()).unwrap());
@@ -26,7 +26,7 @@ impl Carrier for Road {
             all
         };
         let texts: Vec<_> = messages.iter().map(texts).collect();
-        let outcomes = texts.iter().map(|all| if all.iter().any(|text| text == self.cursed) { Err("cursed") } else { Ok(()) }).collect();
+        let outcomes = texts.iter().map(|all| if all.iter().any(|text| text == self.failing) { Err("failed") } else { Ok(()) }).collect();
         self.carried.lock().unwrap().push((shard, texts));
         self.open.acquire().await.unwrap().forget();
         outcomes
@@ -34,8 +34,8 @@ impl Carrier for Road {
 }
 
 impl Road {
-    fn new(cursed: &'static str) -> Arc<Self> {
-        Arc::new(Self { carried: Mutex::default(), open: Semaphore::new(0), cursed })
+    fn new(failing: &'static str) -> Arc<Self> {
+        Arc::new(Self { carried: Mutex::default(), open: Semaphore::new(0), failing })
     }
 
     fn carried(&self) -> Vec<(usize, Vec<Vec<String>>)> {
@@ -76,7 +76,7 @@ fn texts(of: &[&[&str]]) -> Vec<Vec<String>> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_queued_behind_the_first_goes_together_each_shard_by_itself() {
+async fn commands_that_queue_up_go_together_in_each_shard() {
     let road = Road::new("");
     let convoys = Arc::new(Convoys::start(&road, 2, "road", &*boxoffice_ports::contract::supervisor()));
     let mut sent = send_all(&convoys, 0, &["a"]).await;
@@ -84,7 +84,7 @@ async fn what_queued_behind_the_first_goes_together_each_shard_by_itself() {
     sent.extend(send_all(&convoys, 0, &["b", "c", "d"]).await);
     sent.extend(send_all(&convoys, 1, &["e"]).await);
     road.has_carried(2).await;
-    assert_eq!(road.carried(), [(0, texts(&[&["a"]])), (1, texts(&[&["e"]]))], "the rest waits for the first to come back");
+    assert_eq!(road.carried(), [(0, texts(&[&["a"]])), (1, texts(&[&["e"]]))], "the rest waits for the outcome of the first");
     road.open.add_permits(3);
     for sent in sent {
         assert_eq!(sent.await.unwrap(), Ok(()));
@@ -93,13 +93,13 @@ async fn what_queued_behind_the_first_goes_together_each_shard_by_itself() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_message_is_bounded_and_its_commands_share_its_fate_alone() {
+async fn a_message_is_bounded_and_its_commands_share_its_outcome_alone() {
     let long = "x".repeat(MESSAGE_BYTES_MAX + 1);
-    let road = Road::new("cursed");
+    let road = Road::new("failing");
     let convoys = Arc::new(Convoys::start(&road, 1, "road", &*boxoffice_ports::contract::supervisor()));
     let first = send(&convoys, 0, "first").await;
     road.has_carried(1).await;
-    let sent = send_all(&convoys, 0, &["a", "cursed", &long, "b"]).await;
+    let sent = send_all(&convoys, 0, &["a", "failing", &long, "b"]).await;
     let many: Vec<_> = (0..=MESSAGE_COMMANDS_MAX).map(|n| n.to_string()).collect();
     let many = send_all(&convoys, 0, &many.iter().map(String::as_str).collect::<Vec<_>>()).await;
     road.open.add_permits(2);
@@ -108,15 +108,15 @@ async fn a_message_is_bounded_and_its_commands_share_its_fate_alone() {
     for sent in sent.into_iter().chain(many) {
         outcomes.push(sent.await.unwrap());
     }
-    let cursed = Err(Unsent::Failed("cursed"));
-    assert_eq!(outcomes[..2], [cursed.clone(), cursed]);
+    let failed = Err(Unsent::Failed("failed"));
+    assert_eq!(outcomes[..2], [failed.clone(), failed]);
     assert!(outcomes[2..].iter().all(Result::is_ok));
     let lengths: Vec<_> = road.carried()[1].1.iter().map(Vec::len).collect();
     assert_eq!(lengths, [2, 1, MESSAGE_COMMANDS_MAX, 2]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_went_away_or_waited_too_long_is_not_sent() {
+async fn commands_of_callers_that_gave_up_or_waited_too_long_are_not_sent() {
     let road = Road::new("");
     let convoys = Arc::new(Convoys::start(&road, 1, "road", &*boxoffice_ports::contract::supervisor()));
     let first = send(&convoys, 0, "first").await;
@@ -134,7 +134,7 @@ async fn whoever_went_away_or_waited_too_long_is_not_sent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn beyond_the_bound_the_next_is_refused_at_once() {
+async fn a_command_beyond_the_bound_is_refused_at_once() {
     let road = Road::new("");
     let convoys = Arc::new(Convoys::start(&road, 1, "road", &*boxoffice_ports::contract::supervisor()));
     let first = send(&convoys, 0, "first").await;
@@ -147,14 +147,14 @@ async fn beyond_the_bound_the_next_is_refused_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shard_whose_task_has_failed_goes_on_with_what_has_queued() {
+async fn a_shard_whose_task_has_failed_goes_on_with_the_queued_commands() {
     let (road, tasks) = (Road::new(""), boxoffice_ports::contract::supervisor());
     let convoys = Arc::new(Convoys::start(&road, 1, "road", &*tasks));
     let first = send(&convoys, 0, "first").await;
     road.has_carried(1).await;
     let next = send(&convoys, 0, "next").await;
     assert_eq!(tasks.strike("road.append.0"), 1);
-    assert_eq!(first.await.unwrap(), Err(Unsent::Late(Duration::ZERO)), "nobody knows whether it arrived");
+    assert_eq!(first.await.unwrap(), Err(Unsent::Late(Duration::ZERO)), "whether it arrived is unknown");
     road.open.add_permits(2);
     assert_eq!(next.await.unwrap(), Ok(()));
     assert_eq!((&road.carried()[1..], tasks.failures("road")), (&[(0, texts(&[&["next"]]))][..], 1));

@@ -2,10 +2,10 @@
 
 use super::*;
 
-/// Waits as long as a server's command would.
+/// As long as a command of the server waits.
 const WAIT: Duration = Duration::from_secs(3);
-/// When a call is quick again: hundreds of times what it takes on five nodes that are well, and less than one that
-/// waits for a node that hangs.
+/// A call is quick if it takes less than this: hundreds of times what it takes on five healthy nodes, and less than one
+/// that waits for a node that hangs.
 const QUICK: Duration = Duration::from_millis(300);
 
 /// One turn; how long it took.
@@ -15,7 +15,7 @@ async fn turn(lock: &Redlock) -> Result<Duration, LockError> {
     Ok(asked.elapsed())
 }
 
-/// Turns of several callers while `disturb` happens among them; the slowest.
+/// Turns of several callers, with `disturb` called in their midst; the slowest.
 async fn turns_while(lock: &Arc<Redlock>, disturb: impl FnOnce()) -> Duration {
     const CALLERS: usize = 4;
     const TURNS: usize = 60;
@@ -31,13 +31,13 @@ async fn turns_while(lock: &Arc<Redlock>, disturb: impl FnOnce()) -> Duration {
             slowest
         });
     }
-    until("a third of the turns", || done.load(Ordering::SeqCst) as usize >= CALLERS * TURNS / 3).await;
+    until("a third of the turns are taken", || done.load(Ordering::SeqCst) as usize >= CALLERS * TURNS / 3).await;
     disturb();
-    assert!((done.load(Ordering::SeqCst) as usize) < CALLERS * TURNS, "it happened among them");
+    assert!((done.load(Ordering::SeqCst) as usize) < CALLERS * TURNS, "it was called before the last turn");
     timeout(LONG * 2, tasks.join_all()).await.expect("in time").into_iter().max().unwrap_or_default()
 }
 
-/// Turns until one is quick; the bound is only against one that never is.
+/// How many turns it takes until one is quick; bounded, in case none is.
 async fn until_quick(lock: &Redlock) -> u32 {
     let deadline = Instant::now() + LONG;
     for turns in 1.. {
@@ -56,18 +56,18 @@ async fn one_of_five_that_ends_and_comes_back_fails_no_acquire() {
     let slowest = turns_while(&lock, || nodes[1].kill().expect("killed")).await;
     println!("one of five ended: slowest turn {slowest:?}");
     nodes[1].restart().expect("started again");
-    // It votes again when every lease from before its restart is over.
+    // It votes again when every lease from before its restart has ended.
     let mut turns = 0;
     let deadline = Instant::now() + LONG;
-    while kept_on_all_five(&lock, &nodes).await < nodes.len() {
+    while kept_while_held(&lock, &nodes).await < nodes.len() {
         turns += 1;
         assert!(Instant::now() < deadline, "it never votes again");
     }
     println!("it voted again after {turns} turns");
 }
 
-/// On how many nodes a lock is that is held now.
-async fn kept_on_all_five(lock: &Redlock, nodes: &[Server]) -> usize {
+/// On how many nodes the key of a lock exists while it is held.
+async fn kept_while_held(lock: &Redlock, nodes: &[Server]) -> usize {
     let one = key();
     let lease = timeout(LONG, lock.acquire(vec![one], fresh(), Deadline::after(WAIT))).await.expect("in time").expect("no acquire fails");
     let on = kept(nodes, one);
@@ -76,19 +76,19 @@ async fn kept_on_all_five(lock: &Redlock, nodes: &[Server]) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_of_five_that_hangs_fails_no_acquire_and_is_slow_for_a_moment_only() {
+async fn one_of_five_that_hangs_fails_no_acquire_and_slows_calls_for_a_moment_only() {
     let nodes = REDLOCK.own();
     let lock = Arc::new(redlock(&nodes, LEASE_SHORT));
     let slowest = turns_while(&lock, || nodes[2].pause().expect("paused")).await;
     let turns = until_quick(&lock).await;
     println!("one of five hung: slowest turn {slowest:?}, quick after {turns} more");
-    // A lease of before, or of now, is kept over those that answer.
+    // A lease is renewed on the nodes that answer.
     let lease = lock.acquire(vec![key()], fresh(), Deadline::after(WAIT)).await.expect("a lock");
     assert!(timeout(LEASE_SHORT * 2, lease.lost()).await.is_err(), "it is renewed");
     lease.release().await;
     nodes[2].resume().expect("resumed");
     let deadline = Instant::now() + LONG;
-    while kept_on_all_five(&lock, &nodes).await < nodes.len() {
+    while kept_while_held(&lock, &nodes).await < nodes.len() {
         assert!(Instant::now() < deadline, "it never votes again");
     }
 }
@@ -105,7 +105,7 @@ async fn a_lease_from_before_a_node_hung_is_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn three_of_five_that_end_refuse_in_time_and_come_back() {
+async fn with_three_of_five_ended_calls_are_refused_in_time_and_work_again_later() {
     let mut nodes = REDLOCK.own();
     let lock = redlock(&nodes, LEASE_SHORT);
     let lease = lock.acquire(vec![key()], fresh(), Deadline::after(WAIT)).await.expect("a lock");
@@ -131,7 +131,7 @@ async fn three_of_five_that_end_refuse_in_time_and_come_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn three_of_five_that_hang_refuse_in_time_and_come_back() {
+async fn with_three_of_five_hung_calls_are_refused_in_time_and_work_again_later() {
     let nodes = REDLOCK.own();
     let lock = redlock(&nodes, LEASE_SHORT);
     turn(&lock).await.expect("a lock");
@@ -152,7 +152,7 @@ async fn three_of_five_that_hang_refuse_in_time_and_come_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn instances_that_see_different_nodes_exclude_each_other() {
-    // Each is shown three of the five and nobody in the place of the others: any two majorities meet.
+    // Each sees three of the five, and absent nodes instead of the others: any two majorities overlap.
     let nodes = REDLOCK.own();
     let seen = |from: usize| -> Vec<String> {
         let own = |at: usize| (from..from + 3).contains(&at);

@@ -1,4 +1,4 @@
-//! Many write over two instances while the node is killed and started again.
+//! Many writers on two instances, while the node is killed and restarted.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -9,10 +9,10 @@ use super::*;
 
 const WRITERS: usize = 12;
 const CRASHES: usize = 4;
-/// What is appended at least before each crash.
+/// How much is appended at least before each crash.
 const PER_CRASH: usize = 150;
 
-/// Whoever wrote, each with what they were told was appended, when all have read everything.
+/// The writers, each with the inputs that were reported to it as appended, once all have read everything.
 async fn through_crashes(options: &[&str]) -> Vec<(Replica, Vec<u64>)> {
     let mut node = Server::start_with(options).expect("Redis starts");
     let (logs, concert) = ([at(&node), at(&node)], fresh());
@@ -21,21 +21,21 @@ async fn through_crashes(options: &[&str]) -> Vec<(Replica, Vec<u64>)> {
     for writer in 0..WRITERS {
         let (log, appended, over) = (Arc::clone(&logs[writer % 2]), Arc::clone(&appended), Arc::clone(&over));
         writers.spawn(async move {
-            let (mut replica, mut told) = (Replica::begin(log, concert).await, Vec::new());
+            let (mut replica, mut reported) = (Replica::begin(log, concert).await, Vec::new());
             while !over.load(Ordering::SeqCst) {
-                told.push(replica.append().await);
+                reported.push(replica.append().await);
                 appended.fetch_add(1, Ordering::SeqCst);
-                if told.len() % 20 == writer {
+                if reported.len() % 20 == writer {
                     replica.compact().await;
                 }
             }
-            (replica, told)
+            (replica, reported)
         });
     }
     let grown = async |by| {
         let (before, deadline) = (appended.load(Ordering::SeqCst), Instant::now() + LONG);
         while appended.load(Ordering::SeqCst) < before + by {
-            assert!(Instant::now() < deadline, "it does not go on");
+            assert!(Instant::now() < deadline, "timed out waiting: the writers go on");
             sleep(Duration::from_millis(5)).await;
         }
     };
@@ -51,32 +51,32 @@ async fn through_crashes(options: &[&str]) -> Vec<(Replica, Vec<u64>)> {
         replica.catch_up().await;
     }
     let history = &all[0].0.history;
-    assert_eq!(history.iter().collect::<HashSet<_>>().len(), history.len(), "nothing is there twice");
+    assert_eq!(history.iter().collect::<HashSet<_>>().len(), history.len(), "no record is there twice");
     for (replica, _) in &all {
-        assert_eq!((replica.position, &replica.history), (all[0].0.position, history), "all come to the same");
+        assert_eq!((replica.position, &replica.history), (all[0].0.position, history), "all have the same history");
     }
     all
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_written_down_at_once_survives_each_crash() {
+async fn with_each_write_on_disk_records_survive_each_crash() {
     let all = through_crashes(&["--appendonly", "yes", "--appendfsync", "always"]).await;
     let there: HashSet<_> = all[0].0.history.iter().collect();
-    for (replica, told) in &all {
-        assert_eq!(replica.absences, 0, "the log was there at all times");
-        for (before, after) in told.iter().zip(&told[1..]) {
+    for (replica, reported) in &all {
+        assert_eq!(replica.absences, 0, "the log was never absent");
+        for (before, after) in reported.iter().zip(&reported[1..]) {
             let at = |input| replica.history.iter().position(|there| there == input);
-            assert!(at(before) < at(after), "in the order in which it was told");
+            assert!(at(before) < at(after), "in the order in which they were reported");
         }
-        assert!(told.iter().all(|input| there.contains(input)), "what was told is there");
+        assert!(reported.iter().all(|input| there.contains(input)), "every reported record is there");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_lies_in_memory_alone_is_absent_after_a_crash_and_begins_again_with_what_a_replica_has() {
+async fn a_log_in_memory_alone_is_absent_after_a_crash_and_begins_again_from_a_replica() {
     let all = through_crashes(&[]).await;
     assert!(all.iter().map(|(replica, _)| replica.absences).sum::<usize>() >= CRASHES, "each crash is seen");
     let there: HashSet<_> = all[0].0.history.iter().collect();
-    let survived = all.iter().flat_map(|(_, told)| told).filter(|input| there.contains(input)).count();
-    assert!(survived >= PER_CRASH, "what was appended since the last one, at least: {survived}");
+    let survived = all.iter().flat_map(|(_, reported)| reported).filter(|input| there.contains(input)).count();
+    assert!(survived >= PER_CRASH, "at least the records since the last crash: {survived}");
 }

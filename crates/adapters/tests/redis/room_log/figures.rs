@@ -1,4 +1,4 @@
-//! What joins weigh in Redis and how long they take there. It prints, and asserts no time.
+//! The memory of joins in Redis, and the time to append and read them: printed, not asserted.
 
 use boxoffice_domain::waiting::{Lane, RoomInput};
 use boxoffice_ports::contract::build::user;
@@ -47,6 +47,6 @@ async fn measure(joins: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn twenty_thousand_joins_are_weighed() {
+async fn twenty_thousand_joins_are_measured() {
     measure(20_000).await;
 }

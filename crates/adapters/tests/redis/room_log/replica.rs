@@ -1,5 +1,5 @@
-//! A replica of a room that is nothing but what it was told, in order: its snapshot is that list, so whatever a log
-//! loses, doubles or puts out of order shows.
+//! A replica of a room that is just the list of its inputs, in order. Its snapshot is that list, so anything that a log loses,
+//! duplicates or reorders shows.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +9,7 @@ use boxoffice_domain::waiting::RoomInput;
 use boxoffice_ports::{Exchanged, LogPosition, RoomLog, RoomLogError};
 use tokio::time::Instant;
 
-use super::{LONG, bear};
+use super::{LONG, wait_out};
 
 /// More answers than anything here needs.
 const ANSWERS_MAX: usize = 10_000;
@@ -47,17 +47,17 @@ impl Replica {
         self.history.iter().flat_map(|input| input.to_be_bytes()).collect()
     }
 
-    /// One exchange, and what has to follow it. Whether the inputs were appended.
+    /// One exchange, and the call that has to follow it. Whether the inputs were appended.
     pub(super) async fn ask(&mut self, inputs: Vec<RoomInput>) -> Result<bool, RoomLogError> {
         match self.log.exchange(self.concert, self.position, inputs).await? {
             Exchanged::Records { now, records, appended } => {
                 for record in records {
-                    assert_eq!(record.seq, self.position.seq + 1, "no gap, and nothing twice");
+                    assert_eq!(record.seq, self.position.seq + 1, "no gap, and no record twice");
                     assert!(record.at <= now);
                     self.position.seq = record.seq;
                     self.history.extend(record.inputs.iter().map(|input| match input {
                         RoomInput::Reserve { to } => *to,
-                        other => panic!("nobody said {other:?}"),
+                        other => panic!("{other:?} was never appended"),
                     }));
                 }
                 Ok(appended)
@@ -76,33 +76,33 @@ impl Replica {
         }
     }
 
-    /// Until it is told that something was appended; each attempt says something else, since an attempt that got no
-    /// answer may have been. What was appended.
+    /// Retries until an input is reported as appended, and returns it. Each attempt has another input, since the input of an
+    /// attempt without an answer may have been appended.
     pub(super) async fn append(&mut self) -> u64 {
         let deadline = Instant::now() + LONG;
         for _ in 0..ANSWERS_MAX {
             let input = fresh_input();
             match self.ask(vec![RoomInput::Reserve { to: input }]).await {
                 Ok(true) => {
-                    assert_eq!(self.history.last(), Some(&input), "one's own is the last");
+                    assert_eq!(self.history.last(), Some(&input), "its own is the last");
                     return input;
                 }
                 Ok(false) => {}
-                Err(error) => bear(error, deadline).await,
+                Err(error) => wait_out(error, deadline).await,
             }
         }
         panic!("not appended after {ANSWERS_MAX} answers");
     }
 
-    /// One exchange without inputs that is answered.
+    /// Retries an exchange without inputs until it is answered.
     async fn settle(&mut self) {
         let deadline = Instant::now() + LONG;
         while let Err(error) = self.ask(Vec::new()).await {
-            bear(error, deadline).await;
+            wait_out(error, deadline).await;
         }
     }
 
-    /// Until there is nothing new.
+    /// Reads until there is nothing new.
     pub(super) async fn catch_up(&mut self) {
         for _ in 0..ANSWERS_MAX {
             let before = self.position;
@@ -119,7 +119,7 @@ impl Replica {
         loop {
             match self.log.compact(self.concert, self.position, self.snapshot()).await {
                 Ok(done) => return done,
-                Err(error) => bear(error, deadline).await,
+                Err(error) => wait_out(error, deadline).await,
             }
         }
     }

@@ -1,17 +1,17 @@
-//! Snapshots that come and go in pieces.
+//! Snapshots that are sent and read in pieces.
 
 use super::*;
 
-/// Some pieces long.
+/// A few pieces long.
 const LONG_BYTES: usize = 3 << 20;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pieces_of_a_snapshot_do_not_stay() {
+async fn pieces_of_a_snapshot_are_not_left_behind() {
     let node = Server::start().expect("Redis starts");
     let (log, concert) = (at(&node), fresh());
     let long = || vec![7; LONG_BYTES];
     let keys = || number(&node.command(&["DBSIZE"]).expect("an answer"));
-    // At once, so that both bring theirs before either is told.
+    // At once, so that both send theirs before either gets its answer.
     let (one, other) = tokio::join!(log.begin(concert, long()), log.begin(concert, long()));
     assert_ne!(one.expect("an answer"), other.expect("an answer"), "one of them does");
     assert_eq!(keys(), 2, "head and snapshot");
@@ -22,7 +22,7 @@ async fn pieces_of_a_snapshot_do_not_stay() {
     assert_eq!(keys(), 2, "and no records any more");
 }
 
-/// A snapshot says in each of its bytes how far it goes.
+/// Each byte of a snapshot is its position.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_snapshot_that_is_replaced_while_it_is_read_is_read_again() {
     const REPLACED: u8 = 40;
@@ -49,7 +49,7 @@ async fn a_snapshot_that_is_replaced_while_it_is_read_is_read_again() {
                 last = position.seq;
                 assert!(snapshot.len() == LONG_BYTES && snapshot.iter().all(|byte| u64::from(*byte) == last), "all of {last}");
             }
-            // Somebody so slow is told.
+            // A reader so slow gets an error.
             Err(RoomLogError::Unavailable(_)) => {}
             answer => panic!("{answer:?}"),
         }

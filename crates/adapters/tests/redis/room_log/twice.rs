@@ -1,4 +1,4 @@
-//! Something between that sends a command again whose answer it did not hear, as a Cluster's client does by itself.
+//! A proxy that sends a command again as if its answer was lost, as a Cluster's client does by itself.
 
 use boxoffice_domain::waiting::RoomInput;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -7,18 +7,18 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::*;
 
-/// More than any command or answer here is long.
+/// Longer than any command or answer here.
 const LONGEST: usize = 64 << 10;
 
-/// Sends each script to the node a second time when it is told to, and hands on the second answer.
-async fn between(node: &Server) -> (String, mpsc::Receiver<oneshot::Sender<()>>) {
+/// Sends each script to the node a second time, once the test allows it, and forwards the second answer.
+async fn proxy(node: &Server) -> (String, mpsc::Receiver<oneshot::Sender<()>>) {
     let socket = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = format!("redis://{}", socket.local_addr().expect("an address"));
-    let (tell, told) = mpsc::channel(1);
+    let (sender, held) = mpsc::channel(1);
     let port = node.port();
     tokio::spawn(async move {
         while let Ok((mut client, _)) = socket.accept().await {
-            let (tell, mut server) = (tell.clone(), TcpStream::connect(("127.0.0.1", port)).await.expect("a node"));
+            let (sender, mut server) = (sender.clone(), TcpStream::connect(("127.0.0.1", port)).await.expect("a node"));
             tokio::spawn(async move {
                 let (mut command, mut answer) = (vec![0; LONGEST], vec![0; LONGEST]);
                 loop {
@@ -27,25 +27,25 @@ async fn between(node: &Server) -> (String, mpsc::Receiver<oneshot::Sender<()>>)
                     let mut got = server.read(&mut answer).await.expect("an answer");
                     if command[..length].windows(7).any(|word| word == b"EVALSHA") && !answer.starts_with(b"-NOSCRIPT") {
                         let (go, gone) = oneshot::channel();
-                        tell.send(go).await.expect("a test");
+                        sender.send(go).await.expect("a test");
                         gone.await.expect("a test");
                         server.write_all(&command[..length]).await.expect("sent");
                         got = server.read(&mut answer).await.expect("an answer");
                     }
-                    client.write_all(&answer[..got]).await.expect("handed on");
+                    client.write_all(&answer[..got]).await.expect("forwarded");
                 }
             });
         }
     });
-    (url, told)
+    (url, held)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_sent_twice_is_appended_once() {
+async fn a_record_that_is_sent_twice_is_appended_once() {
     let node = Server::start().expect("Redis starts");
     let mut direct = Replica::begin(at(&node), fresh()).await;
     direct.append().await;
-    let (url, mut told) = between(&node).await;
+    let (url, mut held) = proxy(&node).await;
     let log = instance(&[url], Arc::default());
     let (concert, position) = (direct.concert, direct.position);
     for others_after in [false, true] {
@@ -56,7 +56,7 @@ async fn what_is_sent_twice_is_appended_once() {
             let log = Arc::clone(&log);
             tokio::spawn(async move { log.exchange(concert, since, sent).await })
         };
-        let go = told.recv().await.expect("it was sent");
+        let go = held.recv().await.expect("it was sent");
         if others_after {
             direct.append().await;
         }

@@ -1,10 +1,10 @@
-//! Messages handed over together, and what became of each.
+//! A channel on which messages are published together, with the outcome of each.
 //!
-//! All messages of a flight are written one behind the other, and then their confirms are awaited: one round trip and
-//! one flush for all. They are mandatory: what no queue takes comes back, *and* is acknowledged. The library gives a
-//! returned message to whichever of several acknowledgements it sees first; the broker acknowledges many at once, so
-//! that may be another message's. So a channel carries one flight at a time: once all of it is acknowledged, all that
-//! was returned has come with one acknowledgement or another, and says by its id which message it was.
+//! All messages of a call are written one behind the other, and then their confirms are awaited: one round trip and one
+//! flush for all. They are mandatory: a message that no queue takes is returned, *and* acknowledged. The library attaches a
+//! returned message to the first of several acknowledgements that it sees. The broker acknowledges many at once, so that
+//! may be another message's. So a channel carries the messages of one call at a time. Once all of them are acknowledged, every
+//! returned message has come with one of the acknowledgements, and its id tells which message it was.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -18,17 +18,17 @@ use lapin::{BasicProperties, Channel, Confirmation};
 use tokio::time::sleep;
 
 use super::failure::Failure;
-use super::link::{Link, Session};
+use super::link::{Link, OpenConnection};
 
-/// The most messages of a flight. Beyond it the wait for the last confirm delays the first ones.
-pub(super) const FLIGHT_MAX: usize = 1_000;
+/// The most messages of one call. Beyond it the wait for the last confirm delays the first ones.
+pub(super) const MESSAGES_MAX: usize = 1_000;
 /// Survives the broker.
 const PERSISTENT: u8 = 2;
 
 pub(super) struct Message {
-    pub(super) exchange: ShortString,
-    pub(super) key: ShortString,
-    /// Two messages with one id share their fate.
+    exchange: ShortString,
+    key: ShortString,
+    /// Two messages with one id have one outcome.
     id: ShortString,
     properties: BasicProperties,
     body: Vec<u8>,
@@ -55,61 +55,61 @@ impl Message {
     }
 }
 
-/// A channel on which messages are confirmed, kept from flight to flight.
+/// See the module's opening. The channel is kept from call to call.
 #[derive(Default)]
-pub(super) struct Runway(Option<(Arc<Session>, Channel)>);
+pub(super) struct ConfirmChannel(Option<(Arc<OpenConnection>, Channel)>);
 
-impl Runway {
-    async fn channel(&mut self, session: &Arc<Session>) -> Result<Channel, Failure> {
+impl ConfirmChannel {
+    async fn channel(&mut self, connection: &Arc<OpenConnection>) -> Result<Channel, Failure> {
         match &self.0 {
-            Some((of, channel)) if of.is(session) && channel.status().connected() => Ok(channel.clone()),
+            Some((of, channel)) if of.is(connection) && channel.status().connected() => Ok(channel.clone()),
             _ => {
                 self.0 = None;
-                let channel = session.channel().await?;
-                session.answers(channel.confirm_select(ConfirmSelectOptions::default())).await?;
-                self.0 = Some((session.clone(), channel.clone()));
+                let channel = connection.channel().await?;
+                connection.bounded(channel.confirm_select(ConfirmSelectOptions::default())).await?;
+                self.0 = Some((connection.clone(), channel.clone()));
                 Ok(channel)
             }
         }
     }
 
-    /// One outcome for each message. Dropped before it returns, it leaves unknown what became of them.
-    pub(super) async fn fly(&mut self, link: &Link, messages: Vec<Message>, confirm_max: Duration) -> Vec<Result<(), Failure>> {
+    /// One outcome for each message. If the call is dropped before it returns, the outcomes are unknown.
+    pub(super) async fn publish(&mut self, link: &Link, messages: Vec<Message>, confirm_max: Duration) -> Vec<Result<(), Failure>> {
         let count = messages.len();
         let all = |failure: Failure| (0..count).map(|_| Err(failure.clone())).collect::<Vec<_>>();
-        let session = match link.session().await {
-            Ok(session) => session,
+        let connection = match link.connection().await {
+            Ok(connection) => connection,
             Err(failure) => return all(failure),
         };
-        let channel = match self.channel(&session).await {
+        let channel = match self.channel(&connection).await {
             Ok(channel) => channel,
             Err(failure) => return all(failure),
         };
-        // Put back when nothing of the flight is under way any more.
+        // Put back when none of the messages is under way any more.
         self.0 = None;
-        // In a task: a channel that is dropped is closed before what was not yet written, for which the broker would end
-        // the connection. So it lives until the flight has landed or the connection has ended.
-        let mut flight = tokio::spawn(fly(channel.clone(), messages));
+        // In a task: a channel that is dropped is closed before the rest of its messages is written, and for that the
+        // broker would end the connection. So it lives until all are confirmed or the connection has ended.
+        let mut publishing = tokio::spawn(publish_all(channel.clone(), messages));
         let outcomes = tokio::select! {
-            outcomes = &mut flight => outcomes.unwrap_or_else(|_| all(Failure::Unconfirmed)),
-            () = link.left(&session) => return all(Failure::Unconfirmed),
+            outcomes = &mut publishing => outcomes.unwrap_or_else(|_| all(Failure::Unconfirmed)),
+            () = link.left(&connection) => return all(Failure::Unconfirmed),
             () = sleep(confirm_max) => {
-                session.give_up();
+                connection.give_up();
                 return all(Failure::Silent(confirm_max));
             }
         };
-        self.0 = Some((session.clone(), channel));
+        self.0 = Some((connection.clone(), channel));
         // A missing queue returns the message, a missing exchange closes the channel.
         if outcomes.iter().any(|outcome| matches!(outcome, Err(Failure::Unroutable | Failure::Unreachable(_))))
-            && let Err(failure) = link.declare(&session).await
+            && let Err(failure) = link.declare(&connection).await
         {
-            tracing::warn!(error = %failure, "what is missing could not be declared again");
+            tracing::warn!(error = %failure, "missing queues and exchanges could not be declared again");
         }
         outcomes
     }
 }
 
-async fn fly(channel: Channel, messages: Vec<Message>) -> Vec<Result<(), Failure>> {
+async fn publish_all(channel: Channel, messages: Vec<Message>) -> Vec<Result<(), Failure>> {
     let ids: Vec<_> = messages.iter().map(|message| message.id.clone()).collect();
     // In the order of the messages: each is written when it is first polled.
     let confirms: FuturesOrdered<_> = messages.into_iter().map(|message| publish(&channel, message)).collect();

@@ -1,13 +1,13 @@
 //! Events for other systems: one message each, a CloudEvent in JSON, under the key of what it is about.
 //!
-//! *Order.* A key's events stay in order over any failure: they are in one partition, the producer is idempotent and
-//! takes nothing behind a message that failed, and a call that fails abandons it with all that was on its way. So what
-//! has arrived of a call's events, in each partition, is their beginning, and the same call again goes on from there.
+//! *Order.* A key's events stay in order over any failure. They are in one partition, and the producer is idempotent and
+//! accepts nothing behind a message that failed. A call that fails abandons it with all that was under way. So in each
+//! partition the events of a call that arrived are its first ones, and a retry of the call goes on from there.
 //!
-//! *What a call waits for.* All its messages to be with all replicas in sync, sent together: one round trip or a few, for
-//! [`PUBLISH_MAX`] at most. Calls for different shards share requests, and fail together.
+//! *What a call waits for.* Until all replicas in sync have all its messages, which are sent together: one round trip or a
+//! few, [`PUBLISH_MAX`] at most. Calls for different shards share requests, and fail together.
 //!
-//! *A crash* leaves a beginning of the call's events; the relay, which has not deleted their rows, publishes them again.
+//! *A crash* leaves the first of the call's events; the relay, which has not deleted their rows, publishes them again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,14 +16,15 @@ use async_trait::async_trait;
 use boxoffice_ports::{EventSink, OutboxRow, Source, Traffic};
 use tokio::time::timeout;
 
-use super::connect::{self, Failure, header, idempotent};
-use super::produce::{Idempotent, Message};
+use super::connect::{self, header, idempotent};
+use super::failure::Failure;
+use super::producer::{Idempotent, Record};
 use super::topics::{self, Wanted};
 use crate::wire::{self, CLOUD_EVENT_TYPE};
 
 /// Longer than a cluster needs to replace a broker.
 const PUBLISH_MAX: Duration = Duration::from_secs(10);
-/// More than all shards publish at once. Beyond it a call fails, and is made again.
+/// More than all shards publish at once. Beyond it a call fails, and is retried.
 const QUEUED_MAX: usize = 100_000;
 
 const CONTENT_TYPE: &str = "content-type";
@@ -49,13 +50,13 @@ impl KafkaSink {
     pub async fn open(options: KafkaSinkOptions) -> Result<Arc<Self>, Failure> {
         let KafkaSinkOptions { brokers, events_topic: topic, partitions, traffic } = options;
         topics::ensure(&brokers, &[Wanted { name: &topic, partitions, retention: None }]).await?;
-        // A message is not given up by itself: that would let those behind it pass.
+        // A message is never given up by itself: those behind it would overtake it.
         let mut config = idempotent(&brokers, QUEUED_MAX, Duration::ZERO);
         config.set("enable.gapless.guarantee", "true");
         Ok(Arc::new(Self { producer: Idempotent::new(config, QUEUED_MAX)?, topic, traffic }))
     }
 
-    /// Whether the brokers are there and have leaders for the events.
+    /// Whether the brokers answer and every partition of the events has a leader.
     pub async fn ping(&self) -> Result<(), Failure> {
         connect::ping(self.producer.client()?, &self.topic).await
     }
@@ -66,14 +67,14 @@ impl EventSink for KafkaSink {
     async fn publish(&self, rows: Vec<OutboxRow>) -> Result<(), Source> {
         let events = rows.iter().map(wire::published).collect::<Result<Vec<_>, _>>()?;
         let headers = header(CONTENT_TYPE, CLOUD_EVENT_TYPE);
-        let messages = events.iter().map(|event| Message {
+        let records = events.iter().map(|event| Record {
             topic: &self.topic,
             partition: None,
             key: Some(event.key.as_bytes()),
             bytes: &event.body,
             headers: Some(headers.clone()),
         });
-        let mut sent = self.producer.send_all(messages)?;
+        let mut sent = self.producer.send_all(records)?;
         self.traffic.broker_messages(events.len() as u64);
         let all = async {
             for delivery in &mut sent {

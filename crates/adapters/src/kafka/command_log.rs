@@ -1,21 +1,20 @@
 //! Commands in the order of their partitions, and the answers to them.
 //!
-//! *Topics.* `<name>` holds the commands, in the partition of what they contend for, so that these stay in order. What
-//! queues up for a partition while the last ones are on their way goes together ([`crate::wire::convoy`]), under the key of
-//! the first one. `<name>.answers` holds the answers: those for an instance lie in one partition, which it alone chooses by its
-//! id, with the instance as a header. `<name>.dead` holds what could not be decided or read, as it came, with the reason
-//! as a header.
+//! *Topics.* `<name>` holds the commands, in the partition of what they contend for, so that these stay in order. Commands
+//! that queue up for a partition during a round trip go together ([`crate::wire::convoy`]), under the key of the first one.
+//! `<name>.answers` holds the answers. Those for an instance lie in one partition, chosen by its id, with the instance as a
+//! header. `<name>.dead` holds what could not be decided or read, as it came, with the reason as a header.
 //!
-//! *What a call waits for.* [`KafkaLog::append`]: the rest of the request before it, then one, shared with whatever else
-//! goes to the partition, until all replicas in sync have it, for [`APPEND_MAX`] at most. [`KafkaLog::answer`]: nothing; answers go out
-//! in the background, acknowledged by one broker. [`KafkaLog::ping`]: one round trip.
+//! *What a call waits for.* [`KafkaLog::append`]: the rest of the request before it. Then one request, shared with other
+//! commands for the partition, until all replicas in sync have it; [`APPEND_MAX`] at most. [`KafkaLog::answer`]: nothing;
+//! answers go out in the background, acknowledged by one broker. [`KafkaLog::ping`]: one round trip.
 //!
-//! *At the bound.* While as many commands wait as a convoy's shard takes the next is refused as [`LogError::Blocked`], and
-//! so is one while [`APPENDS_QUEUED_MAX`] messages wait for a broker; answers beyond [`ANSWERS_QUEUED_MAX`] messages are dropped.
+//! *At the bound.* The next command is refused as [`LogError::Blocked`] while as many wait as a convoy's shard takes, or
+//! [`APPENDS_QUEUED_MAX`] messages wait for a broker. Answers beyond [`ANSWERS_QUEUED_MAX`] messages are dropped.
 //!
-//! *A crash* in the middle of an append leaves the command in the log or not, and the caller without an answer: the same
-//! key again finds what was decided. A crash after an append loses nothing. Answers that were not sent are lost: whoever
-//! waits for one looks into the ledger.
+//! *A crash* in the middle of an append leaves the command in the log or not, and the caller without an answer. A retry
+//! under the same key finds the decision. A crash after an append loses nothing. Answers that were not sent are lost; a caller
+//! that waits for one reads the ledger.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,32 +23,31 @@ use async_trait::async_trait;
 use boxoffice_ports::{Answer, AnswerReader, CommandLog, CommandReader, InstanceId, LogError, LoggedCommand, Source, Tasks, Traffic};
 use rdkafka::producer::FutureRecord;
 
-use super::answers::KafkaAnswers;
-use super::connect::{self, Failure, Producing, close, hasty, header, idempotent, producer};
+use super::answer_reader::KafkaAnswers;
+use super::command_reader::KafkaReader;
+use super::connect::{self, hasty, header, idempotent, producer};
+use super::failure::Failure;
 use super::partition::partition_of;
-use super::produce::{Delivery, Idempotent, Message, refused};
-use super::reader::KafkaReader;
-use super::topics::{self, Wanted};
+use super::producer::{Idempotent, Record, refused};
+use super::shared::{INSTANCE, Shared};
+use super::topics::{self, Wanted, answers_of, dead_of};
 use crate::wire;
-use crate::wire::convoy::{self, Carrier, Convoys, Unsent};
+use crate::wire::convoy::{Carrier, Convoys, LogMessage, Unsent};
 
 /// How long an append may take: longer than a cluster needs to replace a broker.
 const APPEND_MAX: Duration = Duration::from_secs(5);
-/// How long answers are tried: nobody waits for them longer.
+/// How long answers are retried: no caller waits for them longer.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 const APPENDS_QUEUED_MAX: usize = 20_000;
 const ANSWERS_QUEUED_MAX: usize = 20_000;
 /// The most answers of one message, far below what a broker takes at once.
 const ANSWERS_PER_MESSAGE_MAX: usize = 100;
 
-pub(super) const INSTANCE: &str = "instance";
-pub(super) const REASON: &str = "reason";
-
 pub struct KafkaOptions {
     /// `host:port`, separated by commas; others of the same cluster are found.
     pub brokers: String,
     pub commands_topic: String,
-    /// What the readers of all instances are members of.
+    /// The group that the readers of all instances are members of.
     pub group: String,
     /// Of each topic that is created.
     pub partitions: u32,
@@ -63,28 +61,14 @@ pub struct KafkaOptions {
 
 /// See the module's opening.
 pub struct KafkaLog {
-    pub(super) shared: Arc<Shared>,
+    shared: Arc<Shared>,
     appending: Convoys<Arc<Failure>>,
     group: String,
     readers: usize,
 }
 
-/// What the log and its readers use.
-pub(super) struct Shared {
-    pub(super) brokers: String,
-    pub(super) commands: String,
-    pub(super) answers: String,
-    dead: String,
-    command_partitions: usize,
-    answer_partitions: usize,
-    appending: Idempotent,
-    /// `None` while it is closed.
-    answering: Option<Producing>,
-    pub(super) traffic: Arc<Traffic>,
-}
-
 impl KafkaLog {
-    /// Connects, and creates what topics are missing.
+    /// Connects, and creates the topics that are missing.
     pub async fn open(options: KafkaOptions) -> Result<Arc<Self>, Failure> {
         let KafkaOptions { brokers, commands_topic: commands, group, partitions, readers, retention, traffic, tasks } = options;
         let (answers, dead) = (answers_of(&commands), dead_of(&commands));
@@ -102,19 +86,10 @@ impl KafkaLog {
         Ok(Arc::new(Self { shared, appending, group, readers }))
     }
 
-    /// Whether the brokers are there and have leaders for the commands.
+    /// Whether the brokers answer and every partition of the commands has a leader.
     pub async fn ping(&self) -> Result<(), Failure> {
         connect::ping(self.shared.appending.client()?, &self.shared.commands).await
     }
-}
-
-/// The topic of the answers to the commands of another.
-pub(super) fn answers_of(commands: &str) -> String {
-    format!("{commands}.answers")
-}
-
-pub(super) fn dead_of(commands: &str) -> String {
-    format!("{commands}.dead")
 }
 
 #[async_trait]
@@ -146,7 +121,7 @@ impl CommandLog for KafkaLog {
                 .partition(shared.answer_partition(instance))
                 .payload(&bytes)
                 .headers(headers.clone());
-            // Nobody waits for the delivery: one that fails is lost, which is harmless.
+            // The delivery is not awaited: one that fails is lost, which is harmless.
             producer.send_result(record).map_err(|(error, _)| refused(error, ANSWERS_QUEUED_MAX))?;
             shared.traffic.broker_messages(1);
         }
@@ -162,12 +137,12 @@ impl CommandLog for KafkaLog {
 impl Carrier for Shared {
     type Failure = Arc<Failure>;
 
-    async fn carry(&self, shard: usize, messages: Vec<convoy::Message>) -> Vec<Result<(), Arc<Failure>>> {
+    async fn carry(&self, shard: usize, messages: Vec<LogMessage>) -> Vec<Result<(), Arc<Failure>>> {
         let partition = i32::try_from(shard).ok();
-        let send = |message: convoy::Message| {
+        let send = |message: LogMessage| {
             let key = message.key.to_string();
-            let message = Message { topic: &self.commands, partition, key: Some(key.as_bytes()), bytes: &message.bytes, headers: None };
-            let delivery = self.appending.send(message)?;
+            let record = Record { topic: &self.commands, partition, key: Some(key.as_bytes()), bytes: &message.bytes, headers: None };
+            let delivery = self.appending.send(record)?;
             self.traffic.broker_messages(1);
             Ok(delivery)
         };
@@ -181,32 +156,5 @@ impl Carrier for Shared {
             outcomes.push(outcome.map_err(Arc::new));
         }
         outcomes
-    }
-}
-
-impl Shared {
-    /// Where the answers for an instance lie. Somebody who has known the topic with another number of partitions looks
-    /// elsewhere, and finds none until he starts again.
-    pub(super) fn answer_partition(&self, instance: InstanceId) -> i32 {
-        i32::try_from(instance.0.as_u128() % self.answer_partitions.max(1) as u128).unwrap_or_default()
-    }
-
-    /// Puts a message with the dead letters, once [`Shared::buried`].
-    pub(super) fn bury(&self, key: Option<&[u8]>, bytes: &[u8], reason: &str) -> Result<Delivery, Failure> {
-        let letter = Message { topic: &self.dead, partition: None, key, bytes, headers: Some(header(REASON, reason)) };
-        let delivery = self.appending.send(letter)?;
-        self.traffic.broker_messages(1);
-        Ok(delivery)
-    }
-
-    /// Cancel-safe.
-    pub(super) async fn buried(&self, letter: &mut Delivery) -> Result<(), Failure> {
-        self.appending.delivered(letter).await
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        close(self.answering.take());
     }
 }

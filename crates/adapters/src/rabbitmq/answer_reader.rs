@@ -1,7 +1,7 @@
-//! Answers: told to the queue of an instance, and heard there.
+//! Answers: sent to the queue of an instance, and read there.
 //!
-//! *Promise.* At most once. The queue belongs to one connection of its instance and goes with it, answers included;
-//! for an instance that is gone, or between two connections, the broker drops them.
+//! *Promise.* At most once. The queue belongs to one connection of its instance and goes with it, answers included. The
+//! broker drops answers for an instance that is gone, or between two connections.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,22 +16,23 @@ use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use super::command_reader::{RETRY_PAUSE, consume};
 use super::failure::Failure;
-use super::jittered;
-use super::link::{Link, Session};
-use super::log::CONTENT_TYPE;
-use super::reader::{RETRY_PAUSE, consume};
+use super::link::{Link, OpenConnection};
+use super::shared::CONTENT_TYPE;
 use super::topology::declare_answers;
+use crate::pause::jittered;
 use crate::wire;
 
-/// The longest an answer may take to be written; whoever waits for it looks into the ledger.
-const TELL_MAX: Duration = Duration::from_secs(2);
-/// The longest one waits to be heard at first: a server that starts says what is missing.
-const LISTEN_MAX: Duration = Duration::from_secs(10);
+/// The longest an answer may take to be written; its caller reads the ledger then.
+const SEND_MAX: Duration = Duration::from_secs(2);
+/// The longest wait for the first subscription: a server that starts without a broker says so.
+const SUBSCRIBE_MAX: Duration = Duration::from_secs(10);
 
+/// Sends answers.
 pub(super) struct Answering {
     link: Link,
-    channel: Mutex<Option<(Arc<Session>, Channel)>>,
+    channel: Mutex<Option<(Arc<OpenConnection>, Channel)>>,
     traffic: Arc<Traffic>,
 }
 
@@ -40,27 +41,27 @@ impl Answering {
         Self { link, channel: Mutex::new(None), traffic }
     }
 
-    pub(super) async fn tell(&self, queue: ShortString, answers: &[Answer]) -> Result<(), Failure> {
+    pub(super) async fn send(&self, queue: ShortString, answers: &[Answer]) -> Result<(), Failure> {
         let body = wire::answers(answers)?;
-        let told = async {
+        let sent = async {
             let channel = self.channel().await?;
             let properties = BasicProperties::default().with_content_type(CONTENT_TYPE.into());
-            // No confirm was asked for: there is nothing to wait for beyond the write.
+            // Without confirms there is nothing to wait for beyond the write.
             drop(channel.basic_publish(ShortString::default(), queue, BasicPublishOptions::default(), &body, properties).await?);
             self.traffic.broker_messages(1);
             Ok(())
         };
-        timeout(TELL_MAX, told).await.unwrap_or(Err(Failure::Silent(TELL_MAX)))
+        timeout(SEND_MAX, sent).await.unwrap_or(Err(Failure::Silent(SEND_MAX)))
     }
 
     async fn channel(&self) -> Result<Channel, Failure> {
-        let session = self.link.session().await?;
+        let connection = self.link.connection().await?;
         let mut kept = self.channel.lock().await;
         match &*kept {
-            Some((of, channel)) if of.is(&session) && channel.status().connected() => Ok(channel.clone()),
+            Some((of, channel)) if of.is(&connection) && channel.status().connected() => Ok(channel.clone()),
             _ => {
-                let channel = session.channel().await?;
-                *kept = Some((session, channel.clone()));
+                let channel = connection.channel().await?;
+                *kept = Some((connection, channel.clone()));
                 Ok(channel)
             }
         }
@@ -77,37 +78,37 @@ pub(super) struct RabbitAnswers {
 }
 
 impl RabbitAnswers {
-    /// Returns when everything told from now on will be heard.
+    /// Returns when every answer that is sent from now on will be read.
     pub(super) async fn open(link: Link, queue: ShortString, traffic: Arc<Traffic>) -> Result<Self, Failure> {
-        let open = timeout(LISTEN_MAX, listen(&link, &queue)).await.unwrap_or(Err(Failure::Silent(LISTEN_MAX)))?;
+        let open = timeout(SUBSCRIBE_MAX, subscribe(&link, &queue)).await.unwrap_or(Err(Failure::Silent(SUBSCRIBE_MAX)))?;
         Ok(Self { link, queue, traffic, open: Some(open), opening: JoinSet::new() })
     }
 }
 
-/// Goes on until it listens.
-async fn listen_again(link: Link, queue: ShortString) -> (Channel, Consumer) {
+/// Retries until it is subscribed.
+async fn subscribe_at_last(link: Link, queue: ShortString) -> (Channel, Consumer) {
     loop {
-        match listen(&link, &queue).await {
+        match subscribe(&link, &queue).await {
             Ok(open) => return open,
             Err(failure) => {
                 // The queue may still belong to the connection that was lost.
-                tracing::debug!(error = %failure, "answers cannot be heard");
+                tracing::debug!(error = %failure, "answers cannot be read; trying again");
                 sleep(jittered(RETRY_PAUSE)).await;
             }
         }
     }
 }
 
-async fn listen(link: &Link, queue: &ShortString) -> Result<(Channel, Consumer), Failure> {
-    let session = link.up().await;
-    let channel = session.channel().await?;
-    // Nothing is acknowledged: what was lost on the way is not to come again.
+async fn subscribe(link: &Link, queue: &ShortString) -> Result<(Channel, Consumer), Failure> {
+    let connection = link.up().await;
+    let channel = connection.channel().await?;
+    // Without acknowledgements: answers that were lost are not to come again.
     let options = BasicConsumeOptions { no_ack: true, exclusive: true, ..BasicConsumeOptions::default() };
     let subscribed = async {
         declare_answers(&channel, queue).await?;
         consume(&channel, queue.clone(), options, 0).await
     };
-    let consumer = session.answers(subscribed).await?;
+    let consumer = connection.bounded(subscribed).await?;
     Ok((channel, consumer))
 }
 
@@ -117,7 +118,7 @@ impl AnswerReader for RabbitAnswers {
         loop {
             let Some((_, consumer)) = &mut self.open else {
                 if self.opening.is_empty() {
-                    self.opening.spawn(listen_again(self.link.clone(), self.queue.clone()));
+                    self.opening.spawn(subscribe_at_last(self.link.clone(), self.queue.clone()));
                 }
                 if let Some(Ok(open)) = self.opening.join_next().await {
                     self.open = Some(open);
@@ -131,7 +132,7 @@ impl AnswerReader for RabbitAnswers {
             self.traffic.broker_messages(1);
             match wire::parse_answers(&delivery.data) {
                 Ok(answers) => return answers,
-                Err(unreadable) => tracing::warn!(error = %unreadable, "an answer could not be read"),
+                Err(unreadable) => tracing::warn!(error = %unreadable, "answers could not be read"),
             }
         }
     }

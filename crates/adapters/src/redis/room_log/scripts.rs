@@ -1,14 +1,14 @@
-//! The scripts of a room's log, their keys, and what they are told and say.
+//! The scripts of a room's log, with their keys, arguments and answers.
 //!
-//! All four keys of a concert lie under one hash tag and are given with every call, so that a Cluster sends it to the
-//! one node that has them and no key is touched that was not named.
+//! All four keys of a concert lie under one hash tag and are passed with every call. So a Cluster sends it to the one node
+//! that has them, and no key is touched that was not named.
 
 use std::sync::LazyLock;
 
 use boxoffice_domain::ConcertId;
 use redis::Value;
 
-use super::super::connect::Script;
+use super::super::script::Script;
 use super::stamps::{STAMP_BYTES, Stamp};
 
 macro_rules! scripts {
@@ -25,15 +25,15 @@ scripts! {
     PIECE = "piece.lua",
 }
 
-/// The time of a record, in microseconds, and its stamp stand in front of its inputs.
+/// In front of a record's inputs: its time in microseconds, and its stamp.
 const RECORD_HEAD_BYTES: usize = 8 + STAMP_BYTES;
 
-/// In the order in which the scripts know them. `pieces`: what the key is called that a snapshot is brought in.
+/// In the order of the scripts. `pieces`: the name of the key through which a snapshot is sent.
 pub(super) fn keys(concert: ConcertId, pieces: &str) -> Vec<String> {
     ["head", "records", "snapshot", pieces].iter().map(|part| format!("boxoffice:log:{{{concert}}}:{part}")).collect()
 }
 
-/// What a script is told.
+/// The arguments of a script.
 #[derive(Clone, Default)]
 pub(super) struct Arguments(pub(super) Vec<Vec<u8>>);
 
@@ -52,25 +52,25 @@ impl Arguments {
     }
 }
 
-/// What `exchange.lua` says.
-pub(super) enum Said {
+/// The answer of `exchange.lua`.
+pub(super) enum ExchangeAnswer {
     Records {
         now: i64,
         records: Vec<Stored>,
-        /// The time of the caller's own, which was appended after them.
+        /// The time of the caller's own record, which was appended after them.
         own_at: Option<i64>,
     },
     Begin(Beginning),
     Absent {
         now: i64,
     },
-    /// Appended by an attempt before this one, and by now others after it.
+    /// An earlier attempt appended it, and other records follow it by now.
     Repeated,
 }
 
 pub(super) struct Beginning {
     pub(super) now: i64,
-    /// Records were found to be lost.
+    /// Whether records were found to be lost.
     pub(super) lost: bool,
     pub(super) epoch: u64,
     pub(super) seq: u64,
@@ -99,8 +99,8 @@ impl Stored {
     }
 }
 
-impl Said {
-    /// `None`: a script of another version, or somebody else's keys.
+impl ExchangeAnswer {
+    /// `None`: a script of another version, or keys that another program wrote.
     pub(super) fn parse(value: Value) -> Option<Self> {
         let Value::Array(values) = value else { return None };
         let mut values = values.into_iter();

@@ -1,9 +1,9 @@
-//! The producer that neither loses nor doubles nor reorders what it takes, until it is abandoned for another one.
+//! A producer that neither loses nor duplicates nor reorders messages, until it is abandoned for another one.
 //!
-//! It may come to a point where it takes nothing more (a broker no longer knows it, say, or with `gapless` a message
-//! failed): then it is abandoned. What it had not sent by then it never sends, and what it had sent is a prefix of what
-//! it took, so whoever sends the same again through the next one keeps the order. Messages handed over together are
-//! either all its own or all the next one's.
+//! It may reach a state in which it accepts nothing more: a broker no longer knows it, or with `gapless` a message failed.
+//! Then it is abandoned. Messages that it had not sent by then are never sent, and those that it had sent are a prefix of
+//! those that it accepted. So a caller that sends the same again through the next producer keeps the order. Messages handed
+//! over together go through one producer, all of them.
 
 use std::sync::{PoisonError, RwLock};
 
@@ -12,7 +12,8 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::OwnedHeaders;
 use rdkafka::producer::{DeliveryFuture, FutureRecord, Producer, PurgeConfig};
 
-use super::connect::{Failure, Producing, close, producer};
+use super::connect::{Producing, close, producer};
+use super::failure::Failure;
 
 pub(super) struct Idempotent {
     config: ClientConfig,
@@ -26,16 +27,16 @@ struct Current {
     producer: Option<Producing>,
 }
 
-pub(super) struct Message<'a> {
+pub(super) struct Record<'a> {
     pub(super) topic: &'a str,
-    /// `None`: that of the key.
+    /// `None`: the key's.
     pub(super) partition: Option<i32>,
     pub(super) key: Option<&'a [u8]>,
     pub(super) bytes: &'a [u8],
     pub(super) headers: Option<OwnedHeaders>,
 }
 
-/// A message on its way.
+/// A message under way.
 pub(super) struct Delivery {
     generation: u64,
     future: DeliveryFuture,
@@ -47,21 +48,21 @@ impl Idempotent {
         Ok(Self { config, queued_max, current: RwLock::new(Current { generation: 0, producer }) })
     }
 
-    pub(super) fn send(&self, message: Message<'_>) -> Result<Delivery, Failure> {
-        self.with(|generation, producer| enqueue(generation, producer, message, self.queued_max))
+    pub(super) fn send(&self, record: Record<'_>) -> Result<Delivery, Failure> {
+        self.with(|generation, producer| enqueue(generation, producer, record, self.queued_max))
     }
 
-    /// In this order, behind what was sent before. After an error none of them is sent any more, nor anything else
-    /// that is on its way.
-    pub(super) fn send_all<'a>(&self, messages: impl Iterator<Item = Message<'a>>) -> Result<Vec<Delivery>, Failure> {
+    /// In this order, behind the messages before. After an error none of them is sent any more, nor is anything else that
+    /// is under way.
+    pub(super) fn send_all<'a>(&self, records: impl Iterator<Item = Record<'a>>) -> Result<Vec<Delivery>, Failure> {
         let (generation, sent) = self.with(|generation, producer| {
-            let sent: Result<Vec<_>, _> = messages.map(|message| enqueue(generation, producer, message, self.queued_max)).collect();
+            let sent: Result<Vec<_>, _> = records.map(|record| enqueue(generation, producer, record, self.queued_max)).collect();
             Ok((generation, sent))
         })?;
         sent.inspect_err(|_| self.abandon(generation))
     }
 
-    /// Waits until it is safe. Cancel-safe.
+    /// Waits until all replicas in sync have it. Cancel-safe.
     pub(super) async fn delivered(&self, delivery: &mut Delivery) -> Result<(), Failure> {
         let error = match (&mut delivery.future).await {
             Ok(Ok(_)) => return Ok(()),
@@ -75,31 +76,31 @@ impl Idempotent {
         Err(Failure::Unreachable(error))
     }
 
-    /// Gives up what the producer of this generation has not sent.
+    /// Gives up the messages that the producer of this generation has not sent.
     fn abandon(&self, generation: u64) {
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         if current.generation != generation {
             return;
         }
         if let Some(producer) = current.producer.take() {
-            tracing::warn!("a kafka producer is replaced");
+            tracing::warn!("a Kafka producer is replaced");
             producer.purge(PurgeConfig::default().queue().inflight());
             close(producer);
         }
         current.generation += 1;
     }
 
-    /// Gives up what has not been sent, if the producer is still the one that took this.
+    /// Gives up the messages that have not been sent, if the producer is still the one that accepted this.
     pub(super) fn abandon_with(&self, delivery: &Delivery) {
         self.abandon(delivery.generation);
     }
 
-    /// For asking it something.
+    /// For requests of its own.
     pub(super) fn client(&self) -> Result<Producing, Failure> {
         self.with(|_, producer| Ok(producer.clone()))
     }
 
-    /// Nobody abandons it meanwhile.
+    /// It is not abandoned meanwhile.
     fn with<T>(&self, work: impl FnOnce(u64, &Producing) -> Result<T, Failure>) -> Result<T, Failure> {
         {
             let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
@@ -123,18 +124,18 @@ impl Drop for Idempotent {
     }
 }
 
-fn enqueue(generation: u64, producer: &Producing, message: Message<'_>, queued_max: usize) -> Result<Delivery, Failure> {
-    let mut record = FutureRecord::<[u8], [u8]>::to(message.topic).payload(message.bytes);
-    record.partition = message.partition;
-    record.key = message.key;
-    record.headers = message.headers;
-    match producer.send_result(record) {
+fn enqueue(generation: u64, producer: &Producing, record: Record<'_>, queued_max: usize) -> Result<Delivery, Failure> {
+    let mut message = FutureRecord::<[u8], [u8]>::to(record.topic).payload(record.bytes);
+    message.partition = record.partition;
+    message.key = record.key;
+    message.headers = record.headers;
+    match producer.send_result(message) {
         Ok(future) => Ok(Delivery { generation, future }),
         Err((error, _)) => Err(refused(error, queued_max)),
     }
 }
 
-/// Why a message was not taken.
+/// Why a message was not accepted.
 pub(super) fn refused(error: KafkaError, queued_max: usize) -> Failure {
     match error {
         KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull) => Failure::Full(queued_max),

@@ -1,8 +1,9 @@
-//! Hearing what became of an instance's commands.
+//! Reading the answers to an instance's commands.
 //!
 //! Answers for an instance lie in one partition of the answers' topic, among those for others. Reading begins where that
-//! partition ended when it was opened (one round trip) and needs no group. Whose an answer is shows its header; others'
-//! are not parsed. What is missed while the broker is away, or was deleted before it was read, is lost, which is harmless.
+//! partition ended when it was opened (one round trip) and needs no group. A header names the instance that an answer is
+//! for; answers for others are not parsed. Answers that are missed while the broker is away, or deleted before they are
+//! read, are lost, which is harmless.
 
 use std::sync::Arc;
 
@@ -15,20 +16,21 @@ use rdkafka::message::BorrowedMessage;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::time::Instant;
 
-use super::connect::{ANSWER_MAX, Failure, Told, close, consumer, has_header, is_over, pause, waiting};
-use super::log::{INSTANCE, Shared};
+use super::connect::{ANSWER_MAX, ClientLog, blocking, close, consumer, has_header, is_over, pause};
+use super::failure::Failure;
+use super::shared::{INSTANCE, Shared};
 use crate::wire;
 
-/// A whole reading's worth: what is behind it is heard the next time.
-const HEARD_MAX: usize = 1_000;
+/// The most answers of one call, a message more or less; the rest come with the next.
+const ANSWERS_MAX: usize = 1_000;
 
 /// See the module's opening.
 pub(super) struct KafkaAnswers {
     shared: Arc<Shared>,
     instance: InstanceId,
     name: Vec<u8>,
-    /// `None` when it has come to an end, until it is made again.
-    consumer: Option<StreamConsumer<Told>>,
+    /// `None` when it has ended, until it is made again.
+    consumer: Option<StreamConsumer<ClientLog>>,
 }
 
 impl KafkaAnswers {
@@ -43,23 +45,23 @@ impl KafkaAnswers {
             return Vec::new();
         }
         wire::parse_answers(message.payload().unwrap_or_default()).unwrap_or_else(|error| {
-            tracing::warn!(%error, "unreadable answers");
+            tracing::warn!(%error, "answers could not be read");
             Vec::new()
         })
     }
 }
 
-/// Returns when every answer told from now on will be heard.
-async fn listen(shared: &Shared, instance: InstanceId) -> Result<StreamConsumer<Told>, Failure> {
+/// Returns when every answer that is sent from now on will be read.
+async fn listen(shared: &Shared, instance: InstanceId) -> Result<StreamConsumer<ClientLog>, Failure> {
     let mut config = consumer(&shared.brokers, &format!("{}.{instance}", shared.answers));
-    // What was deleted before it was read is gone.
+    // Answers that were deleted before they were read are gone.
     config.set("auto.offset.reset", "latest");
-    let mut consumer: StreamConsumer<Told> = config.create_with_context(Told).map_err(Failure::Settings)?;
+    let mut consumer: StreamConsumer<ClientLog> = config.create_with_context(ClientLog).map_err(Failure::Settings)?;
     let partition = shared.answer_partition(instance);
     let deadline = Instant::now() + ANSWER_MAX;
     loop {
         let topic = shared.answers.clone();
-        let assigned = waiting(move || {
+        let assigned = blocking(move || {
             let assigned = consumer.fetch_watermarks(&topic, partition, ANSWER_MAX).and_then(|(_, end)| {
                 let mut from = TopicPartitionList::new();
                 from.add_partition_offset(&topic, partition, Offset::Offset(end))?;
@@ -69,9 +71,9 @@ async fn listen(shared: &Shared, instance: InstanceId) -> Result<StreamConsumer<
         });
         match assigned.await? {
             (assigned, Ok(())) => return Ok(assigned),
-            // The leader of a new topic, or a new leader, may not know yet that it is.
+            // A new leader, or the leader of a new topic, may not know yet that it leads.
             (refused, Err(error)) if Instant::now() < deadline => {
-                tracing::debug!(%error, "no answers are heard yet");
+                tracing::debug!(%error, "answers cannot be read yet");
                 consumer = refused;
             }
             (refused, Err(error)) => {
@@ -91,7 +93,7 @@ impl AnswerReader for KafkaAnswers {
                 match listen(&self.shared, self.instance).await {
                     Ok(consumer) => self.consumer = Some(consumer),
                     Err(error) => {
-                        tracing::debug!(%error, "no answers are heard for now");
+                        tracing::debug!(%error, "answers cannot be read for now");
                         pause().await;
                     }
                 }
@@ -100,7 +102,7 @@ impl AnswerReader for KafkaAnswers {
             let first = match consumer.recv().await {
                 Ok(first) => first,
                 Err(error) => {
-                    tracing::debug!(%error, "kafka consumer");
+                    tracing::debug!(%error, "Kafka consumer");
                     if is_over(consumer) {
                         close(self.consumer.take());
                     }
@@ -109,7 +111,7 @@ impl AnswerReader for KafkaAnswers {
             };
             let mut answers = self.parse(&first);
             let mut rest = consumer.stream();
-            while answers.len() < HEARD_MAX
+            while answers.len() < ANSWERS_MAX
                 && let Some(Ok(message)) = rest.next().now_or_never().flatten()
             {
                 answers.extend(self.parse(&message));
