@@ -133,16 +133,16 @@ impl Person {
     /// # Panics
     /// When the server does not create one.
     pub async fn registered(http: &Client, base: &str) -> Self {
-        Self::registered_as(http, base, &json!({ "name": "a buyer" })).await
+        Self::registered_as(http.clone(), base.to_owned(), json!({ "name": "a buyer" })).await
     }
 
     /// A new user from the body of `POST /api/v1/dev/users`.
     ///
     /// # Panics
     /// When the server does not create one.
-    pub async fn registered_as(http: &Client, base: &str, body: &Value) -> Self {
-        let made = Answer::to(http.post(format!("{base}/api/v1/dev/users")).json(body)).await.expect(201);
-        Self::new(http.clone(), base.to_owned(), &made)
+    pub async fn registered_as(http: Client, base: String, body: Value) -> Self {
+        let made = Answer::to(http.post(format!("{base}/api/v1/dev/users")).json(&body)).await.expect(201);
+        Self::new(http, base, &made)
     }
 
     /// The same person at the server at `base`.

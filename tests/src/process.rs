@@ -125,7 +125,7 @@ impl Process {
 
     pub async fn person(&self, operator: bool) -> Person {
         let body = serde_json::json!({ "name": "a person", "operator": operator });
-        Person::registered_as(&self.http, &self.base, &body).await
+        Person::registered_as(self.http.clone(), self.base.clone(), body).await
     }
 
     /// Puts a concert of one date on sale, by the machine's clock, and waits until the server shows it: the ids of both.

@@ -8,6 +8,7 @@ use boxoffice_app::config::{self, Layers};
 use boxoffice_app::wiring::{self, Running};
 use boxoffice_ports::{Clock, Ids};
 use chrono::{SecondsFormat, TimeDelta};
+use futures_util::future::join_all;
 use reqwest::Client;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -78,7 +79,7 @@ impl Setup {
     pub async fn start_many(self, count: usize) -> Vec<Server> {
         let folder = Arc::new(TempDir::new().expect("a temporary folder"));
         let clock = Arc::new(SystemClock::default());
-        at_once((0..count).map(|_| Server::open(folder.clone(), self.set.clone(), clock.clone()))).await
+        join_all((0..count).map(|_| Box::pin(Server::open(folder.clone(), self.set.clone(), clock.clone())))).await
     }
 }
 
@@ -155,31 +156,28 @@ impl Server {
 
     /// A buyer whose token has the claim `lane`.
     pub async fn person_in(&self, lane: &str) -> Person {
-        Person::registered_as(&self.http, &self.base, &json!({ "name": "a buyer", "lane": lane })).await
+        Person::registered_as(self.http.clone(), self.base.clone(), json!({ "name": "a buyer", "lane": lane })).await
     }
 
     pub async fn operator(&self) -> Person {
-        Person::registered_as(&self.http, &self.base, &json!({ "name": "an operator", "operator": true })).await
+        Person::registered_as(self.http.clone(), self.base.clone(), json!({ "name": "an operator", "operator": true })).await
     }
 
     /// `count` people, each in the middle of a turn for `concert`. They join side by side, in no order.
     pub async fn people_with_a_turn(&self, count: usize, concert: &str) -> Vec<Person> {
-        let callers = (0..CALLERS.min(count)).map(|caller| {
-            let (http, base, concert) = (self.http.clone(), self.base.clone(), concert.to_owned());
-            async move {
-                let mut people = Vec::new();
-                for _ in (caller..count).step_by(CALLERS) {
-                    let mut person = Person::registered(&http, &base).await;
-                    person.join(&concert).await;
-                    people.push(person);
-                }
-                for person in &mut people {
-                    person.await_turn().await;
-                }
-                people
+        let callers = (0..CALLERS.min(count)).map(async |caller| {
+            let mut people = Vec::new();
+            for _ in (caller..count).step_by(CALLERS) {
+                let mut person = self.person().await;
+                person.join(concert).await;
+                people.push(person);
             }
+            for person in &mut people {
+                person.await_turn().await;
+            }
+            people
         });
-        at_once(callers).await.into_iter().flatten().collect()
+        join_all(callers).await.into_iter().flatten().collect()
     }
 
     /// Puts a concert on sale and waits until the server shows it: its id and those of its dates.
