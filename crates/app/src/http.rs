@@ -59,7 +59,7 @@ pub use health::{Health, Probe};
 pub use openapi::openapi;
 pub use routes::configure;
 #[cfg(test)]
-pub use views::hex;
+pub(crate) use views::hex;
 
 /// What the wiring brings together.
 pub struct Parts {

@@ -18,7 +18,7 @@ struct File {
 type Files = BTreeMap<Vec<String>, File>;
 
 /// Each circle, one line each: the files, and for every file the line of the import that leads to the next.
-pub fn circles(sources: &[(String, String)]) -> Vec<String> {
+pub(crate) fn circles(sources: &[(String, String)]) -> Vec<String> {
     let files = read(sources);
     let mut imports: BTreeMap<&str, BTreeMap<&str, usize>> = BTreeMap::new();
     for file in files.values() {
