@@ -58,8 +58,6 @@ pub(crate) use auth::LANE_NAME_MAX;
 pub use health::{Health, Probe};
 pub use openapi::openapi;
 pub use routes::configure;
-#[cfg(test)]
-pub(crate) use views::hex;
 
 /// What the wiring brings together.
 pub struct Parts {
