@@ -124,7 +124,7 @@ const WALLS: &[Wall] = &[
     Wall {
         name: "lab",
         internal: &["boxoffice-domain", "boxoffice-ports", "boxoffice-engine", "boxoffice-app", "boxoffice-simulate"],
-        internal_tests: SERVICES,
+        internal_tests: &["boxoffice-services", "boxoffice-adapters"],
         external: None,
         optional: &[],
         never: OUTSIDE_LAB,
@@ -364,6 +364,7 @@ fn a_manifest_that_crosses_a_boundary_is_found() {
         ("lab", "[dependencies]\nboxoffice-app.workspace = true\nhdrhistogram = \"7\"", None),
         ("lab", "[dependencies]\nboxoffice.workspace = true", Some("`boxoffice` is behind a wall")),
         ("lab", "[dependencies]\nboxoffice-adapters.workspace = true", Some("`boxoffice-adapters` is behind a wall")),
+        ("lab", "[dev-dependencies]\nboxoffice-adapters.workspace = true", None),
         ("cli", "[dependencies]\nactix-web = \"4\"", Some("`actix-web` never belongs")),
         ("helpers", "", Some("a crate that the design does not know")),
     ] {
