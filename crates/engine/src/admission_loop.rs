@@ -16,7 +16,7 @@ use boxoffice_ports::{Clock, Opening, Source, WaitingRoom};
 use tokio::task::{Id, JoinSet};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::{HoldReturns, SeatView, Shows, Stats, shows};
+use crate::{HoldReturns, SeatView, Shows, Stats, catalogue};
 
 /// Rooms of one kind of work at a time.
 const TOGETHER_MAX: usize = 256;
@@ -68,7 +68,7 @@ impl AdmissionLoop {
 
     /// Brings the catalogue up to date, with it the seat maps that an import changed, and opens rooms.
     pub(crate) async fn refresh(self: &Arc<Self>) -> Result<(), Source> {
-        self.refresh_within(shows::REFRESH).await
+        self.refresh_within(catalogue::REFRESH).await
     }
 
     async fn refresh_within(self: &Arc<Self>, patience: Duration) -> Result<(), Source> {

@@ -19,7 +19,7 @@ use crate::admission_loop::{AdmissionLoop, AdmissionParts, AdmissionSettings};
 use crate::relay::Relay;
 use crate::seat_sync::SeatSync;
 use crate::sweep::Sweep;
-use crate::{Fares, HoldReturns, SeatView, Shows, Siblings, Stats, StoreTime, TurnEnds, shows, store_time};
+use crate::{Fares, HoldReturns, SeatView, Shows, Siblings, Stats, StoreTime, TurnEnds, catalogue, store_time};
 
 const GAUGE_EVERY: Duration = Duration::from_secs(5);
 /// How often the waiting rooms are told how this instance fares.
@@ -94,7 +94,7 @@ impl Background {
             let time = time.clone();
             async move { time.refresh().await }
         });
-        pieces.every("catalogue", Impaired, shows::REFRESH, move || {
+        pieces.every("catalogue", Impaired, catalogue::REFRESH, move || {
             let refresh = refresh.clone();
             async move { refresh.refresh().await }
         });

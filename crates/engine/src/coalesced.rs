@@ -6,11 +6,13 @@
 //! *Failure.* A run that fails has failed for all who waited for it; the next caller begins another. A caller that goes
 //! away in the middle of its run leaves the work to one of those who wait.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use boxoffice_ports::StoreError;
 use tokio::sync::{MutexGuard, watch};
+
+use crate::sync::lock;
 
 /// See the module's opening.
 #[derive(Debug)]
@@ -58,12 +60,12 @@ impl<T> Default for Coalesced<T> {
 }
 
 /// The right to run. Given up on every path, and then the others are told.
-struct Turn<'a> {
+struct RunGuard<'a> {
     lock: Option<MutexGuard<'a, ()>>,
     idle: &'a watch::Sender<()>,
 }
 
-impl Drop for Turn<'_> {
+impl Drop for RunGuard<'_> {
     fn drop(&mut self) {
         // Only then: a caller that is told while the lock is still held would wait for ever.
         self.lock.take();
@@ -87,13 +89,13 @@ impl<T: Clone> Coalesced<T> {
     {
         let mut idle = self.idle.subscribe();
         let wanted = self.begun.load(Ordering::SeqCst) + 1;
-        let turn = loop {
+        let guard = loop {
             idle.mark_unchanged();
             if let Some(outcome) = self.outcome(wanted) {
                 return outcome.map_err(StoreError::from);
             }
             match self.running.try_lock() {
-                Ok(lock) => break Turn { lock: Some(lock), idle: &self.idle },
+                Ok(running) => break RunGuard { lock: Some(running), idle: &self.idle },
                 // The sender lives as long as this does.
                 Err(_) => drop(idle.changed().await),
             }
@@ -106,8 +108,8 @@ impl<T: Clone> Coalesced<T> {
         let number = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
         let outcome = work().await;
         let shared = outcome.as_ref().map(T::clone).map_err(Failed::from);
-        *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = (number, Some(shared));
-        drop(turn);
+        *lock(&self.ended) = (number, Some(shared));
+        drop(guard);
         outcome
     }
 
@@ -124,7 +126,7 @@ impl<T: Clone> Coalesced<T> {
     }
 
     fn outcome(&self, wanted: u64) -> Option<Result<T, Failed>> {
-        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let ended = lock(&self.ended);
         if ended.0 >= wanted { ended.1.clone() } else { None }
     }
 }

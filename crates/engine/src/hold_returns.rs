@@ -10,11 +10,13 @@
 //! refuses, keeps its own hold back and no other. At most [`DUE_MAX`] wait. Beyond that, and after a crash, holds run out.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use boxoffice_domain::{Actor, Batch, Command, CommandId, ConcertId, FreshIds, Policy, Request, ReservationId, UserId};
 use boxoffice_ports::{Deadline, Guard, Ids, Ledger, LedgerError, Queries, Source, StoreError};
+
+use crate::sync::lock;
 
 /// How often it is tried when the store asks for it to be run again.
 const TRIES_MAX: u32 = 3;
@@ -128,8 +130,7 @@ impl HoldReturns {
     }
 
     fn due(&self) -> MutexGuard<'_, Due> {
-        // Nothing under this mutex can fail half way.
-        self.due.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.due)
     }
 
     /// Some users of one concert, who are due no longer.

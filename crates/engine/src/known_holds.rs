@@ -4,9 +4,11 @@
 //! *Bounds.* The last [`HOLDS_MAX`] holds are known, twice as many at most; another one is read from the store.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use boxoffice_domain::{ConcertId, Reservation, ReservationId, UserId};
+
+use crate::sync::lock;
 
 /// Holds that are known, in each of two halves.
 const HOLDS_MAX: usize = 16_384;
@@ -37,8 +39,7 @@ impl KnownHolds {
     }
 
     fn halves(&self) -> MutexGuard<'_, [HashMap<ReservationId, (UserId, ConcertId)>; 2]> {
-        // Nothing under it can fail half way.
-        self.halves.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.halves)
     }
 }
 

@@ -23,7 +23,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use boxoffice_domain::event::OUTBOX_SHARDS;
@@ -32,6 +32,7 @@ use rand::Rng;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::sync::lock;
 use crate::{Stats, TurnEnd, TurnEnds};
 
 /// Rows taken from a shard in one step: without a sink as many as are quickly deleted, with one as many as a slow broker
@@ -300,11 +301,6 @@ impl Relay {
         self.stats.unsent_age_ms.set(unsent.oldest.as_millis() as u64);
         Ok(())
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing under these mutexes can fail half way.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// `Err` when it is time to stop.

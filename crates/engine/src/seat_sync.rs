@@ -18,7 +18,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
 
 use crate::SeatView;
-use crate::siblings::Siblings;
+use crate::peers::Siblings;
 
 /// After how long without a reader a date is unloaded.
 const UNLOAD_AFTER: Duration = Duration::from_secs(60);

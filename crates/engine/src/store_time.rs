@@ -7,13 +7,15 @@
 //!
 //! *Cost.* One statement every [`REFRESH`].
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use boxoffice_domain::Timestamp;
 use boxoffice_ports::{Clock, Queries, Source, StoreError};
 use chrono::TimeDelta;
 use tokio::time::Instant;
+
+use crate::sync::{read, write};
 
 /// How often the store is asked.
 pub(crate) const REFRESH: Duration = Duration::from_secs(5);
@@ -24,21 +26,21 @@ pub(crate) const ERROR_MAX: Duration = Duration::from_millis(250);
 
 /// Another clock's time, between the times it is heard.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct HeardTime {
+pub(crate) struct RemoteTime {
     now: Timestamp,
     at: Instant,
     /// How far tests had moved the clocks by then.
     offset: TimeDelta,
 }
 
-impl HeardTime {
+impl RemoteTime {
     /// It is `now` there.
     pub(crate) fn new(now: Timestamp, clock: &dyn Clock) -> Self {
         Self { now, at: Instant::now(), offset: clock.offset() }
     }
 
     /// Nothing was heard from now on: it is long ago there.
-    pub(crate) fn unheard() -> Self {
+    pub(crate) fn unknown() -> Self {
         Self { now: Timestamp::UNIX_EPOCH, at: Instant::now(), offset: TimeDelta::zero() }
     }
 
@@ -57,45 +59,45 @@ pub struct StoreTime {
     queries: Arc<dyn Queries>,
     /// Only for how far tests move it.
     clock: Arc<dyn Clock>,
-    heard: RwLock<HeardTime>,
+    last_read: RwLock<RemoteTime>,
 }
 
 impl StoreTime {
     pub async fn start(queries: Arc<dyn Queries>, clock: Arc<dyn Clock>) -> Result<Arc<Self>, StoreError> {
-        let (heard, _) = ask(&*queries, &*clock).await?;
-        Ok(Arc::new(Self { queries, clock, heard: RwLock::new(heard) }))
+        let (time, _) = ask(&*queries, &*clock).await?;
+        Ok(Arc::new(Self { queries, clock, last_read: RwLock::new(time) }))
     }
 
     pub(crate) async fn refresh(&self) -> Result<(), Source> {
-        let (heard, took) = ask(&*self.queries, &*self.clock).await?;
-        self.hear(heard, took);
+        let (time, took) = ask(&*self.queries, &*self.clock).await?;
+        self.keep(time, took);
         Ok(())
     }
 
-    fn hear(&self, heard: HeardTime, took: Duration) {
+    fn keep(&self, time: RemoteTime, took: Duration) {
         if took <= SLOW {
-            *self.heard.write().unwrap_or_else(PoisonError::into_inner) = heard;
+            *write(&self.last_read) = time;
         }
     }
 }
 
 /// What the store says, which was so about half way, and how long that took.
-async fn ask(queries: &dyn Queries, clock: &dyn Clock) -> Result<(HeardTime, Duration), StoreError> {
+async fn ask(queries: &dyn Queries, clock: &dyn Clock) -> Result<(RemoteTime, Duration), StoreError> {
     loop {
         let (asked, offset) = (Instant::now(), clock.offset());
-        let said = queries.now().await?;
+        let now = queries.now().await?;
         // Moved meanwhile: nobody knows whether before or after.
         if clock.offset() == offset {
             let took = asked.elapsed();
-            let now = said + TimeDelta::from_std(took / 2).unwrap_or_default();
-            return Ok((HeardTime { now, at: Instant::now(), offset }, took));
+            let now = now + TimeDelta::from_std(took / 2).unwrap_or_default();
+            return Ok((RemoteTime { now, at: Instant::now(), offset }, took));
         }
     }
 }
 
 impl Clock for StoreTime {
     fn now(&self) -> Timestamp {
-        self.heard.read().unwrap_or_else(PoisonError::into_inner).now(&*self.clock)
+        read(&self.last_read).now(&*self.clock)
     }
 
     fn offset(&self) -> TimeDelta {
@@ -145,10 +147,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_took_long_says_nothing() {
         let time = started(&Arc::default()).await;
-        let said = |s| HeardTime::new(at(s), &*time.clock);
-        time.hear(said(3_000), SLOW + Duration::from_millis(1));
+        let read_at = |s| RemoteTime::new(at(s), &*time.clock);
+        time.keep(read_at(3_000), SLOW + Duration::from_millis(1));
         assert_eq!(time.now(), at(1_000));
-        time.hear(said(500), SLOW);
+        time.keep(read_at(500), SLOW);
         assert_eq!(time.now(), at(500), "the store's clock was set back");
     }
 }

@@ -14,13 +14,15 @@
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use boxoffice_ports::{Kept, Source, TaskStart, Tasks, WhenFailing};
 use futures_util::FutureExt;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
+
+use crate::sync::lock;
 
 /// The pause after the first failure; it doubles.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -126,25 +128,25 @@ impl Tasks for Supervisor {
     fn start(&self, name: String, when_failing: WhenFailing, start: TaskStart) -> Kept {
         let state = State { runs: true, since: Instant::now(), failures: 0 };
         let task = Arc::new(Task { name, when_failing, state: Mutex::new(state), struck: Notify::new() });
-        let entry = {
+        let registration = {
             let mut table = lock(&self.table);
             table.next += 1;
             let id = table.next;
             table.tasks.insert(id, task.clone());
-            Entry { id, table: Arc::downgrade(&self.table) }
+            Registration { id, table: Arc::downgrade(&self.table) }
         };
-        let running = tokio::spawn(supervise(task, start, entry, self.closing.subscribe())).abort_handle();
+        let running = tokio::spawn(supervise(task, start, registration, self.closing.subscribe())).abort_handle();
         Kept::new(move || running.abort())
     }
 }
 
 /// A task's place in the table, given up when the task ends, also by a panic.
-struct Entry {
+struct Registration {
     id: u64,
     table: Weak<Mutex<Table>>,
 }
 
-impl Entry {
+impl Registration {
     fn restarted(&self, name: &str) {
         if let Some(table) = self.table.upgrade() {
             *lock(&table).restarts.entry(name.to_owned()).or_default() += 1;
@@ -152,7 +154,7 @@ impl Entry {
     }
 }
 
-impl Drop for Entry {
+impl Drop for Registration {
     fn drop(&mut self) {
         if let Some(table) = self.table.upgrade() {
             lock(&table).tasks.remove(&self.id);
@@ -160,7 +162,7 @@ impl Drop for Entry {
     }
 }
 
-async fn supervise(task: Arc<Task>, mut start: TaskStart, entry: Entry, mut closing: watch::Receiver<bool>) {
+async fn supervise(task: Arc<Task>, mut start: TaskStart, registration: Registration, mut closing: watch::Receiver<bool>) {
     loop {
         let run = AssertUnwindSafe(async {
             tokio::select! {
@@ -181,7 +183,7 @@ async fn supervise(task: Arc<Task>, mut start: TaskStart, entry: Entry, mut clos
             // Also when the supervisor is gone: nobody would see the next failure.
             _ = closing.wait_for(|closing| *closing) => return,
         }
-        entry.restarted(&task.name);
+        registration.restarted(&task.name);
         task.began();
     }
 }
@@ -219,11 +221,6 @@ impl Task {
     fn is_up(&self) -> bool {
         lock(&self.state).runs && self.failures() == 0
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Always whole: nothing that could panic runs under these.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@
 //! admits too many.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use boxoffice_domain::{ConcertId, Decision, Event, Outcome, PaymentId, Reply, Timestamp, UserId};
@@ -24,6 +24,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::Shows;
+use crate::sync::lock;
 
 /// Ends under way at once.
 const UNDER_WAY_MAX: usize = 8_192;
@@ -191,11 +192,6 @@ impl Drop for UnderWay {
     fn drop(&mut self) {
         lock(&self.known).under_way.remove(&self.payment);
     }
-}
-
-fn lock(known: &Mutex<Known>) -> MutexGuard<'_, Known> {
-    // Nothing under it can fail half way.
-    known.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -11,12 +11,14 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use boxoffice_domain::{Decision, Fingerprint, IdempotencyKey, Rejection, Reply, Request};
 use boxoffice_ports::{Clock, Deadline, ExecuteError, Executor, Receipt};
 use tokio::sync::oneshot;
+
+use crate::sync::lock;
 
 /// The map is cut into this many, each under its own mutex.
 const SHARDS: usize = 64;
@@ -73,9 +75,9 @@ impl Executor for SingleFlight {
             };
             match follow {
                 None => {
-                    let landing = Landing { shard, key, landed: false };
+                    let guard = FlightGuard { shard, key, ended: false };
                     let result = self.inner.execute(request, deadline).await;
-                    let followers = landing.end();
+                    let followers = guard.end();
                     if let Ok(receipt) = &result {
                         share(receipt, followers);
                     }
@@ -115,34 +117,30 @@ fn share(receipt: &Receipt, followers: Vec<oneshot::Sender<Receipt>>) {
 
 /// Takes the flight out of the map once, also when the first caller goes away: by then the key may fly again for
 /// somebody else, whose flight is not ours to take.
-struct Landing<'a> {
+struct FlightGuard<'a> {
     shard: &'a Shard,
     key: IdempotencyKey,
-    landed: bool,
+    ended: bool,
 }
 
-impl Landing<'_> {
+impl FlightGuard<'_> {
     fn end(mut self) -> Vec<oneshot::Sender<Receipt>> {
         self.take()
     }
 
     fn take(&mut self) -> Vec<oneshot::Sender<Receipt>> {
-        if std::mem::replace(&mut self.landed, true) {
+        if std::mem::replace(&mut self.ended, true) {
             return Vec::new();
         }
         lock(self.shard).remove(&self.key).map(|flight| flight.followers).unwrap_or_default()
     }
 }
 
-impl Drop for Landing<'_> {
+impl Drop for FlightGuard<'_> {
     fn drop(&mut self) {
         // Dropping the senders wakes the followers.
         drop(self.take());
     }
-}
-
-fn lock(shard: &Shard) -> MutexGuard<'_, HashMap<IdempotencyKey, Flight>> {
-    shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -265,12 +263,12 @@ mod tests {
         let (key, fingerprint) = charge(1, 5).idempotency().unwrap();
         let fly = || drop(lock(&shard).insert(key, Flight { fingerprint, followers: Vec::new() }));
         fly();
-        let mut landing = Landing { shard: &shard, key, landed: false };
-        landing.take();
+        let mut guard = FlightGuard { shard: &shard, key, ended: false };
+        guard.take();
         fly();
-        drop(landing);
+        drop(guard);
         assert!(lock(&shard).contains_key(&key), "the later flight is somebody else's");
-        drop(Landing { shard: &shard, key, landed: false });
+        drop(FlightGuard { shard: &shard, key, ended: false });
         assert!(lock(&shard).is_empty());
     }
 
@@ -332,7 +330,7 @@ mod tests {
         let follower = send(&executor, charge(1, 5));
         followed(&executor, &charge(1, 5), 1).await;
         // The first one lands with what it was told.
-        let followers = Landing { shard: executor.shard(&key), key, landed: false }.end();
+        let followers = FlightGuard { shard: executor.shard(&key), key, ended: false }.end();
         share(&executor.inner.execute(charge(1, 5), soon()).await.unwrap(), followers);
         assert_eq!(follower.await.unwrap().unwrap(), Receipt::Accepted(charge(1, 5).command_id));
     }

@@ -9,7 +9,7 @@
 //! *Failure.* A date whose seats an import changed is remembered until they were read again, however often that fails.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::Duration;
 
 use boxoffice_domain::{ConcertId, DateId, Timestamp};
@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::SeatView;
 use crate::coalesced::Coalesced;
+use crate::sync::{lock, read, write};
 
 /// How often the background asks for the catalogue again.
 pub(crate) const REFRESH: Duration = Duration::from_millis(500);
@@ -109,14 +110,14 @@ impl Shows {
                     unread.insert(date, new);
                 }
             }
-            *self.index.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(index);
+            *write(&self.index) = Arc::new(index);
             Ok(())
         };
         self.reading.run(read).await
     }
 
-    fn unread(&self) -> std::sync::MutexGuard<'_, HashMap<DateId, i64>> {
-        self.unread.lock().unwrap_or_else(PoisonError::into_inner)
+    fn unread(&self) -> MutexGuard<'_, HashMap<DateId, i64>> {
+        lock(&self.unread)
     }
 
     /// The concert, looked up in the store if it is not known here.
@@ -157,20 +158,20 @@ impl Shows {
 
     async fn look_up(&self) -> Result<(), StoreError> {
         let pause = async {
-            let last = *self.looked_up.lock().unwrap_or_else(PoisonError::into_inner);
+            let last = *lock(&self.looked_up);
             if let Some(last) = last {
                 sleep_until(last + LOOK_UP_EVERY).await;
             }
         };
         let look_up = async || {
-            *self.looked_up.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+            *lock(&self.looked_up) = Some(Instant::now());
             self.read().await
         };
         self.looking_up.run_after(pause, look_up).await
     }
 
     fn index(&self) -> Arc<Index> {
-        self.index.read().unwrap_or_else(PoisonError::into_inner).clone()
+        read(&self.index).clone()
     }
 
     /// All concerts, by start of sale.
