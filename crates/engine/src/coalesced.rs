@@ -1,10 +1,10 @@
 //! Work that many callers ask for at once and that is done once for all of them.
 //!
-//! A caller wants an outcome that is not older than its call. It gets that of the first run that began after it came:
-//! its own, or another caller's. So runs follow one another, never two at a time, and a crowd of any size costs two.
+//! A caller wants an outcome that is not older than its call. It gets that of the first run that began after its call: its
+//! own, or another caller's. So runs follow one another, never two at a time, and a crowd of any size costs two.
 //!
-//! *Failure.* A run that fails has failed for all who waited for it; the next caller begins another. A caller that goes
-//! away in the middle of its run leaves the work to one of those who wait.
+//! *Failure.* A run that fails has failed for all callers that waited for it; the next caller begins another. A caller
+//! that goes away in the middle of its run leaves the work to one of those that wait.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,7 +22,7 @@ pub(crate) struct Coalesced<T> {
     begun: AtomicU64,
     /// The last run that ended, and its outcome.
     ended: Mutex<(u64, Option<Result<T, Failed>>)>,
-    /// Told whenever no run is on its way any more.
+    /// Notified whenever a run has ended.
     idle: watch::Sender<()>,
 }
 
@@ -59,7 +59,7 @@ impl<T> Default for Coalesced<T> {
     }
 }
 
-/// The right to run. Given up on every path, and then the others are told.
+/// The right to run. It is released on every path, and then the waiting callers are woken.
 struct RunGuard<'a> {
     lock: Option<MutexGuard<'a, ()>>,
     idle: &'a watch::Sender<()>,
@@ -67,7 +67,7 @@ struct RunGuard<'a> {
 
 impl Drop for RunGuard<'_> {
     fn drop(&mut self) {
-        // Only then: a caller that is told while the lock is still held would wait for ever.
+        // In this order: a caller that is woken while the lock is still held would wait for ever.
         self.lock.take();
         self.idle.send_modify(|()| ());
     }
@@ -82,7 +82,7 @@ impl<T: Clone> Coalesced<T> {
         self.run_after(std::future::ready(()), work).await
     }
 
-    /// The same; each run begins only when `pause` is over, and who comes meanwhile is served by it.
+    /// The same. Each run begins only when `pause` is over, and serves the callers that come meanwhile.
     pub(crate) async fn run_after<F>(&self, pause: impl Future<Output = ()>, work: impl FnOnce() -> F) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, StoreError>>,
@@ -113,13 +113,13 @@ impl<T: Clone> Coalesced<T> {
         outcome
     }
 
-    /// How many there were.
+    /// How many runs have begun.
     #[cfg(test)]
     pub(crate) fn runs(&self) -> u64 {
         self.begun.load(Ordering::SeqCst)
     }
 
-    /// Callers that are inside.
+    /// Callers that have not returned.
     #[cfg(test)]
     pub(crate) fn waiting(&self) -> usize {
         self.idle.receiver_count()
@@ -182,13 +182,13 @@ mod tests {
             assert_eq!(one.await.unwrap().unwrap(), 1);
         }
         for one in late {
-            assert_eq!(one.await.unwrap().unwrap(), 2, "the run that was on its way may have read before it came");
+            assert_eq!(one.await.unwrap().unwrap(), 2, "the run that was under way may have read before the crowd came");
         }
         assert_eq!(work.begun.load(Ordering::SeqCst), 2);
     }
 
     #[tokio::test]
-    async fn a_failure_is_that_of_all_who_waited_for_it_and_no_others() {
+    async fn a_failure_reaches_all_callers_that_waited_for_it_and_no_others() {
         let (work, gate) = (Arc::<Work>::default(), Arc::new(Semaphore::new(0)));
         work.fails.store(true, Ordering::SeqCst);
         let all = crowd(&work, &gate, 20);

@@ -1,9 +1,9 @@
-//! What time it is in the store, on this instance.
+//! The store's time, on this instance.
 //!
 //! Truth about an expiry comes from the store's clock, in the deciding transaction. What is shown, signed or refused
-//! before the store is asked goes by the same clock, as far as it can be known here: the time that was heard last, and
-//! what has passed since by a clock that nobody can set. A machine whose clock is wrong, or is set while people buy,
-//! therefore ends nobody's turn and shows no seat as free that is not.
+//! before the store is asked goes by the same clock, as far as it can be known here: the time that was read last, and
+//! what has passed since by the monotonic clock. So a machine whose clock is wrong, or is set during a sale, ends no
+//! buyer's turn and shows no held seat as free.
 //!
 //! *Cost.* One statement every [`REFRESH`].
 
@@ -19,27 +19,27 @@ use crate::sync::{read, write};
 
 /// How often the store is asked.
 pub(crate) const REFRESH: Duration = Duration::from_secs(5);
-/// An answer that took longer says too little about now.
+/// An answer that took longer is too imprecise, and is dropped.
 const SLOW: Duration = Duration::from_millis(500);
 /// How far the time here may be from the store's: half of what an answer may take.
 pub(crate) const ERROR_MAX: Duration = Duration::from_millis(250);
 
-/// Another clock's time, between the times it is heard.
+/// Another clock's time, between the times it is read.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RemoteTime {
     now: Timestamp,
     at: Instant,
-    /// How far tests had moved the clocks by then.
+    /// How far tests had moved the clocks when it was read.
     offset: TimeDelta,
 }
 
 impl RemoteTime {
-    /// It is `now` there.
+    /// It is `now` by that clock.
     pub(crate) fn new(now: Timestamp, clock: &dyn Clock) -> Self {
         Self { now, at: Instant::now(), offset: clock.offset() }
     }
 
-    /// Nothing was heard from now on: it is long ago there.
+    /// That clock was never read: it stands long ago.
     pub(crate) fn unknown() -> Self {
         Self { now: Timestamp::UNIX_EPOCH, at: Instant::now(), offset: TimeDelta::zero() }
     }
@@ -48,7 +48,7 @@ impl RemoteTime {
         self.now + TimeDelta::from_std(self.elapsed()).unwrap_or_default() + (clock.offset() - self.offset)
     }
 
-    /// Since it was heard.
+    /// Since it was read.
     pub(crate) fn elapsed(&self) -> Duration {
         self.at.elapsed()
     }
@@ -57,7 +57,7 @@ impl RemoteTime {
 /// See the module's opening.
 pub struct StoreTime {
     queries: Arc<dyn Queries>,
-    /// Only for how far tests move it.
+    /// Read only for how far tests move it.
     clock: Arc<dyn Clock>,
     last_read: RwLock<RemoteTime>,
 }
@@ -81,12 +81,12 @@ impl StoreTime {
     }
 }
 
-/// What the store says, which was so about half way, and how long that took.
+/// Reads the store's time, which was right about half way through the round trip, and how long that took.
 async fn ask(queries: &dyn Queries, clock: &dyn Clock) -> Result<(RemoteTime, Duration), StoreError> {
     loop {
         let (asked, offset) = (Instant::now(), clock.offset());
         let now = queries.now().await?;
-        // Moved meanwhile: nobody knows whether before or after.
+        // If a test moved the clocks meanwhile, it is unknown whether that was before or after the store's answer.
         if clock.offset() == offset {
             let took = asked.elapsed();
             let now = now + TimeDelta::from_std(took / 2).unwrap_or_default();
@@ -113,14 +113,14 @@ mod tests {
     use std::sync::Mutex;
     use tokio::time::advance;
 
-    /// The time of a store that says 1,000 at first, on a machine whose own time is nonsense.
+    /// The time of a store that reads 1,000 at first, on a machine whose own clock is wrong.
     async fn started(offset: &Arc<Mutex<TimeDelta>>) -> Arc<StoreTime> {
         let (mut clock, mut queries) = (MockClock::new(), MockQueries::new());
         let (read, moved) = (offset.clone(), offset.clone());
         clock.expect_offset().returning(move || *read.lock().unwrap());
         clock.expect_now().returning(|| at(-1_000_000));
         queries.expect_now().times(1).returning(|| Ok(at(1_000)));
-        // Somebody moves the clocks after it was said.
+        // The clocks are moved after the store's answer.
         queries.expect_now().times(..=1).returning(move || {
             *moved.lock().unwrap() += TimeDelta::seconds(60);
             Ok(at(1_500))
@@ -139,13 +139,13 @@ mod tests {
         *offset.lock().unwrap() = TimeDelta::seconds(60);
         assert_eq!(time.now(), at(1_067), "tests move it");
         time.refresh().await.unwrap();
-        assert_eq!(time.now(), at(2_000), "what the store says has its own offset");
+        assert_eq!(time.now(), at(2_000), "an answer of the store has its own offset");
         advance(Duration::from_secs(1)).await;
         assert_eq!(time.now(), at(2_001));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_took_long_says_nothing() {
+    async fn a_slow_answer_is_dropped() {
         let time = started(&Arc::default()).await;
         let read_at = |s| RemoteTime::new(at(s), &*time.clock);
         time.keep(read_at(3_000), SLOW + Duration::from_millis(1));

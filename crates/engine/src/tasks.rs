@@ -1,16 +1,16 @@
 //! The supervisor of an instance: every long-lived task belongs to it, so that none ends in silence.
 //!
-//! A task is a name and a way to begin. A run that returns has ended, since its owner is gone or the server stops. A
-//! run that panics or returns an error has failed: that is logged with the name and counted, and another run begins
-//! after a pause, [`PAUSE`] at first and twice as long each time up to [`PAUSE_MAX`]. What a task must not lose (the
-//! receiving end of its queue) belongs to the factory that makes the runs, not to one run: what has queued up is served by the
-//! next one. What a run has in hand is dropped with it, and the callers that wait for it see that at once.
+//! A task is a name and a factory of runs. A run that returns has ended, since its owner is gone or the server stops. A
+//! run that panics or returns an error has failed: that is logged with the name and counted. Another run begins after a
+//! pause, [`PAUSE`] at first and twice as long each time up to [`PAUSE_MAX`]. What a task must not lose (the receiving end
+//! of its queue) belongs to the factory, not to one run: the next run serves what has queued up. What a run has in hand is
+//! dropped with it, and the callers that wait for it get an error at once.
 //!
-//! *Readiness.* One failure is mended by the next run and shows in the counter alone. A task that fails again before
-//! it has run for [`STEADY`] is failing, until it has. `/health/ready` names failing tasks; whether it is 503 then, each
-//! task says when it is started ([`WhenFailing`]).
+//! *Readiness.* One failure is repaired by the next run and shows in the counter alone. A task that fails again before
+//! it has run for [`STEADY`] is failing, until it has. `/health/ready` names failing tasks. Whether it is 503 then depends
+//! on what each task was started with ([`WhenFailing`]).
 //!
-//! *Locks.* One mutex over the table of tasks, one in each entry; neither is held across an await.
+//! *Locks.* One mutex over the table of tasks, one in each task; neither is held across an await.
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
@@ -27,16 +27,16 @@ use crate::sync::lock;
 /// The pause after the first failure; it doubles.
 const PAUSE: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// A run of this length was a good one: the failures before it are forgotten.
+/// A run of this length clears the failures before it.
 const STEADY: Duration = Duration::from_secs(60);
-/// So many failures, none of them after a good run, make a task a failing one.
+/// A task is failing after so many failures without a run of [`STEADY`] between them.
 const FAILURES_MAX: u32 = 2;
 
 /// See the module's opening.
 #[derive(Debug)]
 pub struct Supervisor {
     table: Arc<Mutex<Table>>,
-    /// Nothing is started again from then on.
+    /// Set when the server stops: from then on no task is started again.
     closing: watch::Sender<bool>,
 }
 
@@ -44,7 +44,7 @@ pub struct Supervisor {
 struct Table {
     next: u64,
     tasks: BTreeMap<u64, Arc<Task>>,
-    /// By name, also of tasks that have ended.
+    /// By name, including tasks that have ended.
     restarts: BTreeMap<String, u64>,
 }
 
@@ -61,20 +61,20 @@ struct State {
     runs: bool,
     /// When the last run began.
     since: Instant,
-    /// Since the last good run.
+    /// Since the last run of [`STEADY`].
     failures: u32,
 }
 
-/// How the tasks of one name are.
+/// The state of the tasks of one name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaskFigures {
     pub name: String,
-    /// All of them run, and none is failing.
+    /// All of them run, and none of them is failing.
     pub up: bool,
     pub restarts: u64,
 }
 
-/// A task that fails again and again.
+/// A task that is failing: see the module's opening.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FailingTask {
     pub name: String,
@@ -87,7 +87,7 @@ impl Supervisor {
         Arc::new(Self { table: Arc::default(), closing: watch::Sender::new(false) })
     }
 
-    /// The tasks that fail again and again.
+    /// The tasks that are failing.
     pub fn failing(&self) -> Vec<FailingTask> {
         let tasks = self.tasks();
         let failing = tasks.iter().filter_map(|task| {
@@ -108,13 +108,13 @@ impl Supervisor {
         up.into_iter().map(|(name, up)| TaskFigures { restarts: restarts(&name), name, up }).collect()
     }
 
-    /// Makes the tasks of this name panic where they wait, as a defect would: for drills. How many there are.
+    /// Makes the tasks of this name panic where they wait, as a defect would: for drills. Returns how many there are.
     pub fn strike(&self, name: &str) -> usize {
         let struck = self.tasks().into_iter().filter(|task| task.name == name);
         struck.inspect(|task| task.struck.notify_one()).count()
     }
 
-    /// The server stops: what fails from now on ends.
+    /// The server stops: a run that fails from now on is the last of its task.
     pub fn close(&self) {
         self.closing.send_replace(true);
     }
@@ -140,7 +140,7 @@ impl Tasks for Supervisor {
     }
 }
 
-/// A task's place in the table, given up when the task ends, also by a panic.
+/// A task's row in the table, removed when the task ends, also by a panic.
 struct Registration {
     id: u64,
     table: Weak<Mutex<Table>>,
@@ -174,13 +174,13 @@ async fn supervise(task: Arc<Task>, mut start: TaskStart, registration: Registra
         let error: Source = match run.catch_unwind().await {
             Ok(Ok(())) => return,
             Ok(Err(error)) => error,
-            Err(panic) => format!("it panicked: {}", message(&*panic)).into(),
+            Err(panic) => format!("the task panicked: {}", message(&*panic)).into(),
         };
         let (failures, pause) = task.failed();
-        tracing::error!(error, task = task.name, failures, "a task has failed and is started again");
+        tracing::error!(error, task = task.name, failures, "a task failed; it is started again after a pause");
         tokio::select! {
             () = sleep(pause) => {}
-            // Also when the supervisor is gone: nobody would see the next failure.
+            // Also when the supervisor is gone: the next failure would go unseen.
             _ = closing.wait_for(|closing| *closing) => return,
         }
         registration.restarted(&task.name);
@@ -190,7 +190,7 @@ async fn supervise(task: Arc<Task>, mut start: TaskStart, registration: Registra
 
 fn message(panic: &(dyn std::any::Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("it does not say why")
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message")
 }
 
 impl Task {
@@ -199,7 +199,7 @@ impl Task {
         (state.runs, state.since) = (true, Instant::now());
     }
 
-    /// How often it has failed since its last good run, and how long to wait.
+    /// How often it has failed since its last run of [`STEADY`], and how long to pause.
     fn failed(&self) -> (u32, Duration) {
         let mut state = lock(&self.state);
         if state.since.elapsed() >= STEADY {

@@ -58,7 +58,7 @@ fn after_every_frame_a_client_knows_what_polling_says() {
                     world.apply(&RoomInput::Tick(Stock { obtainable, ..STOCK }));
                 }
                 72..74 if people > 0 => {
-                    // Somebody whom a room lost comes back to where they were.
+                    // An entry that the room has lost comes back to its place.
                     let place = random.random_range(1..=world.room.last_place() + 3);
                     people += 1;
                     let user = UserId(uuid::Uuid::from_u128(people));
@@ -91,7 +91,7 @@ fn after_every_frame_a_client_knows_what_polling_says() {
 }
 
 #[test]
-fn those_who_wait_cost_no_frame_of_their_own() {
+fn entries_that_wait_cost_no_own_frames() {
     let mut world = World::new(terms(1));
     for number in 1..=50 {
         world.join(number, GENERAL);
@@ -102,19 +102,19 @@ fn those_who_wait_cost_no_frame_of_their_own() {
     }
     world.apply(&RoomInput::Tick(STOCK));
     world.assert_agreement();
-    // The twenty nearest were so from the beginning; of the others those that came nearer got another one.
+    // The twenty nearest were near from the beginning. Of the others, those that became near got another one.
     let again = world.clients.values().filter(|(_, client)| client.own_frames > 1).count();
     assert!((1..=4).contains(&again), "{again}");
 }
 
 #[test]
-fn whoever_comes_nearer_is_told_as_often_as_those_who_were_near() {
+fn an_entry_that_becomes_near_gets_frames_as_often_as_those_that_were_near() {
     let mut world = World::new(terms(1));
     for number in 1..=30 {
         world.join(number, GENERAL);
     }
     let client = world.listen(30, None);
-    let told_in_ten_seconds = |world: &mut World| {
+    let frames_in_ten_seconds = |world: &mut World| {
         let before = world.clients[&client].1.frames;
         for _ in 0..40 {
             world.pass(250);
@@ -122,18 +122,18 @@ fn whoever_comes_nearer_is_told_as_often_as_those_who_were_near() {
         }
         world.clients[&client].1.frames - before
     };
-    let far = told_in_ten_seconds(&mut world);
-    assert!((2..=4).contains(&far), "{far}: every five seconds, and once of its own");
+    let far = frames_in_ten_seconds(&mut world);
+    assert!((2..=4).contains(&far), "{far}: every five seconds, and one own frame");
     for leaver in 1..=15 {
         world.apply(&RoomInput::Leave { entry: entry(leaver) });
     }
     world.assert_agreement();
-    let near = told_in_ten_seconds(&mut world);
+    let near = frames_in_ten_seconds(&mut world);
     assert!((9..=11).contains(&near), "{near}: every second");
 }
 
 #[test]
-fn a_promotion_is_told_at_once_and_an_end_ends() {
+fn a_promotion_is_sent_at_once_and_an_end_ends_the_listener() {
     let mut world = World::new(terms(1));
     for number in 1..=3 {
         world.join(number, GENERAL);
@@ -153,7 +153,7 @@ fn a_promotion_is_told_at_once_and_an_end_ends() {
 }
 
 #[test]
-fn whoever_resumes_gets_what_they_missed_or_begins_anew() {
+fn a_client_that_resumes_gets_the_missed_frames_or_an_own_frame() {
     let mut world = World::new(terms(1));
     for number in 1..=10 {
         world.join(number, GENERAL);
@@ -170,9 +170,9 @@ fn whoever_resumes_gets_what_they_missed_or_begins_anew() {
     world.clients.get_mut(&resumed).unwrap().1 = client;
     world.assert_agreement();
     let client = &world.clients[&resumed].1;
-    assert_eq!((client.own_frames, client.ahead), (own_frames, Some(6)), "no frame of their own");
+    assert_eq!((client.own_frames, client.ahead), (own_frames, Some(6)), "no further own frame");
     assert!(client.seq > seq);
-    // What is long past, or another stream's, is not known.
+    // A number that is long past, or another stream's, is not known.
     for unknown in [seq - 100, seq + 1_000] {
         let begun = world.listen(9, Some(unknown));
         world.read_all();
@@ -181,7 +181,7 @@ fn whoever_resumes_gets_what_they_missed_or_begins_anew() {
 }
 
 #[test]
-fn the_start_of_a_sale_is_told_to_everybody_within_its_spread() {
+fn the_start_of_a_sale_reaches_every_listener_within_its_spread() {
     let start = at(100);
     let mut world = World::new(RoomTerms { sale_starts_at: Some(start), ..terms(1) });
     for number in 1..=100 {
@@ -191,19 +191,19 @@ fn the_start_of_a_sale_is_told_to_everybody_within_its_spread() {
     world.read_all();
     assert!(world.clients.values().all(|(_, client)| client.status == "PreSale"));
     world.now = start;
-    let mut told = Vec::new();
+    let mut reached = Vec::new();
     for _ in 0..8 {
         world.pass(250);
         world.read_all();
-        told.push(world.clients.values().filter(|(_, client)| client.status == "Waiting").count());
+        reached.push(world.clients.values().filter(|(_, client)| client.status == "Waiting").count());
     }
-    assert!(told[0] > 0 && told[0] < 50, "{told:?}: not all at once");
-    assert_eq!(told[7], 100, "{told:?}");
+    assert!(reached[0] > 0 && reached[0] < 50, "{reached:?}: not all at once");
+    assert_eq!(reached[7], 100, "{reached:?}");
     world.assert_agreement();
 }
 
 #[test]
-fn modes_are_told_to_whoever_waits() {
+fn modes_are_sent_to_listeners_whose_entries_wait() {
     let mut world = World::new(terms(1));
     for number in 1..=2 {
         world.join(number, GENERAL);
@@ -218,18 +218,18 @@ fn modes_are_told_to_whoever_waits() {
         world.apply(&RoomInput::Admit { admission, version });
         world.pass(10);
         let listener = world.clients[&client].0.clone();
-        let mut said = Vec::new();
+        let mut frames = Vec::new();
         while let Some(Next::Frame(frame)) = ready(&listener) {
             world.clients.get_mut(&client).unwrap().1.reads(&frame);
-            said.push(String::from_utf8(frame.to_vec()).unwrap());
+            frames.push(String::from_utf8(frame.to_vec()).unwrap());
         }
-        assert!(said.iter().any(|frame| frame.starts_with(&format!("event: {event}\n"))), "{event}: {said:?}");
+        assert!(frames.iter().any(|frame| frame.starts_with(&format!("event: {event}\n"))), "{event}: {frames:?}");
     }
     assert_eq!(world.room.place(entry(2), world.now).unwrap().status, QueueStatus::Waiting);
 }
 
 #[test]
-fn a_pause_is_told_to_whoever_begins_to_listen_in_it() {
+fn a_listener_that_begins_during_a_pause_gets_it() {
     let mut world = World::new(terms(1));
     for number in 1..=3 {
         world.join(number, GENERAL);
@@ -255,6 +255,6 @@ fn a_pause_is_told_to_whoever_begins_to_listen_in_it() {
     assert_eq!(events(&mut world, has_a_turn), ["queue"]);
     world.pass(1_500);
     world.pass(1_500);
-    assert_eq!(events(&mut world, waits), ["queue", "position"], "one more own frame, then what all are told");
+    assert_eq!(events(&mut world, waits), ["queue", "position"], "one more own frame, then the shared ones");
     world.assert_agreement();
 }

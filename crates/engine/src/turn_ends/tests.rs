@@ -1,6 +1,6 @@
 use super::*;
 use crate::testing::room::FakeRoom;
-use crate::testing::{CONCERT, at, catalog, concert_row, id, no_shows, paid, reply_to, until};
+use crate::testing::{CONCERT, at, catalog, concert_row, empty_catalogue, id, paid, reply_to, until};
 use boxoffice_domain::Rejection;
 use boxoffice_ports::MockWaitingRoom;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +13,7 @@ fn end(n: u128) -> TurnEnd {
 }
 
 fn ends(room: &Arc<FakeRoom>) -> Arc<TurnEnds> {
-    TurnEnds::new(room.clone(), no_shows(), WAIT)
+    TurnEnds::new(room.clone(), empty_catalogue(), WAIT)
 }
 
 #[tokio::test(start_paused = true)]
@@ -114,7 +114,7 @@ async fn a_task_that_panics_leaves_the_end_to_the_next_caller() {
 async fn a_concert_without_a_room_has_no_turn_to_end() {
     let mut room = MockWaitingRoom::new();
     room.expect_finish().once().returning(|_, _, _| Err(RoomError::NoRoom));
-    assert!(TurnEnds::new(Arc::new(room), no_shows(), WAIT).ended_in_time(end(1)).await);
+    assert!(TurnEnds::new(Arc::new(room), empty_catalogue(), WAIT).ended_in_time(end(1)).await);
 }
 
 #[tokio::test(start_paused = true)]

@@ -124,13 +124,7 @@ impl Outstanding {
         if same.first().is_some_and(|first| first.fingerprint != request.fingerprint) {
             return Err(EnterError::AnotherFingerprint);
         }
-        same.push(Slot {
-            number,
-            fingerprint: request.fingerprint,
-            may_retry: may_retry(&request.command),
-            since: now,
-            caller,
-        });
+        same.push(Slot { number, fingerprint: request.fingerprint, may_retry: may_retry(&request.command), since: now, caller });
         state.count += 1;
         self.look_for_room(&state);
         drop(state);
@@ -140,7 +134,7 @@ impl Outstanding {
 
     /// Ends the slots of answered commands, then answers their callers.
     pub(super) fn answered(&self, answers: impl IntoIterator<Item = Answer>) {
-        let mut told = Vec::new();
+        let mut answered = Vec::new();
         let mut ended = 0;
         {
             let mut state = self.state();
@@ -158,7 +152,7 @@ impl Outstanding {
                     same.remove();
                 }
                 ended += all.len();
-                told.push((all, reply));
+                answered.push((all, reply));
             }
             let (now, count) = (Instant::now(), state.count);
             state.pace.pass(now, count, ended);
@@ -166,7 +160,7 @@ impl Outstanding {
             self.look_for_room(&state);
         }
         self.stats.logged_commands.sub(ended as u64);
-        for (slots, mut reply) in told {
+        for (slots, mut reply) in answered {
             for caller in slots.into_iter().filter_map(|one| one.caller) {
                 // A caller that went away needs no answer.
                 let _ = caller.send(reply.clone());

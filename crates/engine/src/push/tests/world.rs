@@ -27,7 +27,7 @@ impl OwnFrames for PlainFrames {
     }
 }
 
-/// What a client makes of its frames: the formula, and nothing else.
+/// What a client computes from its frames: the formula, and nothing else.
 #[derive(Debug, Default)]
 pub(super) struct Client {
     pub(super) seq: u64,
@@ -35,7 +35,7 @@ pub(super) struct Client {
     pub(super) ahead: Option<u64>,
     pub(super) admitted: u64,
     pub(super) status: String,
-    /// The last mode told; empty for running.
+    /// The last mode received; empty for running.
     pub(super) mode: String,
     pub(super) own_frames: u32,
     pub(super) frames: u32,
@@ -180,7 +180,7 @@ impl World {
         }
     }
 
-    /// Everybody gets what is due, and then knows what polling says.
+    /// Every client gets what is due, and then agrees with polling.
     pub(super) fn assert_agreement(&mut self) {
         for _ in 0..24 {
             self.pass(250);
