@@ -9,8 +9,8 @@
 //! *Invariant.* After every frame that is exactly what the room says of the instant at which the frame was made. What a
 //! frame says is read from the replica in one look, together with what departed since the look before. An own frame in
 //! between may already count departures that the next shared frame will name; another own frame then takes the place of
-//! that shared frame. When the room has changed in a way that the formula has no term for (another replica, places given
-//! back, a draw), all listeners concerned get their own frame again.
+//! that shared frame. Some changes have no term in the formula: another replica, places given back, a draw. Then all
+//! listeners concerned get their own frame again.
 //!
 //! *Classes.* The next [`NEAR`] places of a lane get a shared frame every second. Those behind get one every five
 //! seconds, which then covers the five. What concerns one entry alone (`active`, `expired`) is sent at once, and modes

@@ -1,5 +1,5 @@
-//! The outbox, emptied in order by the owner of each shard: events go to the sink, ends of paid turns to the waiting
-//! rooms, and a row is deleted once both have it.
+//! The outbox, emptied in order by the owner of each shard. Events go to the sink, and ends of paid turns to the waiting
+//! rooms. A row is deleted once both have it.
 //!
 //! *Claims.* Each instance claims a share of the shards ([`LEASE`]) and renews the claim while it lives. Nothing is sent
 //! for a shard whose claim is older than that; a publication that would outlast it is given up. Claims are renewed between
@@ -14,10 +14,10 @@
 //! longer blocks those behind it and is not published again. A task of its own ends the turn when the room is back. While
 //! rooms are away no step waits for them.
 //!
-//! *Round trips.* One read, one publication and one deletion a step, and one exchange with the rooms of its payments; none
-//! for turns that this instance has ended. Rows set aside cost one more, and two when their turns are ended.
+//! *Round trips.* One read, one publication and one deletion a step, and one exchange with the rooms of its payments. Turns
+//! that this instance has ended cost none. Rows set aside cost one more, and two when their turns are ended.
 //!
-//! *A crash* at any point repeats work and loses nothing: a row is deleted or set aside only after it was published, and
+//! *A crash* at any point repeats work and loses nothing. A row is deleted or set aside only after it was published, and
 //! deleted only after its turn has ended. Two relays at one shard, as after a renewal that could not wait for a slow step,
 //! do double work and nothing worse.
 

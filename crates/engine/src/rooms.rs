@@ -2,7 +2,7 @@
 //! the same order.
 //!
 //! *Round trips.* A poll, a push or a rank costs none. A join, a payment or a leaving is one exchange with the log,
-//! shared with everything that came while the last one was out ([`exchange`]): ten thousand joins at once are a few
+//! shared with everything that came while the last one was out ([`exchange`]). Ten thousand joins at once are a few
 //! appends. [`WaitingRoom::touch`] is one exchange that appends nothing. Each tick is one, or two when something is due.
 //! A room that rests, because it is empty as far as is known here, costs none. Its log is asked when a caller asks for
 //! the room, and once an hour so that the log is kept. An entry that joined at another instance is found with the first

@@ -1,5 +1,5 @@
-//! Keeps the seat view fresh with what other instances commit: received at once if they publish it, and read again if they do
-//! not, or if a message may have been missed.
+//! Keeps the seat view fresh with what other instances commit. Published changes are received at once. The store is read again
+//! if instances do not publish, or if a message may have been missed.
 //!
 //! Reading again asks the store for the seats that changed since a mark, for the loaded dates alone. The mark moves on
 //! only if no date was loaded meanwhile: such a date may have been read before what the answer covers. The first mark is

@@ -1,8 +1,8 @@
 //! Equal commands at the same moment: the first one runs, the others wait for its answer and get the same.
 //!
 //! The map holds a command only while it runs, so it is as small as the number of callers. A follower with another
-//! fingerprint is refused at once, as the ledger would. If the first command gets no answer (an error, or its caller went
-//! away), the followers run the command themselves: the ledger's stored reply keeps it to one effect.
+//! fingerprint is refused at once, as the ledger would. If the first command gets no answer, because of an error or because
+//! its caller went away, the followers run it themselves. The ledger's stored reply keeps it to one effect.
 //!
 //! *Bounds.* A follower waits until its deadline, then [`ExecuteError::InProgress`]. Whether there is room for a request is
 //! asked of the inner executor, without a look at what runs.

@@ -1,5 +1,5 @@
-//! Turns that end with a payment. The end is appended to the waiting room's log at once, and an answer that ends a turn
-//! waits for that, so that the buyer finds the turn ended on every instance.
+//! Turns that end with a payment. The end is appended to the waiting room's log at once. An answer that ends a turn waits
+//! for that, so that the buyer finds the turn ended on every instance.
 //!
 //! This instance appends an end once, however many ask for it: the commit that made the payment, the caller that is
 //! answered, a replay, the relay. Ends of the same moment share an exchange with the log (`rooms`), and none waits for

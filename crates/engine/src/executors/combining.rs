@@ -14,7 +14,7 @@
 //! is checked when its batch is formed. A batch has the latest of its commands' deadlines. Each caller waits until its
 //! own, and a command that is in a batch by then may be decided all the same.
 //!
-//! *Failure.* A lane is kept by the supervisor: one that panics is started again with what has queued up, and the
+//! *Failure.* The supervisor keeps each lane. A lane that panics is started again with what has queued up, and the
 //! commands that it had in hand are answered as unavailable. A caller that goes away changes nothing: the command is
 //! decided and its reply kept. A failing batch is run again or cut in two (`attempt`). Commands that need a row which
 //! another transaction keeps locked wait apart (`row_waiters`). A crash before the commit loses unanswered commands. A

@@ -1,8 +1,8 @@
 //! One command, one ledger call: the loop that every strategy without batches goes through.
 //!
-//! The call is run again until the deadline after a conflict, up to [`TRIES`] times after a transient failure, and until
-//! the deadline while the store is unreachable. Running it again is always safe, because replies de-duplicate. Pauses
-//! grow and are jittered, so that commands that conflicted do not conflict again.
+//! After a conflict, or while the store is unreachable, the call is run again until the deadline. After transient failures
+//! it is run up to [`TRIES`] times. Running it again is always safe, because replies de-duplicate. Pauses grow and are
+//! jittered, so that commands that conflicted do not conflict again.
 //!
 //! *Bounds.* At most as many commands are at the ledger at once as there are permits; all others queue for one in the
 //! order they came. A command that lost against another commit keeps its permit. So no more than those few ever race
@@ -12,8 +12,8 @@
 //! *Held rows.* A command that needs a row which another transaction keeps locked waits in `row_waiters`, without a
 //! permit, until its deadline. It is decided there, under row locks.
 //!
-//! *Failure.* Each call is a task of its own, so that a panic in it costs this command alone, and what the caller holds
-//! (a lease) outlives it. Before a caller is refused, the stored reply is looked up once: the call may have been
+//! *Failure.* Each call is a task of its own. So a panic in it costs this command alone, and a lease that the caller holds
+//! outlives it. Before a caller is refused, the stored reply is looked up once: the call may have been
 //! committed, or another instance may have decided the same command. At the deadline that takes [`GRACE`] more at most.
 
 use std::pin::{Pin, pin};

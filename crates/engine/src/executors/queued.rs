@@ -6,9 +6,9 @@
 //!
 //! *Order.* Within a shard, that of the log. Across shards the ledger's lock order rules.
 //!
-//! *Round trips.* One append for all commands that queued up for a shard during the one before; one ledger call and one
-//! acknowledgement a batch, during which the next batch is taken; one message an instance that waits for answers of the
-//! batch.
+//! *Round trips.* One append for all commands that queued up for a shard during the append before. One ledger call and one
+//! acknowledgement a batch, during which the next batch is taken. One message a batch to each instance that waits for
+//! answers.
 //!
 //! *Waiting.* A caller waits until its deadline, appending included. Going away does not cancel the command: what stands
 //! in the log is decided. At the deadline the ledger is asked once. Without a reply there the caller gets

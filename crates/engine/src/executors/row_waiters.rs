@@ -1,8 +1,8 @@
 //! Commands whose rows a transaction outside this program keeps locked. They wait here, and the lanes and shards go on
 //! without them.
 //!
-//! A session left open in `psql`, a report that locks what it reads, or an instance that hangs in the middle of a
-//! transaction may keep a row locked for any time. The first batch that needs the row finds that out by a lock time-out
+//! Such a transaction may last for any time: a session left open in `psql`, a report that locks what it reads, an instance
+//! that hangs half way. The first batch that needs the row finds that out by a lock time-out
 //! (`attempt`). Its commands come here, and so does every later one that needs the row, until none waits.
 //!
 //! *Rounds.* One task runs while any command waits, with one ledger call at a time. A round first decides the commands

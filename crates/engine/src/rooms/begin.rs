@@ -53,8 +53,8 @@ pub(super) async fn take_over(
     Ok(None)
 }
 
-/// Inputs that bring the room what was known here before and it does not know: entries that had ended, because their slots
-/// would stay taken in vain, and entries that were there, with what their tokens would claim.
+/// Inputs that give the room what it lacks and was known here before. Entries that had ended: else their slots would stay
+/// taken in vain. Entries that were there: with what their tokens would claim.
 pub(super) async fn unknown(handle: &Arc<RoomHandle>, before: Room) -> Result<Vec<RoomInput>, ExchangeError> {
     let of = handle.clone();
     let unknown = on_own_thread(move || {

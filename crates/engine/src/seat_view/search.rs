@@ -1,10 +1,9 @@
-//! A caller's search for the best seats, from the first offer to the last: what it is offered next, what it waits for, and
-//! when no seat is left for it.
+//! A caller's search for the best seats: what it is offered next, what it waits for, and when no seat is left for it.
 //!
-//! A preference is refused only by a view that was brought up to date after the search began, and while no seats that
-//! are on offer to other callers could still fit. Until then the search waits, at most to its deadline: for another
-//! caller's claim, for a hold that is about to end, or for one round that brings the view up to date for all searches
-//! that wait ([`SeatView::catch_up`]).
+//! A preference is refused only by a view that was brought up to date after the search began. Nor is it refused while seats
+//! that are on offer to other callers could still fit. Until then the search waits, at most to its deadline: for another
+//! caller's claim, for a hold that is about to end, or for a round ([`SeatView::catch_up`]). One round brings the view up
+//! to date for all searches that wait.
 
 use std::sync::Arc;
 use std::time::Duration;

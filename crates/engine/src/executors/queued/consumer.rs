@@ -10,9 +10,9 @@
 //! or a reader that loses its shard makes commands come again, and replies keep each to one effect. A store that is away
 //! is waited for, with pauses and without an end: the log keeps what comes meanwhile.
 //!
-//! *Dead letters* are commands that were accepted longer ago than `retention` (the reply may have been pruned, so deciding
-//! again might apply the command twice), that have no key to keep a reply under, or that the ledger refuses even alone.
-//! The caller of such a command gets the reason, once the dead letter is stored.
+//! *Dead letters* are commands that were accepted longer ago than `retention`, that have no key to keep a reply under, or
+//! that the ledger refuses even alone. Of the first, the reply may have been pruned: deciding again might apply the
+//! command twice. The caller of such a command gets the reason, once the dead letter is stored.
 //!
 //! *Answers* are given by tasks of their own, in the order of the commits. Otherwise a thousand callers that wake up would
 //! delay this reader's next batch, and the store would be idle meanwhile.
