@@ -3,8 +3,6 @@
 
 mod world;
 
-use std::time::Duration;
-
 use boxoffice_domain::waiting::{LaneTerms, PlaceClaim, QueueStatus, Room, RoomInput, RoomTerms};
 use boxoffice_domain::{Admission, AdmissionMode, Stock, UserId};
 use rand::rngs::StdRng;
