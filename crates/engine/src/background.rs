@@ -89,40 +89,19 @@ impl Background {
             pieces.keep("seats.read", NotReady, move |stopped| sync.clone().read_again(stopped));
             pieces.keep("seats.listen", NotReady, move |stopped| listening.clone().listen(stopped));
         }
-        let (refresh, holds, relaying) = (admission.clone(), sweep.clone(), relay.clone());
-        pieces.every("time", Impaired, store_time::REFRESH, move || {
-            let time = time.clone();
-            async move { time.refresh().await }
-        });
-        pieces.every("catalogue", Impaired, catalogue::REFRESH, move || {
-            let refresh = refresh.clone();
-            async move { refresh.refresh().await }
-        });
-        pieces.every("admission", NotReady, settings.tick, move || {
-            let admission = admission.clone();
-            async move { admission.tick().await }
-        });
-        pieces.every("returns", Impaired, RETURNS_EVERY, move || {
-            let returns = returns.clone();
-            async move { returns.round().await }
-        });
-        pieces.every("sweep", NotReady, settings.sweep, move || {
-            let holds = holds.clone();
-            async move { holds.holds().await }
-        });
-        pieces.every("prune", Impaired, PRUNE_EVERY, move || {
-            let sweep = sweep.clone();
-            async move { sweep.replies().await }
-        });
-        pieces.every("fares", Impaired, FARES_EVERY, move || {
+        let relaying = relay.clone();
+        pieces.every("time", Impaired, store_time::REFRESH, &time, |time| async move { time.refresh().await });
+        pieces.every("catalogue", Impaired, catalogue::REFRESH, &admission, |admission| async move { admission.refresh().await });
+        pieces.every("admission", NotReady, settings.tick, &admission, |admission| async move { admission.tick().await });
+        pieces.every("returns", Impaired, RETURNS_EVERY, &returns, |returns| async move { returns.round().await });
+        pieces.every("sweep", NotReady, settings.sweep, &sweep, |sweep| async move { sweep.holds().await });
+        pieces.every("prune", Impaired, PRUNE_EVERY, &sweep, |sweep| async move { sweep.replies().await });
+        pieces.every("fares", Impaired, FARES_EVERY, &fares, move |fares| {
             rooms.fares(fares.take());
             async { Ok(()) }
         });
         pieces.keep("relay", NotReady, move |stopped| relaying.clone().run(tasks.clone(), stopped));
-        pieces.every("gauge", Impaired, GAUGE_EVERY, move || {
-            let relay = relay.clone();
-            async move { relay.gauge().await }
-        });
+        pieces.every("gauge", Impaired, GAUGE_EVERY, &relay, |relay| async move { relay.gauge().await });
         Ok(Self { stop, ended, _kept: pieces.kept })
     }
 
@@ -160,17 +139,23 @@ impl Pieces {
         }));
     }
 
-    /// Starts a piece that works in rounds.
-    fn every<R>(
+    /// Starts a piece that works in rounds, each with a clone of `on`.
+    fn every<T, R>(
         &mut self,
         name: &'static str,
         when_failing: WhenFailing,
         interval: Duration,
-        round: impl Fn() -> R + Send + Sync + Clone + 'static,
+        on: &Arc<T>,
+        round: impl Fn(Arc<T>) -> R + Send + Sync + Clone + 'static,
     ) where
+        T: Send + Sync + 'static,
         R: Future<Output = Result<(), Source>> + Send + 'static,
     {
-        self.keep(name, when_failing, move |stopped| every(name, interval, stopped, round.clone()));
+        let on = on.clone();
+        self.keep(name, when_failing, move |stopped| {
+            let (on, round) = (on.clone(), round.clone());
+            every(name, interval, stopped, move || round(on.clone()))
+        });
     }
 }
 

@@ -15,7 +15,7 @@ use tokio::sync::{MutexGuard, watch};
 use crate::sync::lock;
 
 /// See the module's opening.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Coalesced<T> {
     running: tokio::sync::Mutex<()>,
     /// How many runs have begun.
@@ -45,17 +45,6 @@ impl From<&StoreError> for Failed {
 impl From<Failed> for StoreError {
     fn from(Failed { unavailable, reason }: Failed) -> Self {
         if unavailable { Self::Unavailable(reason.into()) } else { Self::Broken(reason.into()) }
-    }
-}
-
-impl<T> Default for Coalesced<T> {
-    fn default() -> Self {
-        Self {
-            running: tokio::sync::Mutex::default(),
-            begun: AtomicU64::new(0),
-            ended: Mutex::new((0, None)),
-            idle: watch::Sender::default(),
-        }
     }
 }
 

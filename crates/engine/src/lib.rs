@@ -54,4 +54,4 @@ pub use single_flight::SingleFlight;
 pub use stats::{Gauge, Stats};
 pub use store_time::StoreTime;
 pub use tasks::{FailingTask, Supervisor, TaskFigures};
-pub use turn_ends::{NotEnded, TurnEnd, TurnEnds};
+pub use turn_ends::{TurnEnd, TurnEndError, TurnEnds};

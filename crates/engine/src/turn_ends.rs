@@ -66,7 +66,7 @@ impl TurnEnd {
 
 /// Why a turn may still run.
 #[derive(Clone, Debug, thiserror::Error)]
-pub enum NotEnded {
+pub enum TurnEndError {
     #[error("too many ends of turns are under way")]
     TooMany,
     #[error("timed out waiting for the waiting room to end a turn")]
@@ -75,7 +75,7 @@ pub enum NotEnded {
     Failed(Arc<str>),
 }
 
-type Ended = Result<(), NotEnded>;
+type Ended = Result<(), TurnEndError>;
 /// `None` while the end is under way.
 type Progress = watch::Receiver<Option<Ended>>;
 
@@ -136,14 +136,14 @@ impl TurnEnds {
     pub(crate) async fn ended_within(&self, end: TurnEnd, bound: Duration) -> Ended {
         let Some(mut progress) = self.progress(end)? else { return Ok(()) };
         match timeout(bound, progress.wait_for(Option::is_some)).await {
-            Ok(Ok(ended)) => ended.clone().unwrap_or(Err(NotEnded::Late)),
-            Ok(Err(_)) => Err(NotEnded::Failed("the task that appends it has ended".into())),
-            Err(_) => Err(NotEnded::Late),
+            Ok(Ok(ended)) => ended.clone().unwrap_or(Err(TurnEndError::Late)),
+            Ok(Err(_)) => Err(TurnEndError::Failed("the task that appends it has ended".into())),
+            Err(_) => Err(TurnEndError::Late),
         }
     }
 
     /// `Ok(None)` if the turn has ended already.
-    fn progress(&self, end: TurnEnd) -> Result<Option<Progress>, NotEnded> {
+    fn progress(&self, end: TurnEnd) -> Result<Option<Progress>, TurnEndError> {
         let mut known = lock(&self.known);
         if known.has_ended(end.payment) {
             return Ok(None);
@@ -152,7 +152,7 @@ impl TurnEnds {
             return Ok(Some(progress.clone()));
         }
         if known.under_way.len() >= UNDER_WAY_MAX {
-            return Err(NotEnded::TooMany);
+            return Err(TurnEndError::TooMany);
         }
         let (done, progress) = watch::channel(None);
         known.under_way.insert(end.payment, progress.clone());
@@ -176,8 +176,8 @@ impl UnderWay {
         let ended = match timeout(APPEND_MAX, append).await {
             // A concert that is not in the store has no turn to end.
             Ok(Ok(()) | Err(RoomError::NoRoom)) => Ok(()),
-            Ok(Err(error)) => Err(NotEnded::Failed(error.to_string().into())),
-            Err(_) => Err(NotEnded::Late),
+            Ok(Err(error)) => Err(TurnEndError::Failed(error.to_string().into())),
+            Err(_) => Err(TurnEndError::Late),
         };
         match &ended {
             Ok(()) => lock(&self.known).remember(self.payment),

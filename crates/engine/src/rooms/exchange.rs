@@ -79,7 +79,7 @@ impl RoomHandle {
                 None => unknown[..unknown.len().min(TOGETHER_MAX)].to_vec(),
             };
             let count = appending.len();
-            match self.context.log.exchange(self.concert, since, appending).await.inspect_err(|_| self.note_unanswered(count))? {
+            match self.context.parts.log.exchange(self.concert, since, appending).await.inspect_err(|_| self.note_unanswered(count))? {
                 Exchanged::Records { now, records, appended } => {
                     let more = !appended && (count > 0 || records.len() >= RECORDS_READ_MAX);
                     let outputs = self.apply(now, records, appended).await;
@@ -148,14 +148,14 @@ impl RoomHandle {
                 if !mine.is_empty() {
                     outputs = replica.apply(mine, &mut changes, &mut abandoned);
                 }
-                if self.context.log.is_volatile() {
+                if self.context.parts.log.is_volatile() {
                     lock(&self.unmirrored).changed(&changes[own_from..]);
                 }
                 if !abandoned.is_empty() {
                     self.add_abandoned(abandoned);
                 }
                 if is_last {
-                    replica.observe_time(now, &*self.context.clock);
+                    replica.observe_time(now, &*self.context.parts.clock);
                 }
             }
             if !changes.is_empty() {

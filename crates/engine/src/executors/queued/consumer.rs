@@ -51,8 +51,8 @@ pub(super) const BATCHES_MAX: usize = 4;
 pub(super) const GROUPS_MAX: usize = 1_024;
 /// How long sending one group may take. Longer, and it is given up.
 const SEND_MAX: Duration = Duration::from_secs(2);
-/// How long a batch may take, and an unreachable store is waited for, before a warning says so; then it is tried again.
-/// Longer than any commit that will ever end: what was accepted has no deadline of its own.
+/// How long a batch may take, or the store may be unreachable, before a warning is logged and the batch is tried again.
+/// Longer than any commit that ends at all: an accepted command has no deadline of its own.
 const STORE_PATIENCE: Duration = Duration::from_secs(10);
 /// Held commands of one reader, and batches that may be taken behind the oldest of them. Beyond either, the shard waits, too.
 pub(super) const HELD_MAX: usize = 1_024;
