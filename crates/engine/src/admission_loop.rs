@@ -1,12 +1,12 @@
-//! Opening rooms for what is on sale, and admitting entries. Every tick gives each concert's room the number of seats that
-//! could still be had, and the room promotes as many entries as it may. A room's tick is atomic over instances, so several
-//! may run this loop. The holds of users whose turn ended because they were gone are given back beside the ticks
-//! ([`HoldReturns`]).
+//! Opening rooms for what is on sale, and admitting entries. Every tick gives each concert's room the number of seats
+//! that could still be had, and the room promotes as many entries as it may. A room's tick is atomic over instances, so
+//! several may run this loop. The holds of users whose turn ended because they were gone are given back beside the
+//! ticks ([`HoldReturns`]).
 //!
-//! *Rooms do not wait for one another.* Up to [`TOGETHER_MAX`] are ticked at a time, each for [`TICK_MAX`] at most. A room
-//! has one tick at a time. A round waits for its ticks until the next round is due: a room that is slow by then goes on
-//! beside it. If [`TOGETHER_MAX`] rooms are slow, the next round begins behind the last room that was ticked. Rooms that
-//! rest are skipped, and rooms that are open as the catalogue says are not opened again.
+//! *Rooms do not wait for one another.* Up to [`TOGETHER_MAX`] are ticked at a time, each for [`TICK_MAX`] at most. A
+//! room has one tick at a time. A round waits for its ticks until the next round is due: a room that is slow by then
+//! goes on beside it. If [`TOGETHER_MAX`] rooms are slow, the next round begins behind the last room that was ticked.
+//! Rooms that rest are skipped, and rooms that are open as the catalogue says are not opened again.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,9 +1,9 @@
 //! The background work of an instance: promotion, expiry of turns and holds, the catalogue, the outbox, pruning.
 //!
 //! Each piece runs in its own task at its own interval, kept by the supervisor. A round that fails is logged and tried
-//! again at the next interval. A round that takes longer than its interval delays the next one instead of piling up. All
-//! stop together, each after the round it is in. Every instance runs all pieces: one that another instance is running, or
-//! has just run, finds nothing to do. The outbox alone is shared out (`relay`).
+//! again at the next interval. A round that takes longer than its interval delays the next one instead of piling up.
+//! All stop together, each after the round it is in. Every instance runs all pieces: one that another instance is
+//! running, or has just run, finds nothing to do. The outbox alone is shared out (`relay`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,8 +35,8 @@ pub struct BackgroundSettings {
     pub stock_linked: bool,
 }
 
-/// What the background works with. `ledger` is the observed one. `instance` claims its share of the outbox, whose events go to
-/// `sink` if there is one.
+/// What the background works with. `ledger` is the observed one. `instance` claims its share of the outbox, whose
+/// events go to `sink` if there is one.
 pub struct Parts {
     pub instance: InstanceId,
     pub sink: Option<Arc<dyn EventSink>>,
@@ -159,8 +159,8 @@ impl Pieces {
     }
 }
 
-/// Rounds `interval` apart, the first after a random part of it, so that instances that start together do not do the same work
-/// at the same moment.
+/// Rounds `interval` apart, the first after a random part of it, so that instances that start together do not do the
+/// same work at the same moment.
 async fn every<R>(what: &'static str, interval: Duration, mut stopped: watch::Receiver<bool>, round: impl Fn() -> R)
 where
     R: Future<Output = Result<(), Source>>,

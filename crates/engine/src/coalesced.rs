@@ -1,7 +1,7 @@
 //! Work that many callers ask for at once and that is done once for all of them.
 //!
-//! A caller wants an outcome that is not older than its call. It gets that of the first run that began after its call: its
-//! own, or another caller's. So runs follow one another, never two at a time, and a crowd of any size costs two.
+//! A caller wants an outcome that is not older than its call. It gets that of the first run that began after its call:
+//! its own, or another caller's. So runs follow one another, never two at a time, and a crowd of any size costs two.
 //!
 //! *Failure.* A run that fails has failed for all callers that waited for it; the next caller begins another. A caller
 //! that goes away in the middle of its run leaves the work to one of those that wait.

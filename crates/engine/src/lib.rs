@@ -1,4 +1,5 @@
-//! What runs between the edge and the stores: which command goes next, what is read from memory, and the background work.
+//! What runs between the edge and the stores: which command goes next, what is read from memory, and the background
+//! work.
 //!
 //! # Layout
 //!

@@ -1,19 +1,19 @@
-//! The waiting rooms: each instance holds a replica of every room in memory, and a log gives all replicas the same inputs in
-//! the same order.
+//! The waiting rooms: each instance holds a replica of every room in memory, and a log gives all replicas the same
+//! inputs in the same order.
 //!
 //! *Round trips.* A poll, a push or a rank costs none. A join, a payment or a leaving is one exchange with the log,
 //! shared with everything that came while the last one was out ([`exchange`]). Ten thousand joins at once are a few
-//! appends. [`WaitingRoom::touch`] is one exchange that appends nothing. Each tick is one, or two when something is due.
-//! A room that rests, because it is empty as far as is known here, costs none. Its log is asked when a caller asks for
-//! the room, and once an hour so that the log is kept. An entry that joined at another instance is found with the first
-//! question here.
+//! appends. [`WaitingRoom::touch`] is one exchange that appends nothing. Each tick is one, or two when something is
+//! due. A room that rests, because it is empty as far as is known here, costs none. Its log is asked when a caller asks
+//! for the room, and once an hour so that the log is kept. An entry that joined at another instance is found with the
+//! first question here.
 //!
-//! *Truth (I4).* What a replica decides depends on the log alone, so all replicas promote the same entries. A replica may
-//! be behind, by a tick at most; the start of a hold is judged after an exchange. An instance that is behind cannot
+//! *Truth (I4).* What a replica decides depends on the log alone, so all replicas promote the same entries. A replica
+//! may be behind, by a tick at most; the start of a hold is judged after an exchange. An instance that is behind cannot
 //! admit too many: what it appends is applied at its position in the log, by all instances in the same way.
 //!
-//! *Loss.* A log in memory elsewhere may be lost ([`begin`]). A surviving replica begins it again. Without one, the room
-//! is built from what the mirror kept ([`mirror`]), and buyers come back by their tokens.
+//! *Loss.* A log in memory elsewhere may be lost ([`begin`]). A surviving replica begins it again. Without one, the
+//! room is built from what the mirror kept ([`mirror`]), and buyers come back by their tokens.
 //!
 //! *Failure.* While the log is away, whatever has to be appended is [`RoomError::Unavailable`]. Polls of a place are
 //! answered from memory, as of the last answer of the log. All other reads are answered so for [`STALE_MAX`]. A call
@@ -103,7 +103,8 @@ impl Rooms {
         replica.look(&*self.context.parts.clock, look).ok_or(RoomError::NoRoom)
     }
 
-    /// The same, for callers that compare two looks: they are at the same room only if the replica's number is the same.
+    /// The same, for callers that compare two looks: they are at the same room only if the replica's number is the
+    /// same.
     pub fn watch<R>(&self, concert: ConcertId, watch: impl FnOnce(u64, &Room, Timestamp) -> R) -> Result<R, RoomError> {
         let handle = self.handle(concert)?;
         let replica = handle.replica();

@@ -1,13 +1,13 @@
-//! Turns that end with a payment. The end is appended to the waiting room's log at once. An answer that ends a turn waits
-//! for that, so that the buyer finds the turn ended on every instance.
+//! Turns that end with a payment. The end is appended to the waiting room's log at once. An answer that ends a turn
+//! waits for that, so that the buyer finds the turn ended on every instance.
 //!
 //! This instance appends an end once, however many ask for it: the commit that made the payment, the caller that is
 //! answered, a replay, the relay. Ends of the same moment share an exchange with the log (`rooms`), and none waits for
 //! the answer of another.
 //!
 //! *Bounds.* An answer waits for `wait` at most; an append is given up after [`APPEND_MAX`]. [`UNDER_WAY_MAX`] ends are
-//! under way at once; the relay appends the others. The last [`ENDED_MAX`] ends are remembered, twice as many at most. An
-//! older one is appended again, which changes nothing.
+//! under way at once; the relay appends the others. The last [`ENDED_MAX`] ends are remembered, twice as many at most.
+//! An older one is appended again, which changes nothing.
 //!
 //! *Failure.* A room that is away costs each payment `wait` at most, and the relay ends the turn from the outbox. A
 //! crash between the commit and the append leaves it to the relay, too: a slot is wasted until then, and the room never
@@ -122,7 +122,8 @@ impl TurnEnds {
         drop(self.progress(end));
     }
 
-    /// Waits until every instance finds the turn ended, but no longer than an answer waits for the room. Whether it has ended.
+    /// Waits until every instance finds the turn ended, but no longer than an answer waits for the room. Whether it has
+    /// ended.
     pub async fn ended_in_time(&self, end: TurnEnd) -> bool {
         self.ended_within(end, self.wait).await.is_ok()
     }

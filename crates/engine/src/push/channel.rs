@@ -260,7 +260,8 @@ impl Channel {
         };
         self.leave_class(id);
         let class = self.class(&place);
-        // If the status that this listener reads now goes back before the next pulse, the others never get an event of it.
+        // If the status that this listener reads now goes back before the next pulse, the others never get an event of
+        // it.
         let is_as_announced = self.announced.is_none_or(|announced| announced.sold_out == view.room.is_sold_out());
         let (mut seq, mut is_settled) = (next, false);
         if let Some(stream) = self.streams(place.lane).of(class) {
@@ -268,7 +269,8 @@ impl Channel {
             if stream.members.is_empty() {
                 stream.begin_anew(departures.count());
             }
-            // This number already lacks the places that left since the last shared frame, and the next one will name them.
+            // This number already lacks the places that left since the last shared frame, and the next one will name
+            // them.
             let counts_twice =
                 departures.since(stream.departures_sent).map(|mut all| all.any(|(lane, left)| lane == place.lane && left < place.arrival));
             stream.is_broken |= counts_twice.is_none();

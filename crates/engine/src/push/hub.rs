@@ -99,9 +99,9 @@ impl Hub {
         hub
     }
 
-    /// Adds a listener. With `resume`, the last `seq` that it got, it gets the frames that it missed if they are still known,
-    /// and an own frame otherwise. For an entry that is over the own frame is the only one. An entry that is not known reads
-    /// as `forgotten`.
+    /// Adds a listener. With `resume`, the last `seq` that it got, it gets the frames that it missed if they are still
+    /// known, and an own frame otherwise. For an entry that is over the own frame is the only one. An entry that is not
+    /// known reads as `forgotten`.
     pub fn listen(
         self: &Arc<Self>,
         concert: ConcertId,

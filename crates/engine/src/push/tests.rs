@@ -1,5 +1,5 @@
-//! Long random runs of a room and of clients that know nothing but their frames. After each of them, what a client computes
-//! from its frames is what polling says.
+//! Long random runs of a room and of clients that know nothing but their frames. After each of them, what a client
+//! computes from its frames is what polling says.
 
 mod world;
 

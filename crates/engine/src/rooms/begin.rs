@@ -53,8 +53,8 @@ pub(super) async fn take_over(
     Ok(None)
 }
 
-/// Inputs that give the room what it lacks and was known here before. Entries that had ended: else their slots would stay
-/// taken in vain. Entries that were there: with what their tokens would claim.
+/// Inputs that give the room what it lacks and was known here before. Entries that had ended: else their slots would
+/// stay taken in vain. Entries that were there: with what their tokens would claim.
 pub(super) async fn unknown(handle: &Arc<RoomHandle>, before: Room) -> Result<Vec<RoomInput>, ExchangeError> {
     let of = handle.clone();
     let unknown = on_own_thread(move || {
@@ -164,15 +164,15 @@ impl RoomHandle {
         Ok(())
     }
 
-    /// Whether the room is open as `opening` says. That is what the catalogue has now, including what an operator set. So a
-    /// change that never reached the room is found here, whichever instance failed or crashed on the way.
+    /// Whether the room is open as `opening` says. That is what the catalogue has now, including what an operator set.
+    /// So a change that never reached the room is found here, whichever instance failed or crashed on the way.
     pub(super) fn has_accepted(&self, opening: &Opening) -> bool {
         let agrees = |room: &Room| room.terms().sale_starts_at == opening.sale_starts_at && room.admission() == opening.admission;
         lock(&self.accepted).as_ref() == Some(opening) && self.replica().room.as_ref().is_some_and(agrees)
     }
 
-    /// Appends the admission that an operator set, unless the room has it. `NoRoom` when the mirror has none, because the
-    /// concert is gone.
+    /// Appends the admission that an operator set, unless the room has it. `NoRoom` when the mirror has none, because
+    /// the concert is gone.
     pub(super) async fn sync_admission(self: &Arc<Self>) -> Result<(), RoomError> {
         self.catch_up().await?;
         let own = self.kept_admission().await?.ok_or(RoomError::NoRoom)?;

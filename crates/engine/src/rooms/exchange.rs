@@ -4,8 +4,8 @@
 //! a log has lost and this replica knows are appended before anything else. Waiting calls are bounded: beyond that the
 //! room is unavailable at once. A caller that goes away changes nothing: its inputs are appended all the same.
 //!
-//! The exchange task is the only writer of the replica. It applies [`APPLIED_TOGETHER`] inputs under one write lock, and
-//! while it copies the room nothing is written: so neither delays readers for long.
+//! The exchange task is the only writer of the replica. It applies [`APPLIED_TOGETHER`] inputs under one write lock,
+//! and while it copies the room nothing is written: so neither delays readers for long.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,7 +67,8 @@ impl RoomHandle {
     /// All inputs, in one exchange unless there is more to be read, or lost entries to be appended, first.
     async fn exchange(self: &Arc<Self>, inputs: &[RoomInput]) -> Result<Vec<RoomOutput>, ExchangeError> {
         let mut begins = 0;
-        // The room as it was here before a loss, and the inputs that bring back the entries which the log does not know.
+        // The room as it was here before a loss, and the inputs that bring back the entries which the log does not
+        // know.
         let (mut before, mut unknown) = (None::<Room>, Vec::new());
         loop {
             let since = self.replica().position;

@@ -62,7 +62,8 @@ impl RoomHandle {
         })
     }
 
-    /// A room that panicked half way through an input is a defect. Every instance has the same one, and the log has it right.
+    /// A room that panicked half way through an input is a defect. Every instance has the same one, and the log has it
+    /// right.
     pub(super) fn replica(&self) -> RwLockReadGuard<'_, Replica> {
         read(&self.replica)
     }

@@ -1,5 +1,5 @@
-//! What the ledger's database keeps of a room whose log may be lost: how many places were given out, and which entries are
-//! in their turn.
+//! What the ledger's database keeps of a room whose log may be lost: how many places were given out, and which entries
+//! are in their turn.
 //!
 //! The instance that appended a change saves it to the mirror, with its next step. After an exchange that was not
 //! answered it saves every change for a while: its inputs may have been appended, and come back like any record. A

@@ -77,8 +77,8 @@ impl RoomHandle {
         Ok(ticked)
     }
 
-    /// The room is empty and nothing is on its way: what other instances append is read when a caller asks. Most concerts'
-    /// rooms are empty most of the time, and each instance has them all.
+    /// The room is empty and nothing is on its way: what other instances append is read when a caller asks. Most
+    /// concerts' rooms are empty most of the time, and each instance has them all.
     fn rests(&self) -> bool {
         // One lock after the other: none is held while waiting for another.
         let is_quiet = lock(&self.presence).is_quiet();
@@ -113,7 +113,7 @@ impl RoomHandle {
         self.context.runtime.spawn(async move {
             let _guard = guard;
             if let Err(error) = handle.reveal().await {
-                tracing::warn!(concert.id = %handle.concert, error = &error as &dyn std::error::Error, "the seed of a draw could not be revealed; it is tried again");
+                tracing::warn!(concert.id = %handle.concert, error = &error as &dyn std::error::Error, "the seed of a draw could not be revealed yet");
             }
         });
         Ok(())
@@ -150,7 +150,8 @@ impl RoomHandle {
         if heeds_health && is_used && silent_for >= TimeDelta::seconds(1) {
             inputs.push(RoomInput::Report { instance, health: *lock(&self.context.health) });
         } else if inputs.is_empty() && (is_there && silent_for >= most || is_used && silence.is_some_and(|silence| silence >= most)) {
-            // Also without connections, unless the room is empty: if all were silent, none could be known to have crashed.
+            // Also without connections, unless the room is empty: if all were silent, none could be known to have
+            // crashed.
             inputs.push(RoomInput::Report { instance, health: None });
         }
         inputs
@@ -168,7 +169,8 @@ impl RoomHandle {
         }
     }
 
-    /// Reveals the seed once the list of draw keys is closed and published, and the beacon, if there is one, has its value.
+    /// Reveals the seed once the list of draw keys is closed and published, and the beacon, if there is one, has its
+    /// value.
     async fn reveal(self: &Arc<Self>) -> Result<(), RoomError> {
         let found = self.replica().room.as_ref().and_then(|room| Some((room.terms().sale_starts_at?, room.draw()?)));
         let Some((start, DrawView { base, keys: Some(keys), .. })) = found else { return Ok(()) };
