@@ -1,11 +1,12 @@
-//! Opening rooms for what is on sale, and letting people in: every tick, each concert's room is told how many seats
-//! could still be had and promotes whom it may. A room's tick is atomic over instances, so several may run this loop.
-//! Whose turn ended because they were gone gives back what they held, beside the ticks ([`HoldReturns`]).
+//! Opening rooms for what is on sale, and admitting entries. Every tick gives each concert's room the number of seats
+//! that could still be had, and the room promotes as many entries as it may. A room's tick is atomic over instances, so
+//! several may run this loop. The holds of users whose turn ended because they were gone are given back beside the
+//! ticks ([`HoldReturns`]).
 //!
-//! *Rooms do not wait for one another.* Up to [`TOGETHER_MAX`] are ticked at a time, each for [`TICK_MAX`] at most, with
-//! one tick of a room at a time. A round waits for its ticks no longer than until the next one is due: a room that is
-//! slow by then goes on beside it. Where there are more slow rooms than that, the next round begins behind the last room
-//! that had its turn. Rooms that rest are passed by, and so is the opening of rooms that are open as the catalogue says.
+//! *Rooms do not wait for one another.* Up to [`TOGETHER_MAX`] are ticked at a time, each for [`TICK_MAX`] at most. A
+//! room has one tick at a time. A round waits for its ticks until the next round is due: a room that is slow by then
+//! goes on beside it. If [`TOGETHER_MAX`] rooms are slow, the next round begins behind the last room that was ticked.
+//! Rooms that rest are skipped, and rooms that are open as the catalogue says are not opened again.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,22 +17,17 @@ use boxoffice_ports::{Clock, Opening, Source, WaitingRoom};
 use tokio::task::{Id, JoinSet};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::{HoldReturns, SeatView, Shows, Stats, shows};
+use crate::{HoldReturns, SeatView, Shows, Stats, catalogue};
 
-/// Rooms of one kind of work at a time.
+/// Rooms that are ticked at a time, and rooms that are opened at a time.
 const TOGETHER_MAX: usize = 256;
-/// How long one tick, or one opening, may take. What was told the room's log by then stays told.
+/// How long one tick, or one opening, may take. What was appended to the room's log by then stays there.
 const TICK_MAX: Duration = Duration::from_secs(5);
 /// How long the first opening of all rooms may take.
 const OPENED_WITHIN: Duration = Duration::from_secs(60);
 
 pub(crate) struct AdmissionLoop {
-    room: Arc<dyn WaitingRoom>,
-    shows: Arc<Shows>,
-    seats: Arc<SeatView>,
-    clock: Arc<dyn Clock>,
-    stats: Arc<Stats>,
-    returns: Arc<HoldReturns>,
+    parts: AdmissionParts,
     settings: AdmissionSettings,
     ticking: tokio::sync::Mutex<AtWork>,
     opening: tokio::sync::Mutex<AtWork>,
@@ -56,9 +52,7 @@ pub(crate) struct AdmissionParts {
 
 impl AdmissionLoop {
     pub(crate) fn new(parts: AdmissionParts, settings: AdmissionSettings) -> Arc<Self> {
-        let AdmissionParts { room, shows, seats, clock, stats, returns } = parts;
-        let (ticking, opening) = Default::default();
-        Arc::new(Self { room, shows, seats, clock, stats, returns, settings, ticking, opening })
+        Arc::new(Self { parts, settings, ticking: Default::default(), opening: Default::default() })
     }
 
     /// Reads the catalogue and opens all rooms, before anything is served.
@@ -68,30 +62,30 @@ impl AdmissionLoop {
 
     /// Brings the catalogue up to date, with it the seat maps that an import changed, and opens rooms.
     pub(crate) async fn refresh(self: &Arc<Self>) -> Result<(), Source> {
-        self.refresh_within(shows::REFRESH).await
+        self.refresh_within(catalogue::REFRESH).await
     }
 
     async fn refresh_within(self: &Arc<Self>, patience: Duration) -> Result<(), Source> {
-        // What fails keeps nothing else back.
-        let refreshed = self.shows.refresh(&self.seats).await.map_err(Source::from);
-        let concerts = self.shows.concerts();
+        // A failure of one part does not keep the others from being done.
+        let refreshed = self.parts.shows.refresh(&self.parts.seats).await.map_err(Source::from);
+        let concerts = self.parts.shows.concerts();
         let rooms =
             concerts.iter().map(|row| Opening { concert: row.concert.id, sale_starts_at: row.sale_starts_at, admission: row.admission });
-        let work = rooms.filter(|opening| !self.room.is_open(opening)).map(|opening| {
-            let room = self.room.clone();
+        let work = rooms.filter(|opening| !self.parts.room.is_open(opening)).map(|opening| {
+            let room = self.parts.room.clone();
             (opening.concert, async move { room.open(opening).await.map_err(Source::from) })
         });
         let opened = self.opening.lock().await.round(work, Instant::now() + patience).await;
         refreshed.and(opened)
     }
 
-    /// Fails as the first room that failed since the round before.
+    /// Ticks the rooms. Returns the first failure of a room since the round before.
     pub(crate) async fn tick(self: &Arc<Self>) -> Result<(), Source> {
         let mut ticking = self.ticking.lock().await;
-        let concerts = self.shows.concerts();
+        let concerts = self.parts.shows.concerts();
         let next = ticking.next.and_then(|next| concerts.iter().position(|row| row.concert.id == next)).unwrap_or(0);
         let rooms = concerts.iter().cycle().skip(next).take(concerts.len()).map(|row| row.concert.id);
-        let work = rooms.filter(|concert| !self.room.rests(*concert)).map(|concert| {
+        let work = rooms.filter(|concert| !self.parts.room.rests(*concert)).map(|concert| {
             let this = self.clone();
             (concert, async move { this.tick_room(concert).await })
         });
@@ -100,11 +94,11 @@ impl AdmissionLoop {
 
     async fn tick_room(&self, concert: ConcertId) -> Result<(), Source> {
         let stock = Stock { obtainable: self.obtainable(concert).await?, linked: self.settings.stock_linked };
-        let ticked = self.room.tick(concert, stock).await?;
-        self.stats.promoted.add(ticked.promoted);
+        let ticked = self.parts.room.tick(concert, stock).await?;
+        self.parts.stats.promoted.add(ticked.promoted);
         if !ticked.abandoned.is_empty() {
-            self.stats.abandoned.add(ticked.abandoned.len() as u64);
-            self.returns.soon(concert, ticked.abandoned);
+            self.parts.stats.abandoned.add(ticked.abandoned.len() as u64);
+            self.parts.returns.soon(concert, ticked.abandoned);
         }
         Ok(())
     }
@@ -112,26 +106,26 @@ impl AdmissionLoop {
     /// Seats available or in a live hold, on dates whose booking has not closed.
     async fn obtainable(&self, concert: ConcertId) -> Result<u64, Source> {
         let mut obtainable = 0;
-        for date in self.shows.open_dates(concert, self.clock.now()) {
-            let counts = self.seats.counts(date).await?;
+        for date in self.parts.shows.open_dates(concert, self.parts.clock.now()) {
+            let counts = self.parts.seats.counts(date).await?;
             obtainable += counts.available + counts.held;
         }
         Ok(obtainable)
     }
 }
 
-/// Rooms that are worked at, over several rounds where they are slow.
+/// The rooms that are being ticked or opened, over several rounds if they are slow.
 #[derive(Default)]
 struct AtWork {
     tasks: JoinSet<Result<(), Source>>,
     rooms: HashMap<ConcertId, Id>,
     concerts: HashMap<Id, ConcertId>,
-    /// The room that the last round had no time for.
+    /// The first room that the last round had no time for.
     next: Option<ConcertId>,
 }
 
 impl AtWork {
-    /// Starts all of `work` but that of rooms which are worked at still, and waits for it until the deadline.
+    /// Starts all of `work`, except for rooms whose last work still runs, and waits for it until the deadline.
     async fn round<F>(&mut self, work: impl Iterator<Item = (ConcertId, F)>, deadline: Instant) -> Result<(), Source>
     where
         F: Future<Output = Result<(), Source>> + Send + 'static,
@@ -150,7 +144,7 @@ impl AtWork {
                 failed = failed.and(ended);
             }
             let within = timeout(TICK_MAX, room);
-            let task = self.tasks.spawn(async move { within.await.unwrap_or_else(|_| Err("a waiting room was too slow".into())) });
+            let task = self.tasks.spawn(async move { within.await.unwrap_or_else(|_| Err("timed out waiting for a waiting room".into())) });
             self.rooms.insert(concert, task.id());
             self.concerts.insert(task.id(), concert);
         }
@@ -162,7 +156,7 @@ impl AtWork {
         failed
     }
 
-    /// Waits for one to end.
+    /// Waits for the work of one room to end.
     async fn ended(&mut self) -> Result<(), Source> {
         let Some(ended) = self.tasks.join_next_with_id().await else { return Ok(()) };
         let (task, ended) = match ended {
@@ -185,7 +179,7 @@ mod tests {
     use boxoffice_ports::{MockQueries, MockWaitingRoom, RoomError};
     use std::sync::Mutex;
 
-    /// Rooms that are to be opened, and rooms with entries.
+    /// Rooms that are not open, and have entries.
     fn unopened() -> MockWaitingRoom {
         let mut room = MockWaitingRoom::new();
         room.expect_is_open().returning(|_| false);
@@ -206,7 +200,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_tick_tells_each_room_what_can_still_be_had() {
+    async fn a_tick_gives_each_room_the_seats_that_can_still_be_had() {
         let mut queries = catalog(|| vec![concert_row(1)]);
         queries.expect_seats().returning(|_| {
             let held = SeatState::Held { reservation: id(1), until: crate::testing::at(500) };
@@ -218,8 +212,8 @@ mod tests {
             assert_eq!(terms.concert, id(CONCERT));
             Ok(())
         });
-        let told = Arc::<Mutex<Vec<Stock>>>::default();
-        let seen = told.clone();
+        let given = Arc::<Mutex<Vec<Stock>>>::default();
+        let seen = given.clone();
         room.expect_tick().returning(move |concert, stock| {
             assert_eq!(concert, id(CONCERT));
             seen.lock().unwrap().push(stock);
@@ -232,8 +226,8 @@ mod tests {
         clock.set(1_000);
         admission.tick().await.unwrap();
         let stock = |obtainable| Stock { obtainable, linked: true };
-        assert_eq!(*told.lock().unwrap(), [stock(2), stock(0)], "a live hold may come back; a closed date sells nothing");
-        assert_eq!(admission.stats.promoted.get(), 6);
+        assert_eq!(*given.lock().unwrap(), [stock(2), stock(0)], "a live hold may come back; a closed date sells nothing");
+        assert_eq!(admission.parts.stats.promoted.get(), 6);
     }
 
     fn admission(room: MockWaitingRoom, queries: Arc<MockQueries>, clock: Arc<TestClock>) -> Arc<AdmissionLoop> {
@@ -242,14 +236,14 @@ mod tests {
         AdmissionLoop::new(parts, AdmissionSettings { patience: Duration::from_millis(50), stock_linked: true })
     }
 
-    /// Nobody is abandoned here, so nothing is asked of it.
+    /// No entry is abandoned here, so its ledger is never called.
     fn returns() -> Arc<HoldReturns> {
-        let ledger = crate::testing::ScriptedLedger::new(|_| unreachable!("nobody is gone"));
+        let ledger = crate::testing::ScriptedLedger::new(|_| unreachable!("no entry is abandoned"));
         HoldReturns::new(ledger, Arc::new(MockQueries::new()), crate::testing::TestIds::new(), crate::testing::policy())
     }
 
     #[tokio::test]
-    async fn a_room_that_fails_keeps_no_other_back() {
+    async fn a_room_that_fails_delays_no_other() {
         let mut queries = catalog(|| {
             let mut other = concert_row(1);
             (other.concert.id, other.dates) = (id(5), Vec::new());
@@ -266,7 +260,7 @@ mod tests {
         let admission = admission(room, queries, clock.clone());
         assert!(admission.refresh().await.is_err());
         assert!(admission.tick().await.is_err());
-        assert_eq!(admission.stats.promoted.get(), 1);
+        assert_eq!(admission.parts.stats.promoted.get(), 1);
     }
 
     #[tokio::test]
@@ -291,7 +285,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn rooms_that_rest_or_are_open_are_asked_nothing() {
+    async fn rooms_that_rest_or_are_open_are_not_called() {
         let mut room = MockWaitingRoom::new();
         room.expect_is_open().returning(|opening| opening.concert != id(3));
         room.expect_rests().returning(|concert| concert != id(5));
@@ -302,7 +296,7 @@ mod tests {
         admission.tick().await.unwrap();
     }
 
-    /// Rooms of which the first `slow` end when they are let, and the others at once.
+    /// Rooms of which the first `slow` end when the gate opens, and the others at once.
     struct Rooms {
         slow: u128,
         gate: tokio::sync::Semaphore,
@@ -353,7 +347,7 @@ mod tests {
         let (rooms, mut at_work) = (Rooms::new(1), AtWork::default());
         rooms.round(&mut at_work, 1..=2).await.unwrap();
         tokio::time::advance(TICK_MAX).await;
-        assert!(rooms.round(&mut at_work, 1..=2).await.is_err(), "that it was too slow is told");
+        assert!(rooms.round(&mut at_work, 1..=2).await.is_err(), "the time-out is an error");
         rooms.round(&mut at_work, 1..=2).await.unwrap();
         assert_eq!(rooms.begun(1), 2);
     }
@@ -364,7 +358,7 @@ mod tests {
         for _ in 0..2 {
             let work = std::iter::once((id(1), async { panic!("a defect") }));
             let ended = at_work.round(work, Instant::now() + Duration::from_millis(50)).await;
-            assert!(ended.is_err_and(|error| error.to_string().contains("panic")), "it is told each time");
+            assert!(ended.is_err_and(|error| error.to_string().contains("panic")), "it is an error each time");
         }
     }
 

@@ -1,9 +1,9 @@
-//! The work nobody asked for: promotion, expiry of turns and holds, the catalogue, the outbox, pruning.
+//! The background work of an instance: promotion, expiry of turns and holds, the catalogue, the outbox, pruning.
 //!
-//! Each piece runs in its own task at its own interval, kept by the supervisor; a round that fails is logged and tried
-//! again at the next, a round that takes longer than its interval delays the next one instead of piling up. All stop
-//! together, each after the round it is in. Every instance runs all of it; a piece that another instance is at, or has just done, finds
-//! nothing to do; the outbox alone is shared out (`relay`).
+//! Each piece runs in its own task at its own interval, kept by the supervisor. A round that fails is logged and tried
+//! again at the next interval. A round that takes longer than its interval delays the next one instead of piling up.
+//! All stop together, each after the round it is in. Every instance runs all pieces: one that another instance is
+//! running, or has just run, finds nothing to do. The outbox alone is shared out (`relay`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,12 +19,12 @@ use crate::admission_loop::{AdmissionLoop, AdmissionParts, AdmissionSettings};
 use crate::relay::Relay;
 use crate::seat_sync::SeatSync;
 use crate::sweep::Sweep;
-use crate::{Fares, HoldReturns, SeatView, Shows, Siblings, Stats, StoreTime, TurnEnds, shows, store_time};
+use crate::{Fares, HoldReturns, SeatView, Shows, Siblings, Stats, StoreTime, TurnEnds, catalogue, store_time};
 
 const GAUGE_EVERY: Duration = Duration::from_secs(5);
-/// How often the waiting rooms are told how this instance fares.
+/// How often the waiting rooms get this instance's health.
 const FARES_EVERY: Duration = Duration::from_secs(1);
-/// How often holds of those who are gone are given back.
+/// How often holds of abandoned users are given back.
 const RETURNS_EVERY: Duration = Duration::from_millis(100);
 const PRUNE_EVERY: Duration = Duration::from_secs(30);
 
@@ -35,8 +35,8 @@ pub struct BackgroundSettings {
     pub stock_linked: bool,
 }
 
-/// What the background works with. `ledger` is the watched one; `instance` claims its share of the outbox, whose events
-/// go to `sink`, or to nobody without one.
+/// What the background works with. `ledger` is the observed one. `instance` claims its share of the outbox, whose
+/// events go to `sink` if there is one.
 pub struct Parts {
     pub instance: InstanceId,
     pub sink: Option<Arc<dyn EventSink>>,
@@ -70,7 +70,7 @@ impl Background {
         let Parts { instance, sink, stores, ledger, room, shows, seats, siblings, turns, returns, fares, time, ids, policy, stats, tasks } =
             parts;
         let sync = SeatSync::new(seats.clone(), siblings);
-        let told = room.clone();
+        let rooms = room.clone();
         let admission = AdmissionLoop::new(
             AdmissionParts { room, shows, seats, clock: time.clone(), stats: stats.clone(), returns: returns.clone() },
             AdmissionSettings { patience: settings.tick, stock_linked: settings.stock_linked },
@@ -89,63 +89,42 @@ impl Background {
             pieces.keep("seats.read", NotReady, move |stopped| sync.clone().read_again(stopped));
             pieces.keep("seats.listen", NotReady, move |stopped| listening.clone().listen(stopped));
         }
-        let (refresh, holds, relaying) = (admission.clone(), sweep.clone(), relay.clone());
-        pieces.every("time", Impaired, store_time::REFRESH, move || {
-            let time = time.clone();
-            async move { time.refresh().await }
-        });
-        pieces.every("catalogue", Impaired, shows::REFRESH, move || {
-            let refresh = refresh.clone();
-            async move { refresh.refresh().await }
-        });
-        pieces.every("admission", NotReady, settings.tick, move || {
-            let admission = admission.clone();
-            async move { admission.tick().await }
-        });
-        pieces.every("returns", Impaired, RETURNS_EVERY, move || {
-            let returns = returns.clone();
-            async move { returns.round().await }
-        });
-        pieces.every("sweep", NotReady, settings.sweep, move || {
-            let holds = holds.clone();
-            async move { holds.holds().await }
-        });
-        pieces.every("prune", Impaired, PRUNE_EVERY, move || {
-            let sweep = sweep.clone();
-            async move { sweep.replies().await }
-        });
-        pieces.every("fares", Impaired, FARES_EVERY, move || {
-            told.fares(fares.take());
+        let relaying = relay.clone();
+        pieces.every("time", Impaired, store_time::REFRESH, &time, |time| async move { time.refresh().await });
+        pieces.every("catalogue", Impaired, catalogue::REFRESH, &admission, |admission| async move { admission.refresh().await });
+        pieces.every("admission", NotReady, settings.tick, &admission, |admission| async move { admission.tick().await });
+        pieces.every("returns", Impaired, RETURNS_EVERY, &returns, |returns| async move { returns.round().await });
+        pieces.every("sweep", NotReady, settings.sweep, &sweep, |sweep| async move { sweep.holds().await });
+        pieces.every("prune", Impaired, PRUNE_EVERY, &sweep, |sweep| async move { sweep.replies().await });
+        pieces.every("fares", Impaired, FARES_EVERY, &fares, move |fares| {
+            rooms.fares(fares.take());
             async { Ok(()) }
         });
         pieces.keep("relay", NotReady, move |stopped| relaying.clone().run(tasks.clone(), stopped));
-        pieces.every("gauge", Impaired, GAUGE_EVERY, move || {
-            let relay = relay.clone();
-            async move { relay.gauge().await }
-        });
+        pieces.every("gauge", Impaired, GAUGE_EVERY, &relay, |relay| async move { relay.gauge().await });
         Ok(Self { stop, ended, _kept: pieces.kept })
     }
 
     /// Stops everything, each after the round it is in.
     pub async fn stop(mut self) {
-        // No task listens any more when all have ended.
+        // An error means that all tasks have ended already.
         let _ = self.stop.send(true);
-        // Nothing is ever sent: this is the end of the last task.
+        // Nothing is ever sent: this returns when the last task has ended.
         self.ended.recv().await;
     }
 }
 
-/// Puts the pieces into the supervisor's hands.
+/// Starts the pieces under the supervisor.
 struct Pieces {
     tasks: Arc<dyn Tasks>,
     stopped: watch::Receiver<bool>,
-    /// One clone for each task that starts a piece, dropped with it.
+    /// Each piece's factory has a clone, dropped with it.
     alive: mpsc::Sender<()>,
     kept: Vec<Kept>,
 }
 
 impl Pieces {
-    /// A piece that runs until it is told to stop.
+    /// Starts a piece that runs until it is stopped.
     fn keep<R>(&mut self, name: &'static str, when_failing: WhenFailing, mut run: impl FnMut(watch::Receiver<bool>) -> R + Send + 'static)
     where
         R: Future<Output = ()> + Send + 'static,
@@ -160,22 +139,28 @@ impl Pieces {
         }));
     }
 
-    /// A piece that is done in rounds.
-    fn every<R>(
+    /// Starts a piece that works in rounds, each with a clone of `on`.
+    fn every<T, R>(
         &mut self,
         name: &'static str,
         when_failing: WhenFailing,
         interval: Duration,
-        round: impl Fn() -> R + Send + Sync + Clone + 'static,
+        on: &Arc<T>,
+        round: impl Fn(Arc<T>) -> R + Send + Sync + Clone + 'static,
     ) where
+        T: Send + Sync + 'static,
         R: Future<Output = Result<(), Source>> + Send + 'static,
     {
-        self.keep(name, when_failing, move |stopped| every(name, interval, stopped, round.clone()));
+        let on = on.clone();
+        self.keep(name, when_failing, move |stopped| {
+            let (on, round) = (on.clone(), round.clone());
+            every(name, interval, stopped, move || round(on.clone()))
+        });
     }
 }
 
-/// Rounds `interval` apart, the first after a part of one that differs between instances, so that those that start
-/// together do not do the same work at the same moment.
+/// Rounds `interval` apart, the first after a random part of it, so that instances that start together do not do the
+/// same work at the same moment.
 async fn every<R>(what: &'static str, interval: Duration, mut stopped: watch::Receiver<bool>, round: impl Fn() -> R)
 where
     R: Future<Output = Result<(), Source>>,
@@ -186,11 +171,11 @@ where
     loop {
         tokio::select! {
             _ = timer.tick() => {}
-            // Also when nobody is left who could say so.
+            // An error means that the sender is gone: that stops the task, too.
             _ = stopped.wait_for(|stop| *stop) => return,
         }
         if let Err(error) = round().await {
-            tracing::warn!(error, task = what, "a round of background work failed");
+            tracing::warn!(error, task = what, "a round of background work failed; it is tried again");
         }
     }
 }

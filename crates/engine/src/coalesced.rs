@@ -1,26 +1,28 @@
 //! Work that many callers ask for at once and that is done once for all of them.
 //!
-//! A caller wants an outcome that is not older than its call. It gets that of the first run that began after it came:
+//! A caller wants an outcome that is not older than its call. It gets that of the first run that began after its call:
 //! its own, or another caller's. So runs follow one another, never two at a time, and a crowd of any size costs two.
 //!
-//! *Failure.* A run that fails has failed for all who waited for it; the next caller begins another. A caller that goes
-//! away in the middle of its run leaves the work to one of those who wait.
+//! *Failure.* A run that fails has failed for all callers that waited for it; the next caller begins another. A caller
+//! that goes away in the middle of its run leaves the work to one of those that wait.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use boxoffice_ports::StoreError;
 use tokio::sync::{MutexGuard, watch};
 
+use crate::sync::lock;
+
 /// See the module's opening.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Coalesced<T> {
     running: tokio::sync::Mutex<()>,
     /// How many runs have begun.
     begun: AtomicU64,
     /// The last run that ended, and its outcome.
     ended: Mutex<(u64, Option<Result<T, Failed>>)>,
-    /// Told whenever no run is on its way any more.
+    /// Notified whenever a run has ended.
     idle: watch::Sender<()>,
 }
 
@@ -46,26 +48,15 @@ impl From<Failed> for StoreError {
     }
 }
 
-impl<T> Default for Coalesced<T> {
-    fn default() -> Self {
-        Self {
-            running: tokio::sync::Mutex::default(),
-            begun: AtomicU64::new(0),
-            ended: Mutex::new((0, None)),
-            idle: watch::Sender::default(),
-        }
-    }
-}
-
-/// The right to run. Given up on every path, and then the others are told.
-struct Turn<'a> {
+/// The right to run. It is released on every path, and then the waiting callers are woken.
+struct RunGuard<'a> {
     lock: Option<MutexGuard<'a, ()>>,
     idle: &'a watch::Sender<()>,
 }
 
-impl Drop for Turn<'_> {
+impl Drop for RunGuard<'_> {
     fn drop(&mut self) {
-        // Only then: a caller that is told while the lock is still held would wait for ever.
+        // In this order: a caller that is woken while the lock is still held would wait for ever.
         self.lock.take();
         self.idle.send_modify(|()| ());
     }
@@ -80,20 +71,20 @@ impl<T: Clone> Coalesced<T> {
         self.run_after(std::future::ready(()), work).await
     }
 
-    /// The same; each run begins only when `pause` is over, and who comes meanwhile is served by it.
+    /// The same. Each run begins only when `pause` is over, and serves the callers that come meanwhile.
     pub(crate) async fn run_after<F>(&self, pause: impl Future<Output = ()>, work: impl FnOnce() -> F) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, StoreError>>,
     {
         let mut idle = self.idle.subscribe();
         let wanted = self.begun.load(Ordering::SeqCst) + 1;
-        let turn = loop {
+        let guard = loop {
             idle.mark_unchanged();
             if let Some(outcome) = self.outcome(wanted) {
                 return outcome.map_err(StoreError::from);
             }
             match self.running.try_lock() {
-                Ok(lock) => break Turn { lock: Some(lock), idle: &self.idle },
+                Ok(running) => break RunGuard { lock: Some(running), idle: &self.idle },
                 // The sender lives as long as this does.
                 Err(_) => drop(idle.changed().await),
             }
@@ -106,25 +97,25 @@ impl<T: Clone> Coalesced<T> {
         let number = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
         let outcome = work().await;
         let shared = outcome.as_ref().map(T::clone).map_err(Failed::from);
-        *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = (number, Some(shared));
-        drop(turn);
+        *lock(&self.ended) = (number, Some(shared));
+        drop(guard);
         outcome
     }
 
-    /// How many there were.
+    /// How many runs have begun.
     #[cfg(test)]
     pub(crate) fn runs(&self) -> u64 {
         self.begun.load(Ordering::SeqCst)
     }
 
-    /// Callers that are inside.
+    /// Callers that have not returned.
     #[cfg(test)]
     pub(crate) fn waiting(&self) -> usize {
         self.idle.receiver_count()
     }
 
     fn outcome(&self, wanted: u64) -> Option<Result<T, Failed>> {
-        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let ended = lock(&self.ended);
         if ended.0 >= wanted { ended.1.clone() } else { None }
     }
 }
@@ -180,13 +171,13 @@ mod tests {
             assert_eq!(one.await.unwrap().unwrap(), 1);
         }
         for one in late {
-            assert_eq!(one.await.unwrap().unwrap(), 2, "the run that was on its way may have read before it came");
+            assert_eq!(one.await.unwrap().unwrap(), 2, "the run that was under way may have read before the crowd came");
         }
         assert_eq!(work.begun.load(Ordering::SeqCst), 2);
     }
 
     #[tokio::test]
-    async fn a_failure_is_that_of_all_who_waited_for_it_and_no_others() {
+    async fn a_failure_reaches_all_callers_that_waited_for_it_and_no_others() {
         let (work, gate) = (Arc::<Work>::default(), Arc::new(Semaphore::new(0)));
         work.fails.store(true, Ordering::SeqCst);
         let all = crowd(&work, &gate, 20);

@@ -1,22 +1,25 @@
-//! Giving back what buyers hold who leave or are gone: the system's own commands, under no strategy.
+//! Giving back the holds of buyers that leave or are gone: the system's own commands, under no strategy.
 //!
-//! A buyer who leaves waits for it ([`HoldReturns::all_of`]). For those who are gone it is done soon, beside promotion, in
-//! rounds: thousands may be gone at once, when a network fails.
+//! The request of a buyer that leaves waits for it ([`HoldReturns::all_of`]). For buyers that are gone it is done soon,
+//! beside promotion, in rounds: thousands may be gone at once, when a network fails.
 //!
-//! *Round trips.* One to look for [`LOOKED_TOGETHER`] users, one a transaction of [`TOGETHER_MAX`] holds. What was paid or ran
-//! out meanwhile is refused by the decision, and stays as it is.
+//! *Round trips.* One read for [`LOOKED_TOGETHER`] users, and one transaction for [`TOGETHER_MAX`] holds. A hold that
+//! was paid or ran out meanwhile is refused by the decision, and stays as it is.
 //!
-//! *Failure.* What the store does not take is tried again in the next round; a row that is locked, or that the store
-//! refuses, keeps its own hold back and no other. At most [`DUE_MAX`] wait. Beyond that, and after a crash, holds run out.
+//! *Failure.* Holds that the store does not take are tried again in the next round. A row that is locked, or that the
+//! store refuses, delays its own hold and no other. At most [`DUE_MAX`] wait. Beyond that, and after a crash, holds run
+//! out.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use boxoffice_domain::{Actor, Batch, Command, CommandId, ConcertId, FreshIds, Policy, Request, ReservationId, UserId};
 use boxoffice_ports::{Deadline, Guard, Ids, Ledger, LedgerError, Queries, Source, StoreError};
 
-/// How often it is tried when the store asks for it to be run again.
+use crate::sync::lock;
+
+/// How often a transaction is run when it may succeed on another try.
 const TRIES_MAX: u32 = 3;
 /// Holds given back in one transaction.
 const TOGETHER_MAX: usize = 500;
@@ -39,9 +42,9 @@ pub enum NotReturned {
 #[derive(Default)]
 struct Due {
     users: HashMap<ConcertId, Vec<UserId>>,
-    /// How many those are.
+    /// How many users those are.
     count: usize,
-    /// Found before, and not taken by the store yet.
+    /// Found in an earlier round, and not given back yet.
     holds: Vec<ReservationId>,
 }
 
@@ -55,7 +58,7 @@ pub struct HoldReturns {
 }
 
 impl HoldReturns {
-    /// `ledger` is the watched one.
+    /// `ledger` is the observed one.
     pub fn new(ledger: Arc<dyn Ledger>, queries: Arc<dyn Queries>, ids: Arc<dyn Ids>, policy: Arc<Policy>) -> Arc<Self> {
         Arc::new(Self { ledger, queries, ids, policy, due: Mutex::default() })
     }
@@ -69,12 +72,12 @@ impl HoldReturns {
         Ok(())
     }
 
-    /// The same for users who are gone, in the next round.
+    /// The same for users that are gone, in the next round.
     pub(crate) fn soon(&self, concert: ConcertId, users: Vec<UserId>) {
         let mut due = self.due();
         let free = DUE_MAX.saturating_sub(due.count);
         if users.len() > free {
-            tracing::warn!(concert.id = %concert, users = users.len() - free, "too many holds wait to be given back; these run out");
+            tracing::warn!(concert.id = %concert, users = users.len() - free, "too many holds wait to be given back; those of these users run out");
         }
         let before = due.users.get(&concert).map_or(0, Vec::len);
         let of_concert = due.users.entry(concert).or_default();
@@ -83,7 +86,7 @@ impl HoldReturns {
         due.count += added;
     }
 
-    /// Gives back what is due. Fails as the first part that failed, after the others have been tried.
+    /// Gives back what is due. Returns the first failure, after the other parts have been tried.
     pub(crate) async fn round(&self) -> Result<(), Source> {
         let (mut failed, mut left) = (Ok(()), Vec::new());
         let mut holds = std::mem::take(&mut self.due().holds);
@@ -92,17 +95,17 @@ impl HoldReturns {
             while let Some(part) = parts.pop_front() {
                 match self.give_back(part).await {
                     Ok(()) => {}
-                    // Behind all others: a row that is locked delays its own hold alone.
+                    // The halves go behind all others: a row that is locked delays its own hold alone.
                     Err(LedgerError::Refused(_) | LedgerError::LockTimeout) if part.len() > 1 => {
                         parts.extend([&part[..part.len() / 2], &part[part.len() / 2..]]);
                     }
                     Err(LedgerError::Refused(error)) => {
-                        tracing::error!(error, reservation.id = ?part.first(), "the store refuses to take a hold back");
+                        tracing::error!(error, reservation.id = ?part.first(), "the store refuses to release a hold");
                     }
                     Err(error) => {
                         left.extend_from_slice(part);
                         if matches!(error, LedgerError::Unavailable(_)) {
-                            // Nor would it take the others.
+                            // The store would not take the others either.
                             left.extend(parts.drain(..).flatten());
                         }
                         failed = failed.and(Err(error.into()));
@@ -128,11 +131,10 @@ impl HoldReturns {
     }
 
     fn due(&self) -> MutexGuard<'_, Due> {
-        // Nothing under this mutex can fail half way.
-        self.due.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.due)
     }
 
-    /// Some users of one concert, who are due no longer.
+    /// Takes out some users of one concert.
     fn next_users(&self) -> Option<(ConcertId, Vec<UserId>)> {
         let mut due = self.due();
         let concert = *due.users.keys().next()?;
@@ -145,7 +147,7 @@ impl HoldReturns {
         Some((concert, users))
     }
 
-    /// In one transaction.
+    /// Gives back holds in one transaction.
     async fn give_back(&self, holds: &[ReservationId]) -> Result<(), LedgerError> {
         let batch = Batch::new(holds.iter().map(|hold| self.release(*hold)).collect::<Vec<_>>(), self.policy.clone());
         let mut tried = 1;
@@ -181,7 +183,7 @@ mod tests {
         (1..=count).map(id).collect()
     }
 
-    /// Each user has one hold, of their own number.
+    /// Each user has one hold, whose id is the user's number.
     fn queries() -> Arc<MockQueries> {
         let mut queries = MockQueries::new();
         queries.expect_live_holds_of().returning(|users, concert| {
@@ -222,7 +224,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_locked_hold_keeps_no_other_back_and_is_given_back_later() {
+    async fn a_locked_hold_delays_no_other_and_is_given_back_later() {
         let is_locked = Arc::new(std::sync::atomic::AtomicBool::new(true));
         let given = Arc::new(Mutex::new(Vec::new()));
         let (seen, locked) = (given.clone(), is_locked.clone());
@@ -244,7 +246,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_cannot_be_looked_up_is_looked_up_again() {
+    async fn a_failed_look_up_of_holds_is_repeated_in_the_next_round() {
         let mut queries = MockQueries::new();
         queries.expect_live_holds_of().times(1).returning(|_, _| Err(StoreError::Unavailable("away".into())));
         queries.expect_live_holds_of().times(1).returning(|users, _| Ok(users.into_iter().map(|user| ReservationId(user.0)).collect()));

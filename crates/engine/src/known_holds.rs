@@ -1,20 +1,22 @@
-//! Whose hold of which concert a reservation is, for those that this instance has seen made. These facts never change, so
-//! paying and extending a hold need not read them from the store first.
+//! The owner and the concert of each hold that was made on this instance. They never change, so paying and extending a
+//! hold need not read them from the store first.
 //!
-//! *Bounds.* The last [`HOLDS_MAX`] holds are known, twice as many at most; another one is read from the store.
+//! *Bounds.* The last [`HOLDS_MAX`] holds are known, twice as many at most. Any other is read from the store.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use boxoffice_domain::{ConcertId, Reservation, ReservationId, UserId};
 
-/// Holds that are known, in each of two halves.
+use crate::sync::lock;
+
+/// Holds known in each of two halves.
 const HOLDS_MAX: usize = 16_384;
 
 /// See the module's opening.
 #[derive(Default)]
 pub struct KnownHolds {
-    /// The younger half, and the older one.
+    /// The younger half, then the older one.
     halves: Mutex<[HashMap<ReservationId, (UserId, ConcertId)>; 2]>,
 }
 
@@ -29,7 +31,7 @@ impl KnownHolds {
         younger.insert(reservation.id, (reservation.user, reservation.concert.id));
     }
 
-    /// The concert of a hold of this user; `None` for one that is not known here, or another user's.
+    /// The concert of a hold of this user; `None` if the hold is not known here, or is another user's.
     pub fn concert_of(&self, user: UserId, reservation: ReservationId) -> Option<ConcertId> {
         let halves = self.halves();
         let found = halves.iter().find_map(|half| half.get(&reservation));
@@ -37,8 +39,7 @@ impl KnownHolds {
     }
 
     fn halves(&self) -> MutexGuard<'_, [HashMap<ReservationId, (UserId, ConcertId)>; 2]> {
-        // Nothing under it can fail half way.
-        self.halves.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.halves)
     }
 }
 

@@ -1,199 +1,154 @@
-//! The waiting rooms: each instance holds a replica of every room in memory, and all replicas are told the same things
-//! in the same order, by a log.
+//! The waiting rooms: each instance holds a replica of every room in memory, and a log gives all replicas the same
+//! inputs in the same order.
 //!
-//! *Round trips.* A poll, a push or a rank costs none. A join, a payment, a leaving are one exchange with the log,
-//! shared with everything that came while the last one was out ([`hall`]): ten thousand joins at once are a few
-//! appends. [`WaitingRoom::touch`] is one exchange that appends nothing. Each tick is one, or two when something is due.
-//! A room that rests, because nobody is in it here, costs none: its log is asked when a caller asks for the room, and
-//! once an hour so that it is kept. A caller who joined at another instance is found with the first question here.
+//! *Round trips.* A poll, a push or a rank costs none. A join, a payment or a leaving is one exchange with the log,
+//! shared with everything that came while the last one was out ([`exchange`]). Ten thousand joins at once are a few
+//! appends. [`WaitingRoom::touch`] is one exchange that appends nothing. Each tick is one, or two when something is
+//! due. A room that rests, because it is empty as far as is known here, costs none. Its log is asked when a caller asks
+//! for the room, and once an hour so that the log is kept. An entry that joined at another instance is found with the
+//! first question here.
 //!
-//! *Truth (I4).* What a replica decides depends on the log alone, so all of them promote the same people. A replica may
-//! be behind, by a tick at most; whoever starts a hold is judged after an exchange. Who is behind cannot admit too many:
-//! what it appends is applied where it stands in the log, by everybody in the same way.
+//! *Truth (I4).* What a replica decides depends on the log alone, so all replicas promote the same entries. A replica
+//! may be behind, by a tick at most; the start of a hold is judged after an exchange. An instance that is behind cannot
+//! admit too many: what it appends is applied at its position in the log, by all instances in the same way.
 //!
-//! *Loss.* A log in memory elsewhere may be lost ([`begin`]): a surviving replica begins it again; without one the room
-//! is built from what the mirror kept ([`mirror`]), and people come back by their tokens.
+//! *Loss.* A log in memory elsewhere may be lost ([`begin`]). A surviving replica begins it again. Without one, the
+//! room is built from what the mirror kept ([`mirror`]), and buyers come back by their tokens.
 //!
-//! *Failure.* The log away: what has to be appended is [`RoomError::Unavailable`]. Polls of a place are answered from
-//! memory, as the room was when the log was heard of last; all other reads, for [`STALE_MAX`]. What was not
-//! answered may have been done, and may be asked again.
+//! *Failure.* While the log is away, whatever has to be appended is [`RoomError::Unavailable`]. Polls of a place are
+//! answered from memory, as of the last answer of the log. All other reads are answered so for [`STALE_MAX`]. A call
+//! that was not answered may have taken effect, and may be repeated.
 
 mod begin;
-mod hall;
+mod context;
+mod error;
+mod exchange;
+mod handle;
 mod mirror;
+mod pending;
+mod presence;
 mod replica;
+mod snapshot;
 mod step;
+mod unmirrored;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use boxoffice_domain::waiting::{
-    DrawView, Entered, Extended, Health, LaneTerms, Place, PlaceClaim, RoomChange, RoomCounts, RoomInput, RoomOutput, RoomSummary, Stock,
-    Ticked,
+    DrawView, Entered, Extended, Health, Place, PlaceClaim, Room, RoomCounts, RoomInput, RoomOutput, RoomSummary, Stock, Ticked,
 };
 use boxoffice_domain::{Admission, ConcertId, InstanceId, QueueEntryId, Timestamp, UserId};
-use boxoffice_ports::{Beacon, Clock, LogPosition, Opening, RoomError, RoomLog, RoomMirror, Secrets, WaitingRoom};
+use boxoffice_ports::{LogPosition, Opening, RoomError, WaitingRoom};
 use tokio::runtime::Handle;
 use tokio::sync::broadcast;
 
-use hall::Hall;
+use crate::sync::{lock, read, write};
+use context::Context;
+pub use context::{RoomNews, RoomsParts, RoomsSettings};
+use error::{room_unavailable, unexpected_output};
+use handle::RoomHandle;
 
-/// For how long a room is read without having heard from the log, but for polls of a place: those promise nothing.
+/// For how long a room is read after the log's last answer. Polls of a place are exempt, because they promise nothing.
 const STALE_MAX: Duration = Duration::from_secs(5);
-/// News that a listener may be behind with; then it has to look at everything again.
+/// News that wait for one receiver. A receiver that falls behind further has to look at everything again.
 const NEWS_MAX: usize = 1_024;
-/// How often somebody joins again when others took the places that were reserved. Then the room is unavailable.
+/// How often a join is repeated when other joins took the reserved places. Then the room is unavailable.
 const JOINS_MAX: u32 = 20;
-
-/// What every room obeys.
-#[derive(Clone, Debug)]
-pub struct RoomsSettings {
-    pub active_ttl_s: u32,
-    pub extensions_max: u32,
-    pub grace_s: u32,
-    pub waiting_grace_s: u32,
-    pub p99_target_ms: u32,
-    pub lanes: Vec<LaneTerms>,
-}
-
-/// What the rooms work with. `beacon`: whose value is mixed into draws.
-pub struct RoomsParts {
-    pub log: Arc<dyn RoomLog>,
-    pub mirror: Arc<dyn RoomMirror>,
-    pub secrets: Arc<dyn Secrets>,
-    pub clock: Arc<dyn Clock>,
-    pub beacon: Option<Arc<dyn Beacon>>,
-    pub instance: InstanceId,
-    pub settings: RoomsSettings,
-}
-
-/// Something happened in a room, or a tick passed.
-#[derive(Clone, Debug)]
-pub struct RoomNews {
-    pub concert: ConcertId,
-    /// The room's time.
-    pub now: Timestamp,
-    /// Whose status changed, in order. Empty for a tick.
-    pub changes: Vec<RoomChange>,
-    /// The replica was put in the place of another: whatever was known of anybody may have changed.
-    pub anew: bool,
-}
-
-struct Shared {
-    log: Arc<dyn RoomLog>,
-    mirror: Arc<dyn RoomMirror>,
-    secrets: Arc<dyn Secrets>,
-    clock: Arc<dyn Clock>,
-    beacon: Option<Arc<dyn Beacon>>,
-    instance: InstanceId,
-    settings: RoomsSettings,
-    runtime: Handle,
-    news: broadcast::Sender<Arc<RoomNews>>,
-    health: Mutex<Option<Health>>,
-}
 
 /// See the module's opening.
 pub struct Rooms {
-    shared: Arc<Shared>,
-    halls: RwLock<HashMap<ConcertId, Arc<Hall>>>,
+    context: Arc<Context>,
+    handles: RwLock<HashMap<ConcertId, Arc<RoomHandle>>>,
 }
 
 impl Rooms {
     /// On the current tokio runtime, which exchanges with the log from now on.
     pub fn new(parts: RoomsParts) -> Arc<Self> {
-        let RoomsParts { log, mirror, secrets, clock, beacon, instance, settings } = parts;
         let (news, _) = broadcast::channel(NEWS_MAX);
-        let shared =
-            Shared { log, mirror, secrets, clock, beacon, instance, settings, runtime: Handle::current(), news, health: Mutex::default() };
-        Arc::new(Self { shared: Arc::new(shared), halls: RwLock::default() })
+        let context = Context { parts, runtime: Handle::current(), news, health: Mutex::default() };
+        Arc::new(Self { context: Arc::new(context), handles: RwLock::default() })
     }
 
-    /// What happens in all rooms from now on. Whoever is too slow misses some, and is told so.
+    /// What happens in all rooms from now on. A receiver that is too slow misses some news, and learns how many.
     pub fn news(&self) -> broadcast::Receiver<Arc<RoomNews>> {
-        self.shared.news.subscribe()
+        self.context.news.subscribe()
     }
 
-    /// As which its rooms know this instance.
+    /// The id by which the rooms know this instance.
     pub fn instance(&self) -> InstanceId {
-        self.shared.instance
+        self.context.parts.instance
     }
 
-    /// Somebody opened a connection to this instance. Each has to be told of as often as it was.
+    /// A client of `entry` opened a connection to this instance. To be called once for each connection.
     pub fn connected(&self, concert: ConcertId, entry: QueueEntryId) {
-        if let Ok(hall) = self.hall(concert) {
-            hall.noticed().connected(entry);
+        if let Ok(handle) = self.handle(concert) {
+            lock(&handle.presence).connected(entry);
         }
     }
 
-    /// And closed it.
+    /// A client of `entry` closed a connection to this instance. To be called once for each connection.
     pub fn disconnected(&self, concert: ConcertId, entry: QueueEntryId) {
-        if let Ok(hall) = self.hall(concert) {
-            hall.noticed().disconnected(entry);
+        if let Ok(handle) = self.handle(concert) {
+            lock(&handle.presence).disconnected(entry);
         }
     }
 
-    /// Looks at a room as it is here and now, whatever has been heard.
-    pub fn look<R>(&self, concert: ConcertId, look: impl FnOnce(&boxoffice_domain::waiting::Room, Timestamp) -> R) -> Result<R, RoomError> {
-        let hall = self.hall(concert)?;
-        let replica = hall.replica();
-        replica.look(&*self.shared.clock, look).ok_or(RoomError::NoRoom)
+    /// Looks at the replica as it is here and now, however old it is.
+    pub fn look<R>(&self, concert: ConcertId, look: impl FnOnce(&Room, Timestamp) -> R) -> Result<R, RoomError> {
+        let handle = self.handle(concert)?;
+        let replica = handle.replica();
+        replica.look(&*self.context.parts.clock, look).ok_or(RoomError::NoRoom)
     }
 
-    /// The same, for whoever compares two looks: they are at the same room only if its number is the same.
-    pub fn watch<R>(
-        &self,
-        concert: ConcertId,
-        watch: impl FnOnce(u64, &boxoffice_domain::waiting::Room, Timestamp) -> R,
-    ) -> Result<R, RoomError> {
-        let hall = self.hall(concert)?;
-        let replica = hall.replica();
-        replica.watch(&*self.shared.clock, watch).ok_or(RoomError::NoRoom)
+    /// The same, for callers that compare two looks: they are at the same room only if the replica's number is the
+    /// same.
+    pub fn watch<R>(&self, concert: ConcertId, watch: impl FnOnce(u64, &Room, Timestamp) -> R) -> Result<R, RoomError> {
+        let handle = self.handle(concert)?;
+        let replica = handle.replica();
+        replica.watch(&*self.context.parts.clock, watch).ok_or(RoomError::NoRoom)
     }
 
-    fn hall(&self, concert: ConcertId) -> Result<Arc<Hall>, RoomError> {
-        let halls = self.halls.read().unwrap_or_else(PoisonError::into_inner);
-        halls.get(&concert).map(Arc::clone).ok_or(RoomError::NoRoom)
+    fn handle(&self, concert: ConcertId) -> Result<Arc<RoomHandle>, RoomError> {
+        let handles = read(&self.handles);
+        handles.get(&concert).map(Arc::clone).ok_or(RoomError::NoRoom)
     }
 
-    /// The same, brought up to date if it rests: its ticks do not ask the log.
-    async fn roused(&self, concert: ConcertId) -> Result<Arc<Hall>, RoomError> {
-        let hall = self.hall(concert)?;
-        if hall.is_behind() {
-            hall.catch_up().await?;
+    /// The same, brought up to date if the room rests: while it does, its ticks do not ask the log.
+    async fn caught_up(&self, concert: ConcertId) -> Result<Arc<RoomHandle>, RoomError> {
+        let handle = self.handle(concert)?;
+        if handle.is_behind() {
+            handle.catch_up().await?;
         }
-        Ok(hall)
+        Ok(handle)
     }
 
-    fn hall_or_new(&self, concert: ConcertId) -> Arc<Hall> {
-        if let Ok(hall) = self.hall(concert) {
-            return hall;
+    fn handle_or_new(&self, concert: ConcertId) -> Arc<RoomHandle> {
+        if let Ok(handle) = self.handle(concert) {
+            return handle;
         }
-        let mut halls = self.halls.write().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(halls.entry(concert).or_insert_with(|| Hall::new(self.shared.clone(), concert)))
+        let mut handles = write(&self.handles);
+        Arc::clone(handles.entry(concert).or_insert_with(|| RoomHandle::new(self.context.clone(), concert)))
     }
 
-    /// A look that a caller may rely on.
-    async fn fresh<R>(
-        &self,
-        concert: ConcertId,
-        look: impl FnOnce(&boxoffice_domain::waiting::Room, Timestamp) -> R,
-    ) -> Result<R, RoomError> {
-        let hall = self.roused(concert).await?;
-        let replica = hall.replica();
-        if replica.heard.elapsed() > STALE_MAX {
-            return Err(RoomError::Unavailable("the waiting room's log has not been heard of".into()));
+    /// A look at a room that is at most [`STALE_MAX`] old.
+    async fn fresh<R>(&self, concert: ConcertId, look: impl FnOnce(&Room, Timestamp) -> R) -> Result<R, RoomError> {
+        let handle = self.caught_up(concert).await?;
+        let replica = handle.replica();
+        if replica.log_time.elapsed() > STALE_MAX {
+            return Err(RoomError::Unavailable("the waiting room's log has not answered for too long".into()));
         }
-        replica.look(&*self.shared.clock, look).ok_or(RoomError::NoRoom)
+        replica.look(&*self.context.parts.clock, look).ok_or(RoomError::NoRoom)
     }
 
     async fn see(&self, concert: ConcertId, entry: QueueEntryId) -> Result<Option<Place>, RoomError> {
-        let hall = self.roused(concert).await?;
-        let seen = hall.replica().look(&*self.shared.clock, |room, now| (room.place(entry, now), room.wants_to_see(entry)));
+        let handle = self.caught_up(concert).await?;
+        let seen = handle.replica().look(&*self.context.parts.clock, |room, now| (room.place(entry, now), room.wants_to_see(entry)));
         let (place, is_news) = seen.ok_or(RoomError::NoRoom)?;
         if is_news {
-            hall.noticed().seen(entry);
+            lock(&handle.presence).seen(entry);
         }
         Ok(place)
     }
@@ -202,50 +157,50 @@ impl Rooms {
 #[async_trait]
 impl WaitingRoom for Rooms {
     async fn open(&self, opening: Opening) -> Result<(), RoomError> {
-        self.hall_or_new(opening.concert).open(opening).await
+        self.handle_or_new(opening.concert).open(opening).await
     }
 
     fn is_open(&self, opening: &Opening) -> bool {
-        self.hall(opening.concert).is_ok_and(|hall| hall.has_accepted(opening))
+        self.handle(opening.concert).is_ok_and(|handle| handle.has_accepted(opening))
     }
 
     async fn join(&self, concert: ConcertId, user: UserId, lane: Option<String>, fresh: QueueEntryId) -> Result<Entered, RoomError> {
-        let hall = self.hall(concert)?;
+        let handle = self.handle(concert)?;
         for _ in 0..JOINS_MAX {
             let lane = self.look(concert, |room, _| lane.as_deref().map(|lane| room.lane(lane)).unwrap_or_default())?;
-            match hall.tell(RoomInput::Join { user, entry: fresh, lane }).await? {
+            match handle.append(RoomInput::Join { user, entry: fresh, lane }).await? {
                 RoomOutput::Entered(entered) => return Ok(entered),
                 RoomOutput::Closed => return Err(RoomError::Closed),
-                RoomOutput::Unreserved(last) => hall.reserve(last).await?,
-                _ => return Err(senseless()),
+                RoomOutput::Unreserved(last) => handle.reserve(last).await?,
+                _ => return Err(unexpected_output()),
             }
         }
-        Err(RoomError::Unavailable("more people come than places can be reserved for".into()))
+        Err(RoomError::Unavailable("other joins took each reservation of places".into()))
     }
 
     async fn place(&self, concert: ConcertId, entry: QueueEntryId) -> Result<Option<Place>, RoomError> {
         match self.see(concert, entry).await? {
-            // Perhaps another instance has let them in since.
+            // Another instance may have admitted the entry since.
             None => self.touch(concert, entry).await,
             place => Ok(place),
         }
     }
 
     async fn touch(&self, concert: ConcertId, entry: QueueEntryId) -> Result<Option<Place>, RoomError> {
-        self.hall(concert)?.catch_up().await?;
+        self.handle(concert)?.catch_up().await?;
         self.see(concert, entry).await
     }
 
     async fn restore(&self, concert: ConcertId, claim: PlaceClaim) -> Result<Option<Place>, RoomError> {
         match self.touch(concert, claim.entry).await? {
-            None if self.shared.log.is_volatile() => {
-                // What was forgotten for good is polled for, too: that appends nothing.
+            None if self.context.parts.log.is_volatile() => {
+                // An entry that is forgotten for good is polled for, too: that appends nothing.
                 if !self.look(concert, |room, now| room.may_give_back(&claim, now))? {
                     return Ok(None);
                 }
-                match self.hall(concert)?.tell(RoomInput::Restore(claim)).await? {
+                match self.handle(concert)?.append(RoomInput::Restore(claim)).await? {
                     RoomOutput::Place(place) => Ok(place),
-                    _ => Err(senseless()),
+                    _ => Err(unexpected_output()),
                 }
             }
             place => Ok(place),
@@ -253,46 +208,46 @@ impl WaitingRoom for Rooms {
     }
 
     async fn leave(&self, concert: ConcertId, entry: QueueEntryId) -> Result<(), RoomError> {
-        self.hall(concert)?.tell(RoomInput::Leave { entry }).await.map(drop)
+        self.handle(concert)?.append(RoomInput::Leave { entry }).await.map(drop)
     }
 
     async fn finish(&self, concert: ConcertId, user: UserId, paid_at: Timestamp) -> Result<(), RoomError> {
-        self.hall(concert)?.tell(RoomInput::Finish { user, paid_at }).await.map(drop)
+        self.handle(concert)?.append(RoomInput::Finish { user, paid_at }).await.map(drop)
     }
 
     async fn extend(&self, concert: ConcertId, entry: QueueEntryId, until: Timestamp) -> Result<Extended, RoomError> {
-        match self.hall(concert)?.tell(RoomInput::Lengthen { entry, until }).await? {
+        match self.handle(concert)?.append(RoomInput::Lengthen { entry, until }).await? {
             RoomOutput::Extended(extended) => Ok(extended),
-            _ => Err(senseless()),
+            _ => Err(unexpected_output()),
         }
     }
 
     async fn tick(&self, concert: ConcertId, stock: Stock) -> Result<Ticked, RoomError> {
-        self.hall(concert)?.step(stock).await
+        self.handle(concert)?.step(stock).await
     }
 
     fn rests(&self, concert: ConcertId) -> bool {
-        self.hall(concert).is_ok_and(|hall| hall.needs_no_step())
+        self.handle(concert).is_ok_and(|handle| handle.needs_no_step())
     }
 
     fn fares(&self, health: Health) {
-        *lock(&self.shared.health) = Some(health);
+        *lock(&self.context.health) = Some(health);
     }
 
     async fn admission(&self, concert: ConcertId) -> Result<Admission, RoomError> {
-        self.hall(concert)?.catch_up().await?;
+        self.handle(concert)?.catch_up().await?;
         self.fresh(concert, |room, _| room.admission()).await
     }
 
     async fn set_admission(&self, concert: ConcertId, was: Admission, to: Admission) -> Result<bool, RoomError> {
-        let hall = self.hall(concert)?;
-        let own = self.shared.mirror.set_admission(concert, was, to).await.map_err(|error| RoomError::Unavailable(error.into()))?;
+        let handle = self.handle(concert)?;
+        let own = self.context.parts.mirror.set_admission(concert, was, to).await.map_err(room_unavailable)?;
         let Some(own) = own else {
-            // Another instance was first; or the room never heard of a change that the mirror has.
-            hall.hear_of_admission().await?;
+            // Another instance was first, or the mirror has a change that was never appended.
+            handle.sync_admission().await?;
             return Ok(false);
         };
-        hall.tell(RoomInput::Admit { admission: own.admission, version: own.version }).await?;
+        handle.append(RoomInput::Admit { admission: own.admission, version: own.version }).await?;
         Ok(true)
     }
 
@@ -309,22 +264,7 @@ impl WaitingRoom for Rooms {
     }
 
     async fn ping(&self) -> Result<(), RoomError> {
-        let nobody = ConcertId(uuid::Uuid::nil());
-        self.shared
-            .log
-            .exchange(nobody, LogPosition::default(), Vec::new())
-            .await
-            .map(drop)
-            .map_err(|error| RoomError::Unavailable(error.into()))
+        let no_concert = ConcertId(uuid::Uuid::nil());
+        self.context.parts.log.exchange(no_concert, LogPosition::default(), Vec::new()).await.map(drop).map_err(room_unavailable)
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing under these mutexes can fail half way.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// An answer to another question.
-fn senseless() -> RoomError {
-    RoomError::Unavailable("the waiting room's answer makes no sense".into())
 }

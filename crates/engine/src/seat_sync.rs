@@ -1,12 +1,12 @@
-//! Keeps the seat view fresh with what other instances commit: heard at once where they tell it, and read again where
-//! nobody does, or where something may have been missed.
+//! Keeps the seat view fresh with what other instances commit. Published changes are received at once. The store is
+//! read again if instances do not publish, or if a message may have been missed.
 //!
 //! Reading again asks the store for the seats that changed since a mark, for the loaded dates alone. The mark moves on
-//! only when no date came in meanwhile: one that did may have been read before what the answer covers. The first mark is
-//! taken before anything is served, and whatever was loaded by then is loaded again.
+//! only if no date was loaded meanwhile: such a date may have been read before what the answer covers. The first mark
+//! is taken before anything is served, and whatever was loaded by then is loaded again.
 //!
-//! *Cost.* One statement every five seconds where instances tell one another, every half a second otherwise; none on a
-//! store that only this process writes. Dates that nobody asks for are unloaded, and so no longer read.
+//! *Cost.* One statement every five seconds if instances publish their commits, every half a second otherwise; none on
+//! a store that only this process writes. Dates without readers are unloaded, and so no longer read.
 //!
 //! *Failure.* A round that fails leaves the mark where it is, so the next one brings everything.
 
@@ -18,7 +18,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
 
 use crate::SeatView;
-use crate::siblings::Siblings;
+use crate::peers::Siblings;
 
 /// After how long without a reader a date is unloaded.
 const UNLOAD_AFTER: Duration = Duration::from_secs(60);
@@ -31,7 +31,7 @@ const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 pub(crate) struct SeatSync {
     seats: Arc<SeatView>,
     siblings: Arc<Siblings>,
-    /// Something may have been missed.
+    /// A message may have been missed.
     missed: Notify,
 }
 
@@ -40,19 +40,19 @@ impl SeatSync {
         Arc::new(Self { seats, siblings, missed: Notify::new() })
     }
 
-    /// Applies what changed since the last round. False of a store that only this process writes.
+    /// Applies what changed since the last round. False for a store that only this process writes.
     pub(crate) async fn round(&self) -> Result<bool, Source> {
         self.seats.unload_unread(UNLOAD_AFTER);
         Ok(self.seats.catch_up().await?)
     }
 
-    /// Reads again: now and then, and whenever something was missed.
+    /// Reads again: now and then, and whenever a message may have been missed.
     pub(crate) async fn read_again(self: Arc<Self>, mut stopped: watch::Receiver<bool>) {
         loop {
             match self.round().await {
                 Ok(true) => {}
                 Ok(false) => return,
-                Err(error) => tracing::warn!(error, "what other instances changed could not be read"),
+                Err(error) => tracing::warn!(error, "seat changes of other instances could not be read; it is tried again"),
             }
             let read = Instant::now();
             tokio::select! {
@@ -60,7 +60,7 @@ impl SeatSync {
                 _ = stopped.changed() => return,
             }
             let is_due = async {
-                // Looked at again and again, because it is shorter while nothing can be told.
+                // Asked again and again, because it is shorter while publishing fails.
                 while read.elapsed() < self.siblings.read_again_after() {
                     sleep(PAUSE).await;
                 }
@@ -73,7 +73,7 @@ impl SeatSync {
         }
     }
 
-    /// Hears what other instances tell, for as long as there is somebody to listen to.
+    /// Applies what other instances publish, if there is a fan-out.
     pub(crate) async fn listen(self: Arc<Self>, mut stopped: watch::Receiver<bool>) {
         loop {
             let listening = tokio::select! {
@@ -83,11 +83,11 @@ impl SeatSync {
             match listening {
                 None => return,
                 Some(Ok(mut listener)) => {
-                    // What was told before is not heard any more.
+                    // Messages from before are missed.
                     self.missed.notify_one();
                     loop {
                         tokio::select! {
-                            heard = listener.heard() => match heard {
+                            message = listener.heard() => match message {
                                 Heard::Seats(changes) => self.seats.apply(&changes),
                                 Heard::Gap => self.missed.notify_one(),
                             },
@@ -95,7 +95,7 @@ impl SeatSync {
                         }
                     }
                 }
-                Some(Err(error)) => tracing::warn!(error, "other instances cannot be heard"),
+                Some(Err(error)) => tracing::warn!(error, "messages of other instances cannot be received; it is tried again"),
             }
             tokio::select! {
                 () = sleep(LISTEN_AGAIN) => {}

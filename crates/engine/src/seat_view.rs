@@ -1,299 +1,33 @@
 //! The seat maps in memory, for reading and for choosing: the ledger alone decides.
 //!
 //! A date is loaded when it is first asked for. From then on every commit of this process is applied at once
-//! ([`SeatView::apply`]): of two changes of a seat the higher version is newer, so the order in which they arrive does
-//! not matter, nor does a change that arrives while the date is being loaded. What other instances commit is brought by
-//! rounds ([`SeatView::catch_up`]), which `seat_sync` makes now and then, and a caller who needs to know makes at once.
-//! Expiry needs no write: a read at or after `held_until` sees the seat free, and the view's version has moved.
+//! ([`SeatView::apply`]). Of two changes of a seat the higher version is newer, so they may arrive in any order, also
+//! while the date is being loaded. Rounds bring what other instances commit ([`SeatView::catch_up`]): `seat_sync` makes
+//! them now and then, and a caller that needs to know makes one at once. Expiry needs no write: a read at or after
+//! `held_until` sees the seat free, and the view's version has moved.
 //!
 //! *Cost.* A read takes one short mutex a date and no store; a commit touches its seats alone. Maps are built beside
-//! that mutex, big ones off the threads that serve. However many callers want a load or a round, one serves all who came
-//! before it began.
+//! that mutex, big ones off the threads that serve. However many callers want a load or a round, one serves all that
+//! asked before it began.
 //!
+//! * [`view`]: loading, reading and catching up. [`seats`]: what readers get.
 //! * [`map`]: the seats of a date. [`layout`], [`bits`]: their order, and where free ones begin.
-//! * [`best`]: what is offered to a wish. [`search`]: from the first offer to a seat, or to none.
+//! * [`best`]: what is offered for a preference. [`claims`]: what is on offer. [`search`]: from the first offer to a seat,
+//!   or to none.
 
 mod best;
 mod bits;
+mod claims;
 mod layout;
 mod map;
 mod search;
-
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::Duration;
-
-use boxoffice_domain::money::Money;
-use boxoffice_domain::{DateId, SeatChange, SeatNumber};
-use boxoffice_ports::{ChangedSeats, Clock, Queries, SeatMark, SeatRow, StoreError};
-use tokio::time::Instant;
+mod seats;
+mod view;
 
 pub use best::Wish;
 pub use search::{Offer, Search, SearchError};
-
-use crate::coalesced::Coalesced;
-use best::Look;
-use map::SeatMap;
-
-/// Halls below this are built where they are asked for: that takes less than a thread's turn.
-const SMALL_HALL: usize = 2_000;
-
-/// What never changes while a date is on sale, but by an import.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SeatInfo {
-    pub number: SeatNumber,
-    pub section: Option<Arc<str>>,
-    pub row: Option<Arc<str>>,
-    pub grade: Arc<str>,
-    pub price: Money,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SeatStatus {
-    Available,
-    Held,
-    Sold,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SeatCounts {
-    pub total: u64,
-    pub available: u64,
-    pub held: u64,
-    pub sold: u64,
-}
-
-/// A date's seats at one instant; `statuses[i]` is that of `infos[i]`.
-#[derive(Clone, Debug)]
-pub struct SeatSnapshot {
-    /// Opaque, this process's own; another one means that something may have changed.
-    pub version: u64,
-    pub infos: Arc<[SeatInfo]>,
-    pub statuses: Vec<SeatStatus>,
-}
-
-/// See the module's opening.
-pub struct SeatView {
-    queries: Arc<dyn Queries>,
-    clock: Arc<dyn Clock>,
-    dates: RwLock<HashMap<DateId, Arc<DateCell>>>,
-    started: Instant,
-    /// Up to where the changes of other instances were seen.
-    mark: Mutex<Option<SeatMark>>,
-    /// Only this process writes to the store: there is nothing to bring.
-    is_sole: AtomicBool,
-    rounds: Coalesced<bool>,
-}
-
-#[derive(Default)]
-struct DateCell {
-    /// When it was last asked for, in milliseconds since the view was made.
-    read_ms: AtomicU64,
-    map: Mutex<Option<SeatMap>>,
-    /// While the date is being loaded: what is committed meanwhile, the newest of each seat.
-    meanwhile: Mutex<Option<HashMap<SeatNumber, SeatChange>>>,
-    loads: Coalesced<()>,
-}
-
-/// A load that is on its way; changes are noted for it until it ends.
-struct Loading<'a>(&'a DateCell);
-
-impl<'a> Loading<'a> {
-    fn begin(cell: &'a DateCell) -> Self {
-        *lock(&cell.meanwhile) = Some(HashMap::new());
-        Self(cell)
-    }
-}
-
-impl Drop for Loading<'_> {
-    fn drop(&mut self) {
-        lock(&self.0.meanwhile).take();
-    }
-}
-
-impl SeatView {
-    pub fn new(queries: Arc<dyn Queries>, clock: Arc<dyn Clock>) -> Arc<Self> {
-        Arc::new(Self {
-            queries,
-            clock,
-            dates: RwLock::default(),
-            started: Instant::now(),
-            mark: Mutex::default(),
-            is_sole: AtomicBool::new(false),
-            rounds: Coalesced::default(),
-        })
-    }
-
-    /// A date's seats now; `None` for one that has none.
-    pub async fn date(&self, date: DateId) -> Result<Option<SeatSnapshot>, StoreError> {
-        self.read(date, |map| map.snapshot(self.clock.now())).await
-    }
-
-    /// The version of a date that is loaded: cheap, for asking whether something cached still holds.
-    pub async fn version(&self, date: DateId) -> Result<Option<u64>, StoreError> {
-        self.read(date, |map| map.version_at(self.clock.now())).await
-    }
-
-    pub async fn counts(&self, date: DateId) -> Result<SeatCounts, StoreError> {
-        Ok(self.read(date, |map| map.counts_at(self.clock.now())).await?.unwrap_or_default())
-    }
-
-    /// What there is for a wish now, with the date's cell for giving back what is offered.
-    async fn look(&self, date: DateId, wish: &Wish<'_>) -> Result<Option<(Look, Arc<DateCell>)>, StoreError> {
-        let cell = self.cell(date);
-        let look = self.read_in(&cell, date, |map| map.look(wish, self.clock.now())).await?;
-        Ok(look.map(|look| (look, cell)))
-    }
-
-    /// The dates that are loaded, or being loaded.
-    pub(crate) fn dates(&self) -> Vec<DateId> {
-        read_lock(&self.dates).keys().copied().collect()
-    }
-
-    /// Forgets the dates that were not asked for since `unread` ago.
-    pub(crate) fn unload_unread(&self, unread: Duration) {
-        let before = self.now_ms().saturating_sub(unread.as_millis() as u64);
-        let is_read = |cell: &Arc<DateCell>| cell.read_ms.load(Ordering::Relaxed) >= before;
-        if !read_lock(&self.dates).values().all(is_read) {
-            self.dates.write().unwrap_or_else(PoisonError::into_inner).retain(|_, cell| is_read(cell));
-        }
-    }
-
-    fn now_ms(&self) -> u64 {
-        self.started.elapsed().as_millis() as u64
-    }
-
-    /// Applies what a commit changed.
-    pub fn apply(&self, changes: &[SeatChange]) {
-        for change in changes {
-            let cell = read_lock(&self.dates).get(&change.key.date).cloned();
-            let Some(cell) = cell else { continue };
-            // The map's lock first, as at the end of a load: a change is in the old map and noted, or in the new one.
-            let mut map = lock(&cell.map);
-            if let Some(map) = &mut *map {
-                map.apply(change);
-            }
-            if let Some(noted) = &mut *lock(&cell.meanwhile) {
-                let newest = noted.entry(change.key.number).or_insert(*change);
-                if newest.version < change.version {
-                    *newest = *change;
-                }
-            }
-        }
-    }
-
-    /// Brings what other instances committed before this call, for all loaded dates. False of a store that only this
-    /// process writes: there the view is exact without.
-    pub async fn catch_up(&self) -> Result<bool, StoreError> {
-        if self.is_sole.load(Ordering::Relaxed) {
-            return Ok(false);
-        }
-        self.rounds.run(|| self.round()).await
-    }
-
-    async fn round(&self) -> Result<bool, StoreError> {
-        let since = *lock(&self.mark);
-        let dates = self.dates();
-        let Some(ChangedSeats { changes, mark }) = self.queries.changed_seats(dates.clone(), since).await? else {
-            self.is_sole.store(true, Ordering::Relaxed);
-            return Ok(false);
-        };
-        self.apply(&changes);
-        if since.is_none() {
-            for date in self.dates() {
-                self.reload(date).await?;
-            }
-        } else if self.dates().iter().any(|date| !dates.contains(date)) {
-            // One that came in meanwhile may have been read before what the answer covers.
-            return Ok(true);
-        }
-        *lock(&self.mark) = Some(mark);
-        Ok(true)
-    }
-
-    /// Reads a date from the store again. Changes that are newer than what was read stay.
-    pub async fn reload(&self, date: DateId) -> Result<(), StoreError> {
-        let cell = self.cell(date);
-        cell.loads.run(|| self.load(&cell, date)).await
-    }
-
-    /// Loads `date` unless it is there, then reads from it.
-    async fn read<R>(&self, date: DateId, read: impl Fn(&mut SeatMap) -> R) -> Result<Option<R>, StoreError> {
-        let cell = self.cell(date);
-        self.read_in(&cell, date, read).await
-    }
-
-    async fn read_in<R>(&self, cell: &DateCell, date: DateId, read: impl Fn(&mut SeatMap) -> R) -> Result<Option<R>, StoreError> {
-        cell.read_ms.store(self.now_ms(), Ordering::Relaxed);
-        if let Some(map) = &mut *lock(&cell.map) {
-            return Ok(Some(read(map)));
-        }
-        let load = async || if lock(&cell.map).is_some() { Ok(()) } else { self.load(cell, date).await };
-        cell.loads.run(load).await?;
-        let answer = lock(&cell.map).as_mut().map(read);
-        if answer.is_none() {
-            // Nothing is kept of dates that do not exist.
-            self.dates.write().unwrap_or_else(PoisonError::into_inner).remove(&date);
-        }
-        Ok(answer)
-    }
-
-    fn cell(&self, date: DateId) -> Arc<DateCell> {
-        if let Some(cell) = read_lock(&self.dates).get(&date) {
-            return cell.clone();
-        }
-        let fresh = || Arc::new(DateCell { read_ms: self.now_ms().into(), ..DateCell::default() });
-        self.dates.write().unwrap_or_else(PoisonError::into_inner).entry(date).or_insert_with(fresh).clone()
-    }
-
-    /// Reads a date and puts its map in the place of what is known. The lock is held for a copy, and for the change.
-    async fn load(&self, cell: &DateCell, date: DateId) -> Result<(), StoreError> {
-        let loading = Loading::begin(cell);
-        let rows = self.queries.seats(date).await?;
-        if rows.is_empty() {
-            return Ok(());
-        }
-        let (now, known, is_small) = (self.clock.now(), lock(&cell.map).as_ref().map(SeatMap::known), rows.len() < SMALL_HALL);
-        let build = move || built(rows, date, known.as_ref(), now);
-        let mut map = match is_small {
-            true => build(),
-            false => tokio::task::spawn_blocking(build).await.map_err(|error| StoreError::Broken(error.into()))?,
-        };
-        let replaced = {
-            let mut slot = lock(&cell.map);
-            for change in lock(&cell.meanwhile).iter_mut().flat_map(HashMap::drain) {
-                map.apply(&change.1);
-            }
-            if let Some(old) = &mut *slot {
-                map.follow(old);
-            }
-            slot.replace(map)
-        };
-        drop(loading);
-        if !is_small {
-            // Giving a big map back takes a moment as well.
-            tokio::task::spawn_blocking(move || drop(replaced));
-        }
-        Ok(())
-    }
-}
-
-fn built(rows: Vec<SeatRow>, date: DateId, known: Option<&map::Known>, now: boxoffice_domain::Timestamp) -> SeatMap {
-    let mut map = SeatMap::new(rows, now);
-    if let Some(known) = known {
-        map.carry_over(date, known);
-    }
-    map
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn read_lock<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
-    lock.read().unwrap_or_else(PoisonError::into_inner)
-}
+pub use seats::{SeatCounts, SeatInfo, SeatSnapshot, SeatStatus};
+pub use view::SeatView;
 
 #[cfg(test)]
 mod tests;

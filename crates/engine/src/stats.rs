@@ -1,8 +1,8 @@
-//! What the engine counts about itself. Read by whoever exports metrics, and by benchmarks.
+//! What the engine counts about itself, for metrics and benchmarks.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A number that only the relaxed order is needed for: it is read for display alone.
+/// A number that is read for display alone, so relaxed order is enough.
 #[derive(Debug, Default)]
 pub struct Gauge(AtomicU64);
 
@@ -15,7 +15,7 @@ impl Gauge {
         self.0.store(to, Ordering::Relaxed);
     }
 
-    /// What was added and is no more.
+    /// Takes back what was added.
     pub(crate) fn sub(&self, by: u64) {
         self.0.fetch_sub(by, Ordering::Relaxed);
     }
@@ -37,11 +37,11 @@ pub struct Stats {
     pub bisections: Gauge,
     /// Commands turned away because too many were waiting, or because they had waited too long.
     pub overloaded: Gauge,
-    /// Commands that waited aside for a row that another transaction kept locked.
+    /// Commands that waited apart for a row which another transaction kept locked.
     pub held_commands: Gauge,
-    /// Commands refused because somebody else was at what they want.
+    /// Commands refused because another command kept what they need.
     pub busy: Gauge,
-    /// Offers of best seats that were sent to be decided: one for each grant unless others were quicker.
+    /// Offers of best seats that were sent to be decided: one for each grant, unless other callers were quicker.
     pub best_offers: Gauge,
     /// Microseconds spent in ledger calls.
     pub ledger_us: Gauge,
@@ -49,13 +49,13 @@ pub struct Stats {
     pub lock_waits: Gauge,
     /// Microseconds from asking for a lock to getting it, or to giving up.
     pub lock_wait_us: Gauge,
-    /// Microseconds from getting a lock to having given it back.
+    /// Microseconds from getting a lock to having released it.
     pub lock_held_us: Gauge,
     /// Holds whose expiry was written by the sweep.
     pub swept_holds: Gauge,
-    /// Commands that stand in a log and have no answer yet, as far as this instance appended them. Goes down as well.
+    /// Commands that this instance appended to a log and that have no answer yet. Goes down as well.
     pub logged_commands: Gauge,
-    /// Commands whose callers were told to ask again, because their outcome took longer than they wait or want to.
+    /// Commands whose callers got a receipt instead of the outcome, because it took too long or they asked not to wait.
     pub accepted_commands: Gauge,
     /// Commands from a log that could not be decided and lie with the dead letters.
     pub dead_commands: Gauge,
@@ -65,13 +65,13 @@ pub struct Stats {
     pub unsent_events: Gauge,
     pub unsent_age_ms: Gauge,
     pub promoted: Gauge,
-    /// Turns that ended because whoever had them was gone.
+    /// Turns that ended because their buyers were gone.
     pub abandoned: Gauge,
-    /// Connections that are open and listen to how a waiting room moves. Both go down as well.
+    /// Open connections that get the frames of a waiting room. Both go down as well.
     pub sse_streams: Gauge,
     pub websockets: Gauge,
     /// Frames handed to listeners.
     pub frames_sent: Gauge,
-    /// Listeners given up because they did not take their frames.
+    /// Listeners ended because they did not take their frames.
     pub slow_listeners: Gauge,
 }

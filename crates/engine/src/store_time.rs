@@ -1,13 +1,13 @@
-//! What time it is in the store, on this instance.
+//! The store's time, on this instance.
 //!
 //! Truth about an expiry comes from the store's clock, in the deciding transaction. What is shown, signed or refused
-//! before the store is asked goes by the same clock, as far as it can be known here: the time that was heard last, and
-//! what has passed since by a clock that nobody can set. A machine whose clock is wrong, or is set while people buy,
-//! therefore ends nobody's turn and shows no seat as free that is not.
+//! before the store is asked goes by the same clock, as far as it is known here. That is the time that was read last,
+//! and what has passed since by the monotonic clock. So a machine whose clock is wrong, or is set during a sale, ends
+//! no buyer's turn and shows no held seat as free.
 //!
 //! *Cost.* One statement every [`REFRESH`].
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use boxoffice_domain::Timestamp;
@@ -15,30 +15,32 @@ use boxoffice_ports::{Clock, Queries, Source, StoreError};
 use chrono::TimeDelta;
 use tokio::time::Instant;
 
+use crate::sync::{read, write};
+
 /// How often the store is asked.
 pub(crate) const REFRESH: Duration = Duration::from_secs(5);
-/// An answer that took longer says too little about now.
+/// An answer that took longer is too imprecise, and is dropped.
 const SLOW: Duration = Duration::from_millis(500);
 /// How far the time here may be from the store's: half of what an answer may take.
 pub(crate) const ERROR_MAX: Duration = Duration::from_millis(250);
 
-/// Another clock's time, between the times it is heard.
+/// Another clock's time, between the times it is read.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct HeardTime {
+pub(crate) struct RemoteTime {
     now: Timestamp,
     at: Instant,
-    /// How far tests had moved the clocks by then.
+    /// How far tests had moved the clocks when it was read.
     offset: TimeDelta,
 }
 
-impl HeardTime {
-    /// It is `now` there.
+impl RemoteTime {
+    /// It is `now` by that clock.
     pub(crate) fn new(now: Timestamp, clock: &dyn Clock) -> Self {
         Self { now, at: Instant::now(), offset: clock.offset() }
     }
 
-    /// Nothing was heard from now on: it is long ago there.
-    pub(crate) fn unheard() -> Self {
+    /// That clock was never read: it stands long ago.
+    pub(crate) fn unknown() -> Self {
         Self { now: Timestamp::UNIX_EPOCH, at: Instant::now(), offset: TimeDelta::zero() }
     }
 
@@ -46,7 +48,7 @@ impl HeardTime {
         self.now + TimeDelta::from_std(self.elapsed()).unwrap_or_default() + (clock.offset() - self.offset)
     }
 
-    /// Since it was heard.
+    /// Since it was read.
     pub(crate) fn elapsed(&self) -> Duration {
         self.at.elapsed()
     }
@@ -55,47 +57,47 @@ impl HeardTime {
 /// See the module's opening.
 pub struct StoreTime {
     queries: Arc<dyn Queries>,
-    /// Only for how far tests move it.
+    /// Read only for how far tests move it.
     clock: Arc<dyn Clock>,
-    heard: RwLock<HeardTime>,
+    last_read: RwLock<RemoteTime>,
 }
 
 impl StoreTime {
     pub async fn start(queries: Arc<dyn Queries>, clock: Arc<dyn Clock>) -> Result<Arc<Self>, StoreError> {
-        let (heard, _) = ask(&*queries, &*clock).await?;
-        Ok(Arc::new(Self { queries, clock, heard: RwLock::new(heard) }))
+        let (time, _) = ask(&*queries, &*clock).await?;
+        Ok(Arc::new(Self { queries, clock, last_read: RwLock::new(time) }))
     }
 
     pub(crate) async fn refresh(&self) -> Result<(), Source> {
-        let (heard, took) = ask(&*self.queries, &*self.clock).await?;
-        self.hear(heard, took);
+        let (time, took) = ask(&*self.queries, &*self.clock).await?;
+        self.keep(time, took);
         Ok(())
     }
 
-    fn hear(&self, heard: HeardTime, took: Duration) {
+    fn keep(&self, time: RemoteTime, took: Duration) {
         if took <= SLOW {
-            *self.heard.write().unwrap_or_else(PoisonError::into_inner) = heard;
+            *write(&self.last_read) = time;
         }
     }
 }
 
-/// What the store says, which was so about half way, and how long that took.
-async fn ask(queries: &dyn Queries, clock: &dyn Clock) -> Result<(HeardTime, Duration), StoreError> {
+/// Reads the store's time, which was right about half way through the round trip, and how long that took.
+async fn ask(queries: &dyn Queries, clock: &dyn Clock) -> Result<(RemoteTime, Duration), StoreError> {
     loop {
         let (asked, offset) = (Instant::now(), clock.offset());
-        let said = queries.now().await?;
-        // Moved meanwhile: nobody knows whether before or after.
+        let now = queries.now().await?;
+        // If a test moved the clocks meanwhile, it is unknown whether that was before or after the store's answer.
         if clock.offset() == offset {
             let took = asked.elapsed();
-            let now = said + TimeDelta::from_std(took / 2).unwrap_or_default();
-            return Ok((HeardTime { now, at: Instant::now(), offset }, took));
+            let now = now + TimeDelta::from_std(took / 2).unwrap_or_default();
+            return Ok((RemoteTime { now, at: Instant::now(), offset }, took));
         }
     }
 }
 
 impl Clock for StoreTime {
     fn now(&self) -> Timestamp {
-        self.heard.read().unwrap_or_else(PoisonError::into_inner).now(&*self.clock)
+        read(&self.last_read).now(&*self.clock)
     }
 
     fn offset(&self) -> TimeDelta {
@@ -111,14 +113,14 @@ mod tests {
     use std::sync::Mutex;
     use tokio::time::advance;
 
-    /// The time of a store that says 1,000 at first, on a machine whose own time is nonsense.
+    /// The time of a store that reads 1,000 at first, on a machine whose own clock is wrong.
     async fn started(offset: &Arc<Mutex<TimeDelta>>) -> Arc<StoreTime> {
         let (mut clock, mut queries) = (MockClock::new(), MockQueries::new());
         let (read, moved) = (offset.clone(), offset.clone());
         clock.expect_offset().returning(move || *read.lock().unwrap());
         clock.expect_now().returning(|| at(-1_000_000));
         queries.expect_now().times(1).returning(|| Ok(at(1_000)));
-        // Somebody moves the clocks after it was said.
+        // The clocks are moved after the store's answer.
         queries.expect_now().times(..=1).returning(move || {
             *moved.lock().unwrap() += TimeDelta::seconds(60);
             Ok(at(1_500))
@@ -137,18 +139,18 @@ mod tests {
         *offset.lock().unwrap() = TimeDelta::seconds(60);
         assert_eq!(time.now(), at(1_067), "tests move it");
         time.refresh().await.unwrap();
-        assert_eq!(time.now(), at(2_000), "what the store says has its own offset");
+        assert_eq!(time.now(), at(2_000), "an answer of the store has its own offset");
         advance(Duration::from_secs(1)).await;
         assert_eq!(time.now(), at(2_001));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_took_long_says_nothing() {
+    async fn a_slow_answer_is_dropped() {
         let time = started(&Arc::default()).await;
-        let said = |s| HeardTime::new(at(s), &*time.clock);
-        time.hear(said(3_000), SLOW + Duration::from_millis(1));
+        let read_at = |s| RemoteTime::new(at(s), &*time.clock);
+        time.keep(read_at(3_000), SLOW + Duration::from_millis(1));
         assert_eq!(time.now(), at(1_000));
-        time.hear(said(500), SLOW);
+        time.keep(read_at(500), SLOW);
         assert_eq!(time.now(), at(500), "the store's clock was set back");
     }
 }

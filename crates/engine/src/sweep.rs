@@ -1,10 +1,10 @@
-//! Writing down what has already taken effect: holds that are over, replies past their time.
+//! Writing down what has already taken effect: holds that are over, and replies past their time.
 //!
-//! A hold is over at its `expires_at` whether or not a sweep comes by; the sweep writes the reservation's row, frees
-//! the seats that still name it and tells of it. It works in batches of [`SWEEP_BATCH`], each a ledger call like any
-//! other, so that other commands go in between. Two instances that sweep the same hold write it once: the second one's
-//! command finds nothing due. Holds whose rows another transaction keeps are left for the next round, and a hold that the
-//! store refuses is left alone: neither keeps the others back.
+//! A hold is over at its `expires_at`, with or without a sweep. The sweep writes the reservation's row, frees the seats
+//! that still name it and emits its event. It works in batches of [`SWEEP_BATCH`], each a ledger call like any other,
+//! so that other commands go in between. Two instances that sweep the same hold write it once: the second one's command
+//! finds nothing due. Holds whose rows another transaction keeps locked are left for the next round, and a hold that
+//! the store refuses is skipped: neither delays the others.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ pub(crate) const SWEEP_BATCH: usize = 500;
 const LOOK_AHEAD: u32 = 4_000;
 /// Replies pruned in one step.
 const PRUNE_BATCH: u32 = 2_000;
-/// How long one ledger call may take; what it did not do is due again.
+/// How long one ledger call may take. What it did not do stays due.
 const CALL_MAX: Duration = Duration::from_secs(5);
 
 pub(crate) struct Sweep {
@@ -32,7 +32,7 @@ pub(crate) struct Sweep {
 }
 
 impl Sweep {
-    /// Sweeps until nothing is due, or somebody else is at it.
+    /// Sweeps until nothing is due, or another transaction is in conflict with all of it.
     pub(crate) async fn holds(&self) -> Result<(), Source> {
         loop {
             let due = self.upkeep.due_holds(LOOK_AHEAD).await?;
@@ -44,14 +44,14 @@ impl Sweep {
                 }
             }
             self.stats.swept_holds.add(swept);
-            // What is refused stays due: without progress there is none in another round either.
+            // What is refused stays due: if nothing was swept, another look would find the same holds.
             if due.len() < LOOK_AHEAD as usize || swept == 0 {
                 return Ok(());
             }
         }
     }
 
-    /// How many were written; `None` when other transactions get in the way of all.
+    /// How many were written; `None` if another transaction is in conflict with the batch.
     async fn expire_all(&self, holds: &[ReservationId]) -> Result<Option<u64>, Source> {
         let (mut parts, mut swept) = (vec![holds.to_vec()], 0);
         while let Some(part) = parts.pop() {
@@ -67,7 +67,7 @@ impl Sweep {
                     let held = self.ledger.held(requests).await?;
                     let free = part.iter().copied().filter(|hold| !held.contains(&Key::Reservation(*hold))).collect::<Vec<_>>();
                     match free.len() {
-                        // One row that cannot be seen, or was let go just now: the next round comes by.
+                        // A lock that cannot be seen, or was released just now: the hold is left for the next round.
                         1 if part.len() == 1 => {}
                         all if all == part.len() => parts.extend(halves(&part)),
                         0 => {}
@@ -75,7 +75,7 @@ impl Sweep {
                     }
                 }
                 Err(error @ (LedgerError::Conflict | LedgerError::Retryable(_))) => {
-                    tracing::debug!(%error, "another transaction is at the holds to be swept");
+                    tracing::debug!(%error, "another transaction is in conflict with a sweep; the holds stay due");
                     return Ok(None);
                 }
                 Err(error) => return Err(error.into()),
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_failed_sweep_says_so_and_ends_its_round() {
+    async fn a_sweep_that_fails_returns_the_error_and_ends_its_round() {
         let ledger = ScriptedLedger::new(|_| Err(LedgerError::Unavailable("gone".into())));
         let sweep = sweep(vec![vec![1]; 3], ledger.clone());
         assert!(sweep.holds().await.is_err());
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn rows_that_somebody_else_keeps_are_left_for_the_next_round() {
+    async fn conflicts_with_another_transaction_end_the_round() {
         for error in [|| LedgerError::Retryable("deadlock".into()), || LedgerError::Conflict] {
             let ledger = ScriptedLedger::new(move |_| Err(error()));
             let sweep = sweep(vec![(0..1_000).collect()], ledger.clone());
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_hold_whose_row_is_kept_stays_for_the_next_round_and_keeps_no_other_back() {
+    async fn a_hold_whose_row_is_locked_stays_for_the_next_round_and_delays_no_other() {
         for sees_locks in [true, false] {
             let ledger = ScriptedLedger::new(|batch| Ok(committed(batch)));
             ledger.locked.lock().unwrap().insert(Key::Reservation(id(7)));
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_hold_that_is_refused_keeps_no_other_back() {
+    async fn a_hold_that_is_refused_delays_no_other() {
         let ledger = ScriptedLedger::new(|batch| {
             let refused = batch.requests.iter().any(|request| request.command == Command::ExpireHold { reservation: id(7) });
             if refused { Err(LedgerError::Refused("data".into())) } else { Ok(committed(batch)) }

@@ -1,20 +1,20 @@
 //! The supervisor of an instance: every long-lived task belongs to it, so that none ends in silence.
 //!
-//! A task is a name and a way to begin. A run that returns has ended, since its owner is gone or the server stops. A
-//! run that panics or returns an error has failed: that is logged with the name and counted, and another run begins
-//! after a pause, [`PAUSE`] at first and twice as long each time up to [`PAUSE_MAX`]. What a task must not lose (the
-//! receiving end of its queue) belongs to the factory that makes the runs, not to one run: what has queued up is served by the
-//! next one. What a run has in hand is dropped with it, and the callers that wait for it see that at once.
+//! A task is a name and a factory of runs. A run that returns has ended, since its owner is gone or the server stops. A
+//! run that panics or returns an error has failed: that is logged with the name and counted. Another run begins after a
+//! pause, [`PAUSE`] at first and twice as long each time up to [`PAUSE_MAX`]. What a task must not lose (the receiving
+//! end of its queue) belongs to the factory, not to one run: the next run serves what has queued up. What a run has in
+//! hand is dropped with it, and the callers that wait for it get an error at once.
 //!
-//! *Readiness.* One failure is mended by the next run and shows in the counter alone. A task that fails again before
-//! it has run for [`STEADY`] is failing, until it has. `/health/ready` names failing tasks; whether it is 503 then, each
-//! task says when it is started ([`WhenFailing`]).
+//! *Readiness.* One failure is repaired by the next run and shows in the counter alone. A task that fails again before
+//! it has run for [`STEADY`] is failing, until it has. `/health/ready` names failing tasks. Whether it is 503 then
+//! depends on what each task was started with ([`WhenFailing`]).
 //!
-//! *Locks.* One mutex over the table of tasks, one in each entry; neither is held across an await.
+//! *Locks.* One mutex over the table of tasks, one in each task; neither is held across an await.
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use boxoffice_ports::{Kept, Source, TaskStart, Tasks, WhenFailing};
@@ -22,19 +22,21 @@ use futures_util::FutureExt;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
 
+use crate::sync::lock;
+
 /// The pause after the first failure; it doubles.
 const PAUSE: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// A run of this length was a good one: the failures before it are forgotten.
+/// A run of this length clears the failures before it.
 const STEADY: Duration = Duration::from_secs(60);
-/// So many failures, none of them after a good run, make a task a failing one.
+/// A task is failing after so many failures without a run of [`STEADY`] between them.
 const FAILURES_MAX: u32 = 2;
 
 /// See the module's opening.
 #[derive(Debug)]
 pub struct Supervisor {
     table: Arc<Mutex<Table>>,
-    /// Nothing is started again from then on.
+    /// Set when the server stops: from then on no task is started again.
     closing: watch::Sender<bool>,
 }
 
@@ -42,7 +44,7 @@ pub struct Supervisor {
 struct Table {
     next: u64,
     tasks: BTreeMap<u64, Arc<Task>>,
-    /// By name, also of tasks that have ended.
+    /// By name, including tasks that have ended.
     restarts: BTreeMap<String, u64>,
 }
 
@@ -59,20 +61,20 @@ struct State {
     runs: bool,
     /// When the last run began.
     since: Instant,
-    /// Since the last good run.
+    /// Since the last run of [`STEADY`].
     failures: u32,
 }
 
-/// How the tasks of one name are.
+/// The state of the tasks of one name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaskFigures {
     pub name: String,
-    /// All of them run, and none is failing.
+    /// All of them run, and none of them is failing.
     pub up: bool,
     pub restarts: u64,
 }
 
-/// A task that fails again and again.
+/// A task that is failing: see the module's opening.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FailingTask {
     pub name: String,
@@ -85,7 +87,7 @@ impl Supervisor {
         Arc::new(Self { table: Arc::default(), closing: watch::Sender::new(false) })
     }
 
-    /// The tasks that fail again and again.
+    /// The tasks that are failing.
     pub fn failing(&self) -> Vec<FailingTask> {
         let tasks = self.tasks();
         let failing = tasks.iter().filter_map(|task| {
@@ -106,13 +108,13 @@ impl Supervisor {
         up.into_iter().map(|(name, up)| TaskFigures { restarts: restarts(&name), name, up }).collect()
     }
 
-    /// Makes the tasks of this name panic where they wait, as a defect would: for drills. How many there are.
+    /// Makes the tasks of this name panic where they wait, as a defect would: for drills. Returns how many there are.
     pub fn strike(&self, name: &str) -> usize {
         let struck = self.tasks().into_iter().filter(|task| task.name == name);
         struck.inspect(|task| task.struck.notify_one()).count()
     }
 
-    /// The server stops: what fails from now on ends.
+    /// The server stops: a run that fails from now on is the last of its task.
     pub fn close(&self) {
         self.closing.send_replace(true);
     }
@@ -126,25 +128,25 @@ impl Tasks for Supervisor {
     fn start(&self, name: String, when_failing: WhenFailing, start: TaskStart) -> Kept {
         let state = State { runs: true, since: Instant::now(), failures: 0 };
         let task = Arc::new(Task { name, when_failing, state: Mutex::new(state), struck: Notify::new() });
-        let entry = {
+        let registration = {
             let mut table = lock(&self.table);
             table.next += 1;
             let id = table.next;
             table.tasks.insert(id, task.clone());
-            Entry { id, table: Arc::downgrade(&self.table) }
+            Registration { id, table: Arc::downgrade(&self.table) }
         };
-        let running = tokio::spawn(supervise(task, start, entry, self.closing.subscribe())).abort_handle();
+        let running = tokio::spawn(supervise(task, start, registration, self.closing.subscribe())).abort_handle();
         Kept::new(move || running.abort())
     }
 }
 
-/// A task's place in the table, given up when the task ends, also by a panic.
-struct Entry {
+/// A task's row in the table, removed when the task ends, also by a panic.
+struct Registration {
     id: u64,
     table: Weak<Mutex<Table>>,
 }
 
-impl Entry {
+impl Registration {
     fn restarted(&self, name: &str) {
         if let Some(table) = self.table.upgrade() {
             *lock(&table).restarts.entry(name.to_owned()).or_default() += 1;
@@ -152,7 +154,7 @@ impl Entry {
     }
 }
 
-impl Drop for Entry {
+impl Drop for Registration {
     fn drop(&mut self) {
         if let Some(table) = self.table.upgrade() {
             lock(&table).tasks.remove(&self.id);
@@ -160,7 +162,7 @@ impl Drop for Entry {
     }
 }
 
-async fn supervise(task: Arc<Task>, mut start: TaskStart, entry: Entry, mut closing: watch::Receiver<bool>) {
+async fn supervise(task: Arc<Task>, mut start: TaskStart, registration: Registration, mut closing: watch::Receiver<bool>) {
     loop {
         let run = AssertUnwindSafe(async {
             tokio::select! {
@@ -172,23 +174,23 @@ async fn supervise(task: Arc<Task>, mut start: TaskStart, entry: Entry, mut clos
         let error: Source = match run.catch_unwind().await {
             Ok(Ok(())) => return,
             Ok(Err(error)) => error,
-            Err(panic) => format!("it panicked: {}", message(&*panic)).into(),
+            Err(panic) => format!("the task panicked: {}", message(&*panic)).into(),
         };
         let (failures, pause) = task.failed();
-        tracing::error!(error, task = task.name, failures, "a task has failed and is started again");
+        tracing::error!(error, task = task.name, failures, "a task failed; it is started again after a pause");
         tokio::select! {
             () = sleep(pause) => {}
-            // Also when the supervisor is gone: nobody would see the next failure.
+            // Also when the supervisor is gone: the next failure would go unseen.
             _ = closing.wait_for(|closing| *closing) => return,
         }
-        entry.restarted(&task.name);
+        registration.restarted(&task.name);
         task.began();
     }
 }
 
 fn message(panic: &(dyn std::any::Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("it does not say why")
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message")
 }
 
 impl Task {
@@ -197,7 +199,7 @@ impl Task {
         (state.runs, state.since) = (true, Instant::now());
     }
 
-    /// How often it has failed since its last good run, and how long to wait.
+    /// How often it has failed since its last run of [`STEADY`], and how long to pause.
     fn failed(&self) -> (u32, Duration) {
         let mut state = lock(&self.state);
         if state.since.elapsed() >= STEADY {
@@ -219,11 +221,6 @@ impl Task {
     fn is_up(&self) -> bool {
         lock(&self.state).runs && self.failures() == 0
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Always whole: nothing that could panic runs under these.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

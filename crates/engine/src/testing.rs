@@ -1,4 +1,4 @@
-//! What the tests of this crate share: requests, a policy, a clock, and a ledger that does what a test tells it.
+//! What the tests of this crate share: requests, a policy, a clock, and a scripted ledger.
 
 pub(crate) mod log;
 pub(crate) mod room;
@@ -126,14 +126,14 @@ pub(crate) struct ScriptedLedger {
     pub(crate) guards: Mutex<Vec<Guard>>,
     /// Replies that are found stored, one a look-up.
     pub(crate) stored: Mutex<VecDeque<Option<StoredAnswer>>>,
-    /// Rows that another transaction keeps, and whether it is seen which they are.
+    /// Rows that another transaction keeps locked, and whether the ledger can name them.
     pub(crate) locked: Mutex<HashSet<Key>>,
     pub(crate) sees_locks: AtomicBool,
-    /// The batches that waited for one of those in vain; they are not among the calls.
+    /// The batches that timed out waiting for one of those; they are not among the calls.
     pub(crate) timed_out: Mutex<Vec<Vec<u128>>>,
 }
 
-/// How long it waits for a row that is locked.
+/// How long the scripted ledger waits for a row that is locked.
 pub(crate) const LOCK_TIMEOUT: Duration = Duration::from_millis(100);
 
 impl ScriptedLedger {
@@ -162,7 +162,7 @@ impl ScriptedLedger {
         self.gate.add_permits(calls);
     }
 
-    /// Another transaction keeps the wallet of `user` from now on.
+    /// Another transaction keeps the wallet of `user` locked from now on.
     pub(crate) fn lock_wallet(&self, user: u128) {
         self.locked.lock().unwrap().insert(Key::Account(id(user)));
     }
@@ -208,7 +208,7 @@ impl Ledger for ScriptedLedger {
     }
 }
 
-/// The best seat of a date as command `n`; not `last`: it may be told to choose again.
+/// A hold of the best seat of a date as command `n`. Unless it is the `last`, it may have to choose again.
 pub(crate) fn best(user: u128, n: u128, last: bool) -> Request {
     let command = Command::HoldSeats { user: id(user), date: id(DATE), count: 1, choices: vec![vec![1]], best: true, last };
     Request { command, ..charge(user, n) }
@@ -260,8 +260,8 @@ pub(crate) fn catalog(mut read: impl FnMut() -> Vec<ConcertRow> + Send + 'static
     queries
 }
 
-/// For what asks for no concert, or only for those that are not there.
-pub(crate) fn no_shows() -> Arc<Shows> {
+/// An empty catalogue.
+pub(crate) fn empty_catalogue() -> Arc<Shows> {
     Shows::new(Arc::new(catalog(Vec::new)))
 }
 

@@ -1,20 +1,20 @@
-//! Turns that end with a payment: the waiting room learns of each at once, and an answer that ends a turn waits for
-//! that, so that the buyer finds the turn ended on every instance.
+//! Turns that end with a payment. The end is appended to the waiting room's log at once. An answer that ends a turn
+//! waits for that, so that the buyer finds the turn ended on every instance.
 //!
-//! An end is appended to the room's log once by this instance, however many ask for it: the commit that made the
-//! payment, the caller who is answered, a replay, the relay. Ends of the same moment share an exchange with the log
-//! (`rooms`), and none waits for another one's answer.
+//! This instance appends an end once, however many ask for it: the commit that made the payment, the caller that is
+//! answered, a replay, the relay. Ends of the same moment share an exchange with the log (`rooms`), and none waits for
+//! the answer of another.
 //!
-//! *Bounds.* An answer waits for `wait` at most; an append is given up after [`APPEND_MAX`]. [`UNDER_WAY_MAX`] are under
-//! way at once; what does not fit is left to the relay. Of those that ended the last [`ENDED_MAX`] are remembered, twice
-//! as many at most; an older one is appended again, which changes nothing.
+//! *Bounds.* An answer waits for `wait` at most; an append is given up after [`APPEND_MAX`]. [`UNDER_WAY_MAX`] ends are
+//! under way at once; the relay appends the others. The last [`ENDED_MAX`] ends are remembered, twice as many at most.
+//! An older one is appended again, which changes nothing.
 //!
 //! *Failure.* A room that is away costs each payment `wait` at most, and the relay ends the turn from the outbox. A
 //! crash between the commit and the append leaves it to the relay, too: a slot is wasted until then, and the room never
 //! admits too many.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use boxoffice_domain::{ConcertId, Decision, Event, Outcome, PaymentId, Reply, Timestamp, UserId};
@@ -24,12 +24,13 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::Shows;
+use crate::sync::lock;
 
 /// Ends under way at once.
 const UNDER_WAY_MAX: usize = 8_192;
 /// How long one append may take. Longer, and it has failed; the relay repeats it.
 const APPEND_MAX: Duration = Duration::from_secs(5);
-/// Ends that are remembered, in each of two halves.
+/// Ends remembered in each of two halves.
 const ENDED_MAX: usize = 16_384;
 
 /// A payment that ends a turn.
@@ -63,25 +64,25 @@ impl TurnEnd {
     }
 }
 
-/// Why a turn may still be running.
+/// Why a turn may still run.
 #[derive(Clone, Debug, thiserror::Error)]
-pub enum NotEnded {
-    #[error("too many turns end at once")]
+pub enum TurnEndError {
+    #[error("too many ends of turns are under way")]
     TooMany,
-    #[error("the waiting room did not take the end of a turn in time")]
+    #[error("timed out waiting for the waiting room to end a turn")]
     Late,
-    #[error("the waiting room did not take the end of a turn: {0}")]
+    #[error("the waiting room could not end a turn: {0}")]
     Failed(Arc<str>),
 }
 
-type Ended = Result<(), NotEnded>;
-/// `None`: it is under way.
+type Ended = Result<(), TurnEndError>;
+/// `None` while the end is under way.
 type Progress = watch::Receiver<Option<Ended>>;
 
 #[derive(Default)]
 struct Known {
     under_way: HashMap<PaymentId, Progress>,
-    /// The younger half, and the older one.
+    /// The younger half, then the older one.
     ended: [HashSet<PaymentId>; 2],
 }
 
@@ -117,11 +118,12 @@ impl TurnEnds {
 
     /// Begins to end a turn, unless that is under way or done. Never waits.
     pub fn begin(&self, end: TurnEnd) {
-        // What does not fit is the relay's.
+        // What does not fit is left to the relay.
         drop(self.progress(end));
     }
 
-    /// Waits until every instance finds the turn ended, but no longer than an answer waits for the room. Whether it is.
+    /// Waits until every instance finds the turn ended, but no longer than an answer waits for the room. Whether it has
+    /// ended.
     pub async fn ended_in_time(&self, end: TurnEnd) -> bool {
         self.ended_within(end, self.wait).await.is_ok()
     }
@@ -131,18 +133,18 @@ impl TurnEnds {
         lock(&self.known).has_ended(end.payment)
     }
 
-    /// The same within another bound.
+    /// Waits like [`Self::ended_in_time`], within another bound.
     pub(crate) async fn ended_within(&self, end: TurnEnd, bound: Duration) -> Ended {
         let Some(mut progress) = self.progress(end)? else { return Ok(()) };
         match timeout(bound, progress.wait_for(Option::is_some)).await {
-            Ok(Ok(ended)) => ended.clone().unwrap_or(Err(NotEnded::Late)),
-            Ok(Err(_)) => Err(NotEnded::Failed("the task that appends it has ended".into())),
-            Err(_) => Err(NotEnded::Late),
+            Ok(Ok(ended)) => ended.clone().unwrap_or(Err(TurnEndError::Late)),
+            Ok(Err(_)) => Err(TurnEndError::Failed("the task that appends it has ended".into())),
+            Err(_) => Err(TurnEndError::Late),
         }
     }
 
-    /// `Ok(None)`: it has ended already.
-    fn progress(&self, end: TurnEnd) -> Result<Option<Progress>, NotEnded> {
+    /// `Ok(None)` if the turn has ended already.
+    fn progress(&self, end: TurnEnd) -> Result<Option<Progress>, TurnEndError> {
         let mut known = lock(&self.known);
         if known.has_ended(end.payment) {
             return Ok(None);
@@ -151,12 +153,12 @@ impl TurnEnds {
             return Ok(Some(progress.clone()));
         }
         if known.under_way.len() >= UNDER_WAY_MAX {
-            return Err(NotEnded::TooMany);
+            return Err(TurnEndError::TooMany);
         }
-        let (tell, progress) = watch::channel(None);
+        let (done, progress) = watch::channel(None);
         known.under_way.insert(end.payment, progress.clone());
         drop(known);
-        let under_way = UnderWay { known: self.known.clone(), payment: end.payment, tell };
+        let under_way = UnderWay { known: self.known.clone(), payment: end.payment, done };
         self.runtime.spawn(under_way.append(self.room.clone(), self.shows.clone(), end));
         Ok(Some(progress))
     }
@@ -166,24 +168,24 @@ impl TurnEnds {
 struct UnderWay {
     known: Arc<Mutex<Known>>,
     payment: PaymentId,
-    tell: watch::Sender<Option<Ended>>,
+    done: watch::Sender<Option<Ended>>,
 }
 
 impl UnderWay {
     async fn append(self, room: Arc<dyn WaitingRoom>, shows: Arc<Shows>, TurnEnd { user, concert, paid_at, .. }: TurnEnd) {
         let append = shows.ask_room(&*room, concert, || room.finish(concert, user, paid_at));
         let ended = match timeout(APPEND_MAX, append).await {
-            // A concert that is not in the store has no turns.
+            // A concert that is not in the store has no turn to end.
             Ok(Ok(()) | Err(RoomError::NoRoom)) => Ok(()),
-            Ok(Err(error)) => Err(NotEnded::Failed(error.to_string().into())),
-            Err(_) => Err(NotEnded::Late),
+            Ok(Err(error)) => Err(TurnEndError::Failed(error.to_string().into())),
+            Err(_) => Err(TurnEndError::Late),
         };
         match &ended {
             Ok(()) => lock(&self.known).remember(self.payment),
-            Err(error) => tracing::debug!(%error, concert.id = %concert, "a paid turn was not ended; the relay ends it"),
+            Err(error) => tracing::debug!(%error, concert.id = %concert, "a paid turn could not be ended; the relay will end it"),
         }
-        // Without a caller nobody waits for it.
-        self.tell.send_replace(Some(ended));
+        // Succeeds without a receiver, too: no caller may be waiting.
+        self.done.send_replace(Some(ended));
     }
 }
 
@@ -191,11 +193,6 @@ impl Drop for UnderWay {
     fn drop(&mut self) {
         lock(&self.known).under_way.remove(&self.payment);
     }
-}
-
-fn lock(known: &Mutex<Known>) -> MutexGuard<'_, Known> {
-    // Nothing under it can fail half way.
-    known.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -1,13 +1,13 @@
 //! Running a batch until each of its requests is settled.
 //!
-//! Running it again is always safe: replies de-duplicate. So a transient failure is tried again [`TRIES`] times with
-//! jitter, an unreachable store until the deadline; a batch that the store refuses is cut in two until the culprit is
-//! alone, so that its neighbours get their answers. No request is dropped.
+//! Running it again is always safe: replies de-duplicate. So a batch is run up to [`TRIES`] times with jitter after
+//! transient failures, and until the deadline while the store is unreachable. A batch that the store refuses is cut in
+//! two until the culprit is alone, so that its neighbours get their answers. No request is dropped.
 //!
-//! *Held rows.* After a lock time-out the ledger says which rows another transaction keeps. The requests that need them
-//! are handed back as [`Settled::Held`], and the others are decided at once: the batch stands still for one time-out. When
-//! no such row is seen it was let go meanwhile, or its transaction has not committed it: the batch is run once more, then
-//! cut in two.
+//! *Held rows.* After a lock time-out the ledger names the rows that another transaction keeps locked. The requests
+//! that need them are handed back as [`Settled::Held`], and the others are decided at once: the batch stands still for
+//! one time-out. If no such row is seen, it was released meanwhile, or the transaction that inserted it has not
+//! committed. Then the batch is run once more, and after that cut in two.
 //!
 //! *Bounds.* At the deadline every request has its answer. A ledger call that is under way by then goes on in its task,
 //! because it may be committing; its replies are found under the requests' keys.
@@ -29,7 +29,7 @@ pub(super) const TRIES: u32 = 4;
 /// The first pause before running again; it doubles up to [`PAUSE_MAX`].
 const PAUSE: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_millis(400);
-/// How long it may take to look which rows are held.
+/// How long the ledger may take to name the held rows.
 const LOOK_MAX: Duration = Duration::from_millis(500);
 
 pub(super) type Answer = Result<Reply, ExecuteError>;
@@ -38,7 +38,8 @@ pub(super) type Answer = Result<Reply, ExecuteError>;
 #[derive(Debug)]
 pub(super) enum Settled {
     Answered(Answer),
-    /// Another transaction keeps these of its rows; none when it has to stay behind a request for which it does.
+    /// Another transaction keeps these of its rows locked. Empty if it only stays behind a request of which that is
+    /// true.
     Held(Vec<Key>),
 }
 
@@ -61,7 +62,7 @@ pub(super) async fn settle_all(
         }
         match run(ledger, &part.requests, policy, stats, deadline).await {
             Ok(committed) => settling.answer(&part, committed.replies),
-            Err(Failure::Everybody(error)) => {
+            Err(Failure::Batch(error)) => {
                 let why = error.to_string();
                 settling.refuse(&part, || ExecuteError::Unavailable(why.clone().into()));
             }
@@ -101,12 +102,12 @@ pub(super) async fn settle_all(
 struct Part {
     places: Vec<usize>,
     requests: Arc<[Request]>,
-    /// It ran into a lock time-out, and no held row was seen.
+    /// It ran into a lock time-out without a held row to be seen.
     timed_out: bool,
 }
 
 impl Part {
-    /// The right half, then the left one. Neither is run once more after a time-out without a held row to be seen.
+    /// The right half, then the left one. After a time-out without a held row to be seen, a half is cut at once.
     fn halves(&self) -> Option<[Self; 2]> {
         let middle = self.requests.len() / 2;
         let part = |places: &[usize], requests: &[Request]| Self { places: places.into(), requests: requests.into(), timed_out: true };
@@ -118,12 +119,12 @@ impl Part {
 
 struct Settling {
     settled: Vec<Option<Settled>>,
-    /// What is known to be held.
+    /// The rows known to be held, and the keys whose later commands stay behind.
     held: HashSet<Key>,
 }
 
 impl Settling {
-    /// The part without the requests that need a held row, or come behind one that does: those are settled so.
+    /// The part without the requests that need a held row, or stay behind one that does: those are settled as held.
     fn without_held(&mut self, part: Part) -> Option<Part> {
         if self.held.is_empty() {
             return Some(part);
@@ -137,7 +138,7 @@ impl Settling {
             if waits {
                 let held = request.command.rows().into_iter().filter(|row| self.held.contains(row)).collect();
                 self.settled[place] = Some(Settled::Held(held));
-                // Behind it stays, in any other part, what has to.
+                // In the other parts, too, later requests of its key stay behind it.
                 self.held.extend(order_key(&request.command));
             } else {
                 left.0.push(place);
@@ -161,12 +162,12 @@ impl Settling {
     }
 }
 
-/// Empty also when it could not be seen in time.
+/// The held rows among those that `requests` need. Empty, too, if the ledger did not answer in time.
 pub(super) async fn held(ledger: &Arc<dyn Ledger>, requests: &Arc<[Request]>, deadline: Deadline) -> BTreeSet<Key> {
     match deadline.within(LOOK_MAX).bound(ledger.held(requests.clone())).await {
         Ok(Ok(held)) => held,
         Ok(Err(error)) => {
-            tracing::debug!(%error, "it was not to be seen which rows are held");
+            tracing::debug!(%error, "the ledger could not name the rows that are locked");
             BTreeSet::new()
         }
         Err(Overdue) => BTreeSet::new(),
@@ -174,10 +175,10 @@ pub(super) async fn held(ledger: &Arc<dyn Ledger>, requests: &Arc<[Request]>, de
 }
 
 enum Failure {
-    /// Some request of the batch cannot be had: smaller batches may succeed.
+    /// The store refuses some request of the batch: smaller batches may succeed.
     Culprit(LedgerFailure),
-    /// The store is not there for anybody.
-    Everybody(LedgerFailure),
+    /// The whole batch failed, because the store is unavailable or keeps failing.
+    Batch(LedgerFailure),
     /// A row of the batch stayed locked.
     Locked,
 }
@@ -186,7 +187,7 @@ enum Failure {
 #[derive(Debug, thiserror::Error)]
 enum LedgerFailure {
     #[error(transparent)]
-    Said(LedgerError),
+    Returned(LedgerError),
     #[error("the ledger call panicked")]
     Panicked,
     #[error(transparent)]
@@ -209,7 +210,7 @@ async fn run(
             tokio::spawn(async move { ledger.transact(batch, Guard::RowLock, deadline).await })
         };
         let result = match deadline.bound(call).await {
-            Ok(ended) => ended.map_err(|_| LedgerFailure::Panicked).and_then(|result| result.map_err(LedgerFailure::Said)),
+            Ok(ended) => ended.map_err(|_| LedgerFailure::Panicked).and_then(|result| result.map_err(LedgerFailure::Returned)),
             Err(overdue) => Err(overdue.into()),
         };
         stats.ledger_us.add(started.elapsed().as_micros() as u64);
@@ -219,24 +220,24 @@ async fn run(
                 stats.commands.add(part.len() as u64);
                 return Ok(committed);
             }
-            // Answers that cannot be told apart are worth none.
+            // Replies that cannot be assigned to their requests are of no use.
             Ok(_) => return Err(Failure::Culprit(LedgerFailure::Panicked)),
             Err(failure) => failure,
         };
-        if matches!(failure, LedgerFailure::Said(LedgerError::LockTimeout)) {
+        if matches!(failure, LedgerFailure::Returned(LedgerError::LockTimeout)) {
             tracing::debug!(batch.size = part.len(), "a row of a batch stayed locked");
             return Err(Failure::Locked);
         }
         tracing::warn!(error = %failure, batch.size = part.len(), tries, "a batch failed");
         let again = match &failure {
-            LedgerFailure::Said(LedgerError::Unavailable(_)) => true,
-            LedgerFailure::Said(LedgerError::Retryable(_) | LedgerError::Conflict) => tries < TRIES,
+            LedgerFailure::Returned(LedgerError::Unavailable(_)) => true,
+            LedgerFailure::Returned(LedgerError::Retryable(_) | LedgerError::Conflict) => tries < TRIES,
             LedgerFailure::Overdue(_) => false,
             _ => return Err(Failure::Culprit(failure)),
         };
         if !again || pause >= deadline.remaining() {
             // Cutting it up would not help, and would run it many times more.
-            return Err(Failure::Everybody(failure));
+            return Err(Failure::Batch(failure));
         }
         stats.retries.add(1);
         tokio::time::sleep(jittered(pause)).await;

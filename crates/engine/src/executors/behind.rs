@@ -1,10 +1,11 @@
-//! Which commands stay behind one that waits for a row that another transaction keeps.
+//! Which commands stay behind one that waits for a row which another transaction keeps locked.
 
 use std::collections::HashSet;
 
 use boxoffice_domain::{Command, Key, Request};
 
-/// The key under which commands stay in order behind one that waits: its lane's, unless it is anybody's, as seats are.
+/// The key under which later commands stay behind one that waits: that of its lane. Seats and dates are no such keys:
+/// they belong to no buyer.
 pub(super) fn order_key(command: &Command) -> Option<Key> {
     match command.lane_key() {
         Key::Seat(_) | Key::Date(_) => None,
@@ -39,15 +40,15 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_behind_a_command_that_waits_stays_behind_it() {
+    fn commands_of_the_same_key_stay_behind_one_that_waits() {
         let held = Key::Account(id(1));
         let requests = [
             charge(2, 0),
             pay(1, 1, 77),
-            // The same reservation, and no wallet.
+            // The same reservation, without a wallet.
             release(2, 2, 77),
             release(2, 3, 78),
-            // Its wallet is held; its seat is anybody's.
+            // Its wallet is held; its seat orders no other command.
             best(1, 4, false),
             best(2, 5, false),
             charge(1, 6),

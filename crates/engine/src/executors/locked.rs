@@ -1,17 +1,17 @@
-//! `Locked`: whoever holds the lock of a command's keys goes next; one command, one commit.
+//! `Locked`: the command that holds the lock of its keys goes next. One command, one commit.
 //!
 //! Acquire, transact, release, in that order, in a task of its own: a caller that goes away leaves no half command and
 //! no lock. The lock need not be trusted: the ledger is called under [`Guard::Version`], and a conflict is run again
-//! until the deadline. Whoever loses the lease stops retrying; a transaction already begun finishes, and its reply
-//! counts. See `one_by_one` for what is tried again and what is said in the end.
+//! until the deadline. A command that loses its lease stops retrying; a transaction already begun finishes, and its
+//! reply counts. See `one_by_one` for what is retried and what the caller gets in the end.
 //!
-//! *Bounds.* Waiting for the lock and retrying share the request's deadline. The lock is released on every path: success,
-//! refusal, error, panic. A lock that neither answers nor fails is given up [`LAST_TRY`] after the deadline, and a release
-//! that does not return [`RELEASE_MAX`] after it began: then the lease's expiry ends it. What is left to do after the
-//! deadline takes [`GRACE`] in all.
+//! *Bounds.* Waiting for the lock and retrying share the request's deadline. The lock is released on every path:
+//! success, refusal, error, panic. A lock that neither answers nor fails is given up [`LAST_TRY`] after the deadline. A
+//! release that has not returned is given up after [`RELEASE_MAX`]: then the lease ends by its expiry. What is left to
+//! do after the deadline takes [`GRACE`] in all.
 //!
-//! *Duplicates.* Whoever finds the lock held for its own command waits for that command's stored reply; and before any
-//! `busy` the reply is looked up once, because the other one may just have finished.
+//! *Duplicates.* A command that finds the lock held for itself waits for its own stored reply. Before any `busy` the
+//! reply is looked up once, because the other holder may just have finished.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,11 +26,11 @@ use tracing::{Instrument, Span, field};
 use super::one_by_one::OneByOne;
 use crate::Stats;
 
-/// How often the reply of a command that is decided elsewhere is looked for.
+/// How often the reply of a command that is decided elsewhere is looked up.
 const REPLY_POLL: Duration = Duration::from_millis(20);
-/// For the round trip to whoever keeps the locks that is under way at the deadline.
+/// How long a round trip to the lock service that is under way at the deadline may take.
 const LAST_TRY: Duration = Duration::from_millis(100);
-/// The longest a caller whose answer is there waits until the lock is given back.
+/// How long a caller whose answer is there waits at most for the lock's release.
 const RELEASE_MAX: Duration = Duration::from_millis(450);
 
 /// See the module's opening.
@@ -56,8 +56,8 @@ impl Executor for Locked {
         let inner = self.inner.clone();
         let span = tracing::debug_span!("lock", lock.waited_us = field::Empty, lock.held_us = field::Empty);
         let task = tokio::spawn({
-            let told = span.clone();
-            async move { inner.decide(request, deadline, &told).await }.instrument(span)
+            let recording = span.clone();
+            async move { inner.decide(request, deadline, &recording).await }.instrument(span)
         });
         task.await.map_err(|panic| ExecuteError::Internal(panic.to_string().into()))?.map(Receipt::Done)
     }
@@ -83,7 +83,7 @@ impl Inner {
         let taken = Instant::now();
         let result = self.ledger.decide(request, deadline, async { lease.lost().await }).await;
         if deadline.later_by(GRACE).within(RELEASE_MAX).bound(lease.release()).await.is_err() {
-            tracing::warn!("a lock was not given back in time; it ends by its expiry");
+            tracing::warn!("timed out releasing a lock; it ends by its expiry");
         }
         self.held(taken.elapsed(), span);
         result
@@ -102,7 +102,7 @@ impl Inner {
         span.record("lock.held_us", us);
     }
 
-    /// The reply that another holder of the same command stores, if it comes in time.
+    /// The reply that another holder of the same command stores, if that is in time.
     async fn reply_until(&self, request: &Request, deadline: Deadline) -> Result<Reply, ExecuteError> {
         loop {
             if let Some(reply) = self.ledger.stored(request, deadline.later_by(GRACE)).await? {

@@ -1,21 +1,20 @@
 //! One command, one ledger call: the loop that every strategy without batches goes through.
 //!
-//! The call is run again after a conflict until the deadline, after a failure that may pass [`TRIES`] times, and after
-//! an unreachable store until the deadline; running it again is always safe, because replies de-duplicate. Pauses grow
-//! and are jittered, so that those who met do not meet again.
+//! After a conflict, or while the store is unreachable, the call is run again until the deadline. After transient
+//! failures it is run up to [`TRIES`] times. Running it again is always safe, because replies de-duplicate. Pauses grow
+//! and are jittered, so that commands that conflicted do not conflict again.
 //!
-//! *Bounds.* At most as many commands are at the ledger at once as there are permits, all others queue for one in the
-//! order they came. Who lost against another commit keeps the permit: so no more than those few ever race for a hot row,
-//! and nobody races for ever while newcomers win. A call that is under way at the deadline goes on in its task, because it
-//! may be committing. Who never got to the ledger is [`ExecuteError::Overloaded`].
+//! *Bounds.* At most as many commands are at the ledger at once as there are permits; all others queue for one in the
+//! order they came. A command that lost against another commit keeps its permit. So no more than those few ever race
+//! for a hot row, and none loses for ever against newcomers. A call that is under way at the deadline goes on in its
+//! task, because it may be committing. A command that never got to the ledger is [`ExecuteError::Overloaded`].
 //!
-//! *Held rows.* What needs a row that another transaction keeps locked waits aside (`aside`), without a permit, until its
-//! deadline; it is decided there, under row locks.
+//! *Held rows.* A command that needs a row which another transaction keeps locked waits in `row_waiters`, without a
+//! permit, until its deadline. It is decided there, under row locks.
 //!
-//! *Failure.* Each call is a task of its own, so that a panic in it costs this command alone, and what the caller holds
-//! (a lease) outlives it. Before anybody is told that there is no answer the stored reply is looked up once: the call
-//! may have been committed, or somebody else may have decided the same command. At the deadline that takes [`GRACE`] more
-//! at most.
+//! *Failure.* Each call is a task of its own. So a panic in it costs this command alone, and a lease that the caller
+//! holds outlives it. Before a caller is refused, the stored reply is looked up once: the call may have been committed,
+//! or another instance may have decided the same command. At the deadline that takes [`GRACE`] more at most.
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -27,16 +26,16 @@ use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use super::aside::{Aside, WAITING_MAX};
 use super::attempt::{TRIES, held, jittered};
+use super::row_waiters::{RowWaiters, WAITING_MAX};
 use super::stored::stored;
 use crate::Stats;
 
 /// The first pause; it doubles with each.
 const PAUSE: Duration = Duration::from_millis(1);
-/// The longest pause after a conflict: the row is there, and somebody else has just been through.
+/// The longest pause after a conflict: the row is free again, because another command has just committed.
 const CONFLICT_PAUSE_MAX: Duration = Duration::from_millis(50);
-/// The longest pause after a failure: whoever failed is given time.
+/// The longest pause after a failure: the store is given time to recover.
 const FAILURE_PAUSE_MAX: Duration = Duration::from_millis(400);
 
 /// See the module's opening.
@@ -45,18 +44,18 @@ pub(super) struct OneByOne {
     policy: Arc<Policy>,
     pub(super) stats: Arc<Stats>,
     guard: Guard,
-    /// Fair. Shared by all executors that use the same connections.
+    /// Fair. All executors that use the same connections share them.
     permits: Arc<Semaphore>,
-    aside: Aside,
+    row_waiters: RowWaiters,
 }
 
 impl OneByOne {
     pub(super) fn new(ledger: Arc<dyn Ledger>, guard: Guard, policy: Arc<Policy>, permits: Arc<Semaphore>, stats: Arc<Stats>) -> Self {
-        let aside = Aside::new(ledger.clone(), policy.clone(), stats.clone(), WAITING_MAX);
-        Self { ledger, policy, stats, guard, permits, aside }
+        let row_waiters = RowWaiters::new(ledger.clone(), policy.clone(), stats.clone(), WAITING_MAX);
+        Self { ledger, policy, stats, guard, permits, row_waiters }
     }
 
-    /// The reply of `request`, tried for until `deadline`, or until `give_up` returns while no call runs.
+    /// Tries to decide `request` until `deadline`, or until `give_up` returns while no call runs.
     pub(super) async fn decide(
         &self,
         request: &Request,
@@ -81,9 +80,10 @@ impl OneByOne {
             if kept.is_none() || deadline.is_over() {
                 return self.without_answer(request, last, deadline).await;
             }
-            // Not before: what queued for a permit meanwhile would else run into the same time-out, one after the other.
-            if self.aside.takes([request]).is_some() {
-                return self.decide_aside(request, &[], kept, deadline, give_up).await;
+            // Checked with a permit: commands that queued for one meanwhile would else run into the same time-out in
+            // turn.
+            if self.row_waiters.must_wait([request]).is_some() {
+                return self.decide_with_row_waiters(request, &[], kept, deadline, give_up).await;
             }
             let error = match self.call(&requests, deadline).await? {
                 Ok(reply) => return Ok(reply),
@@ -91,11 +91,11 @@ impl OneByOne {
                 Err(LedgerError::LockTimeout) => {
                     let mut rows: Vec<_> = held(&self.ledger, &requests, deadline).await.into_iter().collect();
                     if rows.is_empty() && timed_out {
-                        // It is kept by a transaction that has not committed it, or by one after the other.
+                        // The row was inserted by a transaction that has not committed, or several lock it in turn.
                         rows = request.command.rows();
                     }
                     if !rows.is_empty() {
-                        return self.decide_aside(request, &rows, kept, deadline, give_up).await;
+                        return self.decide_with_row_waiters(request, &rows, kept, deadline, give_up).await;
                     }
                     timed_out = true;
                     last = Some(LedgerError::LockTimeout);
@@ -127,8 +127,8 @@ impl OneByOne {
         }
     }
 
-    /// Waits with those that need a row that another transaction keeps, and without the permit.
-    async fn decide_aside(
+    /// Waits with the other commands that need a held row, and without the permit.
+    async fn decide_with_row_waiters(
         &self,
         request: &Request,
         held: &[Key],
@@ -137,7 +137,7 @@ impl OneByOne {
         give_up: Pin<&mut impl Future<Output = ()>>,
     ) -> Result<Reply, ExecuteError> {
         let (answer, answered) = oneshot::channel();
-        self.aside.join(request.clone(), held, deadline, answer);
+        self.row_waiters.add(request.clone(), held, deadline, answer);
         drop(permit);
         tokio::select! {
             biased;
@@ -167,7 +167,7 @@ impl OneByOne {
         }
     }
 
-    /// What is said when there is no more trying: a reply that was stored meanwhile, or what went wrong last.
+    /// The caller's answer when there are no more tries: a reply that was stored meanwhile, or the last failure.
     async fn without_answer(&self, request: &Request, last: Option<LedgerError>, deadline: Deadline) -> Result<Reply, ExecuteError> {
         match last {
             None => {
@@ -182,7 +182,7 @@ impl OneByOne {
         }
     }
 
-    /// Before anybody is told to be busy the stored reply is looked up: the other one may just have finished.
+    /// Looks up the stored reply before [`ExecuteError::Busy`]: the same command may just have been decided elsewhere.
     pub(super) async fn stored_or_busy(&self, request: &Request, deadline: Deadline) -> Result<Reply, ExecuteError> {
         match self.stored(request, deadline.later_by(GRACE)).await? {
             Some(reply) => Ok(reply),

@@ -41,14 +41,14 @@ fn text_message(text: &str) -> Vec<u8> {
     bytes
 }
 
-/// A frame for many, in both forms.
+/// A frame for many listeners, in both forms.
 #[derive(Clone, Debug)]
-pub(super) struct Shared {
+pub(super) struct SharedFrame {
     sse: Arc<[u8]>,
     websocket: Arc<[u8]>,
 }
 
-impl Shared {
+impl SharedFrame {
     pub(super) fn new(event: &str, seq: u64, json: &str) -> Self {
         Self { sse: Form::Sse.encode(event, seq, json), websocket: Form::WebSocket.encode(event, seq, json) }
     }
@@ -61,7 +61,7 @@ impl Shared {
     }
 }
 
-/// A frame that says nothing but what happened.
+/// A frame that carries nothing but its event.
 pub(super) fn plain(event: &str, seq: u64) -> String {
     format!("{{\"type\":\"{event}\",\"seq\":{seq}}}")
 }
@@ -86,14 +86,14 @@ mod tests {
     fn forms_carry_the_same_text() {
         let json = position(7, 12, &[3, 5], 1.0 / 3.0);
         assert_eq!(json, r#"{"type":"position","seq":7,"admitted":12,"left":[3,5],"admitted_per_s":0.333}"#);
-        let frame = Shared::new("position", 7, &json);
+        let frame = SharedFrame::new("position", 7, &json);
         assert_eq!(&*frame.of(Form::Sse), format!("event: position\nid: 7\ndata: {json}\n\n").as_bytes());
         assert_eq!(frame.of(Form::WebSocket)[..2], [0x81, json.len() as u8]);
         assert_eq!(&frame.of(Form::WebSocket)[2..], json.as_bytes());
     }
 
     #[test]
-    fn messages_of_any_length_say_how_long_they_are() {
+    fn a_message_of_any_length_carries_its_length() {
         for (length, head) in [
             (125, vec![0x81, 125]),
             (126, vec![0x81, 126, 0, 126]),

@@ -1,4 +1,4 @@
-//! One connection, as far as this side of it goes: frames that wait to be written, and whether that is all.
+//! This side of one connection: the frames that wait to be written, and why there will be no more.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -8,19 +8,19 @@ use std::task::{Context, Poll, Waker};
 use boxoffice_domain::QueueEntryId;
 
 use super::frame::Form;
-use super::lock;
+use crate::sync::lock;
 
-/// Frames that may wait for one listener. Whoever is behind with more is given up.
+/// Frames that may wait for one listener. A listener that is further behind is ended.
 pub const QUEUED_MAX: usize = 8;
 
 /// Why there will be no more frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// The entry has ended, and was told so.
+    /// The entry has ended, and its last frame said so.
     Over,
     /// The listener did not take its frames.
     Slow,
-    /// The server ends.
+    /// The server stops.
     Closing,
 }
 
@@ -64,7 +64,7 @@ impl Listener {
         self.form
     }
 
-    /// False: it is given up, because too many wait already.
+    /// False if the listener is ended by this, because too many frames wait already.
     pub(super) fn push(&self, frame: Arc<[u8]>) -> bool {
         let mut queue = lock(&self.queue);
         if queue.end.is_some() {
@@ -84,7 +84,7 @@ impl Listener {
         takes
     }
 
-    /// What waits is still given out first. The first reason counts.
+    /// Frames that wait are still given out first. The first reason counts.
     pub(super) fn end(&self, end: End) {
         let mut queue = lock(&self.queue);
         queue.end.get_or_insert(end);
@@ -127,7 +127,7 @@ mod tests {
         assert!(listener.push(frame(1)) && listener.push(frame(2)));
         listener.end(End::Over);
         listener.end(End::Closing);
-        assert!(listener.push(frame(3)), "it has ended: nobody is slow");
+        assert!(listener.push(frame(3)), "a listener that has ended is not slow");
         let mut got = Vec::new();
         for _ in 0..3 {
             got.push(listener.next().await);
@@ -136,17 +136,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_does_not_take_frames_is_given_up() {
+    async fn a_listener_that_does_not_take_its_frames_is_ended() {
         let listener = Listener::new(1, uuid::Uuid::nil().into(), Form::Sse);
         for byte in 0..QUEUED_MAX {
             assert!(listener.push(frame(byte as u8)));
         }
         assert!(!listener.push(frame(9)));
-        assert_eq!(listener.next().await, Next::End(End::Slow), "what waited is not worth writing any more");
+        assert_eq!(listener.next().await, Next::End(End::Slow), "the frames that waited are not written any more");
     }
 
     #[tokio::test]
-    async fn whoever_waits_is_woken() {
+    async fn a_waiting_listener_is_woken_by_a_frame() {
         let listener = Listener::new(1, uuid::Uuid::nil().into(), Form::Sse);
         let waits = listener.clone();
         let task = tokio::spawn(async move { waits.next().await });

@@ -4,7 +4,7 @@ use self::fakes::{Fails, FakeOutbox, FakeSink};
 use super::*;
 use crate::Supervisor;
 use crate::testing::room::FakeRoom;
-use crate::testing::{eventually, id, no_shows};
+use crate::testing::{empty_catalogue, eventually, id};
 use boxoffice_ports::MockWaitingRoom;
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
@@ -15,7 +15,7 @@ fn instance(n: u128) -> InstanceId {
 }
 
 fn no_payments() -> Arc<TurnEnds> {
-    TurnEnds::new(Arc::new(MockWaitingRoom::new()), no_shows(), Duration::ZERO)
+    TurnEnds::new(Arc::new(MockWaitingRoom::new()), empty_catalogue(), Duration::ZERO)
 }
 
 fn relay(outbox: &Arc<FakeOutbox>, sink: &Arc<FakeSink>, n: u128) -> Arc<Relay> {
@@ -91,7 +91,7 @@ async fn nothing_is_deleted_before_it_was_published() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shard_that_fails_keeps_no_other_back() {
+async fn a_shard_that_fails_delays_no_other() {
     let (outbox, sink) = (FakeOutbox::new(), Arc::<FakeSink>::default());
     outbox.unread.lock().unwrap().push(3);
     outbox.put(3, 0..5);
@@ -106,7 +106,7 @@ async fn a_shard_that_fails_keeps_no_other_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_sink_that_is_away_is_asked_with_growing_pauses() {
+async fn a_sink_that_is_away_is_tried_with_growing_pauses() {
     let (outbox, sink) = (FakeOutbox::new(), Arc::<FakeSink>::default());
     outbox.put(3, 0..5);
     sink.failures.lock().unwrap().extend([Fails::Before; 1_000]);
@@ -129,7 +129,7 @@ async fn a_claim_that_ends_in_the_middle_stops_the_step() {
     assert!(!relay.step(3).await.unwrap(), "claimed too long ago");
     assert_eq!(sink.calls.load(Ordering::SeqCst), 0);
 
-    // While the rows were told.
+    // While the rows were read.
     relay.renew().await.unwrap();
     let permits = relay.steps.acquire_many(STEPS_AT_ONCE as u32).await.unwrap();
     let step = tokio::spawn({
@@ -167,7 +167,7 @@ async fn a_store_that_takes_no_claims_ends_the_sending_with_the_lease() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_relays_share_the_shards_and_do_no_work_twice() {
+async fn two_relays_share_the_shards_and_publish_each_row_once() {
     let (outbox, sink) = (FakeOutbox::new(), Arc::<FakeSink>::default());
     *sink.takes.lock().unwrap() = Duration::from_millis(300);
     let first = run(&relay(&outbox, &sink, 1));
@@ -230,7 +230,7 @@ async fn stopping_waits_for_the_step_and_no_longer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_sink_that_hangs_holds_a_stop_up_for_one_publication() {
+async fn a_sink_that_hangs_delays_a_stop_by_one_publication() {
     let (outbox, sink) = (FakeOutbox::new(), Arc::<FakeSink>::default());
     (0..OUTBOX_SHARDS).for_each(|shard| outbox.put(shard, 0..5));
     sink.failures.lock().unwrap().extend([Fails::Hangs; 100]);
@@ -251,7 +251,7 @@ fn with_payment(room: &Arc<FakeRoom>) -> (Arc<FakeOutbox>, Arc<FakeSink>, Arc<Re
     outbox.put(3, [1]);
     outbox.put_paid(3, [2]);
     outbox.give_all(instance(1));
-    let turns = TurnEnds::new(room.clone(), no_shows(), Duration::ZERO);
+    let turns = TurnEnds::new(room.clone(), empty_catalogue(), Duration::ZERO);
     let relay = Relay::new(outbox.clone(), turns, Some(sink.clone()), instance(1), Arc::default());
     (outbox, sink, relay)
 }
@@ -263,7 +263,7 @@ async fn rows_are_deleted_once_room_and_sink_have_them() {
     relay.renew().await.unwrap();
     relay.step(3).await.unwrap();
     assert_eq!(*outbox.steps.lock().unwrap(), ["publish [1, 2]", "delete [1, 2]"]);
-    assert_eq!((room.ended(), outbox.left_aside()), (vec![id(2)], 0));
+    assert_eq!((room.ended(), outbox.left_set_aside()), (vec![id(2)], 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -280,25 +280,25 @@ async fn events_do_not_wait_for_a_room_that_is_away_or_hangs() {
         let before = Instant::now();
         relay.step(3).await.unwrap();
         assert!(before.elapsed() < ROOM_WAIT);
-        assert_eq!((outbox.left(), outbox.left_aside()), (0, 3));
+        assert_eq!((outbox.left(), outbox.left_set_aside()), (0, 3));
         assert_eq!(sink.firsts(3), [1, 2, 3, 4]);
-        assert!(relay.end_some_aside().await.is_err());
-        assert_eq!(outbox.left_aside(), 3);
+        assert!(relay.end_all_set_aside().await.is_err());
+        assert_eq!(outbox.left_set_aside(), 3);
 
         room.is_away.store(false, Ordering::SeqCst);
         if hangs {
             room.gate.add_permits(100);
         }
-        relay.end_some_aside().await.unwrap();
-        assert_eq!((outbox.left_aside(), room.ended().len()), (0, 3));
+        relay.end_all_set_aside().await.unwrap();
+        assert_eq!((outbox.left_set_aside(), room.ended().len()), (0, 3));
         outbox.put_paid(3, [5]);
         relay.step(3).await.unwrap();
-        assert_eq!((outbox.left(), outbox.left_aside(), sink.published.lock().unwrap().len()), (0, 0, 5), "as before");
+        assert_eq!((outbox.left(), outbox.left_set_aside(), sink.published.lock().unwrap().len()), (0, 0, 5), "as before");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn more_payments_than_a_step_holds_up_no_event_while_rooms_are_away() {
+async fn many_payments_delay_no_event_while_rooms_are_away() {
     let room = FakeRoom::hung();
     let (outbox, sink, relay) = with_payment(&room);
     let last = 3 * i64::from(STEP_PUBLISHED);
@@ -307,32 +307,32 @@ async fn more_payments_than_a_step_holds_up_no_event_while_rooms_are_away() {
     let running = run(&relay);
     eventually(|| outbox.left() == 0).await;
     assert_eq!(sink.firsts(3), (1..=last).collect::<Vec<_>>());
-    assert_eq!(outbox.left_aside() as i64, last - 2);
+    assert_eq!(outbox.left_set_aside() as i64, last - 2);
     room.gate.add_permits(Semaphore::MAX_PERMITS / 2);
-    eventually(|| outbox.left_aside() == 0).await;
+    eventually(|| outbox.left_set_aside() == 0).await;
     assert_eq!((room.ended().len() as i64, sink.published.lock().unwrap().len() as i64), (last - 2, last), "each once");
     running.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_relay_left_aside_is_ended_by_the_next_and_not_published_again() {
+async fn rows_that_a_relay_set_aside_are_ended_by_the_next_and_not_published_again() {
     let room = FakeRoom::hung();
     let (outbox, sink, relay) = with_payment(&room);
     let crashing = run(&relay);
-    eventually(|| outbox.left_aside() == 1).await;
+    eventually(|| outbox.left_set_aside() == 1).await;
     crashing.task.abort();
     assert!(crashing.task.await.is_err_and(|end| end.is_cancelled()));
     outbox.owners.lock().unwrap().clear();
     let room = FakeRoom::open();
     let next = Relay::new(
         outbox.clone(),
-        TurnEnds::new(room.clone(), no_shows(), Duration::ZERO),
+        TurnEnds::new(room.clone(), empty_catalogue(), Duration::ZERO),
         Some(sink.clone()),
         instance(2),
         Arc::default(),
     );
     let running = run(&next);
-    eventually(|| outbox.left_aside() == 0).await;
+    eventually(|| outbox.left_set_aside() == 0).await;
     assert_eq!((room.ended(), sink.published.lock().unwrap().len()), (vec![id(2)], 2));
     running.stop().await;
 }
@@ -356,7 +356,8 @@ async fn a_turn_does_not_wait_for_a_sink_that_fails_and_is_ended_once() {
 async fn without_a_sink_rows_go_once_the_room_has_them() {
     let room = FakeRoom::open();
     let (outbox, _, _) = with_payment(&room);
-    let relay = Relay::new(outbox.clone(), TurnEnds::new(room.clone(), no_shows(), Duration::ZERO), None, instance(1), Arc::default());
+    let relay =
+        Relay::new(outbox.clone(), TurnEnds::new(room.clone(), empty_catalogue(), Duration::ZERO), None, instance(1), Arc::default());
     relay.renew().await.unwrap();
     relay.step(3).await.unwrap();
     assert_eq!((outbox.left(), room.ended()), (0, vec![id(2)]));

@@ -1,20 +1,20 @@
-//! One room as this instance has it: what the log has said up to a position, and what time it is there.
+//! One room as this instance has it: the log's records applied up to a position, and the log's time.
 
 use boxoffice_domain::waiting::{Room, RoomChange, RoomOutput, Stock, is_set_back};
 use boxoffice_domain::{Timestamp, UserId};
 use boxoffice_ports::{Clock, LogPosition, RoomRecord};
 
-use crate::store_time::HeardTime;
+use crate::store_time::RemoteTime;
 
 pub(super) struct Replica {
-    /// `None`: nothing was heard yet.
+    /// `None` until a log was read.
     pub(super) room: Option<Room>,
     pub(super) position: LogPosition,
-    /// How many rooms there have been here, one in the place of the other.
+    /// How many rooms there have been here, each in the place of the one before.
     generation: u64,
     /// The log's time.
-    pub(super) heard: HeardTime,
-    /// The latest instant that the log has told, or that it was here when it told another.
+    pub(super) log_time: RemoteTime,
+    /// The latest instant in a record, or that it was here when the log's time was read.
     latest: Timestamp,
     /// Inputs applied since the snapshot that the log begins with, as far as is known.
     pub(super) since_snapshot: usize,
@@ -26,29 +26,29 @@ impl Replica {
             room: None,
             position: LogPosition::default(),
             generation: 0,
-            heard: HeardTime::unheard(),
+            log_time: RemoteTime::unknown(),
             latest: Timestamp::UNIX_EPOCH,
             since_snapshot: 0,
         }
     }
 
-    /// The log said what time it is. When its clock was set back, time stands still here until the room has gone back
-    /// with it: what is over in the room must not read as if it were not.
-    pub(super) fn heard(&mut self, now: Timestamp, clock: &dyn Clock) {
+    /// Takes over the log's time. If the log's clock was set back, time stands still here until the room has gone back
+    /// with it. Otherwise what is over in the room would read as if it were not.
+    pub(super) fn observe_time(&mut self, now: Timestamp, clock: &dyn Clock) {
         let known = self.now(clock);
         let goes_back = is_set_back(now, known) && self.room.as_ref().is_some_and(|room| !room.is_ahead_of(now));
         self.latest = if goes_back { now } else { known.max(now) };
-        self.heard = HeardTime::new(now, clock);
+        self.log_time = RemoteTime::new(now, clock);
     }
 
     /// The room's time: it goes back only when the room has.
     pub(super) fn now(&self, clock: &dyn Clock) -> Timestamp {
-        self.heard.now(clock).max(self.latest)
+        self.log_time.now(clock).max(self.latest)
     }
 
-    /// Whether a tick would change anything, by the log's time itself.
+    /// Whether a tick would change anything, by the log's own time.
     pub(super) fn is_due(&self, clock: &dyn Clock, stock: Stock) -> Option<bool> {
-        self.room.as_ref().map(|room| room.is_due(self.heard.now(clock), stock))
+        self.room.as_ref().map(|room| room.is_due(self.log_time.now(clock), stock))
     }
 
     pub(super) fn look<R>(&self, clock: &dyn Clock, look: impl FnOnce(&Room, Timestamp) -> R) -> Option<R> {
@@ -60,7 +60,7 @@ impl Replica {
         self.look(clock, |room, now| watch(self.generation, room, now))
     }
 
-    /// Begins again with a room that stands for everything up to `position`. Gives the one there was.
+    /// Begins again with a room that stands for everything up to `position`. Returns the one there was.
     pub(super) fn begin(&mut self, room: Room, position: LogPosition) -> Option<Room> {
         self.position = position;
         self.generation += 1;
@@ -68,8 +68,8 @@ impl Replica {
         self.room.replace(room)
     }
 
-    /// Applies what follows, in order. What the last record's inputs came to; whose turn ended because they were gone is
-    /// added to `abandoned`.
+    /// Applies the records that follow, in order. Returns the outputs of the last record. Users whose turn ended
+    /// because they were gone are added to `abandoned`.
     pub(super) fn apply(
         &mut self,
         records: Vec<RoomRecord>,

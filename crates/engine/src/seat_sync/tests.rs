@@ -63,11 +63,11 @@ async fn sold(seats: &SeatView) -> Vec<u32> {
     map.infos.iter().zip(&map.statuses).filter(|(_, status)| **status == SeatStatus::Sold).map(|(info, _)| info.number).collect()
 }
 
-/// Everybody hears everything, themselves included.
-struct Room(broadcast::Sender<Heard>);
+/// A fan-out that gives each message to all instances, the sender included.
+struct MemoryFanout(broadcast::Sender<Heard>);
 
 #[async_trait]
-impl Fanout for Room {
+impl Fanout for MemoryFanout {
     async fn tell(&self, changes: Vec<SeatChange>) -> Result<(), Source> {
         self.0.send(Heard::Seats(changes)).map(drop).map_err(Source::from)
     }
@@ -129,7 +129,7 @@ async fn a_failed_round_loses_nothing() {
 }
 
 #[tokio::test]
-async fn a_date_that_comes_in_during_a_round_misses_nothing() {
+async fn a_date_loaded_during_a_round_misses_no_change() {
     let shared = Arc::<Shared>::default();
     let (loads, view) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(None::<Arc<SeatView>>)));
     let mut queries = MockQueries::new();
@@ -179,7 +179,7 @@ fn at_once<F: Future>(future: F) -> impl FnMut() -> F::Output {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_date_that_nobody_reads_is_unloaded() {
+async fn a_date_without_readers_is_unloaded() {
     let shared = Arc::<Shared>::default();
     let (sync, seats) = instance(shared.queries(), Siblings::start(None, &*Supervisor::new()));
     sync.round().await.unwrap();
@@ -194,11 +194,11 @@ async fn a_date_that_nobody_reads_is_unloaded() {
     sync.round().await.unwrap();
     assert!(seats.dates().is_empty());
     shared.sell(2);
-    assert_eq!(sold(&seats).await, [2], "whoever comes later loads it");
+    assert_eq!(sold(&seats).await, [2], "a later reader loads it");
 }
 
 #[tokio::test]
-async fn a_store_of_ones_own_is_not_read_again() {
+async fn a_store_without_other_writers_is_not_read_again() {
     let mut queries = MockQueries::new();
     queries.expect_changed_seats().once().returning(|_, _| Ok(None));
     let (sync, _) = instance(queries, Siblings::start(None, &*Supervisor::new()));
@@ -225,27 +225,27 @@ async fn without_a_fanout_others_are_seen_by_reading_twice_a_second() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_told_is_seen_at_once_and_what_was_missed_is_read() {
+async fn published_changes_are_seen_at_once_and_missed_ones_are_read() {
     let shared = Arc::<Shared>::default();
-    let (room, _keep) = broadcast::channel(1);
-    let fanout: Arc<dyn Fanout> = Arc::new(Room(room.clone()));
+    let (messages, _keep) = broadcast::channel(1);
+    let fanout: Arc<dyn Fanout> = Arc::new(MemoryFanout(messages.clone()));
     let (stop, stopped) = watch::channel(false);
-    let teller = Siblings::start(Some(fanout.clone()), &*Supervisor::new());
+    let publisher = Siblings::start(Some(fanout.clone()), &*Supervisor::new());
     let (sync, seats) = instance(shared.queries(), Siblings::start(Some(fanout), &*Supervisor::new()));
     let tasks = [tokio::spawn(sync.clone().read_again(stopped.clone())), tokio::spawn(sync.listen(stopped))];
-    until(|| room.receiver_count() == 2).await;
+    until(|| messages.receiver_count() == 2).await;
     sleep(2 * PAUSE).await;
     sold(&seats).await;
     let asked = shared.asked.load(Ordering::SeqCst);
-    teller.tell(&[shared.sell(2)]);
+    publisher.publish(&[shared.sell(2)]);
     let before = Instant::now();
     while sold(&seats).await != [2] {
         tokio::task::yield_now().await;
     }
     assert_eq!((before.elapsed(), shared.asked.load(Ordering::SeqCst)), (Duration::ZERO, asked), "nothing was read for it");
-    // Two more in a room that holds one: the listener has a gap.
+    // Two more in a channel that holds one: the listener has a gap.
     for number in [1, 3] {
-        room.send(Heard::Seats(vec![shared.sell(number)])).unwrap();
+        messages.send(Heard::Seats(vec![shared.sell(number)])).unwrap();
     }
     while sold(&seats).await != [1, 2, 3] {
         sleep(Duration::from_millis(10)).await;

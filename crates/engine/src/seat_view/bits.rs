@@ -1,5 +1,5 @@
-//! A set of numbers below a fixed bound, whose first member from any number on is found in one step for each factor of
-//! 64 in the bound: four for 16 million.
+//! A set of numbers below a fixed bound. The first member from any number on is found in one step for each factor of 64
+//! in the bound: four for 16 million.
 
 const WORD: usize = u64::BITS as usize;
 
@@ -64,7 +64,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     #[test]
-    fn it_is_the_set_that_it_stands_for() {
+    fn it_behaves_like_a_sorted_set() {
         for bound in [1, 63, 64, 65, 4_096, 5_000, 300_000] {
             let (mut bits, mut set) = (Bits::new(bound), BTreeSet::new());
             assert_eq!(bits.first_from(0), None);

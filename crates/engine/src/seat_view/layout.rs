@@ -1,5 +1,5 @@
-//! What stays as it is while a date is on sale: its seats, which of them stand side by side, and their order from the
-//! best on; and, by that order, where so many free seats in a row begin.
+//! What does not change while a date is on sale: its seats, which of them stand side by side, and their order from the
+//! best on. By that order: where so many free seats in a row begin.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use boxoffice_domain::SeatNumber;
 
-use super::SeatInfo;
 use super::bits::Bits;
+use super::seats::SeatInfo;
 
 /// Seats are named by their position in `infos`, which is by number.
 pub(super) struct Layout {
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn starts_kept_in_step_are_those_built_anew() {
+    fn updated_starts_equal_starts_built_anew() {
         let layout = layout();
         let mut open = vec![true; layout.len()];
         for count in [1, 2, 3, 5, 9] {

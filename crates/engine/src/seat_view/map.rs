@@ -1,4 +1,4 @@
-//! The seats of one date, as they are known here.
+//! The seats of one date, as this instance knows them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -6,14 +6,14 @@ use std::sync::Arc;
 use boxoffice_domain::{DateId, SeatChange, SeatKey, SeatNumber, SeatState, Timestamp};
 use boxoffice_ports::SeatRow;
 
-use super::best::Claims;
+use super::claims::Claims;
 use super::layout::{Layout, Starts};
-use super::{SeatCounts, SeatInfo, SeatSnapshot, SeatStatus};
+use super::seats::{SeatCounts, SeatInfo, SeatSnapshot, SeatStatus};
 
-/// Rows of one and of two seats are what is mostly wished for; other lengths follow with their first wish.
+/// Most callers want one seat, or two adjacent ones. Other counts are built when they are first asked for.
 const USUAL_COUNTS: [usize; 2] = [1, 2];
 
-/// What a map knew of each seat, to be carried over into one that was read anew.
+/// What a map knew of each seat, to be carried over into one that was read later.
 pub(super) struct Known {
     layout: Arc<Layout>,
     rows: Vec<(i64, SeatState)>,
@@ -25,12 +25,12 @@ pub(super) struct SeatMap {
     rows: Vec<(i64, SeatState)>,
     /// A hold reads as held for as long as its end stands in `ends`.
     statuses: Vec<SeatStatus>,
-    /// When holds end, by instant; those behind the last read have been seen to end.
+    /// The ends of holds that read as held, by instant.
     ends: BTreeSet<(Timestamp, usize)>,
     counts: SeatCounts,
-    /// Available, and not offered to anybody.
+    /// Available, and not on offer to a caller.
     pub(super) open: Vec<bool>,
-    /// Where so many open seats in a row begin; one for each number of seats that was ever wished for.
+    /// Where so many open seats in a row begin: one for each number of seats that was ever asked for.
     pub(super) starts: Vec<Starts>,
     pub(super) claims: Claims,
 }
@@ -62,7 +62,7 @@ impl SeatMap {
             map.apply(&SeatChange { key: row.seat.key, version: row.version, state: row.seat.state });
         }
         map.pass_to(now);
-        // Only now: kept in step through all of the above they would cost more than built once.
+        // Only now: updating them with each change above would cost more than building them once.
         map.starts = USUAL_COUNTS.map(|count| Starts::new(&map.layout, &map.open, count)).into();
         // A version that no earlier process of this machine has used, so that its ETags do not match by chance.
         map.version = now.timestamp_micros().unsigned_abs();
@@ -80,7 +80,7 @@ impl SeatMap {
         }
     }
 
-    /// Takes the place of `old`: later versions, and what is being offered.
+    /// Takes the place of `old`: a later version, and the same claims.
     pub(super) fn follow(&mut self, old: &mut Self) {
         self.version = self.version.max(old.version + 1);
         let claims = std::mem::take(&mut old.claims);

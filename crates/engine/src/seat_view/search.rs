@@ -1,9 +1,9 @@
-//! A caller's search for the best seats, from the first offer to the last: what it is offered next, what it waits for,
-//! and when there is nothing left to be had.
+//! A caller's search for the best seats: what it is offered next, what it waits for, and when no seat is left for it.
 //!
-//! A wish is refused only by a view that was fresh after the search began and while nothing that others are being
-//! offered could still serve it. Until then it waits, at most to its deadline: for another caller's claim, for a hold
-//! that is about to end, for one round that brings the view up to date for all who wait ([`SeatView::catch_up`]).
+//! A preference is refused only by a view that was brought up to date after the search began. Nor is it refused while
+//! seats that are on offer to other callers could still fit. Until then the search waits, at most to its deadline: for
+//! another caller's claim, for a hold that is about to end, or for a round ([`SeatView::catch_up`]). One round brings
+//! the view up to date for all searches that wait.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,10 +13,11 @@ use boxoffice_ports::StoreError;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::best::{Look, Wish};
-use super::{DateCell, SeatView, lock};
+use super::best::{Availability, Wish};
+use super::view::{DateCell, SeatView};
+use crate::sync::lock;
 
-/// The pause before what was lost twice is tried for the third time; it doubles from there on.
+/// The pause before the third offer, when two were lost to other callers; it doubles from there on.
 const PAUSE: Duration = Duration::from_millis(2);
 const PAUSE_MAX: Duration = Duration::from_millis(64);
 
@@ -24,17 +25,17 @@ const PAUSE_MAX: Duration = Duration::from_millis(64);
 pub enum SearchError {
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Others were quicker, or were being offered what was left, until the deadline.
-    #[error("timed out while choosing seats")]
+    /// Until the deadline other callers were quicker, or what was left was on offer to them.
+    #[error("timed out waiting for seats that are on offer to other callers")]
     TimedOut,
 }
 
-/// Seats to ask the ledger for. Dropped, they are offered to others again, as far as they are free.
+/// Seats to ask the ledger for. When it is dropped, they are offered again, as far as they are free.
 pub struct Offer {
     choices: Vec<Vec<SeatNumber>>,
     claim: u64,
     cell: Arc<DateCell>,
-    /// Dropped after the claim is given up, and so wakes those who wait for it.
+    /// Dropped after the claim has ended, and so wakes the searches that wait for it.
     _done: watch::Sender<()>,
 }
 
@@ -63,39 +64,40 @@ pub struct Search<'a> {
 }
 
 impl SeatView {
-    /// Begins to look for seats of `date`; `deadline` is the end of its waiting.
+    /// Begins to look for seats of `date`, waiting until `deadline` at most.
     pub fn search<'a>(&'a self, date: DateId, wish: Wish<'a>, deadline: Instant) -> Search<'a> {
         Search { view: self, date, wish, deadline, offers: 0 }
     }
 }
 
 impl Search<'_> {
-    /// What to ask the ledger for next, after it has found the offers before to be taken. `None`: nothing can be had.
+    /// What to ask the ledger for next, after it has refused the offers before. `None`: no seats are left for this
+    /// preference.
     pub async fn next(&mut self) -> Result<Option<Offer>, SearchError> {
         let mut is_fresh = false;
         if self.offers > 0 {
             self.pause().await?;
-            // What was offered was taken by callers of other instances, or the view would have known.
+            // Callers of other instances took the offered seats, or the view would have known.
             self.catch_up().await?;
             is_fresh = true;
         }
         loop {
             match self.view.look(self.date, &self.wish).await? {
                 None => return Ok(None),
-                Some((Look::Offered { claim, choices, done }, cell)) => {
+                Some((Availability::Offered { claim, choices, done }, cell)) => {
                     self.offers += 1;
                     return Ok(Some(Offer { choices, claim, cell, _done: done }));
                 }
-                Some((Look::Claimed(mut done), _)) => {
-                    // It ends with an error: nothing is ever sent.
+                Some((Availability::Claimed(mut done), _)) => {
+                    // This ends with an error: the channel closes, and nothing is ever sent.
                     let _ended = timeout_at(self.deadline, done.changed()).await.map_err(|_| SearchError::TimedOut)?;
                 }
-                Some((Look::Ending(until), _)) => {
+                Some((Availability::Ending(until), _)) => {
                     let left = (until - self.view.clock.now()).to_std().unwrap_or_default() + Duration::from_millis(1);
                     timeout_at(self.deadline, sleep(left)).await.map_err(|_| SearchError::TimedOut)?;
                 }
-                Some((Look::Nothing, _)) if is_fresh => return Ok(None),
-                Some((Look::Nothing, _)) => {
+                Some((Availability::Nothing, _)) if is_fresh => return Ok(None),
+                Some((Availability::Nothing, _)) => {
                     self.catch_up().await?;
                     is_fresh = true;
                 }
@@ -143,7 +145,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_offered_to_others_is_waited_for() {
+    async fn a_search_waits_for_seats_on_offer_to_others() {
         let (view, _) = sole_view_of(free(2));
         let first = offered(&view, PAIR).await.unwrap();
         assert_eq!(first.choices()[0], [1, 2]);
@@ -154,12 +156,12 @@ mod tests {
         for _ in 0..100 {
             tokio::task::yield_now().await;
         }
-        assert!(!waiting.is_finished(), "it may still come back");
+        assert!(!waiting.is_finished(), "the offer may still come back");
         drop(first);
-        assert_eq!(waiting.await.unwrap(), Some(vec![1, 2]), "it was not taken");
+        assert_eq!(waiting.await.unwrap(), Some(vec![1, 2]), "the seats were not taken");
         let taken = offered(&view, PAIR).await.unwrap();
         view.apply(&[change(1, 2, held(9, 100)), change(2, 2, held(9, 100))]);
-        assert!(offered(&view, PAIR).await.is_none(), "and once it is taken nobody waits for it");
+        assert!(offered(&view, PAIR).await.is_none(), "and once they are taken no search waits for them");
         drop(taken);
         assert!(offered(&view, PAIR).await.is_none());
     }
@@ -172,7 +174,7 @@ mod tests {
         let found = view.search(id(DATE), PAIR, began + Duration::from_millis(700)).next().await;
         assert!(matches!(found, Err(SearchError::TimedOut)));
         assert_eq!(began.elapsed(), Duration::from_millis(700));
-        // Others that are lost again and again end there as well.
+        // A search whose offers are lost again and again ends there as well.
         let (view, _) = sole_view_of(free(40));
         let mut search = view.search(id(DATE), PAIR, Instant::now() + Duration::from_millis(700));
         let mut offers = 0;
@@ -183,12 +185,12 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_hold_about_to_end_is_waited_for() {
+    async fn a_search_waits_for_a_hold_that_is_about_to_end() {
         let mut rows = free(1);
         rows.push(seat_row(2, 1, held(9, 100)));
         let (view, clock) = sole_view_of(rows);
         clock.set(99);
-        assert!(offered(&view, PAIR).await.is_none(), "a second is more than clocks differ by");
+        assert!(offered(&view, PAIR).await.is_none(), "clocks differ by less than a second");
         let waiting = {
             let view = view.clone();
             tokio::spawn(async move { offered(&view, PAIR).await.is_some() })
@@ -204,17 +206,17 @@ mod tests {
         }
         assert!(!waiting.is_finished());
         clock.set(100);
-        assert!(waiting.await.unwrap(), "at its instant it is free");
+        assert!(waiting.await.unwrap(), "the seat is free at that instant");
     }
 
     #[tokio::test]
-    async fn a_refusal_comes_from_a_view_that_was_fresh_after_the_wish() {
+    async fn a_search_is_refused_by_a_view_read_after_it_began() {
         let (view, store) = shared_view(free(2));
         view.catch_up().await.unwrap();
         let offer = offered(&view, PAIR).await.unwrap();
         view.apply(&[change(1, 2, sold(1)), change(2, 2, sold(1))]);
         drop(offer);
-        // Another instance gave them back, and nothing was heard of it.
+        // Another instance gave them back, and its message was lost.
         store.commit(SeatChange { key: key(1), version: 3, state: SeatState::Available });
         store.commit(SeatChange { key: key(2), version: 3, state: SeatState::Available });
         let offer = offered(&view, PAIR).await;
@@ -222,12 +224,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_crowd_without_hope_is_refused_by_one_round() {
+    async fn one_round_refuses_a_crowd_when_nothing_is_left() {
         let (view, store) = shared_view(vec![seat_row(1, 1, sold(1)), seat_row(2, 1, sold(1))]);
         view.catch_up().await.unwrap();
         assert!(offered(&view, PAIR).await.is_none());
         let (before, runs) = (store.asked(), view.rounds.runs());
-        // A round is on its way that began before they came.
+        // A round is under way that began before the crowd came.
         let gate = Arc::new(tokio::sync::Semaphore::new(0));
         let early = {
             let (view, gate) = (view.clone(), gate.clone());
@@ -253,12 +255,12 @@ mod tests {
         assert!(early.await.unwrap().unwrap());
         crowd.join_all().await;
         assert_eq!(refused.load(Ordering::SeqCst), 2_000);
-        assert_eq!(store.asked() - before, 1, "one round for all who came before it began");
+        assert_eq!(store.asked() - before, 1, "one round for all that came before it began");
         assert_eq!(store.loads(), 1, "no map was read again");
     }
 
     #[tokio::test]
-    async fn what_another_instance_took_is_known_before_the_next_offer() {
+    async fn seats_taken_by_another_instance_are_known_before_the_next_offer() {
         let (view, store) = shared_view(free(6));
         view.catch_up().await.unwrap();
         let mut search = view.search(id(DATE), PAIR, soon());

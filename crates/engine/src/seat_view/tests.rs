@@ -1,8 +1,11 @@
 use super::*;
 use crate::testing::{DATE, TestClock, at, id, key, seat_row};
-use boxoffice_domain::{SeatKey, SeatState};
-use boxoffice_ports::MockQueries;
+use boxoffice_domain::{SeatChange, SeatKey, SeatNumber, SeatState};
+use boxoffice_ports::{ChangedSeats, MockQueries, SeatMark, SeatRow};
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::time::Instant;
 
 pub(super) fn held(reservation: u128, until: i64) -> SeatState {
     SeatState::Held { reservation: id(reservation), until: at(until) }
@@ -26,7 +29,7 @@ pub(super) struct SharedStore {
 }
 
 impl SharedStore {
-    /// Another instance commits; the view is not told.
+    /// Another instance commits; the view gets no message of it.
     pub(super) fn commit(&self, change: SeatChange) {
         let mut rows = self.rows.lock().unwrap();
         let row = rows.iter_mut().find(|row| row.seat.key == change.key).unwrap();
@@ -125,7 +128,7 @@ async fn expiry_shows_at_its_instant_and_moves_the_version() {
     assert_ne!(view.version(id(DATE)).await.unwrap(), before);
     assert_eq!(statuses(&view).await, [Available, Available, Sold, Available]);
     assert_eq!(counts(&view).await, (4, 3, 0, 1));
-    // The sweep's write says again what is seen already; then the seat is held anew.
+    // The sweep writes what is seen already; then the seat is held anew.
     view.apply(&[change(2, 4, SeatState::Available)]);
     assert_eq!(counts(&view).await, (4, 3, 0, 1));
     view.apply(&[change(2, 5, held(5, 200))]);
@@ -166,7 +169,7 @@ async fn readers_at_once_load_a_date_once() {
 #[tokio::test]
 async fn reloads_at_once_are_two_at_most() {
     let (view, store) = shared_view((1..=3_000).map(|number| seat_row(number, 1, SeatState::Available)).collect());
-    // All have asked before the first load can end.
+    // All reloads have begun before the first load can end.
     let reloads = futures_util::future::join_all((0..500).map(|_| view.reload(id(DATE))));
     assert!(tokio::task::unconstrained(reloads).await.iter().all(Result::is_ok));
     assert!(store.loads() <= 2, "{} loads", store.loads());
@@ -194,8 +197,8 @@ async fn a_big_map_is_built_while_the_one_before_is_read_and_changed() {
     }
     reloading.await.unwrap().unwrap();
     assert!(during > 10, "{during} reads while it was built");
-    assert_eq!(counts(&view).await.3, u64::from(number - 10), "nothing of it was lost");
-    assert_eq!(offered(&view, 2, None, true).await.unwrap().choices()[0], [3, 4], "and what was on offer still is");
+    assert_eq!(counts(&view).await.3, u64::from(number - 10), "no change was lost");
+    assert_eq!(offered(&view, 2, None, true).await.unwrap().choices()[0], [3, 4], "and what was on offer still is on offer");
     drop(offer);
     assert_eq!(offered(&view, 2, None, true).await.unwrap().choices()[0], [1, 2]);
 }
@@ -204,7 +207,7 @@ async fn a_big_map_is_built_while_the_one_before_is_read_and_changed() {
 async fn a_commit_during_the_load_is_not_lost() {
     let mut queries = MockQueries::new();
     let loads = Arc::new(AtomicU32::new(0));
-    // What the store said before the commit arrives after it.
+    // The store's answer from before the commit arrives after it.
     let slot: Arc<std::sync::OnceLock<Arc<SeatView>>> = Arc::default();
     let (counted, view_slot) = (loads.clone(), slot.clone());
     queries.expect_seats().returning(move |_| {
@@ -264,7 +267,7 @@ async fn offered(view: &SeatView, count: u32, grade: Option<&str>, adjacent: boo
     view.search(id(DATE), Wish { count, grade, adjacent }, deadline).next().await.unwrap()
 }
 
-/// What a caller is offered who asks alone.
+/// What a single caller is offered.
 async fn alone(view: &SeatView, count: u32, grade: Option<&str>, adjacent: bool) -> Vec<Vec<SeatNumber>> {
     offered(view, count, grade, adjacent).await.map(|offer| offer.choices().to_vec()).unwrap_or_default()
 }
@@ -274,7 +277,7 @@ async fn best_is_the_higher_price_then_the_lower_number() {
     let (view, _) = sole_view_of(hall());
     assert_eq!(alone(&view, 2, None, true).await, [[6, 7], [8, 9], [1, 2], [3, 4]]);
     view.apply(&[change(7, 2, sold(1))]);
-    assert_eq!(alone(&view, 2, None, true).await[..2], [[8, 9], [1, 2]], "adjacent: 6 stands alone");
+    assert_eq!(alone(&view, 2, None, true).await[..2], [[8, 9], [1, 2]], "seat 6 has no free neighbour");
     view.apply(&[change(8, 2, sold(1))]);
     assert_eq!(alone(&view, 2, None, false).await[..2], [[6, 9], [10, 1]]);
     view.apply(&[change(6, 2, sold(1))]);
@@ -331,7 +334,7 @@ async fn many_callers_are_spread_behind_their_first_choices() {
         crowd.push(offered(&view, 2, None, true).await.unwrap());
     }
     drop(crowd);
-    // Another instance may have taken what a crowd of that size was offered first.
+    // Another instance may have sold what a crowd of that size was offered first.
     let choices = alone(&view, 2, None, true).await;
     assert_eq!(choices, [[1, 2], [201, 202], [401, 402], [601, 602]]);
 }
@@ -344,8 +347,8 @@ async fn an_expired_hold_is_offered_again() {
     assert_eq!(alone(&view, 1, None, true).await, [[1]]);
 }
 
-/// A thousand different halls in the middle of a sale, each asked for everything: what is offered is what a look at
-/// every seat finds.
+/// A thousand different halls in the middle of a sale, each asked for several preferences: what is offered is what a
+/// look at every seat finds.
 #[tokio::test]
 async fn an_offer_is_the_best_that_a_look_at_every_seat_finds() {
     let mut number = 11_usize;

@@ -1,4 +1,4 @@
-//! A command log in memory that does what a test tells it, and notes what is done with it.
+//! A scripted command log in memory that notes what is done with it.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -40,7 +40,7 @@ pub(crate) struct MemoryLog {
     listeners: Mutex<HashMap<InstanceId, mpsc::UnboundedSender<Vec<Answer>>>>,
     pub(crate) appends: Mutex<Appends>,
     /// Messages to other instances, and whether they get lost.
-    pub(crate) told: Mutex<Vec<(InstanceId, Vec<Answer>)>>,
+    pub(crate) sent: Mutex<Vec<(InstanceId, Vec<Answer>)>>,
     pub(crate) loses_answers: AtomicBool,
     pub(crate) acknowledging_hangs: AtomicBool,
     pub(crate) acknowledging_fails: AtomicBool,
@@ -59,7 +59,7 @@ impl MemoryLog {
             readers: AtomicU64::new(0),
             listeners: Mutex::default(),
             appends: Mutex::default(),
-            told: Mutex::default(),
+            sent: Mutex::default(),
             loses_answers: AtomicBool::new(false),
             acknowledging_hangs: AtomicBool::new(false),
             acknowledging_fails: AtomicBool::new(false),
@@ -76,7 +76,7 @@ impl MemoryLog {
     pub(crate) fn put(&self, command: LoggedCommand) {
         {
             let mut shards = self.shards.lock().unwrap();
-            // The number of the account, seat or whatever it contends for first.
+            // The first key that the command contends for.
             let key = command.request.command.lane_key().to_string();
             let at = key.bytes().fold(0, |sum, byte| sum + usize::from(byte)) % shards.len();
             shards[at].left.push_back(command);
@@ -84,7 +84,7 @@ impl MemoryLog {
         self.changed.send_replace(());
     }
 
-    /// Commands that nobody has acknowledged.
+    /// Commands that are not acknowledged.
     pub(crate) fn left(&self) -> usize {
         self.shards.lock().unwrap().iter().map(|shard| shard.left.len()).sum()
     }
@@ -140,7 +140,7 @@ impl CommandLog for Log {
     }
 
     async fn answer(&self, instance: InstanceId, answers: Vec<Answer>) -> Result<(), Source> {
-        self.0.told.lock().unwrap().push((instance, answers.clone()));
+        self.0.sent.lock().unwrap().push((instance, answers.clone()));
         if self.0.loses_answers.load(Ordering::SeqCst) {
             return Err("lost".into());
         }
@@ -198,7 +198,7 @@ impl CommandReader for Reader {
         }
         self.log.note(format!("acknowledge {count}"));
         if self.log.acknowledging_fails.load(Ordering::SeqCst) {
-            return Err("no longer the one who may".into());
+            return Err("the reader does not own the shard any more".into());
         }
         for _ in 0..count {
             let oldest = self.given.pop_front().expect("no more than was taken");

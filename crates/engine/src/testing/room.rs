@@ -1,4 +1,4 @@
-//! A waiting room that ends turns as a test tells it, and notes them. Nothing else is asked of it.
+//! A scripted waiting room that ends turns, and notes them. No other method is called.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};

@@ -1,6 +1,6 @@
 use super::*;
 use crate::testing::room::FakeRoom;
-use crate::testing::{CONCERT, at, catalog, concert_row, id, no_shows, paid, reply_to, until};
+use crate::testing::{CONCERT, at, catalog, concert_row, empty_catalogue, id, paid, reply_to, until};
 use boxoffice_domain::Rejection;
 use boxoffice_ports::MockWaitingRoom;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +13,7 @@ fn end(n: u128) -> TurnEnd {
 }
 
 fn ends(room: &Arc<FakeRoom>) -> Arc<TurnEnds> {
-    TurnEnds::new(room.clone(), no_shows(), WAIT)
+    TurnEnds::new(room.clone(), empty_catalogue(), WAIT)
 }
 
 #[tokio::test(start_paused = true)]
@@ -87,7 +87,7 @@ async fn ends_under_way_are_bounded_and_so_are_those_remembered() {
     let room = FakeRoom::hung();
     let ends = ends(&room);
     (0..UNDER_WAY_MAX as u128).for_each(|n| ends.begin(end(n)));
-    assert!(matches!(ends.ended_within(end(u128::MAX), WAIT).await, Err(NotEnded::TooMany)));
+    assert!(matches!(ends.ended_within(end(u128::MAX), WAIT).await, Err(TurnEndError::TooMany)));
     room.gate.add_permits(10 * ENDED_MAX);
     until(|| lock(&ends.known).under_way.is_empty()).await;
     for n in 0..3 * ENDED_MAX as u128 {
@@ -114,7 +114,7 @@ async fn a_task_that_panics_leaves_the_end_to_the_next_caller() {
 async fn a_concert_without_a_room_has_no_turn_to_end() {
     let mut room = MockWaitingRoom::new();
     room.expect_finish().once().returning(|_, _, _| Err(RoomError::NoRoom));
-    assert!(TurnEnds::new(Arc::new(room), no_shows(), WAIT).ended_in_time(end(1)).await);
+    assert!(TurnEnds::new(Arc::new(room), empty_catalogue(), WAIT).ended_in_time(end(1)).await);
 }
 
 #[tokio::test(start_paused = true)]

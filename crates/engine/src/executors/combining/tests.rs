@@ -90,7 +90,7 @@ async fn beyond_queue_max_the_answer_is_overloaded_at_once() {
     }
     assert_eq!((stats.overloaded.get(), executor.waiting()), (54, 5));
     assert!(executor.turns_away(&charge(1, 60)));
-    assert_eq!(stats.overloaded.get(), 55, "who is turned away is counted as well");
+    assert_eq!(stats.overloaded.get(), 55, "a request that is turned away is counted as well");
     ledger.let_through(2);
     for answer in accepted {
         answer.await.unwrap().unwrap();
@@ -126,7 +126,7 @@ async fn each_caller_is_answered_at_its_deadline_whatever_hangs() {
         assert!(matches!(answer, Err(ExecuteError::Unavailable(_) | ExecuteError::Overloaded)), "{answer:?}");
     }
     assert_eq!(before.elapsed(), WAIT);
-    // The call that hung goes on in its task; those that waited behind it are not decided for nobody.
+    // The call that hung goes on in its task. Commands that waited behind it are not decided: their callers are gone.
     ledger.let_through(3);
     assert!(executor.execute(charge(1, 9), soon()).await.is_ok(), "the lane goes on");
     until(|| ledger.batches().len() == 2).await;
@@ -156,10 +156,10 @@ async fn a_batch_has_the_latest_deadline_and_its_callers_have_their_own() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_would_be_answered_too_late_is_refused_before_the_ledger() {
+async fn a_command_that_would_be_answered_too_late_is_refused_before_the_ledger() {
     let ms = Duration::from_millis;
     // A call takes `before + waited`; a command comes after `before`. What the last call took counts for half of the
-    // wait at most, or one slow call would turn everybody away.
+    // wait at most, or one slow call would turn all commands away.
     for (before, waited, decided) in [
         (ms(0), ms(1_500), true),
         (ms(0), ms(1_501), false),
@@ -185,7 +185,7 @@ async fn who_would_be_answered_too_late_is_refused_before_the_ledger() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_commit_without_a_reply_for_each_request_answers_nobody_else() {
+async fn a_commit_without_a_reply_for_each_request_costs_the_culprit_alone() {
     let ledger = ScriptedLedger::gated(|batch| {
         let mut committed = committed(batch);
         if batch.requests.iter().any(|request| number(request) == 2) {

@@ -175,7 +175,7 @@ impl Ledger for HungLookUp {
     }
 }
 
-/// One permit, so a caller that waited for its row with it would keep it from everybody.
+/// With one permit, a caller that kept it while waiting for its row would delay all others.
 #[tokio::test(start_paused = true)]
 async fn callers_of_a_held_row_wait_without_a_permit_and_get_through_in_order() {
     for guard in [Guard::RowLock, Guard::Version] {
@@ -192,7 +192,7 @@ async fn callers_of_a_held_row_wait_without_a_permit_and_get_through_in_order() 
         for n in 10..30 {
             executor.execute(charge(n, n), soon()).await.unwrap();
         }
-        assert!(before.elapsed() <= 2 * LOCK_TIMEOUT, "one time-out, in which nobody else had the permit: {:?}", before.elapsed());
+        assert!(before.elapsed() <= 2 * LOCK_TIMEOUT, "one time-out, during which the permit was taken: {:?}", before.elapsed());
         ledger.unlock_all();
         for caller in kept {
             caller.await.unwrap().unwrap();

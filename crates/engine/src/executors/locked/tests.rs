@@ -74,7 +74,7 @@ fn held_lease() -> MockLease {
     lease
 }
 
-/// One that is not lost, and given back as its mock expects.
+/// A lease that is not lost, and is released as its mock expects.
 struct Kept(MockLease);
 
 #[async_trait]
@@ -133,14 +133,14 @@ async fn conflicts_without_end_are_busy_when_wait_is_over() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_gives_up_looks_for_the_reply_that_was_stored_meanwhile() {
+async fn a_command_that_gives_up_looks_up_the_reply_stored_meanwhile() {
     let found = stored(Fingerprint([5; 32]));
     let losing = lock_with(|| {
         let mut lease = held_lease();
         lease.expect_lost().returning(|| ());
         lease
     });
-    // One gives up at the end of its wait, the other when its lease is lost.
+    // One command gives up at its deadline, the other when its lease is lost.
     for lock in [lasting_lock(&Arc::default()), losing] {
         let ledger = ScriptedLedger::new(|_| Err(LedgerError::Conflict));
         ledger.stored.lock().unwrap().push_back(Some(found.clone()));
@@ -303,7 +303,7 @@ async fn a_lease_that_is_lost_while_it_waits_for_a_permit_ends_the_waiting() {
     assert!(before.elapsed() < WAIT && ledger.batches().is_empty());
 }
 
-/// Takes and gives back after a while.
+/// Grants its lease after a while.
 struct SlowLock(Duration);
 
 #[async_trait]
@@ -320,14 +320,15 @@ impl Lock for SlowLock {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_is_told_how_long_a_lock_was_waited_for_and_held() {
+async fn the_time_waited_for_a_lock_and_the_time_held_are_recorded() {
     let spans = crate::testing::Spans::default();
     let _recording = tracing::subscriber::set_default(spans.clone());
     let (executor, stats) = counted(busy(false), ScriptedLedger::new(|_| panic!("nothing is decided without the lock")));
     assert!(executor.execute(charge(1, 5), soon()).await.is_err());
     assert_eq!((stats.busy.get(), stats.lock_waits.get(), stats.lock_held_us.get()), (1, 1, 0), "losers count as well");
 
-    // The span exists by now. If another test's thread met it first, it was judged by that thread, which has no subscriber.
+    // The span exists by now. If another test's thread met it first, it was cached as disabled: that thread has no
+    // subscriber.
     tracing::callsite::rebuild_interest_cache();
     let ledger = ScriptedLedger::gated(|batch| Ok(committed(batch)));
     let (executor, stats) = counted(SlowLock(Duration::from_millis(70)), ledger.clone());

@@ -1,32 +1,33 @@
 //! One reader of the log: takes what has arrived, decides it in one commit, answers, acknowledges.
 //!
-//! *Ahead.* While one batch is decided the next one is taken and parsed, so that the store does not wait for the broker,
-//! nor the shard for one processor while there are others. Batches are decided one after the other all the same, in the
-//! order of the log. It may lose its shard with a batch in hand and one ahead, and another reader decide them at the same
-//! time: each of the two goes through the shard in order, so whoever is first with a command has seen all before it
-//! decided.
+//! *Ahead.* While one batch is decided the next one is taken and parsed. So the store does not wait for the broker, nor
+//! the shard for one processor while others are idle. Batches are decided one after the other all the same, in the
+//! order of the log. The reader may lose its shard with a batch in hand and one ahead, and another reader may decide
+//! them at the same time. Each of the two goes through the shard in order, so the one that is first with a command has
+//! seen all commands before it decided.
 //!
-//! Nothing is acknowledged before each command taken has a reply in the ledger or lies with the dead letters. So a crash
-//! or a reader that loses its shard makes commands come again, and replies keep each to one effect. A store that is away
-//! is waited for, with pauses and without an end: the log keeps what comes meanwhile.
+//! Nothing is acknowledged before each command taken has a reply in the ledger or lies with the dead letters. So a
+//! crash or a reader that loses its shard makes commands come again, and replies keep each to one effect. A store that
+//! is away is waited for, with pauses and without an end: the log keeps what comes meanwhile.
 //!
-//! *Dead letters.* What was accepted longer ago than `retention` (its reply may have been pruned, so deciding it again
-//! might apply it twice), what has no key to keep a reply under, and what the ledger refuses even alone. Whoever waits for
-//! such a command is told the reason, once the dead letter is safe.
+//! *Dead letters* are commands that were accepted longer ago than `retention`, that have no key to keep a reply under,
+//! or that the ledger refuses even alone. Of the first, the reply may have been pruned: deciding again might apply the
+//! command twice. The caller of such a command gets the reason, once the dead letter is stored.
 //!
-//! *Answers* are given by tasks of their own, in the order of the commits: a thousand callers that wake up would otherwise
-//! stand between this reader and its next batch, and the store would have nothing to do meanwhile.
+//! *Answers* are given by tasks of their own, in the order of the commits. Otherwise a thousand callers that wake up
+//! would delay this reader's next batch, and the store would be idle meanwhile.
 //!
-//! *Held rows.* Commands that need a row that another transaction keeps wait aside, in their order, and the shard goes on
-//! without them. What is behind them in the log is decided and answered, and acknowledged when they are: a log is
-//! acknowledged from its oldest on, and told of the others where it can make use of that. They wait for as long as a
-//! command may lie in the log.
+//! *Held rows.* Commands that need a row which another transaction keeps locked wait apart, in their order, and the
+//! shard goes on without them. Commands behind them in the log are decided and answered at once, and acknowledged with
+//! them: a log is acknowledged from its oldest command on. Logs that can make use of it get the others acknowledged
+//! apart. Held commands wait for as long as a command may lie in the log.
 //!
-//! *Bounds.* `batch_max` commands a batch, and as many ahead; [`ASIDE_MAX`] aside, and [`WINDOW`] batches not acknowledged; [`BATCHES_MAX`] batches wait for their callers here to be
-//! told, and then their readers wait, too; [`GROUPS_MAX`] groups of answers wait to be sent to other instances, and what
-//! does not fit is not sent: those who wait look into the ledger.
+//! *Bounds.* `batch_max` commands a batch, and as many ahead. [`HELD_MAX`] held commands, and [`WINDOW`] batches that
+//! are not acknowledged. [`BATCHES_MAX`] batches wait for their callers on this instance to be answered; beyond it
+//! their readers wait, too. [`GROUPS_MAX`] groups of answers wait to be sent to other instances; beyond it groups are
+//! not sent, and their callers look into the ledger.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,26 +39,27 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
 
-use super::super::aside::Aside;
 use super::super::attempt::{Settled, jittered, settle_all};
-use super::outstanding::{Outstanding, Told};
+use super::super::row_waiters::RowWaiters;
+use super::outstanding::{LoggedReply, Outstanding};
+use super::unacknowledged::Unacknowledged;
 use crate::Stats;
 
-/// Batches whose callers in this instance have not been told yet.
+/// Batches whose callers on this instance have not been answered yet.
 pub(super) const BATCHES_MAX: usize = 4;
 /// Groups of answers that wait to be sent to other instances.
 pub(super) const GROUPS_MAX: usize = 1_024;
-/// How long one group may take. Longer, and it is given up.
-const TELL_MAX: Duration = Duration::from_secs(2);
-/// How long a batch may take, and an unreachable store is waited for, before a warning says so; then it is tried again.
-/// Longer than any commit that will ever end: what was accepted has no deadline of its own.
+/// How long sending one group may take. Longer, and it is given up.
+const SEND_MAX: Duration = Duration::from_secs(2);
+/// How long a batch may take, or the store may be unreachable, before a warning is logged and the batch is tried again.
+/// Longer than any commit that ends at all: an accepted command has no deadline of its own.
 const STORE_PATIENCE: Duration = Duration::from_secs(10);
-/// Commands that may wait aside for one reader, and how many batches may have been taken since the oldest of them: then
-/// the shard waits with them.
-pub(super) const ASIDE_MAX: usize = 1_024;
+/// Held commands of one reader, and batches that may be taken behind the oldest of them. Beyond either, the shard
+/// waits, too.
+pub(super) const HELD_MAX: usize = 1_024;
 const WINDOW: usize = 32;
-const TOO_OLD: &str = "it is older than its reply would be kept for: it may have been decided before";
-/// The first pause before whatever failed is tried again; it doubles.
+const TOO_OLD: &str = "the command is older than its reply would be kept for: it may have been decided before";
+/// The first pause before a failed call is repeated; it doubles.
 pub(super) const PAUSE: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
@@ -69,7 +71,7 @@ pub(super) struct Consumer {
     pub(super) batch_max: usize,
 }
 
-/// What batches are decided with, and who is told. Clones tell the same.
+/// What batches are decided with, and the queues of answers. Clones share both.
 #[derive(Clone)]
 pub(super) struct Decider {
     pub(super) ledger: Arc<dyn Ledger>,
@@ -80,17 +82,17 @@ pub(super) struct Decider {
     pub(super) own: mpsc::Sender<Vec<Answer>>,
     pub(super) others: mpsc::Sender<Group>,
     pub(super) retention: Duration,
-    /// Shared by the shards, as are the rows.
-    pub(super) aside: Aside,
+    /// Shared by the shards, because they share rows.
+    pub(super) row_waiters: RowWaiters,
 }
 
-/// What a batch came to, by the places of its commands.
+/// The outcome of a batch, by the places of its commands.
 #[derive(Default)]
 struct Decided {
     done: Vec<usize>,
-    /// They cannot be decided, for the reason that comes with each; nobody who waits for one has been told.
+    /// They cannot be decided, for the reason that comes with each. Their callers have not been answered.
     unfit: Vec<(usize, LoggedCommand, String)>,
-    /// They need rows that another transaction keeps, or come behind others that do.
+    /// They need rows that another transaction keeps locked, or stay behind others that do.
     held: Vec<(usize, LoggedCommand, Vec<Key>)>,
 }
 
@@ -108,20 +110,25 @@ impl Consumer {
     /// Never ends by itself.
     pub(super) async fn run(self) {
         let Self { mut reader, decider, batch_max } = self;
-        let mut shard =
-            Shard { decider, aside: JoinSet::new(), lost: Vec::new(), open: Open::default(), unacknowledged_max: batch_max * WINDOW };
+        let mut shard = Shard {
+            decider,
+            held: JoinSet::new(),
+            lost: Vec::new(),
+            open: Unacknowledged::default(),
+            unacknowledged_max: batch_max * WINDOW,
+        };
         let mut ahead = Vec::new();
         loop {
-            while let Some(through) = shard.aside.try_join_next() {
-                shard.through(&mut reader, through).await;
+            while let Some(waited) = shard.held.try_join_next() {
+                shard.settle(&mut reader, waited).await;
             }
-            shard.find_again(&mut reader).await;
+            shard.requeue_lost(&mut reader).await;
             shard.acknowledge(&mut reader).await;
             if ahead.is_empty() {
                 tokio::select! {
                     biased;
-                    Some(through) = shard.aside.join_next() => {
-                        shard.through(&mut reader, through).await;
+                    Some(waited) = shard.held.join_next() => {
+                        shard.settle(&mut reader, waited).await;
                         continue;
                     }
                     taken = take(&mut reader, batch_max), if shard.has_room() => ahead = taken,
@@ -141,70 +148,70 @@ impl Consumer {
             };
             shard.open.decided(done.into_iter().map(|place| first + place as u64));
             for (place, command, reason) in unfit {
-                shard.decider.bury(&mut reader, command, reason).await;
+                shard.decider.dead_letter(&mut reader, command, reason).await;
                 shard.open.decided([first + place as u64]);
             }
             for (place, command, rows) in held {
-                shard.set_aside(first + place as u64, command, &rows);
+                shard.wait_for_row(first + place as u64, command, &rows);
             }
         }
     }
 }
 
-/// What a reader's commands have come to.
+/// The state of the commands that a reader took.
 struct Shard {
     decider: Decider,
-    /// Those that wait for rows that another transaction keeps.
-    aside: JoinSet<Through>,
-    /// Those of them whose outcome is not known, because what they waited in has panicked.
+    /// Those that wait for rows which another transaction keeps locked.
+    held: JoinSet<Waited>,
+    /// Held commands whose outcome is not known, because the task of the row waiters has panicked.
     lost: Vec<(u64, LoggedCommand)>,
-    open: Open,
+    open: Unacknowledged,
     unacknowledged_max: usize,
 }
 
-/// A command that waited aside, by its number among those taken, and what came of it; `None` when it is not known.
-type Through = (u64, LoggedCommand, Option<super::super::attempt::Answer>);
+/// A command that was held, with its number among those taken and its answer; `None` if that is not known.
+type Waited = (u64, LoggedCommand, Option<super::super::attempt::Answer>);
 
 impl Shard {
     fn has_room(&self) -> bool {
-        self.aside.len() < ASIDE_MAX && self.open.count() < self.unacknowledged_max
+        self.held.len() < HELD_MAX && self.open.count() < self.unacknowledged_max
     }
 
-    /// It waits for as long as it may lie in the log.
-    fn set_aside(&mut self, number: u64, command: LoggedCommand, rows: &[Key]) {
+    /// The command waits for as long as it may lie in the log.
+    fn wait_for_row(&mut self, number: u64, command: LoggedCommand, rows: &[Key]) {
         let (answer, answered) = oneshot::channel();
         let left = self.decider.retention.saturating_sub(self.decider.age(&command).to_std().unwrap_or_default());
-        self.decider.aside.join(command.request.clone(), rows, Deadline::after(left), answer);
-        self.aside.spawn(async move { (number, command, answered.await.ok()) });
+        self.decider.row_waiters.add(command.request.clone(), rows, Deadline::after(left), answer);
+        self.held.spawn(async move { (number, command, answered.await.ok()) });
     }
 
-    async fn through(&mut self, reader: &mut Box<dyn CommandReader>, through: Result<Through, JoinError>) {
+    async fn settle(&mut self, reader: &mut Box<dyn CommandReader>, waited: Result<Waited, JoinError>) {
         // The tasks do nothing but wait, and are not aborted.
-        let Ok((number, command, answer)) = through else { return };
+        let Ok((number, command, answer)) = waited else { return };
         match answer {
             Some(Ok(reply)) => {
-                self.decider.tell(vec![answer_to(&command, Ok(reply))]).await;
+                self.decider.answer(vec![answer_to(&command, Ok(reply))]).await;
             }
-            Some(Err(ExecuteError::Internal(why))) => self.decider.bury(reader, command, why.to_string()).await,
-            Some(Err(_)) if self.decider.is_too_old(&command) => self.decider.bury(reader, command, TOO_OLD.to_owned()).await,
-            Some(Err(_)) => return self.set_aside(number, command, &[]),
+            Some(Err(ExecuteError::Internal(why))) => self.decider.dead_letter(reader, command, why.to_string()).await,
+            Some(Err(_)) if self.decider.is_too_old(&command) => self.decider.dead_letter(reader, command, TOO_OLD.to_owned()).await,
+            Some(Err(_)) => return self.wait_for_row(number, command, &[]),
             None => return self.lost.push((number, command)),
         }
         self.open.decided([number]);
     }
 
-    /// What was lost was lost together, and waits again in its order.
-    async fn find_again(&mut self, reader: &mut Box<dyn CommandReader>) {
+    /// All held commands were lost together: once each of them is known to be, they wait again, in their order.
+    async fn requeue_lost(&mut self, reader: &mut Box<dyn CommandReader>) {
         if self.lost.is_empty() {
             return;
         }
-        while let Some(through) = self.aside.join_next().await {
-            self.through(reader, through).await;
+        while let Some(waited) = self.held.join_next().await {
+            self.settle(reader, waited).await;
         }
         sleep(jittered(PAUSE)).await;
         self.lost.sort_by_key(|(number, _)| *number);
         for (number, command) in std::mem::take(&mut self.lost) {
-            self.set_aside(number, command, &[]);
+            self.wait_for_row(number, command, &[]);
         }
     }
 
@@ -219,55 +226,8 @@ impl Shard {
         if !beyond.is_empty()
             && let Err(error) = reader.acknowledge_beyond(&beyond).await
         {
-            tracing::debug!(error, "commands behind a held one were not acknowledged; they are with it");
+            tracing::debug!(error, "commands behind a held one were not acknowledged; they will be together with it");
         }
-    }
-}
-
-/// Commands taken and not acknowledged, in order: whether each is decided. The log knows only how many from its oldest on
-/// are.
-#[derive(Default)]
-struct Open {
-    /// The number of the oldest.
-    first: u64,
-    decided: VecDeque<bool>,
-    /// The numbers of those that are decided and were not told of yet.
-    news: Vec<u64>,
-}
-
-impl Open {
-    /// The number of the first of `count` that were taken just now.
-    fn took(&mut self, count: usize) -> u64 {
-        let first = self.first + self.decided.len() as u64;
-        self.decided.extend(std::iter::repeat_n(false, count));
-        first
-    }
-
-    fn decided(&mut self, numbers: impl IntoIterator<Item = u64>) {
-        for number in numbers {
-            if let Some(decided) = number.checked_sub(self.first).and_then(|at| self.decided.get_mut(at as usize)) {
-                *decided = true;
-                self.news.push(number);
-            }
-        }
-    }
-
-    /// How many from the oldest on are decided and not acknowledged; they are from now on.
-    fn acknowledge(&mut self) -> usize {
-        let count = self.decided.iter().take_while(|decided| **decided).count();
-        self.decided.drain(..count);
-        self.first += count as u64;
-        count
-    }
-
-    /// The places of those that are decided behind others that are not, each once.
-    fn acknowledge_beyond(&mut self) -> Vec<usize> {
-        let first = self.first;
-        self.news.drain(..).filter_map(|number| number.checked_sub(first)).map(|place| place as usize).collect()
-    }
-
-    fn count(&self) -> usize {
-        self.decided.len()
     }
 }
 
@@ -278,13 +238,13 @@ async fn take(reader: &mut Box<dyn CommandReader>, max: usize) -> Vec<LoggedComm
         if !taken.is_empty() {
             return taken;
         }
-        // Not what a reader promises; asking again at once would take all of a processor.
+        // A reader promises one command at least. Repeating at once would occupy a processor.
         sleep(PAUSE).await;
     }
 }
 
 impl Decider {
-    /// Decides what can be, and answers it.
+    /// Decides what can be decided, and queues the answers.
     async fn decide(&self, taken: Vec<LoggedCommand>) -> Decided {
         let (mut left, mut decided) = self.sort(taken);
         let mut pause = Pause(PAUSE);
@@ -304,7 +264,7 @@ impl Decider {
                     Settled::Held(rows) => decided.held.push((place, command, rows)),
                 }
             }
-            self.tell(answers).await;
+            self.answer(answers).await;
             left = again;
             if !left.is_empty() {
                 tracing::warn!(commands = left.len(), "the store is away; commands of the log wait for it");
@@ -315,20 +275,21 @@ impl Decider {
         decided
     }
 
-    /// What may be decided, and what may not: the unfit with the reason, and what waits behind commands that wait aside.
+    /// Sorts commands into those that may be decided, those that may not, with the reason, and those behind held
+    /// commands.
     fn sort(&self, taken: Vec<LoggedCommand>) -> (Vec<(usize, LoggedCommand)>, Decided) {
         let (mut fit, mut decided) = (Vec::with_capacity(taken.len()), Decided::default());
         for (place, command) in taken.into_iter().enumerate() {
             if self.is_too_old(&command) {
                 decided.unfit.push((place, command, TOO_OLD.to_owned()));
             } else if command.request.idempotency().is_none() {
-                decided.unfit.push((place, command, "it has no idempotency key: it may have been decided before".to_owned()));
+                decided.unfit.push((place, command, "the command has no idempotency key: it may have been decided before".to_owned()));
             } else {
                 fit.push((place, command));
             }
         }
-        if let Some(aside) = self.aside.takes(fit.iter().map(|(_, command)| &command.request)) {
-            let mut waits = aside.into_iter();
+        if let Some(waits) = self.row_waiters.must_wait(fit.iter().map(|(_, command)| &command.request)) {
+            let mut waits = waits.into_iter();
             let behind = fit.extract_if(.., |_| waits.next() == Some(true));
             decided.held.extend(behind.map(|(place, command)| (place, command, Vec::new())));
         }
@@ -343,8 +304,8 @@ impl Decider {
         self.age(command) > TimeDelta::from_std(self.retention).unwrap_or(TimeDelta::MAX)
     }
 
-    /// Puts a command with the dead letters, however long that takes, then tells whoever waits for it.
-    async fn bury(&self, reader: &mut Box<dyn CommandReader>, command: LoggedCommand, reason: String) {
+    /// Puts a command with the dead letters, however long that takes, then queues the reason for its caller.
+    async fn dead_letter(&self, reader: &mut Box<dyn CommandReader>, command: LoggedCommand, reason: String) {
         let id = command.request.command_id;
         tracing::error!(command.id = %id, reason, "a command of the log cannot be decided");
         let mut pause = Pause(PAUSE);
@@ -353,21 +314,21 @@ impl Decider {
             pause.pass().await;
         }
         self.stats.dead_commands.add(1);
-        self.tell(vec![answer_to(&command, Err(reason))]).await;
+        self.answer(vec![answer_to(&command, Err(reason))]).await;
     }
 
-    /// Own callers are told in any case, other instances if there is room.
-    async fn tell(&self, answers: Vec<Addressed>) {
+    /// Queues answers: for callers of this instance in any case, for other instances if there is room.
+    async fn answer(&self, answers: Vec<Addressed>) {
         let mut groups = BTreeMap::<_, Vec<_>>::new();
         for (instance, answer) in answers {
             groups.entry(instance).or_default().push(answer);
         }
         if let Some(own) = groups.remove(&self.instance) {
-            // Nobody is left to be told once the executor has ended.
+            // This fails when the executor has ended: no caller is left.
             let _ = self.own.send(own).await;
         }
         for group in groups {
-            // Full: those who wait look into the ledger.
+            // Full: the callers look into the ledger.
             let _ = self.others.try_send(group);
         }
     }
@@ -376,12 +337,12 @@ impl Decider {
 /// One answer with the instance that waits for it.
 type Addressed = (InstanceId, Answer);
 
-fn answer_to(command: &LoggedCommand, reply: Told) -> Addressed {
+fn answer_to(command: &LoggedCommand, reply: LoggedReply) -> Addressed {
     (command.reply_to, Answer { command: command.request.command_id, reply })
 }
 
-/// Tells the callers of this instance, batch after batch.
-pub(super) async fn tell_own(outstanding: Arc<Outstanding>, waiting: Arc<Mutex<mpsc::Receiver<Vec<Answer>>>>) -> Result<(), Source> {
+/// Answers the callers of this instance, batch after batch.
+pub(super) async fn notify_own(outstanding: Arc<Outstanding>, waiting: Arc<Mutex<mpsc::Receiver<Vec<Answer>>>>) -> Result<(), Source> {
     let mut waiting = waiting.lock().await;
     while let Some(answers) = waiting.recv().await {
         outstanding.answered(answers);
@@ -389,13 +350,13 @@ pub(super) async fn tell_own(outstanding: Arc<Outstanding>, waiting: Arc<Mutex<m
     Ok(())
 }
 
-/// Sends the groups in order.
-pub(super) async fn tell_others(log: Arc<dyn CommandLog>, waiting: Arc<Mutex<mpsc::Receiver<Group>>>) -> Result<(), Source> {
+/// Sends the groups of answers to other instances, in order.
+pub(super) async fn send_to_others(log: Arc<dyn CommandLog>, waiting: Arc<Mutex<mpsc::Receiver<Group>>>) -> Result<(), Source> {
     let mut waiting = waiting.lock().await;
     while let Some((instance, answers)) = waiting.recv().await {
-        let told = timeout(TELL_MAX, log.answer(instance, answers)).await;
-        if let Err(error) = told.unwrap_or_else(|_| Err("no answer in time".into())) {
-            tracing::debug!(error, %instance, "an instance was not told its answers; it looks into the ledger");
+        let sent = timeout(SEND_MAX, log.answer(instance, answers)).await;
+        if let Err(error) = sent.unwrap_or_else(|_| Err("timed out sending answers".into())) {
+            tracing::debug!(error, %instance, "answers were not sent to another instance; its callers look into the ledger");
         }
     }
     Ok(())

@@ -1,16 +1,16 @@
 //! The commands that this instance appended to the log and has no answer for: their callers, and how many they are.
 //!
-//! An entry begins before its command is appended, so that an answer that overtakes the append finds it, and ends with
-//! the answer. When its caller goes away or waits no longer the entry stays, *unheard*: the command still stands in the
-//! log and counts. So that a lost answer does not count for ever, the ledger is asked for unheard commands again and
-//! again ([`Outstanding::due`]); they end with a stored reply, or when they are so old that a reader would have put them
-//! with the dead letters. One whose outcome may never be stored (a best hold that can be told to choose again) ends after
-//! [`UNSTORED_MAX`]. A command that could not be appended does not count: it may stand in the log all the same, and is
-//! then decided without being waited for.
+//! Each takes a *slot* before it is appended, so that an answer that overtakes the append finds it. The slot ends with
+//! the answer. When its caller goes away or waits no longer, the slot stays, *unattended*: the command still stands in
+//! the log and counts. So that a lost answer does not count for ever, the ledger is asked for unattended commands again
+//! and again ([`Outstanding::due`]). Their slots end with a stored reply, or when the command is so old that a reader
+//! would have put it with the dead letters. If the outcome may never be stored (a best hold that may have to choose
+//! again), the slot ends after [`UNSTORED_MAX`]. A command that could not be appended does not count: it may stand in
+//! the log all the same, and is then decided while no caller waits.
 //!
-//! *Several entries of one command* are the same command appended several times, decided in that order: a stored outcome
-//! ends all of them, and "choose again" only the first that may be told so, because the next decides anew. They have one
-//! fingerprint; another one is refused at the door, since an answer does not say which of the two it is for.
+//! *Several slots of one command* are the same command appended several times, decided in that order. A stored outcome
+//! ends all of them. "Choose again" ends only the first that allows it, because the next is decided anew. They have one
+//! fingerprint; a command with another one is refused at once, since an answer does not say which of the two it is for.
 //!
 //! *Lock.* One mutex, held for no call outside. Whether there is room is kept beside it, so that a crowd that is turned
 //! away does not hold up the answers.
@@ -28,17 +28,18 @@ use tokio::time::Instant;
 
 use super::pace::{Pace, PaceSettings};
 use crate::Stats;
+use crate::sync::lock;
 
-/// How long an unheard command counts whose outcome may never be stored.
+/// How long an unattended command counts if its outcome may never be stored.
 const UNSTORED_MAX: Duration = Duration::from_secs(30);
 
-/// What a caller is told: the reply, or why there will be none.
-pub(super) type Told = Result<Reply, String>;
+/// What a caller gets: the reply, or why there will be none.
+pub(super) type LoggedReply = Result<Reply, String>;
 
 /// See the module's opening.
 pub(super) struct Outstanding {
     state: Mutex<State>,
-    /// As of the last change: it lets nobody in who has no room, that is looked up again under the lock.
+    /// As of the last change. It only turns requests away early: room is checked again under the lock.
     full: AtomicBool,
     stats: Arc<Stats>,
     wait: Duration,
@@ -46,32 +47,33 @@ pub(super) struct Outstanding {
 }
 
 struct State {
-    commands: HashMap<CommandId, Vec<Logged>>,
+    commands: HashMap<CommandId, Vec<Slot>>,
     count: usize,
     pace: Pace,
-    entries: u64,
-    /// Unheard entries by when the ledger is asked next. Those that ended meanwhile are passed over.
-    unheard: VecDeque<Unheard>,
+    /// The number of the last slot.
+    numbers: u64,
+    /// Unattended slots by when the ledger is asked next. Those that ended meanwhile are skipped.
+    unattended: VecDeque<Unattended>,
 }
 
-struct Logged {
-    entry: u64,
+struct Slot {
+    number: u64,
     fingerprint: Option<Fingerprint>,
     /// Its outcome may be "choose again", which is never stored.
     may_retry: bool,
     since: Instant,
-    caller: Option<oneshot::Sender<Told>>,
+    caller: Option<oneshot::Sender<LoggedReply>>,
 }
 
-pub(super) struct Unheard {
+pub(super) struct Unattended {
     look_at: Instant,
     request: Arc<Request>,
-    entry: u64,
+    number: u64,
 }
 
-/// Why a command is not let in.
+/// Why a command gets no slot.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Full {
+pub(super) enum EnterError {
     TooMany,
     /// The same command with another fingerprint stands in the log.
     AnotherFingerprint,
@@ -84,16 +86,21 @@ pub(super) fn may_retry(command: &Command) -> bool {
 
 impl Outstanding {
     pub(super) fn new(settings: PaceSettings, retention: Duration, stats: Arc<Stats>) -> Self {
-        let state =
-            State { commands: HashMap::new(), count: 0, pace: Pace::new(settings, Instant::now()), entries: 0, unheard: VecDeque::new() };
+        let state = State {
+            commands: HashMap::new(),
+            count: 0,
+            pace: Pace::new(settings, Instant::now()),
+            numbers: 0,
+            unattended: VecDeque::new(),
+        };
         Self { state: Mutex::new(state), full: AtomicBool::new(false), stats, wait: settings.wait, retention }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
-    /// Whether the next one would find no room.
+    /// Whether the next command would find no room.
     pub(super) fn is_full(&self) -> bool {
         self.full.load(Ordering::Relaxed)
     }
@@ -102,50 +109,50 @@ impl Outstanding {
         self.full.store(state.count >= state.pace.bound(), Ordering::Relaxed);
     }
 
-    /// Begins an entry that is about to be appended. Without a caller nobody is told of its answer.
-    pub(super) fn enter(&self, request: Arc<Request>, caller: Option<oneshot::Sender<Told>>) -> Result<Ticket<'_>, Full> {
+    /// Takes a slot for a command that is about to be appended.
+    pub(super) fn enter(&self, request: Arc<Request>, caller: Option<oneshot::Sender<LoggedReply>>) -> Result<SlotGuard<'_>, EnterError> {
         let mut state = self.state();
         let (now, count) = (Instant::now(), state.count);
         state.pace.pass(now, count, 0);
         if count >= state.pace.bound() {
             self.look_for_room(&state);
-            return Err(Full::TooMany);
+            return Err(EnterError::TooMany);
         }
-        state.entries += 1;
-        let entry = state.entries;
+        state.numbers += 1;
+        let number = state.numbers;
         let same = state.commands.entry(request.command_id).or_default();
         if same.first().is_some_and(|first| first.fingerprint != request.fingerprint) {
-            return Err(Full::AnotherFingerprint);
+            return Err(EnterError::AnotherFingerprint);
         }
-        same.push(Logged { entry, fingerprint: request.fingerprint, may_retry: may_retry(&request.command), since: now, caller });
+        same.push(Slot { number, fingerprint: request.fingerprint, may_retry: may_retry(&request.command), since: now, caller });
         state.count += 1;
         self.look_for_room(&state);
         drop(state);
         self.stats.logged_commands.add(1);
-        Ok(Ticket { outstanding: self, request, entry, appended: false })
+        Ok(SlotGuard { outstanding: self, request, number, appended: false })
     }
 
-    /// Tells the callers, and ends what is answered.
+    /// Ends the slots of answered commands, then answers their callers.
     pub(super) fn answered(&self, answers: impl IntoIterator<Item = Answer>) {
-        let mut told = Vec::new();
+        let mut answered = Vec::new();
         let mut ended = 0;
         {
             let mut state = self.state();
             for Answer { command, reply } in answers {
                 let retry = matches!(&reply, Ok(Reply { decision: Decision::Retry, .. }));
                 let Entry::Occupied(mut same) = state.commands.entry(command) else { continue };
-                let entries = same.get_mut();
+                let slots = same.get_mut();
                 let all = if retry {
-                    let first = entries.iter().position(|logged| logged.may_retry);
-                    first.map(|first| vec![entries.remove(first)]).unwrap_or_default()
+                    let first = slots.iter().position(|one| one.may_retry);
+                    first.map(|first| vec![slots.remove(first)]).unwrap_or_default()
                 } else {
-                    std::mem::take(entries)
+                    std::mem::take(slots)
                 };
-                if entries.is_empty() {
+                if slots.is_empty() {
                     same.remove();
                 }
                 ended += all.len();
-                told.push((all, reply));
+                answered.push((all, reply));
             }
             let (now, count) = (Instant::now(), state.count);
             state.pace.pass(now, count, ended);
@@ -153,11 +160,11 @@ impl Outstanding {
             self.look_for_room(&state);
         }
         self.stats.logged_commands.sub(ended as u64);
-        for (entries, mut reply) in told {
-            for caller in entries.into_iter().filter_map(|logged| logged.caller) {
+        for (slots, mut reply) in answered {
+            for caller in slots.into_iter().filter_map(|one| one.caller) {
                 // A caller that went away needs no answer.
                 let _ = caller.send(reply.clone());
-                // The first answer of a command is its only one that is no replay.
+                // All answers of a command but the first are replays.
                 if let Ok(reply) = &mut reply {
                     reply.replayed = true;
                 }
@@ -165,19 +172,19 @@ impl Outstanding {
         }
     }
 
-    /// Up to `max` unheard commands whose reply is to be looked up now. Each is either ended or looked for again later.
-    pub(super) fn due(&self, max: usize) -> Vec<Unheard> {
+    /// Up to `max` unattended slots whose reply is to be looked up now. The caller ends each, or returns it for later.
+    pub(super) fn due(&self, max: usize) -> Vec<Unattended> {
         let now = Instant::now();
         let mut state = self.state();
         let mut due = Vec::new();
         while due.len() < max
-            && let Some(next) = state.unheard.pop_front_if(|next| next.look_at <= now)
+            && let Some(next) = state.unattended.pop_front_if(|next| next.look_at <= now)
         {
             let same = state.commands.get(&next.request.command_id);
-            let Some(logged) = same.and_then(|same| same.iter().find(|logged| logged.entry == next.entry)) else { continue };
-            let (age, may_retry) = (now - logged.since, logged.may_retry);
+            let Some(one) = same.and_then(|same| same.iter().find(|one| one.number == next.number)) else { continue };
+            let (age, may_retry) = (now - one.since, one.may_retry);
             if age > self.retention || may_retry && age > UNSTORED_MAX {
-                self.end(&mut state, next.request.command_id, next.entry);
+                self.end(&mut state, next.request.command_id, next.number);
             } else {
                 due.push(next);
             }
@@ -185,20 +192,20 @@ impl Outstanding {
         due
     }
 
-    pub(super) fn look_again_later(&self, unheard: Unheard) {
-        self.state().unheard.push_back(Unheard { look_at: Instant::now() + self.wait, ..unheard });
+    pub(super) fn look_again_later(&self, unattended: Unattended) {
+        self.state().unattended.push_back(Unattended { look_at: Instant::now() + self.wait, ..unattended });
     }
 
-    pub(super) fn end_unheard(&self, unheard: &Unheard) {
-        self.end(&mut self.state(), unheard.request.command_id, unheard.entry);
+    pub(super) fn end_unattended(&self, unattended: &Unattended) {
+        self.end(&mut self.state(), unattended.request.command_id, unattended.number);
     }
 
-    fn end(&self, state: &mut State, command: CommandId, entry: u64) {
+    fn end(&self, state: &mut State, command: CommandId, number: u64) {
         let Entry::Occupied(mut same) = state.commands.entry(command) else { return };
-        let entries = same.get_mut();
-        let Some(at) = entries.iter().position(|logged| logged.entry == entry) else { return };
-        entries.remove(at);
-        if entries.is_empty() {
+        let slots = same.get_mut();
+        let Some(at) = slots.iter().position(|one| one.number == number) else { return };
+        slots.remove(at);
+        if slots.is_empty() {
             same.remove();
         }
         let (now, count) = (Instant::now(), state.count);
@@ -219,7 +226,7 @@ impl Outstanding {
     }
 }
 
-impl Unheard {
+impl Unattended {
     pub(super) fn request(&self) -> &Request {
         &self.request
     }
@@ -232,15 +239,15 @@ impl Drop for Outstanding {
     }
 }
 
-/// An entry in the hands of whoever appends it. Dropped, the entry stays unheard when it was appended, and ends when not.
-pub(super) struct Ticket<'a> {
+/// A slot while its caller waits. On drop it becomes unattended if its command was appended, and ends if not.
+pub(super) struct SlotGuard<'a> {
     outstanding: &'a Outstanding,
     request: Arc<Request>,
-    entry: u64,
+    number: u64,
     appended: bool,
 }
 
-impl Ticket<'_> {
+impl SlotGuard<'_> {
     /// The command stands in the log.
     pub(super) fn appended(&mut self) {
         self.appended = true;
@@ -252,18 +259,18 @@ impl Ticket<'_> {
     }
 }
 
-impl Drop for Ticket<'_> {
+impl Drop for SlotGuard<'_> {
     fn drop(&mut self) {
         let (outstanding, command) = (self.outstanding, self.request.command_id);
         let mut state = outstanding.state();
         if !self.appended {
-            return outstanding.end(&mut state, command, self.entry);
+            return outstanding.end(&mut state, command, self.number);
         }
         let same = state.commands.get_mut(&command);
-        if let Some(logged) = same.and_then(|same| same.iter_mut().find(|logged| logged.entry == self.entry)) {
-            logged.caller = None;
+        if let Some(one) = same.and_then(|same| same.iter_mut().find(|one| one.number == self.number)) {
+            one.caller = None;
             let look_at = Instant::now() + outstanding.wait;
-            state.unheard.push_back(Unheard { look_at, request: self.request.clone(), entry: self.entry });
+            state.unattended.push_back(Unattended { look_at, request: self.request.clone(), number: self.number });
         }
     }
 }

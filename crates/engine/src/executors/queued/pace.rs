@@ -1,13 +1,14 @@
 //! How many commands may stand in the log unanswered, so that the last of them is still answered in time.
 //!
-//! What is answered in a third of `wait` at the measured rate may stand there: the rest is what the measure may be wrong
-//! by, and for shards that are slower than others. Never less than a batch, or every commit would carry less than it could, and never more than `backlog_max`.
+//! As many may stand there as are answered in a third of `wait` at the measured rate. The rest of `wait` allows for
+//! errors of the measure, and for shards that are slower than others. The bound is never less than a batch, or every
+//! commit would carry less than it could, and never more than `backlog_max`.
 //!
 //! *Measure.* Answers a second over windows of an eighth of `wait`, idle time left out, smoothed over the last few. A
-//! window in which there was always a batch left to take, or in which the bound was reached, shows what can be done, so
-//! the rate follows it up and down. One with less shows what was asked for: the rate only follows it up. Windows before
-//! the first answer show nothing: the readers may not have begun. Until something is measured half of
-//! `backlog_max` may stand there, and four batches at least: a crowd that comes at once to a fresh instance is let in.
+//! window in which there was always a batch left to take, or in which the bound was reached, shows the capacity: the
+//! rate follows it up and down. A window with less shows the demand: the rate only follows it up. Windows before the
+//! first answer show nothing: the readers may not have begun. Until something is measured, half of `backlog_max` may
+//! stand there, and four batches at least: a crowd that comes at once to a fresh instance is let in.
 
 use std::time::Duration;
 
@@ -15,9 +16,9 @@ use tokio::time::Instant;
 
 /// How many batches may wait before anything was measured, at least.
 const START_BATCHES: usize = 4;
-/// The part of the wait that what stands in the log may take.
+/// The commands in the log may take one part in so many of the wait.
 const WAIT_PARTS: u32 = 3;
-/// How much the latest window counts against all those before.
+/// The weight of the latest window against all those before.
 const LATEST: f64 = 0.5;
 
 #[derive(Clone, Copy, Debug)]
@@ -63,7 +64,7 @@ impl Pace {
         (in_time as usize).max(self.settings.batch_max).min(self.settings.backlog_max)
     }
 
-    /// `outstanding` were outstanding since this was last said, `answers` of them were answered just now.
+    /// `outstanding` commands were outstanding since the last call, and `answers` of them were answered just now.
     pub(super) fn pass(&mut self, now: Instant, outstanding: usize, answers: usize) {
         let passed = now.saturating_duration_since(self.seen);
         self.seen = now;
@@ -123,7 +124,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn it_is_a_batch_at_least_and_backlog_max_at_most() {
+    async fn the_bound_is_a_batch_at_least_and_backlog_max_at_most() {
         let mut pace = Pace::new(SETTINGS, Instant::now());
         rounds(&mut pace, 200, 4_000, 1).await;
         assert_eq!(pace.bound(), 100);
@@ -136,7 +137,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn few_commands_do_not_say_that_no_more_can_be_done() {
+    async fn a_low_demand_does_not_lower_the_bound() {
         let mut pace = Pace::new(SETTINGS, Instant::now());
         rounds(&mut pace, 200, 4_000, 50).await;
         let bound = pace.bound();

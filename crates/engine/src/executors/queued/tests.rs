@@ -80,7 +80,7 @@ async fn a_command_is_decided_and_answered() {
     assert_eq!(before.elapsed(), Duration::ZERO);
     until(|| log.left() == 0).await;
     assert_eq!((stats.commands.get(), stats.batches.get(), stats.logged_commands.get()), (1, 1, 0));
-    assert!(log.told.lock().unwrap().is_empty(), "its own callers are told without a message");
+    assert!(log.sent.lock().unwrap().is_empty(), "callers of the same instance are answered without a message");
 }
 
 #[tokio::test(start_paused = true)]
@@ -163,7 +163,7 @@ async fn an_append_that_fails_may_have_happened() {
         ledger.stored.lock().unwrap().push_back(Some(stored_for(&charge(1, 5))));
         assert_eq!(executor.execute(charge(1, 5), soon()).await.unwrap(), Receipt::Done(stored_for(&charge(1, 5)).reply));
         assert!(matches!(executor.submit(charge(1, 5), soon()).await, Err(ExecuteError::Unavailable(_))));
-        assert_eq!(stats.logged_commands.get(), 0, "it need not stand there");
+        assert_eq!(stats.logged_commands.get(), 0, "it may not stand in the log");
     }
 }
 
@@ -177,7 +177,7 @@ async fn an_answer_may_overtake_the_confirmation() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_submits_is_told_at_once_and_still_counts() {
+async fn a_submitted_command_is_accepted_at_once_and_still_counts() {
     let (log, ledger) = (MemoryLog::new(1), gated());
     let (executor, stats) = start(&log, &ledger).await;
     assert_eq!(executor.submit(charge(1, 5), soon()).await.unwrap(), Receipt::Accepted(id(5)));
@@ -188,7 +188,7 @@ async fn who_submits_is_told_at_once_and_still_counts() {
     ledger.let_through(1);
     until(|| stats.logged_commands.get() == 0).await;
 
-    // Nobody could be told later to choose again.
+    // After a receipt the caller could not be asked to choose again.
     let choosing = tokio::spawn({
         let executor = executor.clone();
         async move { executor.submit(best(1, 7, false), soon()).await }
@@ -217,7 +217,7 @@ async fn a_caller_that_goes_away_decides_nothing() {
     until(|| stats.logged_commands.get() == 1).await;
     caller.abort();
     assert!(caller.await.unwrap_err().is_cancelled());
-    assert_eq!(stats.logged_commands.get(), 0, "it does not, as far as is known");
+    assert_eq!(stats.logged_commands.get(), 0, "it does not stand in the log, as far as is known");
 }
 
 #[tokio::test(start_paused = true)]
@@ -249,7 +249,7 @@ async fn several_callers_of_one_command_share_its_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn choosing_again_is_told_to_the_first_of_a_command_alone() {
+async fn choosing_again_answers_the_first_caller_of_a_command_alone() {
     let log = MemoryLog::new(1);
     let ledger = ScriptedLedger::gated(|batch| {
         let mut committed = committed(batch);
@@ -278,7 +278,7 @@ async fn choosing_again_is_told_to_the_first_of_a_command_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_comes_twice_tells_nobody_else_to_choose_again() {
+async fn a_repeated_answer_makes_no_other_caller_choose_again() {
     let (log, ledger) = (MemoryLog::new(1), gated());
     let (executor, stats) = start(&log, &ledger).await;
     let mut sent = send_all(&executor, &log, [best(1, 5, true)]).await;
@@ -315,9 +315,9 @@ async fn beyond_the_bound_the_answer_is_overloaded_at_once() {
 #[tokio::test(start_paused = true)]
 async fn lost_answers_are_found_in_the_ledger() {
     let log = MemoryLog::new(1);
-    // Whoever reads is another instance, and its messages are lost.
+    // Another instance reads, and its messages are lost.
     let (reading, _) = start_with(&log, deciding(), 2, SETTINGS).await;
-    // From then on the shard is its own.
+    // From then on it owns the shard.
     reading.execute(charge(1, 1), soon()).await.unwrap();
     let mut ledger = MockLedger::new();
     ledger.expect_reply().returning(|key| {

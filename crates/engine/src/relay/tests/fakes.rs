@@ -1,4 +1,4 @@
-//! An outbox and a sink that do what a test tells them.
+//! A scripted outbox and a scripted sink.
 
 use super::*;
 use crate::testing::{CONCERT, at, id};
@@ -43,7 +43,7 @@ impl FakeOutbox {
         self.rows.lock().unwrap().extend(ids.into_iter().map(|id| ((shard, id), row(id))));
     }
 
-    pub(super) fn left_aside(&self) -> usize {
+    pub(super) fn left_set_aside(&self) -> usize {
         self.aside.lock().unwrap().len()
     }
 
@@ -160,7 +160,7 @@ pub(super) struct FakeSink {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Fails {
     Before,
-    /// All were published, and nobody learns of it.
+    /// All were published, without a confirmation.
     After,
     Hangs,
 }

@@ -1,4 +1,4 @@
-//! Rows that another transaction keeps, while a lane goes on.
+//! Rows that another transaction keeps locked, while a lane goes on.
 
 use super::*;
 use crate::testing::LOCK_TIMEOUT;
@@ -40,7 +40,7 @@ async fn a_held_row_delays_only_its_own_callers() {
     }
     assert_eq!(before.elapsed(), LOCK_TIMEOUT, "the lane stood still for one time-out");
     assert_eq!(stats.held_commands.get(), 10);
-    // Whoever comes now meets no time-out, as long as it needs another row.
+    // A command that comes now meets no time-out if it needs another row.
     for n in 10..20 {
         let before = Instant::now();
         send_for(&executor, 4, 400 + n).await.unwrap().unwrap();
@@ -54,7 +54,7 @@ async fn a_held_row_delays_only_its_own_callers() {
     }
     behind.await.unwrap().unwrap();
     assert_eq!(of(3, ledger.batches()), (300..311).collect::<Vec<_>>(), "each once, in the order in which they came");
-    // Nothing is remembered of it.
+    // The row is not remembered.
     until(|| executor.waiting() == 0).await;
     send_for(&executor, 3, 311).await.unwrap().unwrap();
     assert_eq!(stats.held_commands.get(), 11);
@@ -102,7 +102,7 @@ async fn a_lock_that_cannot_be_seen_is_found_by_halves() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_held_row_is_not_waited_for_behind_another() {
+async fn commands_of_one_held_row_do_not_wait_for_another() {
     let ledger = ScriptedLedger::gated(|batch| Ok(committed(batch)));
     let (executor, _) = start(&ledger, 100, 1_000);
     let sent = crowd(&executor, &ledger, 3).await;

@@ -1,4 +1,4 @@
-//! Rows that another transaction keeps, while the shard goes on.
+//! Rows that another transaction keeps locked, while the shard goes on.
 
 use super::*;
 use crate::testing::LOCK_TIMEOUT;
@@ -30,7 +30,7 @@ async fn a_held_row_delays_its_own_commands_and_the_shard_goes_on() {
         assert!(matches!(caller.await.unwrap(), Ok(Receipt::Done(_))));
     }
     assert_eq!(before.elapsed(), LOCK_TIMEOUT, "the shard stood still for one time-out");
-    // What comes for other rows meets no other one.
+    // Commands for other rows meet no further time-out.
     for n in 10..20 {
         let before = Instant::now();
         assert!(matches!(executor.execute(charge(2, 200 + n), soon()).await, Ok(Receipt::Done(_))));
@@ -41,7 +41,11 @@ async fn a_held_row_delays_its_own_commands_and_the_shard_goes_on() {
     }
     assert_eq!(log.left(), 40, "nothing from the first held one on is acknowledged");
     let beyond = |step: &String| step.strip_prefix("beyond ").and_then(|count| count.parse::<usize>().ok());
-    assert_eq!(log.steps.lock().unwrap().iter().filter_map(beyond).sum::<usize>(), 30, "and each of the others is told of once");
+    assert_eq!(
+        log.steps.lock().unwrap().iter().filter_map(beyond).sum::<usize>(),
+        30,
+        "and each of the others is acknowledged apart, once"
+    );
     assert_eq!(of(1, ledger.batches()), Vec::<u128>::new());
     let behind = send_all(&executor, &log, [charge(1, 110)]).await;
     until(|| stats.held_commands.get() == 11).await;
@@ -95,7 +99,7 @@ async fn a_command_held_for_longer_than_its_reply_is_kept_is_a_dead_letter() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shard_waits_when_too_many_wait_aside() {
+async fn a_shard_waits_when_too_many_of_its_commands_are_held() {
     let (log, ledger) = (MemoryLog::new(1), deciding());
     let (executor, stats) = start_with(&log, ledger.clone(), 1, QueuedSettings { batch_max: 2, ..SETTINGS }).await;
     ledger.lock_wallet(1);

@@ -1,4 +1,5 @@
-//! Ten times more than can be decided, on paused time: who is let in is answered in time, and no less is decided.
+//! Ten times more commands than can be decided, on paused time: those let in are answered in time, and no fewer are
+//! decided.
 
 use super::*;
 use async_trait::async_trait;
@@ -45,7 +46,7 @@ async fn run_one(executor: &Queued, n: u128, seen: &Seen) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn at_ten_times_capacity_who_is_let_in_is_answered_in_time() {
+async fn at_ten_times_capacity_commands_let_in_are_answered_in_time() {
     let log = MemoryLog::new(1);
     let (executor, stats) = start_with(&log, Arc::new(Slow), 1, QueuedSettings { backlog_max: 2_000, ..SETTINGS }).await;
     let seen = Arc::<Seen>::default();

@@ -100,7 +100,7 @@ async fn a_crash_with_a_batch_ahead_loses_nothing_and_applies_nothing_twice() {
     let (answers, applied) = applying();
     let ledger = ScriptedLedger::gated(answers);
     let (crashing, _) = start(&log, &ledger).await;
-    // From then on the shard is its own.
+    // From then on it owns the shard.
     ledger.let_through(1);
     crashing.execute(charge(1, 0), soon()).await.unwrap();
     let (asking, stats) = start_with(&log, ledger.clone(), 2, SETTINGS).await;
@@ -131,7 +131,7 @@ async fn an_acknowledgement_that_fails_ends_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn other_instances_are_told_once_a_batch() {
+async fn other_instances_get_one_message_a_batch() {
     let (log, ledger) = (MemoryLog::new(1), gated());
     let (reading, _) = start_with(&log, ledger.clone(), 1, SETTINGS).await;
     let mut sent = send_all(&reading, &log, [charge(1, 0)]).await;
@@ -146,10 +146,10 @@ async fn other_instances_are_told_once_a_batch() {
     for caller in sent {
         assert!(matches!(caller.await.unwrap(), Ok(Receipt::Done(_))));
     }
-    let told: Vec<_> = log.told.lock().unwrap().iter().map(|(to, answers)| (*to, answers.len())).collect();
-    assert_eq!(told, [(instance(2), 5), (instance(3), 5)]);
+    let sent: Vec<_> = log.sent.lock().unwrap().iter().map(|(to, answers)| (*to, answers.len())).collect();
+    assert_eq!(sent, [(instance(2), 5), (instance(3), 5)]);
     assert!(asking.iter().all(|(_, stats)| stats.logged_commands.get() == 0));
-    assert_eq!(ledger.batches().len(), 2, "all by the one that reads");
+    assert_eq!(ledger.batches().len(), 2, "all by the instance that reads");
 }
 
 /// The commands that were applied, in order.
@@ -179,7 +179,7 @@ async fn a_crash_between_commit_and_acknowledgement_has_one_effect() {
     let (answers, applied) = applying();
     let ledger = ScriptedLedger::new(answers);
     let (crashing, _) = start(&log, &ledger).await;
-    // From then on the shard is its own.
+    // From then on it owns the shard.
     crashing.execute(charge(1, 4), soon()).await.unwrap();
     until(|| log.left() == 0).await;
     log.acknowledging_hangs.store(true, Ordering::SeqCst);
@@ -205,9 +205,9 @@ async fn a_command_twice_in_a_batch_is_answered_twice_and_applied_once() {
         log.put(LoggedCommand { request: charge(1, 5), reply_to: instance(9), accepted_at: at(0) });
     }
     let (_executor, _) = start(&log, &ledger).await;
-    until(|| log.left() == 0 && !log.told.lock().unwrap().is_empty()).await;
+    until(|| log.left() == 0 && !log.sent.lock().unwrap().is_empty()).await;
     assert_eq!((ledger.batches(), applied.lock().unwrap().as_slice()), (vec![vec![5, 5]], [5].as_slice()));
-    assert_eq!(log.told.lock().unwrap()[0].1.len(), 2);
+    assert_eq!(log.sent.lock().unwrap()[0].1.len(), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -250,11 +250,11 @@ async fn what_may_have_been_decided_before_is_a_dead_letter() {
     log.put(logged(Request { fingerprint: None, ..charge(1, 3) }, 0));
     log.put(logged(charge(1, 4), retention * 2));
     let (_executor, stats) = start(&log, &ledger).await;
-    until(|| log.left() == 0 && log.told.lock().unwrap().len() == 3).await;
-    assert_eq!(ledger.batches(), [[2, 4]], "a clock that is ahead harms nobody");
+    until(|| log.left() == 0 && log.sent.lock().unwrap().len() == 3).await;
+    assert_eq!(ledger.batches(), [[2, 4]], "a clock that is ahead harms no command");
     let dead: Vec<_> = log.dead.lock().unwrap().iter().map(|(n, _)| *n).collect();
     assert_eq!((dead, stats.dead_commands.get()), (vec![1, 3], 2));
-    let refused = log.told.lock().unwrap().iter().flat_map(|(_, answers)| answers.clone()).filter(|answer| answer.reply.is_err()).count();
+    let refused = log.sent.lock().unwrap().iter().flat_map(|(_, answers)| answers.clone()).filter(|answer| answer.reply.is_err()).count();
     assert_eq!(refused, 2);
 }
 
@@ -301,5 +301,5 @@ async fn what_was_decided_is_answered_while_others_wait_for_the_store() {
         let expected = if n == 3 { Receipt::Accepted(id(3)) } else { Receipt::Done(reply_to(&charge(n as u128 + 1, n as u128))) };
         assert_eq!(receipt, expected);
     }
-    assert!(log.dead.lock().unwrap().is_empty(), "somebody else's lock is no fault of the command");
+    assert!(log.dead.lock().unwrap().is_empty(), "another transaction's lock is no fault of the command");
 }

@@ -1,27 +1,29 @@
-//! Commands whose rows a transaction outside of this program keeps locked: they wait here, beside the lanes and shards,
-//! which go on without them.
+//! Commands whose rows a transaction outside this program keeps locked. They wait here, and the lanes and shards go on
+//! without them.
 //!
-//! A session left open in `psql`, a report that locks what it reads, an instance that hangs in the middle of a
-//! transaction: each may keep a row for as long as it likes. The first batch that needs the row finds that out by a lock
-//! time-out (`attempt`); its commands come here, and so does every later one that needs the row, until none waits.
+//! Such a transaction may last for any time: a session left open in `psql`, a report that locks what it reads, an
+//! instance that hangs half way. The first batch that needs the row finds that out by a lock time-out (`attempt`). Its
+//! commands come here, and so does every later one that needs the row, until none waits.
 //!
-//! *Rounds.* One task, there while something waits, with one ledger call at a time. A round first decides what waits for
-//! no row that was held the last time, then tries the first command of each held row, in one batch that waits in the
-//! store's own queue for the lock. When that one is through, those behind it go together in the next round.
+//! *Rounds.* One task runs while any command waits, with one ledger call at a time. A round first decides the commands
+//! that wait for no row that was held the last time. Then it tries the first command of each held row, in one batch
+//! that waits in the store's own queue for the lock. When that command is decided, those behind it go together in the
+//! next round.
 //!
-//! *Order.* What needs one held row is decided in the order in which it came. Behind a command that waits here waits also
-//! what comes for the same wallet, reservation or payment ([`order_key`]): in a log that is the order of the key. Seats
-//! are no such keys: another buyer's hold does not wait for the account of this one.
+//! *Order.* Commands that need one held row are decided in the order in which they came. Later commands for the same
+//! wallet, reservation or payment ([`order_key`]) wait behind a command that waits here: in a log that is the order of
+//! the key. Seats are no such keys: another buyer's hold does not wait for the account of this one.
 //!
-//! *Bounds.* So many commands as it is made for; the next is [`ExecuteError::Overloaded`]. Each waits until its deadline, then it is
-//! [`ExecuteError::Unavailable`]; one whose caller is gone is dropped. Nothing of it was written.
+//! *Bounds.* At most `waiting_max` commands wait; the next is [`ExecuteError::Overloaded`]. Each waits until its
+//! deadline, then it is [`ExecuteError::Unavailable`]. A command whose caller is gone is dropped. Nothing of either was
+//! written.
 //!
-//! *Failure.* A store that is away leaves everything waiting until its deadline. If the task panics, what waits is
-//! dropped, and so are the keys: callers are told, and the next time-out begins anew.
+//! *Failure.* While the store is away, every command waits until its deadline. If the task panics, the commands that
+//! wait are dropped with their keys: each caller gets an error, and the next time-out begins anew.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use boxoffice_domain::{Key, Policy, Request};
@@ -31,8 +33,9 @@ use tokio::sync::oneshot;
 use super::attempt::{Answer, Settled, jittered, settle_all};
 use super::behind::{divide, order_key};
 use crate::Stats;
+use crate::sync::lock;
 
-/// How many commands may wait aside where each has a caller.
+/// How many commands may wait in an executor where each has a caller.
 pub(super) const WAITING_MAX: usize = 4_096;
 /// How many are decided in one batch.
 const BATCH_MAX: usize = 1_024;
@@ -43,14 +46,14 @@ const PAUSE: Duration = Duration::from_millis(10);
 
 /// See the module's opening.
 #[derive(Clone)]
-pub(super) struct Aside(Arc<Shared>);
+pub(super) struct RowWaiters(Arc<Shared>);
 
 struct Shared {
     ledger: Arc<dyn Ledger>,
     policy: Arc<Policy>,
     stats: Arc<Stats>,
     waiting_max: usize,
-    /// Whether any key is blocked: without a held row nothing more is looked at.
+    /// Whether any key is blocked: if not, commands pass without taking the lock.
     any: AtomicBool,
     state: Mutex<State>,
 }
@@ -58,16 +61,16 @@ struct Shared {
 #[derive(Default)]
 struct State {
     /// In the order in which they came, hence by number.
-    waiting: VecDeque<Waiting>,
-    /// By how many of those each key is blocked.
+    waiting: VecDeque<HeldCommand>,
+    /// How many of those block each key.
     blocked: HashMap<Key, usize>,
-    /// The blocked keys that were held when they were last tried.
+    /// The blocked keys whose rows were held when they were last tried.
     held: HashSet<Key>,
     numbers: u64,
     works: bool,
 }
 
-struct Waiting {
+struct HeldCommand {
     number: u64,
     request: Request,
     rows: Vec<Key>,
@@ -79,13 +82,13 @@ struct Waiting {
 /// Requests with their numbers.
 type Group = Vec<(u64, Request)>;
 
-impl Aside {
+impl RowWaiters {
     pub(super) fn new(ledger: Arc<dyn Ledger>, policy: Arc<Policy>, stats: Arc<Stats>, waiting_max: usize) -> Self {
         Self(Arc::new(Shared { ledger, policy, stats, waiting_max, any: AtomicBool::new(false), state: Mutex::default() }))
     }
 
-    /// Which of `requests` have to [`join`](Self::join) those that wait here, in this order; `None` when none has to.
-    pub(super) fn takes<'r>(&self, requests: impl IntoIterator<Item = &'r Request>) -> Option<Vec<bool>> {
+    /// Which of `requests` have to be [added](Self::add), in this order; `None` if none has to.
+    pub(super) fn must_wait<'r>(&self, requests: impl IntoIterator<Item = &'r Request>) -> Option<Vec<bool>> {
         if !self.0.any.load(Ordering::Acquire) {
             return None;
         }
@@ -94,9 +97,9 @@ impl Aside {
         taken.contains(&true).then_some(taken)
     }
 
-    /// Lets `request` wait until it can be decided. `held` are those of its rows that were found locked, none for what
-    /// comes behind others.
-    pub(super) fn join(&self, request: Request, held: &[Key], deadline: Deadline, answer: oneshot::Sender<Answer>) {
+    /// Lets `request` wait until it can be decided. `held` are those of its rows that were found locked, none if it
+    /// only stays behind others.
+    pub(super) fn add(&self, request: Request, held: &[Key], deadline: Deadline, answer: oneshot::Sender<Answer>) {
         let shared = &self.0;
         let mut state = shared.state();
         if state.waiting.len() >= shared.waiting_max {
@@ -115,12 +118,12 @@ impl Aside {
         }
         for key in held {
             if state.held.insert(*key) {
-                tracing::warn!(row = %key, "another transaction keeps a row locked; the commands that need it wait aside");
+                tracing::warn!(row = %key, "another transaction keeps a row locked; the commands that need it wait apart");
             }
         }
         state.numbers += 1;
         let number = state.numbers;
-        state.waiting.push_back(Waiting { number, request, rows, blocks, deadline, answer });
+        state.waiting.push_back(HeldCommand { number, request, rows, blocks, deadline, answer });
         shared.any.store(true, Ordering::Release);
         if !std::mem::replace(&mut state.works, true) {
             tokio::spawn(work(shared.clone()));
@@ -139,14 +142,14 @@ async fn work(shared: Arc<Shared>) {
     std::mem::forget(working);
 }
 
-/// Dropped by a panic, it leaves nothing that would wait for ever.
+/// When a panic drops it, no command is left to wait for ever.
 struct Working<'s>(&'s Shared);
 
 impl Drop for Working<'_> {
     fn drop(&mut self) {
-        // It may also end with its runtime.
+        // It is also dropped when its runtime stops.
         if std::thread::panicking() {
-            tracing::error!(task = "aside", "the task of the commands that wait aside panicked");
+            tracing::error!(task = "row_waiters", "the task of the commands that wait for row locks panicked");
         }
         *self.0.state() = State::default();
         self.0.any.store(false, Ordering::Release);
@@ -155,11 +158,11 @@ impl Drop for Working<'_> {
 
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
-    /// What is tried now: what waits for no row that was held, and the first for each row that was. `None` when nothing
-    /// waits any more.
+    /// What is tried now: the commands that wait for no held row, and the first command of each held row. `None` when
+    /// no command waits any more.
     fn round(&self) -> Option<(Group, Group)> {
         let mut state = self.state();
         self.expire(&mut state);
@@ -169,7 +172,7 @@ impl Shared {
         }
         let (mut free, mut held) = (Group::new(), Group::new());
         let mut busy = HashSet::new();
-        for Waiting { number, request, rows, blocks, .. } in &state.waiting {
+        for HeldCommand { number, request, rows, blocks, .. } in &state.waiting {
             if free.len() + held.len() == BATCH_MAX {
                 break;
             }
@@ -185,7 +188,7 @@ impl Shared {
         Some((free, held))
     }
 
-    /// Ends what has waited long enough, and what nobody waits for.
+    /// Ends the commands that are past their deadline or whose caller is gone.
     fn expire(&self, state: &mut State) {
         let over = state.waiting.iter().filter(|waiting| waiting.deadline.is_over() || waiting.answer.is_closed());
         for number in over.map(|waiting| waiting.number).collect::<Vec<_>>() {
@@ -195,10 +198,10 @@ impl Shared {
         }
     }
 
-    /// Takes out one that waits, with what it blocks.
+    /// Removes a command, with the keys that it blocks.
     fn end(&self, state: &mut State, number: u64) -> Option<oneshot::Sender<Answer>> {
         let at = state.waiting.binary_search_by_key(&number, |waiting| waiting.number).ok()?;
-        let Waiting { blocks, answer, .. } = state.waiting.remove(at)?;
+        let HeldCommand { blocks, answer, .. } = state.waiting.remove(at)?;
         for key in blocks {
             if let Some(count) = state.blocked.get_mut(&key) {
                 *count -= 1;
@@ -212,7 +215,7 @@ impl Shared {
         Some(answer)
     }
 
-    /// Decides what can be decided of a group; how many of it are through.
+    /// Decides what can be decided of a group. Returns how many commands were answered.
     async fn settle(&self, group: Group, was_held: bool) -> usize {
         if group.is_empty() {
             return 0;
@@ -233,7 +236,7 @@ impl Shared {
                     Settled::Answered(answer @ (Ok(_) | Err(ExecuteError::Internal(_)))) => {
                         answers.extend(self.end(&mut state, number).map(|caller| (caller, answer)));
                     }
-                    // The store is away: it is tried again until the deadline.
+                    // The store is away: the command is tried again until its deadline.
                     Settled::Answered(Err(_)) => {}
                 }
             }

@@ -1,24 +1,27 @@
 //! Equal commands at the same moment: the first one runs, the others wait for its answer and get the same.
 //!
 //! The map holds a command only while it runs, so it is as small as the number of callers. A follower with another
-//! fingerprint is refused at once, as the ledger would. When the first one gets no answer (an error, or its caller
-//! went away), the followers run the command themselves: the ledger's stored reply keeps it to one effect.
+//! fingerprint is refused at once, as the ledger would. If the first command gets no answer, because of an error or
+//! because its caller went away, the followers run it themselves. The ledger's stored reply keeps it to one effect.
 //!
-//! *Bounds.* A follower waits until its deadline, then [`ExecuteError::InProgress`]. Who asks first whether there is room is
-//! told so of the inner executor, without a look at what runs.
+//! *Bounds.* A follower waits until its deadline, then [`ExecuteError::InProgress`]. Whether there is room for a
+//! request is asked of the inner executor, without a look at what runs.
 //!
-//! Who submits waits for no outcome and so follows nobody: the ledger's stored reply alone keeps it to one effect.
+//! A submitted command waits for no outcome and so follows no other: the ledger's stored reply alone keeps it to one
+//! effect.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use boxoffice_domain::{Decision, Fingerprint, IdempotencyKey, Rejection, Reply, Request};
 use boxoffice_ports::{Clock, Deadline, ExecuteError, Executor, Receipt};
 use tokio::sync::oneshot;
 
-/// The map is cut into this many, each under its own mutex.
+use crate::sync::lock;
+
+/// The map is cut into this many parts, each under its own mutex.
 const SHARDS: usize = 64;
 
 struct Flight {
@@ -73,9 +76,9 @@ impl Executor for SingleFlight {
             };
             match follow {
                 None => {
-                    let landing = Landing { shard, key, landed: false };
+                    let guard = FlightGuard { shard, key, ended: false };
                     let result = self.inner.execute(request, deadline).await;
-                    let followers = landing.end();
+                    let followers = guard.end();
                     if let Ok(receipt) = &result {
                         share(receipt, followers);
                     }
@@ -83,7 +86,7 @@ impl Executor for SingleFlight {
                 }
                 Some(receiver) => match deadline.bound(receiver).await {
                     Ok(Ok(receipt)) => return Ok(receipt),
-                    // The first one got no answer: one of the followers becomes the first.
+                    // The first command got no answer: one of the followers becomes the first.
                     Ok(Err(_)) => {}
                     Err(_) => return Err(ExecuteError::InProgress),
                 },
@@ -103,7 +106,7 @@ impl Executor for SingleFlight {
 fn share(receipt: &Receipt, followers: Vec<oneshot::Sender<Receipt>>) {
     for follower in followers {
         let receipt = match receipt {
-            // Choosing again is for each caller to do with its own choices, and under one command.
+            // Each caller chooses again by itself, with its own choices, under the same command.
             Receipt::Done(Reply { decision: Decision::Retry, .. }) => continue,
             Receipt::Done(reply) => Receipt::Done(Reply { replayed: true, ..reply.clone() }),
             Receipt::Accepted(command) => Receipt::Accepted(*command),
@@ -113,36 +116,32 @@ fn share(receipt: &Receipt, followers: Vec<oneshot::Sender<Receipt>>) {
     }
 }
 
-/// Takes the flight out of the map once, also when the first caller goes away: by then the key may fly again for
-/// somebody else, whose flight is not ours to take.
-struct Landing<'a> {
+/// Takes the flight out of the map once, also when the first caller goes away. By the time this is dropped the key may
+/// be in flight again, for another caller: that flight stays.
+struct FlightGuard<'a> {
     shard: &'a Shard,
     key: IdempotencyKey,
-    landed: bool,
+    ended: bool,
 }
 
-impl Landing<'_> {
+impl FlightGuard<'_> {
     fn end(mut self) -> Vec<oneshot::Sender<Receipt>> {
         self.take()
     }
 
     fn take(&mut self) -> Vec<oneshot::Sender<Receipt>> {
-        if std::mem::replace(&mut self.landed, true) {
+        if std::mem::replace(&mut self.ended, true) {
             return Vec::new();
         }
         lock(self.shard).remove(&self.key).map(|flight| flight.followers).unwrap_or_default()
     }
 }
 
-impl Drop for Landing<'_> {
+impl Drop for FlightGuard<'_> {
     fn drop(&mut self) {
         // Dropping the senders wakes the followers.
         drop(self.take());
     }
-}
-
-fn lock(shard: &Shard) -> MutexGuard<'_, HashMap<IdempotencyKey, Flight>> {
-    shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -255,27 +254,27 @@ mod tests {
         ledger.let_through(2);
         let Receipt::Done(reply) = first.await.unwrap().unwrap() else { panic!("not done") };
         assert_eq!(reply.decision, Decision::Retry);
-        assert_eq!(follower.await.unwrap().unwrap(), Receipt::Done(reply_to(&charge(1, 5))), "it ran by itself");
+        assert_eq!(follower.await.unwrap().unwrap(), Receipt::Done(reply_to(&charge(1, 5))), "the follower ran it by itself");
         assert_eq!(ledger.batches(), [vec![5], vec![5]]);
     }
 
     #[test]
-    fn a_flight_that_landed_takes_no_later_one_with_it() {
+    fn ending_a_flight_leaves_a_later_one_of_the_same_key() {
         let shard = Shard::default();
         let (key, fingerprint) = charge(1, 5).idempotency().unwrap();
-        let fly = || drop(lock(&shard).insert(key, Flight { fingerprint, followers: Vec::new() }));
-        fly();
-        let mut landing = Landing { shard: &shard, key, landed: false };
-        landing.take();
-        fly();
-        drop(landing);
-        assert!(lock(&shard).contains_key(&key), "the later flight is somebody else's");
-        drop(Landing { shard: &shard, key, landed: false });
+        let begin = || drop(lock(&shard).insert(key, Flight { fingerprint, followers: Vec::new() }));
+        begin();
+        let mut guard = FlightGuard { shard: &shard, key, ended: false };
+        guard.take();
+        begin();
+        drop(guard);
+        assert!(lock(&shard).contains_key(&key), "the later flight is another caller's");
+        drop(FlightGuard { shard: &shard, key, ended: false });
         assert!(lock(&shard).is_empty());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_follower_waits_no_longer_than_wait() {
+    async fn a_follower_waits_until_its_deadline_and_no_longer() {
         let ledger = ScriptedLedger::gated(|batch| Ok(committed(batch)));
         let executor = over(&ledger);
         let _first = send(&executor, charge(1, 5));
@@ -300,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn whether_there_is_room_the_inner_one_knows() {
+    fn the_inner_executor_is_asked_whether_there_is_room() {
         for full in [true, false] {
             let mut inner = MockExecutor::new();
             inner.expect_turns_away().once().return_const(full);
@@ -310,7 +309,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_submits_follows_nobody() {
+    async fn a_submitted_command_follows_no_other() {
         let mut inner = MockExecutor::new();
         inner.expect_execute().once().returning(|request, _| Ok(Receipt::Accepted(request.command_id)));
         inner.expect_submit().times(2).returning(|request, _| Ok(Receipt::Accepted(request.command_id)));
@@ -323,7 +322,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn followers_are_told_that_a_command_stands_in_a_log() {
+    async fn followers_are_accepted_with_a_command_that_stands_in_a_log() {
         let mut inner = MockExecutor::new();
         inner.expect_execute().once().returning(|request, _| Ok(Receipt::Accepted(request.command_id)));
         let executor = SingleFlight::new(Arc::new(inner), Arc::new(TestClock::default()));
@@ -331,8 +330,8 @@ mod tests {
         lock(executor.shard(&key)).insert(key, Flight { fingerprint, followers: Vec::new() });
         let follower = send(&executor, charge(1, 5));
         followed(&executor, &charge(1, 5), 1).await;
-        // The first one lands with what it was told.
-        let followers = Landing { shard: executor.shard(&key), key, landed: false }.end();
+        // The first command ends with its receipt.
+        let followers = FlightGuard { shard: executor.shard(&key), key, ended: false }.end();
         share(&executor.inner.execute(charge(1, 5), soon()).await.unwrap(), followers);
         assert_eq!(follower.await.unwrap().unwrap(), Receipt::Accepted(charge(1, 5).command_id));
     }

@@ -1,11 +1,11 @@
-//! The ledger as the engine uses it: each commit is applied to the seat view, announced to the other instances and, when
-//! it ends turns, to the waiting room.
+//! The ledger as the engine uses it: each commit is applied to the seat view and published to the other instances. If
+//! it ends turns, their ends are appended to the waiting room's log.
 //!
-//! The view is brought up to date before the caller gets its answer, so a reader that comes after it sees the commit. The
-//! other instances and the room learn of it at once; nothing waits for them here (`siblings`, `turn_ends`).
+//! The view is brought up to date before the caller gets its answer, so a reader that comes after it sees the commit.
+//! The other instances and the room get theirs at once, and nothing waits for them here (`peers`, `turn_ends`).
 //!
-//! A commit and what follows it run in a task of their own: a caller that goes away changes neither. A crash between the
-//! two leaves the room to the relay, which repeats every payment from the outbox.
+//! A commit and what follows it run in a task of their own: a caller that goes away changes neither. A crash between
+//! the two leaves the ends of turns to the relay, which repeats every payment from the outbox.
 
 use std::collections::BTreeSet;
 use std::panic::resume_unwind;
@@ -37,8 +37,8 @@ struct Follows {
 impl Follows {
     fn commit(&self, committed: &Committed) {
         self.seats.apply(&committed.seats);
-        self.siblings.tell(&committed.seats);
-        // A replay was announced when it was new.
+        self.siblings.publish(&committed.seats);
+        // A replay has had its effects when it was new.
         for reply in committed.replies.iter().filter(|reply| !reply.replayed) {
             if let Decision::Done(Outcome::Held { reservation, .. }) = &reply.decision {
                 self.holds.made(reservation);
@@ -51,7 +51,7 @@ impl Follows {
 }
 
 impl Watched {
-    /// Its calls run on the current tokio runtime, whichever one the caller is on.
+    /// The ledger's calls run on the current tokio runtime, whatever runtime the caller is on.
     pub fn new(
         inner: Arc<dyn Ledger>,
         seats: Arc<SeatView>,
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
     use crate::testing::room::FakeRoom;
     use crate::testing::{
-        CONCERT, DATE, ScriptedLedger, TestClock, charge, committed, id, key, no_shows, paid, policy, seat_row, soon, until,
+        CONCERT, DATE, ScriptedLedger, TestClock, charge, committed, empty_catalogue, id, key, paid, policy, seat_row, soon, until,
     };
     use crate::{SeatStatus, Supervisor};
     use boxoffice_domain::{Reply, SeatChange, SeatState};
@@ -127,15 +127,15 @@ mod tests {
     }
 
     fn ends(room: &Arc<FakeRoom>) -> Arc<TurnEnds> {
-        TurnEnds::new(room.clone(), no_shows(), Duration::from_millis(250))
+        TurnEnds::new(room.clone(), empty_catalogue(), Duration::from_millis(250))
     }
 
     #[tokio::test]
     async fn a_commit_is_seen_before_its_caller_is_answered() {
         let (seats, room) = (view().await, FakeRoom::open());
-        let told = Arc::<Mutex<Vec<SeatChange>>>::default();
+        let published = Arc::<Mutex<Vec<SeatChange>>>::default();
         let mut fanout = MockFanout::new();
-        let others = told.clone();
+        let others = published.clone();
         fanout.expect_tell().returning(move |changes| {
             others.lock().unwrap().extend(changes);
             Ok(())
@@ -144,8 +144,8 @@ mod tests {
         let watched = Watched::new(sells(ScriptedLedger::new), seats.clone(), siblings, ends(&room), Arc::default());
         watched.transact(Batch::new(vec![charge(5, 1)], policy()), Guard::RowLock, soon()).await.unwrap();
         assert_eq!(statuses(&seats).await, [SeatStatus::Sold]);
-        until(|| room.ended() == [id(5)] && told.lock().unwrap().iter().any(|change| change.key == key(1))).await;
-        // A replay was told when it was new.
+        until(|| room.ended() == [id(5)] && published.lock().unwrap().iter().any(|change| change.key == key(1))).await;
+        // A replay has had its effects when it was new.
         watched.transact(Batch::new(vec![charge(5, 1), charge(5, 2)], policy()), Guard::RowLock, soon()).await.unwrap();
         for _ in 0..100 {
             tokio::task::yield_now().await;
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_of_the_ledger_is_its_callers() {
+    async fn a_panic_of_the_ledger_reaches_its_caller() {
         let (seats, room) = (view().await, FakeRoom::open());
         let watched = Watched::new(
             ScriptedLedger::new(|_| panic!("a defect")),

@@ -1,6 +1,7 @@
-//! How this instance fares: how long its answers take, and how many of them fail, second by second.
+//! The health of this instance: how long its answers take, and how many of them fail, second by second.
 //!
-//! *Cost.* Noting an answer is two relaxed additions. Durations are counted in classes a quarter of a power of two wide.
+//! *Cost.* Noting an answer is two relaxed additions. Durations are counted in classes a quarter of a power of two
+//! wide.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -27,10 +28,10 @@ impl Default for Fares {
 }
 
 impl Fares {
-    /// An answer that took so long, and whether it failed for reasons of the server's own.
+    /// Notes how long an answer took, and whether it failed for reasons of the server's own.
     pub fn answered(&self, took: Duration, failed: bool) {
         let doublings = (took.as_secs_f64() * 1e6 / FIRST_US).max(1.0).log2();
-        // Beyond the last class nothing is told apart.
+        // The last class takes all that are longer.
         let class = ((doublings * f64::from(CLASSES_PER_DOUBLING)).ceil() as usize).min(CLASSES - 1);
         self.took[class].fetch_add(1, Ordering::Relaxed);
         if failed {

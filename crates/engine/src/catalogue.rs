@@ -1,15 +1,15 @@
-//! The catalogue in memory: what concerts and dates there are, for reading and for the loops. Brought up to date every
-//! [`REFRESH`] by the background, so an import by another process shows within a second: the store is asked for a number,
-//! and for the whole only when that is another one. An id that is not known here is looked up in the store before it is
-//! refused ([`Shows::find_concert`], [`Shows::find_date`]).
+//! The catalogue in memory: which concerts and dates there are, for reading and for the loops. The background brings it
+//! up to date every [`REFRESH`], so an import by another process shows within a second. The store is asked for its
+//! version, and for the whole catalogue only if that has changed. An id that is not known here is looked up in the
+//! store before it is refused ([`Shows::find_concert`], [`Shows::find_date`]).
 //!
-//! *Bounds.* Ids that are made up cost the store one such question each [`LOOK_UP_EVERY`], however many ask: they
-//! wait for the next one together.
+//! *Bounds.* Ids that are made up cost the store one such read every [`LOOK_UP_EVERY`], however many callers ask: they
+//! wait for the next read together.
 //!
-//! *Failure.* A date whose seats an import changed is remembered until they were read again, however often that fails.
+//! *Failure.* A date whose seats an import changed is remembered until they are read again, however often that fails.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::Duration;
 
 use boxoffice_domain::{ConcertId, DateId, Timestamp};
@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::SeatView;
 use crate::coalesced::Coalesced;
+use crate::sync::{lock, read, write};
 
 /// How often the background asks for the catalogue again.
 pub(crate) const REFRESH: Duration = Duration::from_millis(500);
@@ -26,11 +27,11 @@ const LOOK_UP_EVERY: Duration = Duration::from_millis(200);
 
 #[derive(Default)]
 struct Index {
-    /// The store's number for what this was read from, or for what was there just before.
+    /// The store's version of the catalogue that this was read from, or of the one just before.
     version: Option<i64>,
     concerts: Arc<Vec<Arc<ConcertRow>>>,
     by_id: HashMap<ConcertId, usize>,
-    /// Concert and position among its dates.
+    /// The concert's position, and the date's position among its dates.
     dates: HashMap<DateId, (usize, usize)>,
 }
 
@@ -55,7 +56,7 @@ impl Index {
 pub struct Shows {
     queries: Arc<dyn Queries>,
     index: RwLock<Arc<Index>>,
-    /// One read at a time, or an older answer could take the place of a newer one.
+    /// One read at a time, or an older answer could replace a newer one.
     reading: Coalesced<()>,
     looking_up: Coalesced<()>,
     /// When an unknown id was last looked up.
@@ -72,7 +73,7 @@ impl Shows {
     }
 
     /// Reads the catalogue again, and the maps in `seats` of dates whose seats an import has changed. A date that fails
-    /// keeps no other back and is read again the next time.
+    /// delays no other, and is read again the next time.
     pub async fn refresh(&self, seats: &SeatView) -> Result<(), StoreError> {
         self.read().await?;
         let unread: Vec<_> = self.unread().iter().map(|(&date, &version)| (date, version)).collect();
@@ -81,7 +82,7 @@ impl Shows {
             match seats.reload(date).await {
                 Ok(()) => {
                     let mut unread = self.unread();
-                    // Unless it was changed once more meanwhile.
+                    // Unless another import changed the seats meanwhile.
                     if unread.get(&date) == Some(&version) {
                         unread.remove(&date);
                     }
@@ -94,7 +95,7 @@ impl Shows {
 
     async fn read(&self) -> Result<(), StoreError> {
         let read = async || {
-            // Asked before the rows are read: a change in between brings another number the next time.
+            // Asked before the rows are read: after a change in between, the next read sees another version.
             let version = Some(self.queries.catalog_version().await?);
             let before = self.index();
             if before.version == version {
@@ -109,14 +110,14 @@ impl Shows {
                     unread.insert(date, new);
                 }
             }
-            *self.index.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(index);
+            *write(&self.index) = Arc::new(index);
             Ok(())
         };
         self.reading.run(read).await
     }
 
-    fn unread(&self) -> std::sync::MutexGuard<'_, HashMap<DateId, i64>> {
-        self.unread.lock().unwrap_or_else(PoisonError::into_inner)
+    fn unread(&self) -> MutexGuard<'_, HashMap<DateId, i64>> {
+        lock(&self.unread)
     }
 
     /// The concert, looked up in the store if it is not known here.
@@ -137,8 +138,8 @@ impl Shows {
         Ok(self.date(id))
     }
 
-    /// Asks a concert's room. One that is not open here yet, because another instance has imported the concert a moment
-    /// ago, is opened first; [`RoomError::NoRoom`] of a concert that is not in the store.
+    /// Asks a concert's room. If it is not open here yet, because another instance has imported the concert a moment
+    /// ago, it is opened first. [`RoomError::NoRoom`] for a concert that is not in the store.
     pub async fn ask_room<T, F>(&self, room: &dyn WaitingRoom, concert: ConcertId, ask: impl Fn() -> F) -> Result<T, RoomError>
     where
         F: Future<Output = Result<T, RoomError>>,
@@ -157,20 +158,20 @@ impl Shows {
 
     async fn look_up(&self) -> Result<(), StoreError> {
         let pause = async {
-            let last = *self.looked_up.lock().unwrap_or_else(PoisonError::into_inner);
+            let last = *lock(&self.looked_up);
             if let Some(last) = last {
                 sleep_until(last + LOOK_UP_EVERY).await;
             }
         };
         let look_up = async || {
-            *self.looked_up.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+            *lock(&self.looked_up) = Some(Instant::now());
             self.read().await
         };
         self.looking_up.run_after(pause, look_up).await
     }
 
     fn index(&self) -> Arc<Index> {
-        self.index.read().unwrap_or_else(PoisonError::into_inner).clone()
+        read(&self.index).clone()
     }
 
     /// All concerts, by start of sale.
@@ -205,8 +206,8 @@ mod tests {
     use boxoffice_ports::MockQueries;
     use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
-    /// A store whose catalogue has the version of `version`, and none while that is 0; seats cannot be read while
-    /// `broken`. The view beside it counts how often they were.
+    /// A store whose catalogue has the version of `version`, and is empty while that is 0. Seats cannot be read while
+    /// `broken`. Beside it, how often they were read.
     fn shop(version: &Arc<AtomicI64>, broken: &Arc<AtomicBool>) -> (Arc<Shows>, Arc<SeatView>, Arc<AtomicI64>) {
         let (now, broken, reads) = (version.clone(), broken.clone(), Arc::new(AtomicI64::new(0)));
         let mut queries = catalog(move || match now.load(Ordering::SeqCst) {
@@ -226,7 +227,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_catalogue_is_read_again_and_changed_seats_with_it() {
+    async fn a_refresh_reads_the_catalogue_and_changed_seats_again() {
         let version = Arc::new(AtomicI64::new(1));
         let (shows, seats, reads) = shop(&version, &Arc::default());
         assert!(shows.concert(id(CONCERT)).is_none());
@@ -234,7 +235,7 @@ mod tests {
         assert_eq!(shows.concerts().len(), 1);
         assert_eq!(shows.date(id(DATE)).unwrap().1.total, 4);
         shows.refresh(&seats).await.unwrap();
-        assert_eq!(reads.load(Ordering::SeqCst), 0, "what is new was not seen by anybody");
+        assert_eq!(reads.load(Ordering::SeqCst), 0, "seats that no reader has loaded are not read");
         version.store(2, Ordering::SeqCst);
         shows.refresh(&seats).await.unwrap();
         shows.refresh(&seats).await.unwrap();
@@ -249,12 +250,12 @@ mod tests {
         version.store(2, Ordering::SeqCst);
         broken.store(true, Ordering::SeqCst);
         assert!(shows.refresh(&seats).await.is_err());
-        assert!(shows.refresh(&seats).await.is_err(), "it is not forgotten");
+        assert!(shows.refresh(&seats).await.is_err(), "the date is not forgotten");
         broken.store(false, Ordering::SeqCst);
         shows.refresh(&seats).await.unwrap();
         assert_eq!(reads.load(Ordering::SeqCst), 3);
         shows.refresh(&seats).await.unwrap();
-        assert_eq!(reads.load(Ordering::SeqCst), 3, "once they were read there is nothing left to read");
+        assert_eq!(reads.load(Ordering::SeqCst), 3, "seats that were read are not read again");
     }
 
     #[tokio::test(start_paused = true)]
@@ -266,7 +267,7 @@ mod tests {
         let began = Instant::now();
         let (concert, date) = tokio::join!(shows.find_concert(id(CONCERT)), shows.find_date(id(DATE)));
         assert!(concert.unwrap().is_some() && date.unwrap().is_some());
-        assert_eq!(began.elapsed(), LOOK_UP_EVERY, "not sooner after the last look");
+        assert_eq!(began.elapsed(), LOOK_UP_EVERY, "not sooner after the last look-up");
         // A thousand made-up ids, a few at a time: as many reads as fit into the time that took.
         let (made_up, began, before) = (Arc::new(AtomicI64::new(0)), Instant::now(), shows.reading.runs());
         let mut asking = tokio::task::JoinSet::new();
