@@ -1,17 +1,16 @@
 //! The ports on real technology: one module a technology, one additive feature each.
 //!
-//! * [`clock`]: this machine's clock and identifiers. The only place that asks them.
+//! * [`clock`]: this machine's clock and identifiers. The only place that reads them.
 //! * [`log_sink`]: events on standard output.
 //! * `kafka` (feature `kafka`): the command log, and events for other systems.
 //! * [`memory`]: everything in this process, nothing durable; tests, and the `memory` lock.
 //! * `postgres` (feature `postgres`): one database, many instances.
 //! * `rabbitmq` (feature `rabbitmq`): the command log in queues, events in a stream.
-//! * `redis` (feature `redis`): locks, the waiting room, what instances tell each other.
-//! * `sqlite` (feature `sqlite`): the embedded default, one file, one writer.
+//! * `redis` (feature `redis`): locks, the logs of waiting rooms, messages between instances.
+//! * `sqlite` (feature `sqlite`): the embedded default, one file, one writer. Shares `sql` with `postgres`.
 
 pub mod clock;
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
-mod columns;
+mod import;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 pub mod log_sink;
@@ -26,8 +25,9 @@ mod room_log;
 #[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
 mod room_wire;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
-mod rows;
+mod sql;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+mod stores;
 #[cfg_attr(not(any(feature = "kafka", feature = "rabbitmq")), allow(dead_code, reason = "without a broker only events are carried"))]
 mod wire;
