@@ -15,7 +15,8 @@
 //! * *Deadlines*: a session whose answer is overdue is cut at once, by stopping the task that drives its connection. A
 //!   client that is only dropped waits for the answers it is still owed.
 //!
-//! There is no other conversion: [`encode`] goes one way, [`decode`] the other.
+//! [`encode`] goes one way, [`decode`] the other; there is no other conversion. The bridge may go once the ledger reaches
+//! the same figures on one of the two libraries alone (`--example postgres`, old and new in turn).
 //!
 //! [`Session`]: super::session::Session
 
@@ -34,7 +35,8 @@ use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 pub(super) fn encode<S: Statement>(binds: impl Binds<Pg>) -> Result<Vec<Value>, Failure> {
     let mut collector = RawBytesBindCollector::<Pg>::new();
     let bound = Bound::<S, _>::new(binds);
-    bound.collect_binds(&mut collector, &mut BuiltIn, &Pg).map_err(|error| Failure::Data(error.to_string()))?;
+    let collected = QueryFragment::<Pg>::collect_binds(&bound, &mut collector, &mut BuiltIn, &Pg);
+    collected.map_err(|error| Failure::Data(error.to_string()))?;
     Ok(collector.binds.into_iter().map(Value).collect())
 }
 

@@ -14,7 +14,7 @@
 //! the server as a range, however many seats it has. A crash before step 6 leaves nothing.
 
 use super::PostgresStore;
-use super::failure::{Failure, all};
+use super::failure::Failure;
 use super::pool::{Conn, Isolation};
 use super::queries::now;
 use super::rows::{StateWord, narrow, seat_state_of};
@@ -140,13 +140,13 @@ async fn import_concert(conn: &mut Conn, plan: &ConcertPlan, admission: Admissio
     let (id, mut effect) = match found {
         None => {
             let id = ConcertId(SystemIds.fresh());
-            all("concerts", run::<InsertConcert>(conn, new_concert::<Timestamp>(id, plan, admission)).await?, 1)?;
+            Failure::check_count("concerts", run::<InsertConcert>(conn, new_concert::<Timestamp>(id, plan, admission)).await?, 1)?;
             (id, ImportEffect::Created)
         }
         Some(found) if is_concert_as_planned(&found, plan) => (found.0.0, ImportEffect::Unchanged),
         Some((Id(id), ..)) => {
             let binds = (id, plan.name.as_str(), plan.venue.as_str(), plan.time_zone.as_str(), plan.sale_starts_at);
-            all("concerts", run::<UpdateConcert>(conn, binds).await?, 1)?;
+            Failure::check_count("concerts", run::<UpdateConcert>(conn, binds).await?, 1)?;
             (id, ImportEffect::Updated)
         }
     };
@@ -176,13 +176,13 @@ async fn import_date(
         None => {
             let id = DateId(SystemIds.fresh());
             let binds = (id, starts_at, ends_at, opens_at, closes_at, refund_closes_at, concert, plan.key.as_str());
-            all("dates", run::<InsertDate>(conn, binds).await?, 1)?;
+            Failure::check_count("dates", run::<InsertDate>(conn, binds).await?, 1)?;
             (id, 0, true)
         }
         Some(&(Id(id), total, times)) => {
             if times != planned {
                 let binds = (id, starts_at, ends_at, opens_at, closes_at, refund_closes_at);
-                all("dates", run::<UpdateDate>(conn, binds).await?, 1)?;
+                Failure::check_count("dates", run::<UpdateDate>(conn, binds).await?, 1)?;
             }
             (id, total, times != planned)
         }
@@ -237,7 +237,7 @@ async fn import_seats(conn: &mut Conn, imported: &mut Imported, ranges: &Ranges)
     dates.dedup();
     let expected = dates.len();
     let totals: Vec<(Id<DateId>, i64)> = rows::<UpdateTotals, _, _>(conn, (dates,)).await?;
-    all("dates", totals.len(), expected)?;
+    Failure::check_count("dates", totals.len(), expected)?;
     for (id, total) in totals {
         let total = narrow("seats_total", total)?;
         imported.dates.iter_mut().filter(|date| date.id == id.0).for_each(|date| date.total = total.into());

@@ -9,8 +9,6 @@ use boxoffice_ports::{LedgerError, Overdue};
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use tokio_postgres::error::SqlState;
 
-pub(super) use crate::sql::failure::all;
-
 pub(super) type Failure = crate::sql::failure::Failure<PostgresError>;
 
 #[derive(Debug, thiserror::Error)]

@@ -12,7 +12,7 @@
 
 use super::bridge::{Value, decode, encode};
 use super::connect::Cut;
-use super::failure::{Failure, all, timed_out};
+use super::failure::{Failure, timed_out};
 use crate::sql::statement::{Binds, Statement, statements};
 use boxoffice_ports::{Deadline, Traffic};
 use diesel::deserialize::FromSqlRow;
@@ -146,7 +146,7 @@ impl Session {
     /// Runs a statement that must change all of `expected` rows; sends nothing for none.
     pub(super) fn write<S: Statement>(&self, what: &'static str, expected: usize, binds: impl Binds<Pg>) -> Answers<'_, ()> {
         let changed = self.run_if::<S>(expected > 0, binds);
-        Box::pin(async move { all(what, changed.await?, expected) })
+        Box::pin(async move { Failure::check_count(what, changed.await?, expected) })
     }
 
     /// Call only after every earlier statement has succeeded. Past the deadline no commit begins: its callers have been

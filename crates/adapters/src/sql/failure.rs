@@ -1,4 +1,4 @@
-//! Why a database did not do what was asked, and what each port calls it.
+//! Failures of a database, and the error that each port makes of them.
 
 use super::rows::Contradiction;
 use boxoffice_ports::{CatalogError, LedgerError, RoomLogError, StoreError};
@@ -51,6 +51,11 @@ pub(crate) trait Classified: std::error::Error + Send + Sync + 'static {
 }
 
 impl<E: Classified> Failure<E> {
+    /// `Ok` if a statement changed as many rows as it had to.
+    pub(crate) fn check_count(what: &'static str, changed: usize, expected: usize) -> Result<(), Self> {
+        if changed == expected { Ok(()) } else { Err(Self::Count { what, changed, expected }) }
+    }
+
     pub(crate) fn class(&self) -> Class {
         match self {
             Self::Database(error) => error.class(),
@@ -59,11 +64,6 @@ impl<E: Classified> Failure<E> {
             Self::Data(_) | Self::Count { .. } | Self::SeatTaken { .. } => Class::Own,
         }
     }
-}
-
-/// `Ok` when a statement changed as many rows as it had to.
-pub(crate) fn all<E>(what: &'static str, changed: usize, expected: usize) -> Result<(), Failure<E>> {
-    if changed == expected { Ok(()) } else { Err(Failure::Count { what, changed, expected }) }
 }
 
 impl<E> From<Contradiction> for Failure<E> {

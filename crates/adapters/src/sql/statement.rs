@@ -56,6 +56,8 @@ impl<S: Statement, B> QueryId for Bound<S, B> {
 
 impl<DB: Backend, S: Statement, B: Binds<DB>> QueryFragment<DB> for Bound<S, B> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
+        let is_numbered = S::SQL.contains('$');
+        debug_assert!(is_numbered || S::SQL.matches('?').count() == B::COUNT, "another number of values than of places: {}", S::SQL);
         out.push_sql(S::SQL);
         self.binds.push(&mut out)
     }
@@ -74,12 +76,19 @@ pub(crate) trait Bind<DB: Backend>: Send + Sync {
 
 /// The values of one run, in the order of their placeholders.
 pub(crate) trait Binds<DB: Backend>: Send + Sync {
+    const COUNT: usize;
+
     fn push<'b>(&'b self, out: &mut AstPass<'_, 'b, DB>) -> QueryResult<()>;
 }
 
 macro_rules! bind_tuples {
     ($(($($at:tt $T:ident),*))*) => {$(
         impl<DB: Backend, $($T: Bind<DB>),*> Binds<DB> for ($($T,)*) {
+            const COUNT: usize = {
+                const AT: &[usize] = &[$($at),*];
+                AT.len()
+            };
+
             fn push<'b>(&'b self, _out: &mut AstPass<'_, 'b, DB>) -> QueryResult<()> {
                 $(self.$at.push(_out)?;)*
                 Ok(())

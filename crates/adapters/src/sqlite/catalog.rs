@@ -2,7 +2,7 @@
 //! transaction: if one fails, nothing is written. The same plan again writes nothing.
 
 use super::SqliteStore;
-use super::failure::{Failure, all};
+use super::failure::Failure;
 use super::rows::{SeatColumns, SeatTypes, narrow, seat, seat_columns};
 use super::sql::{At, Id, row, rows, run, statements};
 use super::writer::Share;
@@ -56,13 +56,13 @@ fn import_concert(conn: &mut SqliteConnection, plan: &ConcertPlan, admission: Ad
     let (id, mut effect) = match found {
         None => {
             let id = ConcertId(SystemIds.fresh());
-            all("concerts", run::<InsertConcert>(conn, new_concert::<At>(id, plan, admission))?, 1)?;
+            Failure::check_count("concerts", run::<InsertConcert>(conn, new_concert::<At>(id, plan, admission))?, 1)?;
             (id, ImportEffect::Created)
         }
         Some(found) if is_concert_as_planned(&found, plan) => (found.0.0, ImportEffect::Unchanged),
         Some((Id(id), ..)) => {
             let binds = (plan.name.as_str(), plan.venue.as_str(), plan.time_zone.as_str(), plan.sale_starts_at.map(At), id);
-            all("concerts", run::<UpdateConcert>(conn, binds)?, 1)?;
+            Failure::check_count("concerts", run::<UpdateConcert>(conn, binds)?, 1)?;
             (id, ImportEffect::Updated)
         }
     };
@@ -93,19 +93,19 @@ fn import_date(
         None => {
             let id = DateId(SystemIds.fresh());
             let binds = (starts_at, ends_at, opens_at, closes_at, refund_closes_at, id, concert, key);
-            all("dates", run::<InsertDate>(conn, binds)?, 1)?;
+            Failure::check_count("dates", run::<InsertDate>(conn, binds)?, 1)?;
             (id, 0, true)
         }
         Some((Id(id), total, times)) => {
             if times != planned {
                 let binds = (starts_at, ends_at, opens_at, closes_at, refund_closes_at, id);
-                all("dates", run::<UpdateDate>(conn, binds)?, 1)?;
+                Failure::check_count("dates", run::<UpdateDate>(conn, binds)?, 1)?;
             }
             (id, total, times != planned)
         }
     };
     if import_seats(conn, id, at, plan, now)? {
-        all("dates", run::<UpdateTotals>(conn, (id,))?, 1)?;
+        Failure::check_count("dates", run::<UpdateTotals>(conn, (id,))?, 1)?;
         total = row::<SelectTotal, _, _>(conn, (id,))?.unwrap_or(0);
         is_changed = true;
     }
@@ -131,7 +131,7 @@ fn import_seats(conn: &mut SqliteConnection, date: DateId, at: usize, plan: &Dat
                 }
                 Some(_) => run::<UpdateSeat>(conn, binds)?,
             };
-            all("seats", written, 1)?;
+            Failure::check_count("seats", written, 1)?;
             is_changed = true;
         }
     }

@@ -4,8 +4,6 @@ use crate::sql::failure::{Class, Classified};
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use std::sync::Arc;
 
-pub(super) use crate::sql::failure::all;
-
 pub(super) type Failure = crate::sql::failure::Failure<SqliteError>;
 
 /// Cloned for every caller whose work shared the transaction.

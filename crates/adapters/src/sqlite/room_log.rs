@@ -6,7 +6,7 @@
 //! the log's row keeps the last record's time. Each call is one transaction; a crash leaves all of it or nothing.
 
 use super::SqliteStore;
-use super::failure::{Failure, all};
+use super::failure::Failure;
 use super::sql::{At, row, rows, run, statements};
 use super::writer::{Session, Share};
 use crate::room_log::{Extent, draw_epoch};
@@ -99,8 +99,8 @@ impl SqliteRoomLog {
             let now = session.clock.now();
             exchange(&mut session.conn, concert, since, now, |conn, extent, at| {
                 let own = extent.last + 1;
-                all("room records", run::<InsertRecord>(conn, (concert, stored(own)?, At(at), inputs.as_slice()))?, 1)?;
-                all("room logs", run::<UpdateLast>(conn, (stored(own)?, At(at), concert))?, 1)?;
+                Failure::check_count("room records", run::<InsertRecord>(conn, (concert, stored(own)?, At(at), inputs.as_slice()))?, 1)?;
+                Failure::check_count("room logs", run::<UpdateLast>(conn, (stored(own)?, At(at), concert))?, 1)?;
                 Ok(Some(own))
             })
         };
@@ -138,7 +138,7 @@ impl RoomLog for SqliteRoomLog {
             if run::<InsertLog>(&mut session.conn, (concert, stored(epoch)?, At(now)))? == 0 {
                 return Ok(false);
             }
-            all("room snapshots", run::<InsertSnapshot>(&mut session.conn, (concert, 0, snapshot.as_slice()))?, 1)?;
+            Failure::check_count("room snapshots", run::<InsertSnapshot>(&mut session.conn, (concert, 0, snapshot.as_slice()))?, 1)?;
             Ok(true)
         };
         Ok(self.store.writer.write(Share::Small, work).await?)
@@ -151,8 +151,8 @@ impl RoomLog for SqliteRoomLog {
                 return Ok(false);
             }
             let seq = stored(upto.seq)?;
-            all("room snapshots", run::<InsertSnapshot>(conn, (concert, seq, snapshot.as_slice()))?, 1)?;
-            all("room logs", run::<UpdateBase>(conn, (seq, concert))?, 1)?;
+            Failure::check_count("room snapshots", run::<InsertSnapshot>(conn, (concert, seq, snapshot.as_slice()))?, 1)?;
+            Failure::check_count("room logs", run::<UpdateBase>(conn, (seq, concert))?, 1)?;
             run::<DeleteSnapshots>(conn, (concert, seq))?;
             run::<DeleteRecords>(conn, (concert, seq))?;
             Ok(true)

@@ -1,7 +1,7 @@
 //! The admission that an operator set, and the mirror of a waiting room that is kept elsewhere.
 
 use super::SqliteStore;
-use super::failure::{Failure, all};
+use super::failure::Failure;
 use super::sql::{At, row, rows, run, statements};
 use super::writer::{Session, Share};
 use crate::sql::catalog::{AdmissionRow, AdmissionTypes, admission_columns, stored_admission};
@@ -48,10 +48,10 @@ impl RoomMirror for SqliteStore {
         let save = move |session: &mut Session| {
             let conn = &mut session.conn;
             let (last_place, promoted_to, served, expired, left) = stored_mark(mark)?;
-            all("mirrored rooms", run::<UpsertRoom>(conn, (concert, last_place, promoted_to, served, expired, left))?, 1)?;
+            Failure::check_count("mirrored rooms", run::<UpsertRoom>(conn, (concert, last_place, promoted_to, served, expired, left))?, 1)?;
             for it in &began {
                 let binds = (concert, it.entry, it.user, stored(it.place)?, At(it.promoted_at), At(it.active_until));
-                all("mirrored places", run::<UpsertPlace>(conn, binds)?, 1)?;
+                Failure::check_count("mirrored places", run::<UpsertPlace>(conn, binds)?, 1)?;
             }
             for entry in &ended {
                 run::<DeletePlace>(conn, (concert, *entry))?;

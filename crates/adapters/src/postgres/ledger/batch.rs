@@ -16,14 +16,14 @@ use std::time::Duration;
 const READ_MAX: Duration = Duration::from_secs(5);
 
 /// The ledger's connections, known accounts and clock.
-pub(in crate::postgres) struct PostgresLedger {
+pub(crate) struct PostgresLedger {
     connections: Connections,
     known: KnownAccounts,
     clock: Arc<dyn Clock>,
 }
 
 impl PostgresLedger {
-    pub(in crate::postgres) fn new(address: Address, connections: usize, clock: Arc<dyn Clock>, traffic: Arc<Traffic>) -> Self {
+    pub(crate) fn new(address: Address, connections: usize, clock: Arc<dyn Clock>, traffic: Arc<Traffic>) -> Self {
         Self { connections: Connections::new(address, connections, traffic), known: KnownAccounts::default(), clock }
     }
 
@@ -45,7 +45,7 @@ impl PostgresLedger {
     }
 
     /// Fails unless a transaction could write now.
-    pub(in crate::postgres) async fn check(&self) -> Result<(), Failure> {
+    pub(crate) async fn check(&self) -> Result<(), Failure> {
         let lease = self.connections.get(Deadline::after(READ_MAX)).await?;
         let session = lease.session();
         match session.round_trip(session.rows::<SelectReadOnly, bool>(())).await {

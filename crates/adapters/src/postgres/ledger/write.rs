@@ -2,7 +2,7 @@
 //! count is checked, so a row that is missing or has changed fails the transaction instead of being skipped.
 
 use super::load::Loaded;
-use crate::postgres::failure::{Failure, all};
+use crate::postgres::failure::Failure;
 use crate::postgres::rows::{Snapshot, seat_state};
 use crate::postgres::session::{Known, Session, known};
 use crate::postgres::sql::{Tid, Word, statements};
@@ -338,7 +338,7 @@ async fn renew_replies(session: &Session, keys: &[IdempotencyKey], replies: &Has
     }
     let renewed = session.run::<RenewReplies>(reply_binds(keys, replies)?).await?;
     // Fewer rows: a live reply was stored meanwhile.
-    if renewed < keys.len() { Err(Failure::ReplyTaken) } else { all("replies", renewed, keys.len()) }
+    if renewed < keys.len() { Err(Failure::ReplyTaken) } else { Failure::check_count("replies", renewed, keys.len()) }
 }
 
 async fn insert_events(session: &Session, events: &[Event], now: Timestamp) -> Result<(), Failure> {

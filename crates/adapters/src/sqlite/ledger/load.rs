@@ -23,7 +23,6 @@ statements! {
         "SELECT balance, points, entries, points_entries, version FROM accounts WHERE user_id = ?";
     SelectReply -> ReplyTypes = "SELECT fingerprint, body, decided_at, expires_at FROM replies WHERE user_id = ? AND command_id = ?";
     SelectTerms -> (Binary, Text, Text, BigInt, Nullable<BigInt>, BigInt, BigInt, BigInt) =
-
         concat!("SELECT ", terms_columns!(), " FROM dates d JOIN concerts c ON c.id = d.concert_id WHERE d.id = ?");
     SelectOccupied -> (Binary, BigInt, Text, BigInt) =
         "SELECT id, seat_count, status, expires_at FROM reservations
