@@ -10,7 +10,7 @@
 //! * [`pool`]: connections for everything but the ledger. [`session`]: a ledger's connection. [`bridge`]: diesel's values
 //!   and rows on tokio-postgres, and why both are there.
 //! * [`sql`], [`rows`]: statements that stay prepared, and the SQL types of records.
-//! * [`failure`]: what went wrong, and how it is classed.
+//! * [`failure`]: errors, and how they are classed.
 //! * One file for each port: [`ledger`], [`queries`], [`catalog`], [`upkeep`], [`outbox`], [`audit`], [`secrets`],
 //!   [`room_mirror`], [`mod@room_log`].
 

@@ -1,10 +1,10 @@
-//! What the two SQL databases do in the same way, where a difference would be a bug.
+//! Shared by the two SQL databases, where a difference would be a bug.
 //!
 //! Ledgers, statements and SQL types stay with each database: they differ in how they lock, batch and bind.
 //!
 //! * [`statement`]: an SQL text with a static identity, and the values that are bound to it.
-//! * [`columns`]: how single values are written. [`rows`], [`catalog`], [`queries`], [`mirror`]: what columns make.
-//! * [`failure`]: what went wrong, and what each port calls it.
+//! * [`columns`]: how single values are written. [`rows`], [`catalog`], [`queries`], [`mirror`]: records of columns.
+//! * [`failure`]: failures, and the error that each port makes of them.
 
 pub(crate) mod catalog;
 pub(crate) mod columns;

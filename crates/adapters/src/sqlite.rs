@@ -9,7 +9,7 @@
 //!
 //! * [`mod@file`]: opening, migrating, locking. [`writer`], [`readers`]: the connections and what runs on them.
 //! * [`sql`], [`rows`]: statements that stay prepared, and the SQL types of records.
-//! * [`failure`]: what went wrong, and how it is classed.
+//! * [`failure`]: errors, and how they are classed.
 //! * One file for each port: [`ledger`], [`queries`], [`catalog`], [`upkeep`], [`outbox`], [`audit`], [`secrets`],
 //!   [`room_mirror`], [`mod@room_log`].
 

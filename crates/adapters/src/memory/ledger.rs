@@ -159,7 +159,7 @@ mod tests {
         DateTime::UNIX_EPOCH + TimeDelta::days(1)
     }
 
-    /// Decides a batch over what it loads now, to be committed later.
+    /// Loads and decides a batch, to be committed later.
     fn decided(tables: &Tables, request: &Request) -> (WorkingSet, Vec<Reply>) {
         let batch = batch(vec![request.clone()]);
         let mut set = load(tables, &batch, now());

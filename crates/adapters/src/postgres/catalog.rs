@@ -1,4 +1,4 @@
-//! Imports: plans are compared with the rows they name, and what differs is written. All plans of a call share one
+//! Imports: plans are compared with the rows they name, and differences are written. All plans of a call share one
 //! transaction: if one fails, nothing is written. The same plan again writes nothing.
 //!
 //! | step | statements | locks |
@@ -87,7 +87,7 @@ statements! {
              FROM ", ranges!(), " WHERE ", differing!(), " RETURNING s.date_id)
          SELECT date_id, count(*) FROM written GROUP BY date_id"
     );
-    // Only imports add seats to a date, so what the catalogue shows of them is counted here once.
+    // Only imports add seats to a date, so the catalogue's totals of them are counted here.
     UpdateTotals -> (SqlUuid, BigInt) =
         "UPDATE dates d SET (seats_total, price_min, price_max) =
              (SELECT count(*), min(s.price), max(s.price) FROM seats s WHERE s.date_id = d.id), seats_version = d.seats_version + 1

@@ -1,4 +1,4 @@
-//! Concerts and dates: which columns, what those make, and how an import compares them with its plan.
+//! Concerts and dates: columns, the values read from them, and their comparison with an import's plan.
 
 use super::columns::{Id, State, Word};
 use super::rows::{Contradiction, narrow};

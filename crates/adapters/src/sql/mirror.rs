@@ -1,4 +1,4 @@
-//! The mirror of a waiting room, and the admission an operator set: what columns make.
+//! The mirror of a waiting room, and the admission that an operator set: columns, and the values read from them.
 
 use super::catalog::{AdmissionRow, admission};
 use super::columns::Id;

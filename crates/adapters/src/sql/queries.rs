@@ -1,4 +1,4 @@
-//! Lists and their pages: which columns, and what those make.
+//! Lists and their pages: columns, and the values read from them.
 
 use super::columns::{Id, State};
 use super::rows::{self, Contradiction};

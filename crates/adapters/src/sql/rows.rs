@@ -1,5 +1,5 @@
-//! Records of bookings as both databases keep them: which columns, and what those make. A database has its own type for
-//! an instant (`T`) and for a small number (`I`).
+//! Records of bookings as both databases keep them: columns, and the values read from them. A database has its own type
+//! for an instant (`T`) and for a small number (`I`).
 
 use super::columns::{Id, Json, State, Word};
 use boxoffice_domain::batch::Occupied;

@@ -1,4 +1,4 @@
-//! Imports: a plan is compared with the rows it names, and what differs is written. All plans of a call share one
+//! Imports: a plan is compared with the rows it names, and differences are written. All plans of a call share one
 //! transaction: if one fails, nothing is written. The same plan again writes nothing.
 
 use super::SqliteStore;
@@ -33,7 +33,7 @@ statements! {
         VALUES (?, ?, ?, ?, 1, ?, ?, 'available')";
     UpdateSeat = "UPDATE seats SET section = ?, \"row\" = ?, grade = ?, price = ?, version = version + 1
         WHERE date_id = ? AND number = ?";
-    // Only imports add seats to a date, so what the catalogue shows of them is counted here once.
+    // Only imports add seats to a date, so the catalogue's totals of them are counted here.
     UpdateTotals = "UPDATE dates SET (seats_total, price_min, price_max) =
         (SELECT count(*), min(price), max(price) FROM seats WHERE date_id = dates.id), seats_version = seats_version + 1
         WHERE id = ?";

@@ -1,6 +1,6 @@
 //! The ledger on SQLite: one batch is one transaction of the one writer.
 //!
-//! | step | what | statements |
+//! | step | action | statements |
 //! | --- | --- | --- |
 //! | 1 | `BEGIN IMMEDIATE`: the file's write lock, so every row is locked at once and both guards are served | 1 |
 //! | 2 | load by class (payments, reservations, seats, accounts), then replies, terms, occupied seats; the clock | one by key for each row |

@@ -1,4 +1,4 @@
-//! Read models, each from one snapshot, by the indexes that lists are read in.
+//! Read models, each from one snapshot and in the order of an index.
 
 use super::SqliteStore;
 use super::failure::Failure;

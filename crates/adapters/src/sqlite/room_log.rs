@@ -65,7 +65,7 @@ enum Kind {
     },
 }
 
-/// Reads what follows `since`; `now` is the clock's time. `append` is called with the log's extent and the new record's
+/// Reads the records after `since`; `now` is the clock's time. `append` is called with the log's extent and the new record's
 /// time, if the log exists and the caller is not too far behind.
 fn exchange(
     conn: &mut SqliteConnection,

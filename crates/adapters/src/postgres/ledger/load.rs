@@ -24,7 +24,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// The working set, and what its writing needs besides.
+/// The working set, and the rest that its write needs.
 pub(super) struct Loaded {
     pub(super) set: WorkingSet,
     pub(super) places: Places,
