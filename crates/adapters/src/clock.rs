@@ -6,14 +6,14 @@ use chrono::{DateTime, TimeDelta, Utc};
 use std::sync::atomic::{AtomicI64, Ordering};
 use uuid::Uuid;
 
-/// The system's clock, to the microsecond, which tests may move forward.
+/// The system's clock, to the microsecond. Tests may move it forward.
 #[derive(Debug, Default)]
 pub struct SystemClock {
     offset_us: AtomicI64,
 }
 
 impl SystemClock {
-    /// Moves it, and with it every store that was given it.
+    /// Moves the clock, and with it every store that uses it.
     pub fn advance(&self, by: TimeDelta) {
         self.offset_us.fetch_add(by.num_microseconds().unwrap_or(0), Ordering::SeqCst);
     }

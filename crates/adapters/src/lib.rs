@@ -1,20 +1,19 @@
 //! The ports on real technology: one module a technology, one additive feature each.
 //!
-//! * [`clock`]: this machine's clock and identifiers. The only place that asks them.
+//! * [`clock`]: this machine's clock and identifiers. The only place that reads them.
 //! * `http_beacon` (feature `beacon`): the public randomness of draws, over HTTP.
 //! * [`log_sink`]: events on standard output.
 //! * `kafka` (feature `kafka`): the command log, and events for other systems.
 //! * [`memory`]: everything in this process, nothing durable; tests, and the `memory` lock.
 //! * `postgres` (feature `postgres`): one database, many instances.
 //! * `rabbitmq` (feature `rabbitmq`): the command log in queues, events in a stream.
-//! * `redis` (feature `redis`): locks, the waiting room, what instances tell each other.
-//! * `sqlite` (feature `sqlite`): the embedded default, one file, one writer.
+//! * `redis` (feature `redis`): locks, the logs of waiting rooms, messages between instances.
+//! * `sqlite` (feature `sqlite`): the embedded default, one file, one writer. Shares `sql` with `postgres`.
 
 pub mod clock;
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
-mod columns;
 #[cfg(feature = "beacon")]
 pub mod http_beacon;
+mod import;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 pub mod log_sink;
@@ -31,8 +30,9 @@ mod room_log;
 #[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
 mod room_wire;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
-mod rows;
+mod sql;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+mod stores;
 #[cfg_attr(not(any(feature = "kafka", feature = "rabbitmq")), allow(dead_code, reason = "without a broker only events are carried"))]
 mod wire;

@@ -1,8 +1,7 @@
-//! Events on standard output, one a line: for a log shipper, or to look at.
+//! Events on standard output, one a line: for a log shipper, or for reading.
 //!
-//! The lines of one step are written together and flushed before they count as published; nothing of another step
-//! stands between them. A reader that has gone (a closed pipe) is an error: the step failed, and whatever of it was
-//! written is written again.
+//! The lines of one step are written together and flushed before they count as published; no other step's lines come
+//! between them. A closed pipe is an error: the step failed, and lines of it that were written are written again.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,7 +13,7 @@ use crate::wire;
 
 /// See the module's opening.
 pub struct LogSink {
-    /// Written by a thread that may wait: a slow reader must not stop the runtime.
+    /// Used on a blocking thread: a slow reader must not stop the runtime.
     writer: Arc<Mutex<dyn Write + Send>>,
 }
 
@@ -33,7 +32,7 @@ impl EventSink for LogSink {
     async fn publish(&self, rows: Vec<OutboxRow>) -> Result<(), Source> {
         let mut lines = Vec::new();
         for row in &rows {
-            // JSON as it is written here has no line breaks.
+            // This JSON has no line breaks.
             lines.extend(wire::published(row)?.body);
             lines.push(b'\n');
         }
@@ -61,39 +60,39 @@ mod tests {
         ids.map(|id| OutboxRow { shard: 3, id, event: event(id), occurred_at: DateTime::UNIX_EPOCH }).collect()
     }
 
-    /// What was written, and how much of it had been when it was last flushed.
+    /// The written text, and its length at the last flush.
     #[derive(Clone, Default)]
-    struct Page {
+    struct Written {
         text: Vec<u8>,
         flushed: usize,
     }
 
     #[derive(Clone, Default)]
-    struct Paper(Arc<Mutex<Page>>);
+    struct Output(Arc<Mutex<Written>>);
 
-    impl Write for Paper {
+    impl Write for Output {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            // A little at a time, as a pipe may.
+            // A few bytes at a time, as a pipe may.
             let taken = &bytes[..bytes.len().min(7)];
             self.0.lock().unwrap().text.extend(taken);
             Ok(taken.len())
         }
 
         fn flush(&mut self) -> io::Result<()> {
-            let mut page = self.0.lock().unwrap();
-            page.flushed = page.text.len();
+            let mut written = self.0.lock().unwrap();
+            written.flushed = written.text.len();
             Ok(())
         }
     }
 
     #[tokio::test]
     async fn every_event_is_a_line_and_flushed() {
-        let paper = Paper::default();
-        let sink = LogSink::to(paper.clone());
+        let output = Output::default();
+        let sink = LogSink::to(output.clone());
         sink.publish(rows(0..3)).await.unwrap();
         sink.publish(Vec::new()).await.unwrap();
         sink.publish(rows(3..5)).await.unwrap();
-        let Page { text, flushed } = paper.0.lock().unwrap().clone();
+        let Written { text, flushed } = output.0.lock().unwrap().clone();
         assert_eq!(flushed, text.len());
         let lines: Vec<Value> = text.split_inclusive(|byte| *byte == b'\n').map(|line| serde_json::from_slice(line).unwrap()).collect();
         let ids: Vec<_> = lines.iter().map(|line| line["id"].as_str().unwrap()).collect();
@@ -102,7 +101,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_closed_pipe_is_an_error_and_not_the_end() {
+    async fn a_closed_pipe_fails_the_step_and_not_the_process() {
         let (reader, writer) = io::pipe().unwrap();
         let sink = LogSink::to(writer);
         drop(reader);
@@ -113,15 +112,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn steps_at_once_do_not_mix() {
-        let paper = Paper::default();
-        let sink = Arc::new(LogSink::to(paper.clone()));
+    async fn concurrent_steps_do_not_mix() {
+        let output = Output::default();
+        let sink = Arc::new(LogSink::to(output.clone()));
         let steps: Vec<_> = (0..8).map(|step| (sink.clone(), rows(step * 10..step * 10 + 10))).collect();
         let steps: Vec<_> = steps.into_iter().map(|(sink, rows)| tokio::spawn(async move { sink.publish(rows).await.unwrap() })).collect();
         for step in steps {
             step.await.unwrap();
         }
-        let text = String::from_utf8(paper.0.lock().unwrap().text.clone()).unwrap();
+        let text = String::from_utf8(output.0.lock().unwrap().text.clone()).unwrap();
         let ids: Vec<i64> =
             text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["data"]["amount"].as_i64().unwrap()).collect();
         assert_eq!(ids.len(), 80);

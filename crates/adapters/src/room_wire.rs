@@ -1,7 +1,7 @@
 //! Inputs of waiting rooms as bytes, as logs keep them: a version, then postcard.
 //!
-//! postcard writes no names, so [`RoomInput`]'s variants keep their fields and their order for ever: a test reads what
-//! was written once. What does not end where it should is refused, as is a version that is not known.
+//! postcard writes no names, so [`RoomInput`]'s variants keep their fields and their order for ever: a test decodes bytes
+//! written by earlier versions. Extra bytes after a record are refused, and so is an unknown version.
 
 use boxoffice_domain::waiting::RoomInput;
 use boxoffice_ports::{RoomLogError, Source};

@@ -1,4 +1,4 @@
-//! SQLite: the contract suites, what only a file can do (restart, other processes, constraints), and its guards.
+//! SQLite: the contract suites, and what is special about a file: restarts, other processes, constraints, guards.
 
 #![cfg(feature = "sqlite")]
 

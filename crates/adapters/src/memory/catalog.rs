@@ -1,4 +1,4 @@
-//! Importing: everything is checked against the rows before the first is written, under one hold of the mutex.
+//! Imports: all plans are checked against the rows before the first write, under one lock of the mutex.
 
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use boxoffice_ports::{Catalog, CatalogError, Ids, ImportEffect, Imported, Import
 use super::MemoryStore;
 use super::tables::{ConcertRecord, DateRecord, Tables};
 use crate::clock::SystemIds;
+use crate::import::{changed, is_seat_as_planned};
 
 #[async_trait]
 impl Catalog for MemoryStore {
@@ -30,20 +31,13 @@ fn check(tables: &Tables, plan: &ConcertPlan, now: Timestamp) -> Result<(), Cata
     for (date_at, date) in plan.dates.iter().enumerate() {
         let Some(seats) = concert.dates.get(&date.key).and_then(|id| tables.seats.get(id)) else { continue };
         for (at, range) in date.seats.iter().enumerate() {
-            let changed = |seat: &&Seat| !seat.state.is_free(now) && !is_as_planned(seat, range);
-            if let Some(seat) = seats.range(range.from..=range.to.max(range.from)).map(|(_, row)| &row.value).find(changed) {
+            let taken = |seat: &&Seat| !seat.state.is_free(now) && !is_seat_as_planned(seat, range);
+            if let Some(seat) = seats.range(range.from..=range.to.max(range.from)).map(|(_, row)| &row.value).find(taken) {
                 return Err(CatalogError::Conflict { field: format!("dates[{date_at}].seats[{at}]"), seat: seat.key.number });
             }
         }
     }
     Ok(())
-}
-
-fn is_as_planned(seat: &Seat, plan: &SeatPlan) -> bool {
-    seat.section.as_deref() == plan.section.as_deref()
-        && seat.row.as_deref() == plan.row.as_deref()
-        && *seat.grade == *plan.grade
-        && seat.price == plan.price
 }
 
 fn import(tables: &mut Tables, plan: &ConcertPlan, admission: Admission) -> Imported {
@@ -65,7 +59,7 @@ fn import(tables: &mut Tables, plan: &ConcertPlan, admission: Admission) -> Impo
     record.time_zone.clone_from(&plan.time_zone);
     record.sale_starts_at = plan.sale_starts_at;
     if renamed {
-        // Dates that are not named repeat the concert's name too.
+        // The concert's other dates repeat its name, too.
         for id in record.dates.values() {
             if let Some(date) = tables.dates.get_mut(id) {
                 Arc::make_mut(&mut date.terms).concert = concert.clone();
@@ -79,15 +73,15 @@ fn import(tables: &mut Tables, plan: &ConcertPlan, admission: Admission) -> Impo
         let total = tables.seats.get(&id).map_or(0, |seats| seats.len() as u64);
         dates.push(ImportedDate { id, key: date.key.clone(), starts_at: date.starts_at, total });
     }
-    if updated && effect == ImportEffect::Unchanged {
-        effect = ImportEffect::Updated;
+    if updated {
+        effect = changed(effect);
     }
     tables.concert_keys.insert(plan.key.clone(), id);
     tables.concerts.insert(id, record);
     Imported { id, key: plan.key.clone(), effect, dates }
 }
 
-/// Says whether anything changed.
+/// Whether anything of the date changed.
 fn import_date(tables: &mut Tables, id: DateId, concert: &ConcertRef, plan: &DatePlan) -> bool {
     let terms = DateTerms {
         concert: concert.clone(),
@@ -109,7 +103,7 @@ fn import_date(tables: &mut Tables, id: DateId, concert: &ConcertRef, plan: &Dat
     changed
 }
 
-/// Says whether a seat is new or changed.
+/// Whether any seat is new or changed.
 fn import_seats(tables: &mut Tables, date: DateId, plan: &SeatPlan) -> bool {
     let text = |text: &Option<String>| text.as_deref().map(Arc::<str>::from);
     let (section, row, grade) = (text(&plan.section), text(&plan.row), Arc::<str>::from(plan.grade.as_str()));
@@ -117,7 +111,7 @@ fn import_seats(tables: &mut Tables, date: DateId, plan: &SeatPlan) -> bool {
     for number in plan.from..=plan.to {
         let key = SeatKey { date, number };
         let (state, version) = match tables.seat(key) {
-            Some(known) if is_as_planned(&known.value, plan) => continue,
+            Some(known) if is_seat_as_planned(&known.value, plan) => continue,
             Some(known) => (known.value.state, known.version + 1),
             None => (SeatState::Available, 1),
         };

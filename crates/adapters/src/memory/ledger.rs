@@ -1,9 +1,8 @@
-//! Load, decide, write.
+//! The ledger in memory: load, decide, write.
 //!
 //! Under [`Guard::RowLock`] the mutex is held from the load to the write: one batch after the other. Under
-//! [`Guard::Version`] it is let go while the batch is decided and taken again for the write, which compares the
-//! version of every row it changes, and looks for replies that came meanwhile, before it writes anything: so a
-//! conflict is a real one.
+//! [`Guard::Version`] it is released while the batch is decided and locked again for the write. Before anything is
+//! written, the version of every changed row is compared, and replies stored meanwhile are found: conflicts are real.
 
 use async_trait::async_trait;
 use boxoffice_domain::batch::{HoldOf, Occupied};
@@ -44,7 +43,7 @@ fn broken(error: StoreError) -> LedgerError {
     LedgerError::Unavailable(error.into())
 }
 
-/// The rows that a batch's roots name, and what hangs on them.
+/// The rows that a batch's roots name, and the rows that hang on them.
 fn load(tables: &Tables, batch: &Batch, now: Timestamp) -> WorkingSet {
     let mut roots = Roots::of(&batch.requests);
     let mut set = WorkingSet::new(now);
@@ -87,7 +86,7 @@ fn pick<'a, K: Copy + Eq + Hash + 'a, T: Clone>(
     keys.into_iter().filter_map(|key| rows.get(key).map(|row| (*key, tracked(row)))).collect()
 }
 
-/// Checks every row before it writes the first: all of the batch, or nothing.
+/// Checks every row before the first is written: all of the batch is written, or nothing.
 fn commit(tables: &mut Tables, set: WorkingSet, replies: Vec<Reply>) -> Result<Committed, LedgerError> {
     let unmoved = is_unmoved(&set.accounts, |key| tables.accounts.get(key).map(|row| row.version))
         && is_unmoved(&set.seats, |key| tables.seat(*key).map(|row| row.version))
@@ -160,7 +159,7 @@ mod tests {
         DateTime::UNIX_EPOCH + TimeDelta::days(1)
     }
 
-    /// Decides a batch over what it loads now, to be committed later.
+    /// Loads and decides a batch, to be committed later.
     fn decided(tables: &Tables, request: &Request) -> (WorkingSet, Vec<Reply>) {
         let batch = batch(vec![request.clone()]);
         let mut set = load(tables, &batch, now());
@@ -168,7 +167,7 @@ mod tests {
         (set, replies)
     }
 
-    /// Both load before either commits. The second must not get through, and must when it loads again.
+    /// Both load before either commits. The second must conflict, and must succeed after loading again.
     fn assert_conflict(tables: &mut Tables, first: &Request, second: &Request) {
         let (one, one_replies) = decided(tables, first);
         let (other, other_replies) = decided(tables, second);
@@ -181,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn version_guard_finds_a_changed_row() {
+    fn the_version_guard_finds_a_changed_row() {
         let mut tables = Tables::default();
         let ann = build::user();
         assert_conflict(&mut tables, &build::charge(ann, "a", 1), &build::charge(ann, "b", 2));
@@ -189,7 +188,7 @@ mod tests {
         assert_eq!(tables.accounts[&ann].value.balance, 4);
     }
 
-    /// Tables with one date on sale, of a few seats.
+    /// Tables with one date on sale, with four seats.
     fn on_sale() -> (Tables, DateId) {
         let (mut tables, date) = (Tables::default(), build::fresh());
         let concert = ConcertRef { id: build::fresh(), name: "N".into(), venue: "V".into() };
@@ -211,13 +210,13 @@ mod tests {
     }
 
     #[test]
-    fn version_guard_finds_a_seat_that_another_took() {
+    fn the_version_guard_finds_a_seat_that_another_hold_took() {
         let (mut tables, date) = on_sale();
         assert_conflict(&mut tables, &build::hold(build::user(), "h", date, &[1, 2]), &build::hold(build::user(), "h", date, &[2, 3]));
     }
 
     #[test]
-    fn version_guard_finds_another_hold_or_extension_of_the_same_user() {
+    fn the_version_guard_finds_another_hold_or_extension_of_the_same_user() {
         let (mut tables, date) = on_sale();
         let ann = build::user();
         let first = build::hold(ann, "a", date, &[1]);
@@ -227,12 +226,12 @@ mod tests {
     }
 
     #[test]
-    fn version_guard_finds_a_reservation_that_another_ended() {
+    fn the_version_guard_finds_a_reservation_that_has_ended() {
         let (mut tables, date) = on_sale();
         let held = build::hold(build::user(), "h", date, &[1]);
         let (set, replies) = decided(&tables, &held);
         commit(&mut tables, set, replies).unwrap();
-        // Its seat was taken over: its own row is all that is left to sweep.
+        // Another hold took its seat over, so only its own row is left to sweep.
         let id = ReservationId(held.fresh.subject);
         let mut seat = tables.seat(SeatKey { date, number: 1 }).unwrap().value.clone();
         seat.state = SeatState::Available;
@@ -245,10 +244,10 @@ mod tests {
     }
 
     #[test]
-    fn version_guard_finds_the_same_commands_reply() {
+    fn the_version_guard_finds_a_reply_to_the_same_command() {
         let mut tables = Tables::default();
         let ann = build::user();
-        // A refusal changes no row: only the reply tells that somebody was first.
+        // A refusal changes no row: only its reply is found.
         let poor = build::spend(ann, "u", 5);
         assert_conflict(&mut tables, &poor, &build::again(&poor));
         let (_, replies) = decided(&tables, &poor);
@@ -256,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn version_guard_lets_strangers_pass() {
+    fn the_version_guard_ignores_unrelated_rows() {
         let mut tables = Tables::default();
         let (one, one_replies) = decided(&tables, &build::charge(build::user(), "a", 1));
         let (other, other_replies) = decided(&tables, &build::charge(build::user(), "a", 1));

@@ -1,7 +1,7 @@
-//! A lock in this process: one fair mutex for each key, kept while somebody has it or waits for it.
+//! A lock in this process: one fair mutex for each key, kept as long as a caller holds it or waits for it.
 //!
-//! Keys are taken in the order given, which is sorted everywhere, so there is no deadlock; whoever gives up or goes
-//! away while waiting drops what it already had. Nothing is ever lost: a lease lasts until it is given back.
+//! Keys are locked in the order given, which is sorted everywhere, so there is no deadlock. A caller that gives up or goes
+//! away while waiting releases the keys it already has. A lease is never lost: it lasts until it is released.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,9 +22,9 @@ type Slots = Mutex<HashMap<Key, Slot>>;
 #[derive(Default)]
 struct Slot {
     mutex: Arc<tokio::sync::Mutex<()>>,
-    /// The command that has it.
+    /// The command that holds the key.
     owner: Option<CommandId>,
-    /// How many have it or wait for it. With the last of them the slot goes.
+    /// How many callers hold the key or wait for it. The last one removes the slot.
     interested: usize,
 }
 
@@ -54,7 +54,7 @@ impl Lock for MemoryLock {
     }
 }
 
-/// Its keys are given back when it is dropped.
+/// Its keys are released when it is dropped.
 struct MemoryLease {
     _taken: Vec<Interest>,
 }
@@ -68,7 +68,7 @@ impl Lease for MemoryLease {
     async fn release(self: Box<Self>) {}
 }
 
-/// One caller's stake in a slot, and the mutex once it has it. Dropping it, on whatever path, takes both back.
+/// One caller's share in a slot, and the mutex once locked. Dropping it, on any path, gives both back.
 struct Interest {
     slots: Arc<Slots>,
     key: Key,
@@ -103,7 +103,7 @@ impl Drop for Interest {
         let mut all = enter(&self.slots);
         if let Some(slot) = all.get_mut(&self.key) {
             if self.guard.is_some() {
-                // Before the next one can have it, which writes its own name.
+                // Before the next caller can lock the mutex and write its own name.
                 slot.owner = None;
             }
             slot.interested -= 1;
@@ -115,7 +115,7 @@ impl Drop for Interest {
     }
 }
 
-/// What is under it is always whole: no code that could panic runs in between.
+/// A poisoned mutex is safe to use: no code that could panic runs while a change is half made.
 fn enter(slots: &Slots) -> MutexGuard<'_, HashMap<Key, Slot>> {
     slots.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -127,7 +127,7 @@ mod tests {
     use std::time::Duration;
 
     #[tokio::test]
-    async fn memory_lock_forgets_an_owner_that_gave_it_back() {
+    async fn a_released_key_has_no_owner() {
         let lock = MemoryLock::new();
         let (key, owner) = (Key::Account(user()), fresh());
         let lease = lock.acquire(vec![key], owner, Deadline::after(Duration::ZERO)).await.unwrap();
@@ -137,14 +137,14 @@ mod tests {
         while enter(&lock.slots)[&key].interested < 2 {
             tokio::task::yield_now().await;
         }
-        // It is the waiter's now, who has not run yet to write its name.
+        // The key is the waiter's now, but the waiter has not run yet to write its name.
         drop(lease);
         assert_eq!(enter(&lock.slots)[&key].owner, None);
         waiter.await.unwrap().unwrap();
     }
 
     #[tokio::test]
-    async fn memory_lock_forgets_keys_that_nobody_wants() {
+    async fn a_key_without_holder_or_waiter_is_forgotten() {
         let lock = MemoryLock::new();
         let key = Key::Account(user());
         let lease = lock.acquire(vec![key], fresh(), Deadline::after(Duration::ZERO)).await.unwrap();

@@ -1,4 +1,4 @@
-//! Reading. Each call sees one instant of all rows.
+//! Read models. Each call sees all rows at one instant.
 
 use async_trait::async_trait;
 use boxoffice_domain::money::Money;

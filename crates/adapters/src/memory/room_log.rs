@@ -1,8 +1,8 @@
 //! The logs of waiting rooms, in this process.
 //!
-//! They live exactly as long as their readers, who are in the same process: so they are not volatile, although nothing
-//! is durable. A mutex of their own stands over them, so that a big snapshot holds up no ledger; it is never held across
-//! an await. A panic with the mutex held (a defect) poisons them: every later call fails.
+//! They live exactly as long as their readers, which are in the same process: so they count as not volatile, although
+//! nothing is durable. They have a mutex of their own, so that a big snapshot does not delay the ledger; it is never held
+//! across an await. A panic with the mutex held (a defect) poisons it: every later call fails.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -12,7 +12,6 @@ use boxoffice_domain::waiting::{RoomInput, log_time};
 use boxoffice_domain::{ConcertId, Timestamp};
 use boxoffice_ports::{Clock, Exchanged, LogPosition, RECORDS_READ_MAX, RoomLog, RoomLogError, RoomRecord};
 
-use super::MemoryStore;
 use crate::room_log::{Extent, draw_epoch};
 
 pub(super) struct MemoryRoomLog {
@@ -22,18 +21,11 @@ pub(super) struct MemoryRoomLog {
 
 struct Log {
     extent: Extent,
-    /// Of the last record, or when it began.
+    /// The time of the last record, or of the log's beginning.
     latest: Timestamp,
     snapshot: Vec<u8>,
-    /// From the one behind the snapshot on.
+    /// The records that follow the snapshot.
     records: VecDeque<RoomRecord>,
-}
-
-impl MemoryStore {
-    /// The logs of the waiting rooms that live with this store.
-    pub fn room_log(self: &Arc<Self>) -> Arc<dyn RoomLog> {
-        self.room_logs.clone()
-    }
 }
 
 impl MemoryRoomLog {
@@ -42,7 +34,7 @@ impl MemoryRoomLog {
     }
 
     fn logs(&self) -> Result<MutexGuard<'_, HashMap<ConcertId, Log>>, RoomLogError> {
-        self.logs.lock().map_err(|_| RoomLogError::Broken("an earlier call failed half way".into()))
+        self.logs.lock().map_err(|_| RoomLogError::Broken("an earlier call panicked half way".into()))
     }
 }
 
@@ -58,7 +50,7 @@ impl Log {
             self.latest = now;
             self.records.push_back(RoomRecord { seq: self.extent.last, at: now, inputs });
         }
-        // The position is inside, so this many records lie before it.
+        // The position is in the log, so this many records lie before it.
         let read = (since.seq - self.extent.base) as usize;
         let records = self.records.iter().skip(read).take(RECORDS_READ_MAX + usize::from(appended)).cloned().collect();
         Exchanged::Records { now, records, appended }

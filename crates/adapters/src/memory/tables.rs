@@ -1,4 +1,4 @@
-//! The rows, and the indexes that the calls need.
+//! The rows and their indexes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use boxoffice_domain::{
 };
 use boxoffice_ports::{ActivePlace, DrawRecord, OutboxRow, OwnAdmission, RoomMark};
 
-/// A row with the number of times it was written.
+/// A row with its version: how often it was written.
 #[derive(Clone, Debug)]
 pub(super) struct Row<T> {
     pub(super) value: T,
@@ -38,19 +38,19 @@ pub(super) struct DateRecord {
 
 #[derive(Default)]
 pub(super) struct Tables {
-    /// Counts changes of concerts and dates.
+    /// The number of changes of concerts and dates.
     pub(super) catalog_version: i64,
     pub(super) concerts: HashMap<ConcertId, ConcertRecord>,
     pub(super) concert_keys: HashMap<String, ConcertId>,
     pub(super) dates: HashMap<DateId, DateRecord>,
     pub(super) seats: HashMap<DateId, BTreeMap<SeatNumber, Row<Seat>>>,
     pub(super) accounts: HashMap<UserId, Row<Account>>,
-    /// By `seq`, which counts from 1.
+    /// By `seq`, which begins at 1.
     pub(super) entries: HashMap<UserId, Vec<Entry>>,
     pub(super) points_entries: HashMap<UserId, Vec<PointsEntry>>,
     pub(super) reservations: HashMap<ReservationId, Row<Reservation>>,
     pub(super) reservations_of: HashMap<UserId, BTreeSet<ReservationId>>,
-    /// Reservations whose row says held, by the end of the hold.
+    /// Reservations whose status is held, by the end of the hold.
     pub(super) held: BTreeSet<(Timestamp, ReservationId)>,
     pub(super) payments: HashMap<PaymentId, Row<Payment>>,
     pub(super) payments_of: HashMap<UserId, BTreeSet<PaymentId>>,
@@ -61,9 +61,9 @@ pub(super) struct Tables {
     pub(super) draws: HashMap<ConcertId, DrawRecord>,
     /// By shard and id.
     pub(super) outbox: BTreeMap<(u32, i64), OutboxRow>,
-    /// Those of them that were set aside.
+    /// Rows of the outbox that a waiting room has still to apply, by shard and id.
     pub(super) outbox_rooms: BTreeMap<(u32, i64), OutboxRow>,
-    /// The last id given to an outbox row, of whatever shard.
+    /// The last id given to an outbox row of any shard.
     pub(super) outbox_last: i64,
     pub(super) secrets: HashMap<String, Vec<u8>>,
 }
@@ -106,7 +106,7 @@ impl Tables {
         }
     }
 
-    /// A user's reservations, of whatever state.
+    /// A user's reservations in any state.
     pub(super) fn reservations_of(&self, user: UserId) -> impl DoubleEndedIterator<Item = &Reservation> {
         let ids = self.reservations_of.get(&user).into_iter().flatten();
         ids.filter_map(|id| self.reservations.get(id)).map(|row| &row.value)

@@ -1,25 +1,27 @@
-//! Imports: plans are compared with the rows they name, and what differs is written. All plans of a call share one
-//! transaction, so wherever one fails nothing is written. The same plan again writes nothing.
+//! Imports: plans are compared with the rows they name, and differences are written. All plans of a call share one
+//! transaction: if one fails, nothing is written. The same plan again writes nothing.
 //!
 //! | step | statements | locks |
 //! | --- | --- | --- |
 //! | 1 | one import at a time | the advisory lock [`IMPORTS`], until the end |
 //! | 2 | concerts and dates: read, inserted, updated | rows that only imports write |
-//! | 3 | seats that are there and shall be another | those rows, by date and number: the order of every batch |
-//! | 4 | the clock; a seat that is held or sold by then ends the import | – |
-//! | 5 | seats: inserted, updated; the totals of their dates | what is inserted |
-//! | 6 | `COMMIT` | everything is given back |
+//! | 3 | existing seats that the plans change | those rows, by date and number: the order of every batch |
+//! | 4 | the clock; a seat that is held or sold by now fails the import | – |
+//! | 5 | seats: inserted, updated; the totals of their dates | inserted rows |
+//! | 6 | `COMMIT` | all are released |
 //!
-//! A hold that was first keeps its seat and its price; one that comes meanwhile waits, and sees the new price. A range
-//! of seats goes to the server as a range, however many seats it has. A crash before step 6 leaves nothing.
+//! An earlier hold keeps its seat and its price; a concurrent one waits, and sees the new price. A range of seats goes to
+//! the server as a range, however many seats it has. A crash before step 6 leaves nothing.
 
 use super::PostgresStore;
-use super::failure::{Failure, all};
+use super::failure::Failure;
 use super::pool::{Conn, Isolation};
 use super::queries::now;
-use super::rows::{StateWord, admission_columns, narrow, seat_state_of, stored_admission};
+use super::rows::{StateWord, narrow, seat_state_of};
 use super::sql::{Id, State, row, rows, run, statements};
 use crate::clock::SystemIds;
+use crate::import::changed;
+use crate::sql::catalog::{DateTimes, FoundConcert, concert_columns, is_concert_as_planned, new_concert, planned_times};
 use async_trait::async_trait;
 use boxoffice_domain::{Admission, ConcertId, ConcertPlan, DateId, DatePlan, ReservationId, Timestamp};
 use boxoffice_ports::{Catalog, CatalogError, Ids, ImportEffect, Imported, ImportedDate};
@@ -27,17 +29,17 @@ use diesel::sql_types::{BigInt, Integer, Nullable, Text, Timestamptz, Uuid as Sq
 use std::collections::HashMap;
 use uuid::Uuid;
 
-/// The advisory lock of whoever imports.
+/// The advisory lock that an import holds.
 const IMPORTS: i64 = 0x0062_6f78_696d_706f;
 
-/// The ranges of seats that are bound from `$1` on.
+/// Ranges of seats `r`, bound from `$1` on.
 macro_rules! ranges {
     () => {
         "unnest($1::uuid[], $2::integer[], $3::integer[], $4::text[], $5::text[], $6::text[], $7::bigint[]) \
          WITH ORDINALITY AS r (date_id, low, high, section, \"row\", grade, price, nth)"
     };
 }
-/// Seats `s` of the ranges that are not as planned.
+/// The seats `s` of those ranges that are not as planned.
 macro_rules! differing {
     () => {
         "s.date_id = r.date_id AND s.number BETWEEN r.low AND r.high \
@@ -46,18 +48,17 @@ macro_rules! differing {
 }
 
 statements! {
-    // For another instance's import, or for a batch that has the seats.
+    // For another instance's import, or for a batch that has locked the seats.
     WaitLong -> Text = "SELECT set_config('lock_timeout', '30s', true)";
     LockImports -> Text = "SELECT pg_advisory_xact_lock($1)::text";
     SelectConcert -> (SqlUuid, Text, Text, Text, Nullable<Timestamptz>) =
         "SELECT id, name, venue, time_zone, sale_starts_at FROM concerts WHERE key = $1";
     InsertConcert = concat!(
-        "INSERT INTO concerts (id, key, name, venue, time_zone, sale_starts_at, ", admission_columns!(), ")
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
+        "INSERT INTO concerts (", concert_columns!(), ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
     );
     UpdateConcert = "UPDATE concerts SET name = $2, venue = $3, time_zone = $4, sale_starts_at = $5 WHERE id = $1";
-    SelectDates -> (Text, SqlUuid, Timestamptz, Nullable<Timestamptz>, Timestamptz, Timestamptz, Timestamptz, BigInt) =
-        "SELECT key, id, starts_at, ends_at, booking_opens_at, booking_closes_at, refund_closes_at, seats_total
+    SelectDates -> (Text, (SqlUuid, BigInt, (Timestamptz, Nullable<Timestamptz>, Timestamptz, Timestamptz, Timestamptz))) =
+        "SELECT key, id, seats_total, starts_at, ends_at, booking_opens_at, booking_closes_at, refund_closes_at
          FROM dates WHERE concert_id = $1";
     InsertDate =
         "INSERT INTO dates (id, starts_at, ends_at, booking_opens_at, booking_closes_at, refund_closes_at, concert_id, key,
@@ -86,15 +87,15 @@ statements! {
              FROM ", ranges!(), " WHERE ", differing!(), " RETURNING s.date_id)
          SELECT date_id, count(*) FROM written GROUP BY date_id"
     );
-    // Seats hang on their date by an import alone, so what the catalogue shows of them is counted here once.
+    // Only imports add seats to a date, so the catalogue's totals of them are counted here.
     UpdateTotals -> (SqlUuid, BigInt) =
         "UPDATE dates d SET (seats_total, price_min, price_max) =
              (SELECT count(*), min(s.price), max(s.price) FROM seats s WHERE s.date_id = d.id), seats_version = d.seats_version + 1
          WHERE d.id = ANY ($1) RETURNING d.id, d.seats_total";
 }
 
-type ConcertColumns = (Id<ConcertId>, String, String, String, Option<Timestamp>);
-type DateColumns = (String, Id<DateId>, Timestamp, Option<Timestamp>, Timestamp, Timestamp, Timestamp, i64);
+/// A date as an import finds it: id, `seats_total` and its instants.
+type FoundDate = (Id<DateId>, i64, DateTimes<Timestamp>);
 type LockedColumns = (i64, i32, State<StateWord>, Option<Id<ReservationId>>, Option<Timestamp>);
 
 #[async_trait]
@@ -108,7 +109,7 @@ impl Catalog for PostgresStore {
                 Ok(imported)
             }
             Err(failure) => {
-                // What went wrong first is told; a connection that cannot roll back is closed.
+                // The first failure is returned; a connection that cannot roll back is closed.
                 let _ = conn.rollback().await;
                 Err(failure.into())
             }
@@ -133,84 +134,64 @@ async fn import(conn: &mut Conn, plans: &[ConcertPlan], admission: Admission, of
     Ok(imported)
 }
 
-/// The concert and its dates, without their seats; the totals are those of before.
+/// The concert and its dates, without their seats; the totals are those before the import.
 async fn import_concert(conn: &mut Conn, plan: &ConcertPlan, admission: Admission) -> Result<Imported, Failure> {
-    let found: Option<ConcertColumns> = row::<SelectConcert, _, _>(conn, (plan.key.as_str(),)).await?;
+    let found: Option<FoundConcert<Timestamp>> = row::<SelectConcert, _, _>(conn, (plan.key.as_str(),)).await?;
     let (id, mut effect) = match found {
-        None => (insert_concert(conn, plan, plan.admission.unwrap_or(admission)).await?, ImportEffect::Created),
-        Some((Id(id), name, venue, time_zone, starts_at)) => {
-            let same = (&name, &venue, &time_zone, starts_at) == (&plan.name, &plan.venue, &plan.time_zone, plan.sale_starts_at);
-            if !same {
-                let binds = (id, plan.name.as_str(), plan.venue.as_str(), plan.time_zone.as_str(), plan.sale_starts_at);
-                all("concerts", run::<UpdateConcert>(conn, binds).await?, 1)?;
-            }
-            (id, if same { ImportEffect::Unchanged } else { ImportEffect::Updated })
+        None => {
+            let id = ConcertId(SystemIds.fresh());
+            Failure::check_count("concerts", run::<InsertConcert>(conn, new_concert::<Timestamp>(id, plan, admission)).await?, 1)?;
+            (id, ImportEffect::Created)
+        }
+        Some(found) if is_concert_as_planned(&found, plan) => (found.0.0, ImportEffect::Unchanged),
+        Some((Id(id), ..)) => {
+            let binds = (id, plan.name.as_str(), plan.venue.as_str(), plan.time_zone.as_str(), plan.sale_starts_at);
+            Failure::check_count("concerts", run::<UpdateConcert>(conn, binds).await?, 1)?;
+            (id, ImportEffect::Updated)
         }
     };
-    let there: Vec<DateColumns> = rows::<SelectDates, _, _>(conn, (id,)).await?;
-    let there: HashMap<String, DateColumns> = there.into_iter().map(|date| (date.0.clone(), date)).collect();
+    let there: Vec<(String, FoundDate)> = rows::<SelectDates, _, _>(conn, (id,)).await?;
+    let there: HashMap<String, FoundDate> = there.into_iter().collect();
     let mut dates = Vec::with_capacity(plan.dates.len());
     for date in &plan.dates {
-        let (imported, changed) = import_date(conn, id, date, there.get(&date.key)).await?;
-        if changed && effect == ImportEffect::Unchanged {
-            effect = ImportEffect::Updated;
+        let (imported, is_changed) = import_date(conn, id, date, there.get(&date.key)).await?;
+        if is_changed {
+            effect = changed(effect);
         }
         dates.push(imported);
     }
     Ok(Imported { id, key: plan.key.clone(), effect, dates })
 }
 
-async fn insert_concert(conn: &mut Conn, plan: &ConcertPlan, admission: Admission) -> Result<ConcertId, Failure> {
-    let id = ConcertId(SystemIds.fresh());
-    let (mode, max_active, count, seconds, auto, adaptive) = stored_admission(admission);
-    let binds = (
-        id,
-        plan.key.as_str(),
-        plan.name.as_str(),
-        plan.venue.as_str(),
-        plan.time_zone.as_str(),
-        plan.sale_starts_at,
-        mode,
-        max_active,
-        count,
-        seconds,
-        auto,
-        adaptive,
-    );
-    all("concerts", run::<InsertConcert>(conn, binds).await?, 1)?;
-    Ok(id)
-}
-
-/// Says whether anything changed.
+/// The date, and whether anything of it changed.
 async fn import_date(
     conn: &mut Conn,
     concert: ConcertId,
     plan: &DatePlan,
-    there: Option<&DateColumns>,
+    there: Option<&FoundDate>,
 ) -> Result<(ImportedDate, bool), Failure> {
-    let terms = (plan.starts_at, plan.ends_at, plan.booking_opens_at, plan.booking_closes_at, plan.refund_closes_at);
-    let (starts_at, ends_at, opens_at, closes_at, refund_closes_at) = terms;
-    let (id, total, changed) = match there {
+    let planned = planned_times::<Timestamp>(plan);
+    let (starts_at, ends_at, opens_at, closes_at, refund_closes_at) = planned;
+    let (id, total, is_changed) = match there {
         None => {
             let id = DateId(SystemIds.fresh());
             let binds = (id, starts_at, ends_at, opens_at, closes_at, refund_closes_at, concert, plan.key.as_str());
-            all("dates", run::<InsertDate>(conn, binds).await?, 1)?;
+            Failure::check_count("dates", run::<InsertDate>(conn, binds).await?, 1)?;
             (id, 0, true)
         }
-        Some(&(_, Id(id), was_starts_at, was_ends_at, was_opens_at, was_closes_at, was_refund_closes_at, total)) => {
-            let changed = (was_starts_at, was_ends_at, was_opens_at, was_closes_at, was_refund_closes_at) != terms;
-            if changed {
+        Some(&(Id(id), total, times)) => {
+            if times != planned {
                 let binds = (id, starts_at, ends_at, opens_at, closes_at, refund_closes_at);
-                all("dates", run::<UpdateDate>(conn, binds).await?, 1)?;
+                Failure::check_count("dates", run::<UpdateDate>(conn, binds).await?, 1)?;
             }
-            (id, total, changed)
+            (id, total, times != planned)
         }
     };
     let total = narrow("seats_total", total)?.into();
-    Ok((ImportedDate { id, key: plan.key.clone(), starts_at, total }, changed))
+    Ok((ImportedDate { id, key: plan.key.clone(), starts_at, total }, is_changed))
 }
 
-/// Locks every seat that any of the plans would change, and refuses when somebody has one.
+/// Locks every seat that any of the plans would change, and fails if one of them is held or sold.
 async fn lock_seats(conn: &mut Conn, plans: &[ConcertPlan], ranges: &[Ranges], offset_us: i64) -> Result<(), Failure> {
     let mut whole = Ranges::default();
     ranges.iter().for_each(|ranges| whole.append(ranges));
@@ -243,7 +224,7 @@ fn field(plans: &[ConcertPlan], nth: i64) -> String {
     "dates".to_owned()
 }
 
-/// Brings the seats of a plan in: those that are there were locked before.
+/// Updates and inserts the seats of a plan. Existing ones that differ were locked before.
 async fn import_seats(conn: &mut Conn, imported: &mut Imported, ranges: &Ranges) -> Result<(), Failure> {
     let mut written: Vec<(Id<DateId>, i64)> = rows::<UpdateSeats, _, _>(conn, ranges.binds()).await?;
     let inserted: Vec<(Id<DateId>, i64)> = rows::<InsertSeats, _, _>(conn, ranges.binds()).await?;
@@ -256,18 +237,16 @@ async fn import_seats(conn: &mut Conn, imported: &mut Imported, ranges: &Ranges)
     dates.dedup();
     let expected = dates.len();
     let totals: Vec<(Id<DateId>, i64)> = rows::<UpdateTotals, _, _>(conn, (dates,)).await?;
-    all("dates", totals.len(), expected)?;
+    Failure::check_count("dates", totals.len(), expected)?;
     for (id, total) in totals {
         let total = narrow("seats_total", total)?;
         imported.dates.iter_mut().filter(|date| date.id == id.0).for_each(|date| date.total = total.into());
     }
-    if imported.effect == ImportEffect::Unchanged {
-        imported.effect = ImportEffect::Updated;
-    }
+    imported.effect = changed(imported.effect);
     Ok(())
 }
 
-/// Ranges of seats, as they are bound: one array for each column.
+/// Ranges of seats in the form they are bound: one array for each column.
 #[derive(Default)]
 struct Ranges {
     dates: Vec<Uuid>,
@@ -280,7 +259,7 @@ struct Ranges {
 }
 
 impl Ranges {
-    /// Of a plan, in its order; `dates` are the plan's.
+    /// The ranges of a plan, in its order; `dates` are the plan's.
     fn of(plan: &ConcertPlan, dates: &[ImportedDate]) -> Result<Self, Failure> {
         let mut ranges = Self::default();
         for (date, of) in plan.dates.iter().zip(dates) {

@@ -1,11 +1,11 @@
-//! The schema: brought up to date, looked at, taken away.
+//! The schema: applied, checked, reverted.
 //!
-//! Whoever migrates holds an advisory lock of the database, so of several instances that start at once one does it and
-//! the others find it done. diesel's migrations block, so they run on a thread of their own with a runtime of its own,
-//! under whatever runtime the caller has, or none.
+//! A migration holds an advisory lock of the database: of several instances that start together one migrates, and the
+//! others find the schema current. diesel's migrations block, so they run on a thread of their own with its own runtime;
+//! the caller needs none.
 
 use super::connect::Address;
-use super::failure::Failure;
+use super::failure::{Failure, PostgresError};
 use super::pool::{Conn, establish};
 use super::sql::{row, statements};
 use boxoffice_ports::StoreError;
@@ -16,7 +16,7 @@ use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations/postgres");
 
-/// The advisory lock's number: "boxoffice" has one, and nothing else in the database should use it.
+/// The advisory lock's number, reserved for migrations of this schema.
 const LOCK: i64 = 0x626f_786f_6666_6963;
 
 statements! {
@@ -25,7 +25,7 @@ statements! {
 }
 
 /// Brings the schema of the database at `url` up to date. Returns the names of the migrations that were applied, none
-/// when it was current. May be called on any thread, with or without a runtime; blocks until it is done.
+/// when it was current. May be called on any thread, with or without a runtime; blocks until it has finished.
 pub fn migrate(url: &str) -> Result<Vec<String>, StoreError> {
     Ok(alone(url, |harness| {
         let pending = harness.pending_migrations(MIGRATIONS)?;
@@ -34,12 +34,12 @@ pub fn migrate(url: &str) -> Result<Vec<String>, StoreError> {
     })?)
 }
 
-/// Takes the schema away again, newest migration first, and returns the versions taken away. Everything in it is lost.
+/// Reverts the schema, newest migration first, and returns the reverted versions. All data is lost.
 pub fn revert(url: &str) -> Result<Vec<String>, StoreError> {
     Ok(alone(url, |harness| Ok(harness.revert_all_migrations(MIGRATIONS)?.iter().map(ToString::to_string).collect()))?)
 }
 
-/// Runs `work` with the lock, on a thread of its own.
+/// Runs `work` under the lock, on a thread of its own.
 fn alone<F>(url: &str, work: F) -> Result<Vec<String>, Failure>
 where
     F: FnOnce(&mut AsyncMigrationHarness<AsyncPgConnection>) -> Result<Vec<String>, boxoffice_ports::Source> + Send,
@@ -47,26 +47,26 @@ where
     let address = Address::parse(url)?;
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("migrate".to_owned()).spawn_scoped(scope, move || {
-            // The harness blocks a worker of the runtime, so there has to be another one for the connection.
+            // The harness blocks one worker of the runtime; the connection needs another.
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-            let runtime = runtime.map_err(|_| Failure::Gone("no runtime could be started"))?;
+            let runtime = runtime.map_err(|_| Failure::Unavailable("no runtime could be started"))?;
             runtime.block_on(async {
                 let connection = locked(&address).await?;
                 tokio::task::block_in_place(|| work(&mut AsyncMigrationHarness::new(connection)))
                     .map_err(|error| Failure::Data(error.to_string()))
             })
         });
-        let thread = thread.map_err(|_| Failure::Gone("no thread could be started"))?;
-        thread.join().map_err(|_| Failure::Gone("the migration was interrupted"))?
+        let thread = thread.map_err(|_| Failure::Unavailable("no thread could be started"))?;
+        thread.join().map_err(|_| Failure::Unavailable("the migration was interrupted"))?
     })
 }
 
 /// A connection that holds the lock until it ends.
 async fn locked(address: &Address) -> Result<AsyncPgConnection, Failure> {
     let mut connection = establish(address).await?;
-    // Another instance's migration may take long.
+    // Another instance's migration may take long: wait for the lock without a bound.
     let lock = format!("SET lock_timeout = 0; SET statement_timeout = 0; SELECT pg_advisory_lock({LOCK})");
-    connection.batch_execute(&lock).await.map_err(Failure::Diesel)?;
+    connection.batch_execute(&lock).await.map_err(PostgresError::Diesel)?;
     Ok(connection)
 }
 

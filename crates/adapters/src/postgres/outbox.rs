@@ -1,18 +1,17 @@
-//! The outbox as a relay sees it. Shards are shared out among the instances that relay (`claim_outbox_shards` in the
-//! migrations: one round trip); whoever is gone for longer than its lease loses its own. Two relays over one shard, which
-//! a lease that ended unnoticed may bring about, read the same rows and tell of them twice; each row is deleted once, by
-//! whoever comes to it first, and nobody waits for another's deletion.
+//! The outbox. Shards are shared out among the relaying instances (`claim_outbox_shards` in the migrations: one round
+//! trip). An instance that does not renew its lease in time loses its shards. After an unnoticed end of a lease two relays
+//! may read the same rows of a shard and publish them twice. Each row is deleted once, and neither relay waits for the
+//! other's deletion.
 
 use super::PostgresStore;
-use super::sql::{Json, row, rows, run, statements};
+use super::rows::{EventTypes, outbox_rows};
+use super::sql::{Statement, row, rows, run, statements};
+use crate::sql::rows::{EventRow, UNSENT_COUNT_MAX};
 use async_trait::async_trait;
-use boxoffice_domain::{Event, Timestamp};
+use boxoffice_domain::Timestamp;
 use boxoffice_ports::{InstanceId, Outbox, OutboxRow, StoreError, Unsent};
-use diesel::sql_types::{BigInt, Integer, Text, Timestamptz};
+use diesel::sql_types::{BigInt, Integer};
 use std::time::Duration;
-
-/// Counting the unsent stops here.
-const COUNT_MAX: i64 = 100_000;
 
 statements! {
     ClaimShards -> Integer =
@@ -25,18 +24,18 @@ statements! {
                     generate_series(0, 15) AS shards (shard)
                     CROSS JOIN LATERAL (SELECT occurred_at AS oldest FROM outbox WHERE outbox.shard = shards.shard
                                         ORDER BY id LIMIT 1) AS first)::bigint + $1, 0)";
-    SelectEvents -> (BigInt, Text, Timestamptz) =
+    SelectEvents -> EventTypes =
         "SELECT id, payload, occurred_at FROM outbox WHERE shard = $1 ORDER BY id LIMIT $2";
-    SetAside =
+    MoveForRooms =
         "WITH gone AS (
              DELETE FROM outbox WHERE ctid = ANY (ARRAY(
                  SELECT ctid FROM outbox WHERE shard = $1 AND id = ANY ($2) FOR UPDATE SKIP LOCKED))
              RETURNING shard, id, payload, occurred_at)
          INSERT INTO outbox_rooms (shard, id, payload, occurred_at) SELECT shard, id, payload, occurred_at FROM gone
          ON CONFLICT DO NOTHING";
-    SelectAside -> (BigInt, Text, Timestamptz) =
+    SelectForRooms -> EventTypes =
         "SELECT id, payload, occurred_at FROM outbox_rooms WHERE shard = $1 ORDER BY id LIMIT $2";
-    DeleteAside =
+    DeleteForRooms =
         "DELETE FROM outbox_rooms WHERE ctid = ANY (ARRAY(
              SELECT ctid FROM outbox_rooms WHERE shard = $1 AND id = ANY ($2) FOR UPDATE SKIP LOCKED))";
     DeleteEvents =
@@ -49,8 +48,19 @@ fn stored(shard: u32) -> i32 {
     i32::try_from(shard).unwrap_or(i32::MAX)
 }
 
-fn outbox_rows(shard: u32, found: Vec<(i64, Json<Event>, Timestamp)>) -> Vec<OutboxRow> {
-    found.into_iter().map(|(id, event, occurred_at)| OutboxRow { shard, id, event: event.0, occurred_at }).collect()
+impl PostgresStore {
+    async fn oldest<S: Statement<Columns = EventTypes>>(&self, shard: u32, limit: u32) -> Result<Vec<OutboxRow>, StoreError> {
+        let found: Vec<EventRow<Timestamp>> = rows::<S, _, _>(&mut self.conn().await?, (stored(shard), i64::from(limit))).await?;
+        Ok(outbox_rows(shard, found))
+    }
+
+    /// Runs a statement over some rows of a shard. Rows that another relay is deleting, or has deleted, are skipped.
+    async fn change<S: Statement>(&self, shard: u32, ids: Vec<i64>) -> Result<(), StoreError> {
+        if !ids.is_empty() {
+            run::<S>(&mut self.conn().await?, (stored(shard), ids)).await?;
+        }
+        Ok(())
+    }
 }
 
 #[async_trait]
@@ -67,40 +77,28 @@ impl Outbox for PostgresStore {
     }
 
     async fn backlog(&self) -> Result<Unsent, StoreError> {
-        let found: Option<(i64, i64)> = row::<CountUnsent, _, _>(&mut self.conn().await?, (self.offset_us(), COUNT_MAX)).await?;
+        let found: Option<(i64, i64)> = row::<CountUnsent, _, _>(&mut self.conn().await?, (self.offset_us(), UNSENT_COUNT_MAX)).await?;
         let (count, oldest_us) = found.unwrap_or_default();
         Ok(Unsent { count: count.unsigned_abs(), oldest: Duration::from_micros(u64::try_from(oldest_us).unwrap_or(0)) })
     }
 
     async fn unsent(&self, shard: u32, limit: u32) -> Result<Vec<OutboxRow>, StoreError> {
-        let binds = (stored(shard), i64::from(limit));
-        Ok(outbox_rows(shard, rows::<SelectEvents, _, _>(&mut self.conn().await?, binds).await?))
+        self.oldest::<SelectEvents>(shard, limit).await
     }
 
-    /// Rows that are gone already were sent twice, which is no error.
     async fn sent(&self, shard: u32, ids: Vec<i64>) -> Result<(), StoreError> {
-        if !ids.is_empty() {
-            run::<DeleteEvents>(&mut self.conn().await?, (stored(shard), ids)).await?;
-        }
-        Ok(())
+        self.change::<DeleteEvents>(shard, ids).await
     }
 
     async fn set_aside(&self, shard: u32, ids: Vec<i64>) -> Result<(), StoreError> {
-        if !ids.is_empty() {
-            run::<SetAside>(&mut self.conn().await?, (stored(shard), ids)).await?;
-        }
-        Ok(())
+        self.change::<MoveForRooms>(shard, ids).await
     }
 
     async fn aside(&self, shard: u32, limit: u32) -> Result<Vec<OutboxRow>, StoreError> {
-        let binds = (stored(shard), i64::from(limit));
-        Ok(outbox_rows(shard, rows::<SelectAside, _, _>(&mut self.conn().await?, binds).await?))
+        self.oldest::<SelectForRooms>(shard, limit).await
     }
 
     async fn taken(&self, shard: u32, ids: Vec<i64>) -> Result<(), StoreError> {
-        if !ids.is_empty() {
-            run::<DeleteAside>(&mut self.conn().await?, (stored(shard), ids)).await?;
-        }
-        Ok(())
+        self.change::<DeleteForRooms>(shard, ids).await
     }
 }

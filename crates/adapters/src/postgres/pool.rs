@@ -1,14 +1,14 @@
 //! Connections for everything but the ledger's transactions, which have their own: no read queues behind a write.
 //!
-//! At most `connections` are open. A connection that ended while it lay idle (the server was started again) is replaced
-//! when it is asked for. One that is dropped within a transaction, or before a statement was answered, is closed: nothing
-//! that comes later waits behind it, and the server rolls back; so is one whose session can serve no more.
+//! At most `connections` are open. A connection that ended while idle (the server was restarted) is replaced at its next
+//! use. A connection is closed if it is dropped within a transaction, or before a statement was answered: no later caller
+//! waits behind that statement, and the server rolls back. A session that can serve no more is closed, too.
 //!
-//! *Bounds.* A caller gives a read up by dropping it, at its own deadline. [`WAIT_MAX`] bounds the wait for a connection,
-//! with everything that making one takes, and [`STATEMENT_MAX`] each statement, for callers without a deadline.
+//! *Bounds.* A caller abandons a read at its own deadline by dropping it. For callers without a deadline, [`WAIT_MAX`]
+//! bounds the wait for a connection, connecting included, and [`STATEMENT_MAX`] each statement.
 
 use super::connect::{Address, Connected, Role};
-use super::failure::Failure;
+use super::failure::{Failure, PostgresError, cannot_connect, timed_out};
 use boxoffice_ports::{Deadline, Overdue, Traffic};
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use diesel::{ConnectionError, QueryResult};
@@ -20,9 +20,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const WAIT_MAX: Duration = Duration::from_secs(5);
-/// The longest a statement is waited for: a season's seats take a second or two.
+/// The longest wait for a statement: a season's seats take a second or two.
 const STATEMENT_MAX: Duration = Duration::from_secs(10);
-/// The same of imports and audits, whose statements the server ends by itself earlier.
+/// The same for imports and audits, whose statements the server itself ends earlier.
 const LONG_STATEMENT_MAX: Duration = Duration::from_secs(65);
 
 pub(super) struct Readers {
@@ -42,13 +42,13 @@ impl Readers {
         });
         let manager = AsyncDieselConnectionManager::new_with_config(String::new(), config);
         let pool = Pool::builder(manager).max_size(connections.max(1)).build();
-        Ok(Self { pool: pool.map_err(|error| Failure::Connect(error.into()))?, address: shared, traffic })
+        Ok(Self { pool: pool.map_err(cannot_connect)?, address: shared, traffic })
     }
 
-    /// A connection of one's own until it is dropped.
+    /// A connection for one caller, until it is dropped.
     pub(super) async fn get(&self) -> Result<Conn, Failure> {
         let got = Deadline::after(WAIT_MAX).bound(self.current()).await;
-        let object = got.map_err(|_| Failure::Gone("no connection was to be had in time"))??;
+        let object = got.map_err(|_| Failure::Unavailable("timed out waiting for a free connection"))??;
         let made = Object::metrics(&object).created;
         Ok(Conn {
             object: Some(object),
@@ -56,16 +56,16 @@ impl Readers {
             made,
             traffic: self.traffic.clone(),
             in_transaction: false,
-            is_over: false,
+            close: false,
             unanswered: false,
             statement_max: STATEMENT_MAX,
         })
     }
 
-    /// One that is not retired: those are closed on the way.
+    /// A connection that is not retired. Retired ones found on the way are closed.
     async fn current(&self) -> Result<Object<AsyncPgConnection>, Failure> {
         loop {
-            let object = self.pool.get().await.map_err(|error| Failure::Connect(error.into()))?;
+            let object = self.pool.get().await.map_err(cannot_connect)?;
             if !self.address.is_retired(Object::metrics(&object).created) {
                 return Ok(object);
             }
@@ -80,25 +80,25 @@ pub(super) async fn establish(address: &Address) -> Result<AsyncPgConnection, Fa
         Connected::Plain(client, driver) => AsyncPgConnection::try_from_client_and_connection(client, driver).await,
         Connected::Encrypted(client, driver) => AsyncPgConnection::try_from_client_and_connection(client, driver).await,
     };
-    connection.map_err(|error| Failure::Connect(error.into()))
+    connection.map_err(cannot_connect)
 }
 
 /// A pooled connection.
 pub(super) struct Conn {
-    /// Taken out when it is not to be used again.
+    /// Taken out of the pool when it must not be used again.
     object: Option<Object<AsyncPgConnection>>,
     address: Address,
     made: Instant,
     traffic: Arc<Traffic>,
     in_transaction: bool,
-    /// Its session can serve no more.
-    is_over: bool,
-    /// A statement was sent, and its answer did not come yet.
+    /// Its session can serve no more: it is closed when dropped.
+    close: bool,
+    /// A statement was sent and is not answered yet.
     unanswered: bool,
     statement_max: Duration,
 }
 
-/// How a transaction sees what others commit meanwhile.
+/// Whether a transaction sees concurrent commits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Isolation {
     ReadCommitted,
@@ -124,7 +124,7 @@ impl Conn {
         conn
     }
 
-    /// To be called before a statement is sent: until when it is waited for. Until [`Conn::answered`], dropping the
+    /// Call before sending a statement; returns the deadline of its answer. Until [`Conn::answered`], dropping the
     /// connection closes it.
     pub(super) fn asks(&mut self) -> Deadline {
         self.traffic.statements(1);
@@ -132,9 +132,9 @@ impl Conn {
         Deadline::after(self.statement_max)
     }
 
-    /// What the statement came to.
+    /// Call with the statement's answer.
     pub(super) async fn answered<T>(&mut self, answer: Result<QueryResult<T>, Overdue>) -> Result<T, Failure> {
-        let answer = answer.map_err(Failure::Silent)?;
+        let answer = answer.map_err(timed_out)?;
         self.unanswered = false;
         match answer {
             Ok(answer) => Ok(answer),
@@ -153,7 +153,7 @@ impl Conn {
         .await
     }
 
-    /// To be called only when every statement before has succeeded: of a failed transaction PostgreSQL answers COMMIT
+    /// Call only after every earlier statement has succeeded: PostgreSQL answers the COMMIT of a failed transaction
     /// without an error, and rolls back.
     pub(super) async fn commit(&mut self) -> Result<(), Failure> {
         self.simple("COMMIT").await?;
@@ -174,32 +174,31 @@ impl Conn {
         self.answered(done).await
     }
 
-    /// What a statement's error means. diesel does not say when the server ended the session: that is told by asking
-    /// the connection again.
+    /// The failure behind a statement's error. diesel does not report that the server ended the session, so another query
+    /// on the connection finds out.
     pub(super) async fn failure(&mut self, error: DieselError) -> Failure {
         let failure = match error {
-            // A query, because an empty one is answered even where a transaction was left behind failed.
+            // Not an empty query, which succeeds even in a failed transaction that was left open.
             DieselError::DatabaseError(DatabaseErrorKind::Unknown, _)
                 if self.diesel().is_broken() || (!self.in_transaction && !self.is_well().await) =>
             {
-                Failure::Lost(error.into())
+                PostgresError::Lost(error.into())
             }
-            error => Failure::Diesel(error),
+            error => PostgresError::Diesel(error),
         };
-        self.over_by(&failure);
+        let failure = failure.into();
+        self.close_after(&failure);
         failure
     }
 
-    /// Closes the connection when it is dropped, if `failure` says that its session can serve no more.
-    pub(super) fn over_by(&mut self, failure: &Failure) {
-        self.is_over |= failure.ends_session();
+    /// After a `failure` that ends the session, dropping the connection closes it.
+    pub(super) fn close_after(&mut self, failure: &Failure) {
+        self.close |= failure.ends_session();
         if failure.is_read_only() {
             self.address.retire(self.made);
         }
     }
-}
 
-impl Conn {
     async fn is_well(&mut self) -> bool {
         self.unanswered = true;
         let answer = Deadline::after(STATEMENT_MAX).bound(self.diesel().batch_execute("SELECT")).await;
@@ -210,7 +209,7 @@ impl Conn {
 
 impl Drop for Conn {
     fn drop(&mut self) {
-        if (self.in_transaction || self.is_over || self.unanswered)
+        if (self.in_transaction || self.close || self.unanswered)
             && let Some(object) = self.object.take()
         {
             drop(Object::take(object));

@@ -1,18 +1,19 @@
-//! The logs of waiting rooms, in the database: any number of instances, and nothing in memory that may be lost.
+//! The logs of waiting rooms, in the database: for any number of instances, with nothing in memory that may be lost.
 //!
-//! **Atomic over instances.** Each call is one statement that is its own transaction; what is more than one statement to
-//! SQL is a function (`migrations/postgres`). Whoever appends takes the log's row `FOR NO KEY UPDATE`, then reads the
-//! clock, so records come in the order of their numbers and of their times. Lock order: a new snapshot's row, then the
-//! log's, then records and older snapshots; appends take the log's alone. What has nothing to append takes no lock and
-//! writes nothing: log, snapshot and records are read as one snapshot of the database.
+//! **Atomic over instances.** Each call is one statement that is its own transaction; one that takes several SQL
+//! statements is a function (`migrations/postgres`). An append locks the log's row `FOR NO KEY UPDATE`, then reads the
+//! clock, so the order of records is the order of their numbers and of their times. Lock order: a new snapshot's row, then
+//! the log's, then records and older snapshots; appends lock the log's alone. An exchange without inputs takes no lock and
+//! writes nothing: it reads log, snapshot and records in one snapshot of the database.
 //!
-//! **Round trips**: one each. A record is on the server's disk before it is answered; what one appended is not sent back.
+//! **Round trips**: one each. A record is on the server's disk before it is answered. A caller's own inputs are not sent
+//! back.
 //!
-//! **Time** is the server's, moved by the clock's offset; the log's row keeps the last record's, before which none comes
-//! unless the server's clock was set back (`room_time`).
+//! **Time** is the server's, moved by the clock's offset. The log's row keeps the last record's time; no later record has
+//! an earlier time, unless the server's clock was set back (`room_time`).
 //!
-//! **Failure.** What was not answered may have been done: a connection that ended before the answer says nothing of its
-//! commit. A crash leaves a whole call or none.
+//! **Failure.** A call without an answer may have been committed: the connection may have ended between the two. A crash
+//! leaves all of a call or nothing.
 
 use super::PostgresStore;
 use super::failure::Failure;
@@ -36,8 +37,8 @@ statements! {
     Compact -> Bool = "SELECT room_compact($1, $2, $3, $4)";
 }
 
-/// Epoch, number of the snapshot, now, the snapshot if the position is outside; then a record's number, time and inputs,
-/// which one's own comes without.
+/// Epoch, number of the snapshot, now, the snapshot if the position is outside the log. Then a record's number, time and
+/// inputs; the caller's own record comes without inputs.
 type Answer = (Option<i64>, Option<i64>, Timestamp, Option<Vec<u8>>, Option<i64>, Option<Timestamp>, Option<Vec<u8>>);
 
 struct PostgresRoomLog {
@@ -51,7 +52,7 @@ impl PostgresStore {
     }
 }
 
-/// A number that no log has stands for one that is out of range.
+/// A position that is out of range becomes one that no log has.
 fn asked(position: LogPosition) -> (i64, i64) {
     (i64::try_from(position.epoch).unwrap_or(0), i64::try_from(position.seq).unwrap_or(i64::MAX))
 }
@@ -89,8 +90,8 @@ impl RoomLog for PostgresRoomLog {
         let found: Vec<Answer> = if inputs.is_empty() {
             rows::<Read, _, _>(&mut conn, (concert, offset_us, epoch, seq, records_max)).await?
         } else {
-            let told = encode(&inputs)?;
-            rows::<Exchange, _, _>(&mut conn, (concert, offset_us, epoch, seq, records_max, told.as_slice())).await?
+            let encoded = encode(&inputs)?;
+            rows::<Exchange, _, _>(&mut conn, (concert, offset_us, epoch, seq, records_max, encoded.as_slice())).await?
         };
         answered(found, inputs)
     }

@@ -1,4 +1,4 @@
-//! Databases that come and go on a server that has others: for measuring, never for a shop.
+//! Temporary databases on a server that has others: for measuring, never for production.
 
 use super::connect::{Address, Role};
 use super::failure::Failure;
@@ -10,18 +10,18 @@ use tokio_postgres::Client;
 const NAME_MAX: usize = 63;
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 
-/// Makes an empty database on the server at `url`, whose own database is only connected to; the address of the new one.
+/// Creates an empty database on the server at `url`, whose own database stays untouched, and returns the new address.
 /// A name is lower-case letters, digits and `_`.
 pub async fn create_database(url: &str, name: &str) -> Result<String, StoreError> {
     Ok(create(url, name).await?)
 }
 
-/// Takes a database away again, whoever is connected to it.
+/// Drops a database, and ends the connections to it.
 pub async fn drop_database(url: &str, name: &str) -> Result<(), StoreError> {
     Ok(statement(url, &format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", checked(name)?)).await?)
 }
 
-/// As the server calls its version.
+/// The server's version, in its own words.
 pub async fn server_version(url: &str) -> Result<String, StoreError> {
     Ok(version(url).await?)
 }
@@ -32,19 +32,19 @@ async fn create(url: &str, name: &str) -> Result<String, Failure> {
 }
 
 async fn version(url: &str) -> Result<String, Failure> {
-    let row = client(url).await?.query_one("SHOW server_version", &[]).await.map_err(Failure::Server)?;
-    row.try_get(0).map_err(Failure::Server)
+    let row = client(url).await?.query_one("SHOW server_version", &[]).await?;
+    Ok(row.try_get(0)?)
 }
 
 async fn statement(url: &str, statement: &str) -> Result<(), Failure> {
-    client(url).await?.batch_execute(statement).await.map_err(Failure::Server)
+    Ok(client(url).await?.batch_execute(statement).await?)
 }
 
 async fn client(url: &str) -> Result<Client, Failure> {
     Ok(Address::parse(url)?.connect(Role::Reader, Deadline::after(CONNECT_MAX)).await?.drive())
 }
 
-/// A name cannot be a parameter of these statements.
+/// These statements take no parameters, so the name itself must be harmless.
 fn checked(name: &str) -> Result<&str, Failure> {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
     let sound = (1..=NAME_MAX).contains(&name.len()) && name.bytes().all(plain);
@@ -55,7 +55,7 @@ fn checked(name: &str) -> Result<&str, Failure> {
 fn with_database(url: &str, name: &str) -> Result<String, Failure> {
     let (scheme, rest) = url.split_once("://").ok_or_else(|| Failure::Data("the address is no URL".to_owned()))?;
     let (place, query) = rest.split_once('?').map_or((rest, None), |(place, query)| (place, Some(query)));
-    // A password may hold a slash that somebody forgot to escape.
+    // A password may hold an unescaped slash.
     let path_from = place.rfind('@').map_or(0, |at| at + 1);
     let authority = place[path_from..].find('/').map_or(place, |at| &place[..path_from + at]);
     let query = query.map(|query| format!("?{query}")).unwrap_or_default();
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn address_of_another_database_keeps_everything_else() {
+    fn an_address_of_another_database_keeps_all_else() {
         for (url, other) in [
             ("postgres://db", "postgres://db/b1"),
             ("postgres://ann:pw@db:5432/shop", "postgres://ann:pw@db:5432/b1"),

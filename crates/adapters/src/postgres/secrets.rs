@@ -14,7 +14,7 @@ statements! {
 
 #[async_trait]
 impl Secrets for PostgresStore {
-    /// The insert waits for another instance's of the same name, so what is read after it is what everybody gets.
+    /// The insert waits for another instance's insert of the same name, so every instance reads the same secret.
     async fn secret(&self, name: String, fresh: Vec<u8>) -> Result<Vec<u8>, StoreError> {
         let mut conn = self.conn().await?;
         let found: Option<Vec<u8>> = row::<SelectSecret, _, _>(&mut conn, (name.as_str(),)).await?;

@@ -1,49 +1,50 @@
-//! A ledger's connection: statements prepared when it is made, and whole flights sent before the first answer is read.
+//! A ledger's connection: its statements are prepared when it is made, and everything for a round trip is sent before the
+//! first answer is read.
 //!
-//! What [`Session::rows`] and [`Session::run`] return is sent when it is first polled, so futures that are joined go out
-//! together, in order, and the server works through them while their answers travel back. Every statement is prepared
-//! beforehand: preparing in between would let a later one overtake.
+//! A future of [`Session::rows`] or [`Session::run`] is sent when it is first polled, so joined futures go out together,
+//! in order, and the server runs them while their answers travel back. Every statement is prepared beforehand: preparing
+//! in between would let a later statement overtake it.
 //!
-//! A session that failed is asked to roll back; one that cannot is cut, never used again.
+//! After a failure a session is rolled back; one that cannot roll back is closed and never used again.
 //!
-//! *Bounds.* A session is lent until a deadline, which bounds its flights together, but for the commit: its outcome is
-//! wanted, so it is waited for, [`COMMIT_MAX`] at most, by whoever runs the transaction.
+//! *Bounds.* A session is lent until a deadline, which bounds all its round trips but the commit. The outcome of a commit
+//! is needed, so the transaction's task waits up to [`COMMIT_MAX`] for it.
 
+use super::bridge::{Value, decode, encode};
 use super::connect::Cut;
-use super::failure::{Failure, all};
-use super::sql::{Binds, Bound, Statement};
+use super::failure::{Failure, timed_out};
+use crate::sql::statement::{Binds, Statement, statements};
 use boxoffice_ports::{Deadline, Traffic};
 use diesel::deserialize::FromSqlRow;
-use diesel::pg::{Pg, PgMetadataLookup, PgTypeMetadata, PgValue, TypeOidLookup};
-use diesel::query_builder::QueryFragment;
-use diesel::query_builder::bind_collector::RawBytesBindCollector;
-use diesel::row::{Field, PartialRow, Row, RowIndex, RowSealed};
+use diesel::pg::Pg;
+use diesel::sql_types::Bool;
 use futures_util::TryStreamExt;
 use futures_util::future::{BoxFuture, ready, try_join_all};
 use std::any::TypeId;
 use std::collections::HashMap;
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_postgres::error::SqlState;
-use tokio_postgres::types::private::BytesMut;
-use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Client, Statement as Prepared};
 
-/// A statement that is prepared with the session.
+statements! {
+    /// Whether a write would be refused here: on a standby, or in a database that was made read-only.
+    SelectReadOnly -> Bool = "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean";
+}
+
+/// A statement that is prepared with the session: its identity and its text.
 pub(super) type Known = (TypeId, &'static str);
 
-/// How a list of them is written down.
 pub(super) fn known<S: Statement>() -> Known {
     (TypeId::of::<S>(), S::SQL)
 }
 
-/// How long a commit may take before its outcome is taken for unknown. A server that vanished is noticed earlier.
+/// How long a commit may take before its outcome counts as unknown. A server that vanished is noticed earlier.
 const COMMIT_MAX: Duration = Duration::from_secs(30);
 /// How long a roll-back may take.
 const ROLLBACK_MAX: Duration = Duration::from_secs(2);
 
-/// What a statement will answer, encoded already and sent when it is first polled.
+/// A statement's answer. Its values are encoded already; it is sent when this is first polled.
 pub(super) type Answers<'s, T> = BoxFuture<'s, Result<T, Failure>>;
 
 pub(super) struct Session {
@@ -56,7 +57,7 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Prepares `all` in one flight, on a connection that was asked for at `made`.
+    /// Prepares `all` in one round trip, on a connection that was requested at `made`.
     pub(super) async fn prepare(
         client: Client,
         cut: Cut,
@@ -66,12 +67,12 @@ impl Session {
         until: Deadline,
     ) -> Result<Self, Failure> {
         let preparing = until.bound(try_join_all(all.iter().map(|(_, sql)| client.prepare(sql)))).await;
-        let prepared = preparing.map_err(Failure::Silent)??;
+        let prepared = preparing.map_err(timed_out)??;
         let prepared = all.iter().map(|(id, _)| *id).zip(prepared).collect();
         Ok(Self { client, made, prepared, traffic, until, _cut: cut })
     }
 
-    /// For the next transaction.
+    /// Sets the next transaction's deadline.
     pub(super) fn lend(&mut self, until: Deadline) {
         self.until = until;
     }
@@ -84,13 +85,13 @@ impl Session {
         self.client.is_closed()
     }
 
-    /// Waits for all answers of what is sent together.
-    pub(super) async fn flight<T>(&self, answers: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-        self.until.bound(answers).await.unwrap_or_else(|overdue| Err(Failure::Silent(overdue)))
+    /// Sends joined statements together and waits for all their answers.
+    pub(super) async fn round_trip<T>(&self, answers: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        self.until.bound(answers).await.unwrap_or_else(|overdue| Err(timed_out(overdue)))
     }
 
-    /// Everything that a statement gives.
-    pub(super) fn rows<'s, S, R>(&'s self, binds: impl Binds) -> Answers<'s, Vec<R>>
+    /// All rows of a statement.
+    pub(super) fn rows<'s, S, R>(&'s self, binds: impl Binds<Pg>) -> Answers<'s, Vec<R>>
     where
         S: Statement,
         R: FromSqlRow<S::Columns, Pg> + Send + 's,
@@ -102,13 +103,13 @@ impl Session {
             let mut stream = std::pin::pin!(stream);
             let mut rows = Vec::new();
             while let Some(row) = cause(stream.try_next().await).await? {
-                rows.push(R::build_from_row(&Answer(row)).map_err(|error| Failure::Data(error.to_string()))?);
+                rows.push(decode::<S, R>(row)?);
             }
             Ok(rows)
         })
     }
 
-    /// Begins a transaction. A failed one that was left behind refuses this itself, which no other answer explains.
+    /// Begins a transaction. A failed transaction that was left open refuses `BEGIN` itself, so its answer is the cause.
     pub(super) fn begin<S: Statement>(&self) -> Answers<'_, ()> {
         let bound = self.bind::<S>(());
         Box::pin(async move {
@@ -118,8 +119,8 @@ impl Session {
         })
     }
 
-    /// How many rows a statement changed.
-    pub(super) fn run<S: Statement>(&self, binds: impl Binds) -> Answers<'_, usize> {
+    /// The number of rows that a statement changed.
+    pub(super) fn run<S: Statement>(&self, binds: impl Binds<Pg>) -> Answers<'_, usize> {
         let bound = self.bind::<S>(binds);
         Box::pin(async move {
             let (statement, values) = bound?;
@@ -128,8 +129,8 @@ impl Session {
         })
     }
 
-    /// Nothing is sent unless it is `wanted`.
-    pub(super) fn rows_if<'s, S, R>(&'s self, wanted: bool, binds: impl Binds) -> Answers<'s, Vec<R>>
+    /// The rows of a statement that is sent only if `wanted`.
+    pub(super) fn rows_if<'s, S, R>(&'s self, wanted: bool, binds: impl Binds<Pg>) -> Answers<'s, Vec<R>>
     where
         S: Statement,
         R: FromSqlRow<S::Columns, Pg> + Send + 's,
@@ -137,165 +138,50 @@ impl Session {
         if wanted { self.rows::<S, R>(binds) } else { Box::pin(ready(Ok(Vec::new()))) }
     }
 
-    /// Nothing is sent unless it is `wanted`.
-    pub(super) fn run_if<S: Statement>(&self, wanted: bool, binds: impl Binds) -> Answers<'_, usize> {
+    /// The same for the number of rows changed.
+    pub(super) fn run_if<S: Statement>(&self, wanted: bool, binds: impl Binds<Pg>) -> Answers<'_, usize> {
         if wanted { self.run::<S>(binds) } else { Box::pin(ready(Ok(0))) }
     }
 
-    /// Runs a statement for `expected` rows, none of which it may miss; sends nothing for none.
-    pub(super) fn write<S: Statement>(&self, what: &'static str, expected: usize, binds: impl Binds) -> Answers<'_, ()> {
+    /// Runs a statement that must change all of `expected` rows; sends nothing for none.
+    pub(super) fn write<S: Statement>(&self, what: &'static str, expected: usize, binds: impl Binds<Pg>) -> Answers<'_, ()> {
         let changed = self.run_if::<S>(expected > 0, binds);
-        Box::pin(async move { all(what, changed.await?, expected) })
+        Box::pin(async move { Failure::check_count(what, changed.await?, expected) })
     }
 
-    /// To be called only when every statement before has succeeded. What has not begun by the deadline does not begin:
-    /// its callers have been answered.
+    /// Call only after every earlier statement has succeeded. Past the deadline no commit begins: its callers have been
+    /// answered.
     pub(super) async fn commit(&self) -> Result<(), Failure> {
         if self.until.is_over() {
-            return Err(Failure::Gone("the time was over before the commit"));
+            return Err(Failure::Unavailable("the deadline passed before the commit"));
         }
         self.traffic.statements(1);
-        Deadline::after(COMMIT_MAX).bound(self.client.batch_execute("COMMIT")).await.map_err(Failure::Silent)??;
+        Deadline::after(COMMIT_MAX).bound(self.client.batch_execute("COMMIT")).await.map_err(timed_out)??;
         self.traffic.commit();
         Ok(())
     }
 
-    /// Waits for what was sent before, too.
+    /// Waits for the answers to earlier statements, too.
     pub(super) async fn rollback(&self) -> Result<(), Failure> {
         self.traffic.statements(1);
         let done = Deadline::after(ROLLBACK_MAX).bound(self.client.batch_execute("ROLLBACK")).await;
-        Ok(done.map_err(Failure::Silent)??)
+        Ok(done.map_err(timed_out)??)
     }
 
-    fn bind<S: Statement>(&self, binds: impl Binds) -> Result<(&Prepared, Vec<Value>), Failure> {
+    fn bind<S: Statement>(&self, binds: impl Binds<Pg>) -> Result<(&Prepared, Vec<Value>), Failure> {
         self.traffic.statements(1);
         let Some(statement) = self.prepared.get(&TypeId::of::<S>()) else {
             return Err(Failure::Data(format!("not prepared: {}", S::SQL)));
         };
-        let mut collector = RawBytesBindCollector::<Pg>::new();
-        let bound = Bound::<S, _>::new(binds);
-        bound.collect_binds(&mut collector, &mut BuiltIn, &Pg).map_err(|error| Failure::Data(error.to_string()))?;
-        Ok((statement, collector.binds.into_iter().map(Value).collect()))
+        Ok((statement, encode::<S>(binds)?))
     }
 }
 
-/// An answer, unless it only says that an earlier statement of the flight has failed. That one's own answer says why; it
-/// came before, but may be looked at later. So this one is waited for in vain, until the flight is over.
+/// A statement's answer. One that only reports an earlier statement's failure never resolves: the earlier answer holds
+/// the cause, may be polled later, and ends the round trip.
 async fn cause<T>(answer: Result<T, tokio_postgres::Error>) -> Result<T, Failure> {
     match answer {
         Err(error) if error.code() == Some(&SqlState::IN_FAILED_SQL_TRANSACTION) => std::future::pending().await,
         answer => Ok(answer?),
-    }
-}
-
-/// Types are PostgreSQL's own, so none has to be looked up.
-struct BuiltIn;
-
-impl PgMetadataLookup for BuiltIn {
-    fn lookup_type(&mut self, _: &str, _: Option<&str>) -> PgTypeMetadata {
-        PgTypeMetadata::new(0, 0)
-    }
-}
-
-/// A value as diesel encoded it.
-#[derive(Debug)]
-struct Value(Option<Vec<u8>>);
-
-impl ToSql for Value {
-    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
-        match &self.0 {
-            Some(bytes) => {
-                out.extend_from_slice(bytes);
-                Ok(IsNull::No)
-            }
-            None => Ok(IsNull::Yes),
-        }
-    }
-
-    fn accepts(_: &Type) -> bool {
-        true
-    }
-
-    to_sql_checked!();
-}
-
-/// A row as diesel decodes it.
-struct Answer(tokio_postgres::Row);
-
-struct Column<'a>(Option<PgValue<'a>>);
-
-/// Asked only by types whose encoding depends on it, of which there are none here.
-struct Unasked;
-
-impl TypeOidLookup for Unasked {
-    fn lookup(&self) -> NonZeroU32 {
-        NonZeroU32::MIN
-    }
-}
-
-struct Raw<'a>(Option<&'a [u8]>);
-
-impl<'a> FromSql<'a> for Raw<'a> {
-    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
-        Ok(Self(Some(raw)))
-    }
-
-    fn from_sql_null(_: &Type) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
-        Ok(Self(None))
-    }
-
-    fn accepts(_: &Type) -> bool {
-        true
-    }
-}
-
-impl RowSealed for Answer {}
-
-impl<'a> Row<'a, Pg> for Answer {
-    type Field<'f>
-        = Column<'f>
-    where
-        'a: 'f,
-        Self: 'f;
-    type InnerPartialRow = Self;
-
-    fn field_count(&self) -> usize {
-        self.0.len()
-    }
-
-    fn get<'b, I>(&'b self, index: I) -> Option<Self::Field<'b>>
-    where
-        'a: 'b,
-        Self: RowIndex<I>,
-    {
-        let at = self.idx(index)?;
-        let Raw(raw) = self.0.try_get(at).ok()?;
-        Some(Column(raw.map(|raw| PgValue::new(raw, &Unasked))))
-    }
-
-    fn partial_row(&self, range: std::ops::Range<usize>) -> PartialRow<'_, Self::InnerPartialRow> {
-        PartialRow::new(self, range)
-    }
-}
-
-impl RowIndex<usize> for Answer {
-    fn idx(&self, at: usize) -> Option<usize> {
-        (at < self.0.len()).then_some(at)
-    }
-}
-
-impl<'a> RowIndex<&'a str> for Answer {
-    fn idx(&self, name: &'a str) -> Option<usize> {
-        self.0.columns().iter().position(|column| column.name() == name)
-    }
-}
-
-impl<'a> Field<'a, Pg> for Column<'a> {
-    fn field_name(&self) -> Option<&str> {
-        None
-    }
-
-    fn value(&self) -> Option<PgValue<'_>> {
-        self.0
     }
 }

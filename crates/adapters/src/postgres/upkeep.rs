@@ -1,10 +1,10 @@
-//! What background work asks for: due holds, and replies past their time. Each step is bounded by its caller's limit
-//! and undone whole by a crash; several instances at once pass each other by.
+//! What background work reads and deletes: due holds, and replies past their time. A step is bounded by its caller's
+//! limit; a crash undoes all of it. Concurrent instances skip the rows that another one is deleting.
 
 use super::PostgresStore;
-use super::failure::Failure;
-use super::ledger::SelectReadOnly;
+use super::failure::{Failure, PostgresError};
 use super::pool::{Conn, Isolation};
+use super::session::SelectReadOnly;
 use super::sql::{Id, row, rows, run, statements};
 use async_trait::async_trait;
 use boxoffice_domain::ReservationId;
@@ -16,9 +16,9 @@ statements! {
         "SELECT id FROM reservations
          WHERE status = 'held' AND expires_at <= (SELECT clock_timestamp() + $1 * interval '1 microsecond')
          ORDER BY expires_at LIMIT $2";
-    // The summary of each range of pages says whether anything in it is due; without it every step would read them all.
+    // The index keeps a summary of each range of pages. Without it every step would read the whole table.
     BySummary -> Text = "SELECT set_config('enable_seqscan', 'off', true)";
-    // What another instance is deleting, or a command is writing anew, is skipped and not waited for.
+    // Rows that another instance is deleting, or a command is replacing, are skipped without waiting.
     DeleteReplies =
         "DELETE FROM replies WHERE ctid = ANY (ARRAY(
              SELECT ctid FROM replies WHERE expires_at <= (SELECT clock_timestamp() + $1 * interval '1 microsecond')
@@ -37,13 +37,14 @@ async fn prune(conn: &mut Conn, offset_us: i64, limit: u32) -> Result<u64, Failu
     Ok(pruned as u64)
 }
 
-/// Fails unless the session could write: what is not the ledger's is written on these.
+/// Fails unless the session could write: all but the ledger writes on pooled sessions.
 async fn check(conn: &mut Conn) -> Result<(), Failure> {
     if row::<SelectReadOnly, _, bool>(conn, ()).await? == Some(false) {
         return Ok(());
     }
-    conn.over_by(&Failure::ReadOnly);
-    Err(Failure::ReadOnly)
+    let failure = PostgresError::ReadOnly.into();
+    conn.close_after(&failure);
+    Err(failure)
 }
 
 #[async_trait]

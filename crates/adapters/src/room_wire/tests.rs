@@ -1,4 +1,4 @@
-//! What was once written is read for ever: each kind of input beside its bytes.
+//! Stored records stay readable for ever: each kind of input beside its bytes.
 
 use super::*;
 use boxoffice_domain::waiting::{Health, Lane, LaneTerms, PlaceClaim, RoomTerms, Stock};
@@ -15,7 +15,8 @@ fn at(us: i64) -> Timestamp {
     DateTime::UNIX_EPOCH + TimeDelta::microseconds(us)
 }
 
-/// Which variant it is. A new one does not compile until it has a number here, and then bytes below.
+/// The number of a variant. A new variant does not compile until it has a number here, and then fails until it has bytes
+/// below.
 fn kind(input: &RoomInput) -> usize {
     match input {
         RoomInput::Open(_) => 0,
@@ -126,7 +127,7 @@ fn bytes(hex: &str) -> Vec<u8> {
 }
 
 #[test]
-fn every_kind_is_written_as_it_always_was_and_read_back() {
+fn every_kind_keeps_its_bytes_and_is_read_back() {
     let mut kinds = BTreeSet::new();
     for (input, wanted) in written() {
         kinds.insert(kind(&input));
@@ -138,14 +139,14 @@ fn every_kind_is_written_as_it_always_was_and_read_back() {
 }
 
 #[test]
-fn several_are_written_one_after_the_other() {
+fn several_inputs_are_encoded_one_after_the_other() {
     let all: Vec<RoomInput> = written().into_iter().map(|(input, _)| input).collect();
     assert_eq!(decode(&encode(&all).expect("bytes")).expect("inputs"), all);
     assert_eq!(decode(&encode(&[]).expect("bytes")).expect("inputs"), []);
 }
 
 #[test]
-fn what_was_not_written_so_is_refused() {
+fn malformed_records_are_refused() {
     let good = encode(&[RoomInput::Leave { entry: id(3) }]).expect("bytes");
     let mut longer = good.clone();
     longer.push(0);

@@ -1,41 +1,33 @@
-//! Read models, each from one snapshot, by the indexes that lists are read in.
+//! Read models, each from one snapshot and in the order of an index.
 
 use super::SqliteStore;
 use super::failure::Failure;
 use super::rows::{
-    AdmissionRow, AdmissionTypes, PaymentRow as PaymentColumns, PaymentTypes, ReservationRow, ReservationTypes, SeatColumns, SeatTypes,
-    admission, admission_columns, narrow, payment, payment_columns, reservation, reservation_columns, seat, seat_columns,
+    PaymentTypes, ReservationRow, ReservationTypes, SeatColumns, SeatTypes, payment_columns, reservation, reservation_columns, seat,
+    seat_columns,
 };
-use super::sql::{At, Id, State, row, rows, statements};
+use super::sql::{At, Id, row, rows, statements};
+use crate::sql::catalog::{self as stored, AdmissionTypes, ConcertColumns, DateColumns, concert_columns, date_columns};
+use crate::sql::queries::{EntryRow, LAST, PointsEntryRow, entry, entry_columns, page, payment_row, points_entry, points_entry_columns};
 use async_trait::async_trait;
 use boxoffice_domain::money::{Money, Points};
-use boxoffice_domain::{
-    ConcertId, ConcertRef, DateId, DateRef, Entry, EntryId, EntryKind, PaymentId, PointsEntry, PointsKind, Reservation, ReservationId,
-    Timestamp, UserId,
-};
-use boxoffice_ports::{ChangedSeats, ConcertRow, DateRow, Page, PaymentRow, Queries, SeatMark, SeatRow, StoreError, WalletRow};
+use boxoffice_domain::{ConcertId, DateId, Entry, PaymentId, PointsEntry, Reservation, ReservationId, Timestamp, UserId};
+use boxoffice_ports::{ChangedSeats, ConcertRow, Page, PaymentRow, Queries, SeatMark, SeatRow, StoreError, WalletRow};
 use diesel::sql_types::{BigInt, Binary, Nullable, Text};
 use diesel::{Connection, SqliteConnection};
-use std::collections::HashMap;
-use uuid::Uuid;
 
 statements! {
-    SelectConcerts -> (Binary, Text, Text, Text, Text, Nullable<BigInt>, AdmissionTypes) = concat!(
-        "SELECT id, key, name, venue, time_zone, sale_starts_at, ", admission_columns!(), " FROM concerts ORDER BY sale_starts_at, id"
-    );
+    SelectConcerts -> (Binary, Text, Text, Text, Text, Nullable<BigInt>, AdmissionTypes) =
+        concat!("SELECT ", concert_columns!(), " FROM concerts ORDER BY sale_starts_at, id");
     SelectDates -> (Binary, Binary, Text, BigInt, Nullable<BigInt>, BigInt, BigInt, BigInt, BigInt, BigInt, BigInt, BigInt) =
-        "SELECT id, concert_id, key, starts_at, ends_at, booking_opens_at, booking_closes_at, refund_closes_at,
-                seats_total, price_min, price_max, seats_version
-         FROM dates ORDER BY starts_at, id";
+        concat!("SELECT ", date_columns!(), " FROM dates ORDER BY starts_at, id");
     SelectCatalogVersion -> BigInt = "SELECT version FROM catalog_version";
     SelectSeats -> SeatTypes = concat!("SELECT ", seat_columns!(), " FROM seats WHERE date_id = ? ORDER BY number");
     SelectWallet -> (BigInt, BigInt) = "SELECT balance, points FROM accounts WHERE user_id = ?";
     SelectEntries -> (BigInt, Binary, Text, BigInt, BigInt, Nullable<Text>, Nullable<Binary>, Nullable<Binary>, BigInt) =
-        "SELECT seq, id, kind, amount, balance, memo, reservation_id, payment_id, created_at
-         FROM entries WHERE user_id = ? AND seq < ? ORDER BY seq DESC LIMIT ?";
+        concat!("SELECT ", entry_columns!(), " FROM entries WHERE user_id = ? AND seq < ? ORDER BY seq DESC LIMIT ?");
     SelectPointsEntries -> (BigInt, Binary, Text, BigInt, BigInt, Binary, BigInt) =
-        "SELECT seq, id, kind, points, balance, payment_id, created_at
-         FROM points_entries WHERE user_id = ? AND seq < ? ORDER BY seq DESC LIMIT ?";
+        concat!("SELECT ", points_entry_columns!(), " FROM points_entries WHERE user_id = ? AND seq < ? ORDER BY seq DESC LIMIT ?");
     SelectReservations -> ReservationTypes = concat!(
         "SELECT ", reservation_columns!(), " FROM reservations r WHERE r.user_id = ? AND r.id < ? ORDER BY r.id DESC LIMIT ?"
     );
@@ -55,7 +47,7 @@ statements! {
         " FROM payments p JOIN reservations r ON r.id = p.reservation_id
           WHERE p.id >= ? AND p.id < ? ORDER BY p.id LIMIT ?"
     );
-    // Both conditions on the status: the first is the index's own, word for word.
+    // Two conditions on the status: the first repeats the index's own, word for word.
     SelectLiveHolds -> Binary =
         "SELECT id FROM reservations
          WHERE user_id = ? AND concert_id = ? AND status IN ('held', 'confirmed') AND status = 'held' AND expires_at > ?";
@@ -63,54 +55,10 @@ statements! {
         "SELECT coalesce(sum(amount - coalesce(refund_amount, 0)), 0) FROM payments WHERE concert_id = ?";
 }
 
-type ConcertColumns = (Id<ConcertId>, String, String, String, String, Option<At>, AdmissionRow);
-type DateColumns = (Id<DateId>, Id<ConcertId>, String, At, Option<At>, At, At, At, i64, Money, Money, i64);
-type EntryColumns =
-    (i64, Id<EntryId>, State<EntryKind>, Money, Money, Option<String>, Option<Id<ReservationId>>, Option<Id<PaymentId>>, At);
-type PointsColumns = (i64, Id<EntryId>, State<PointsKind>, Points, Points, Id<PaymentId>, At);
-
-/// Above every id that is given out.
-const LAST: Uuid = Uuid::max();
-
 fn catalog(conn: &mut SqliteConnection) -> Result<Vec<ConcertRow>, Failure> {
-    let mut dates: HashMap<ConcertId, Vec<DateRow>> = HashMap::new();
-    let date_rows: Vec<DateColumns> = rows::<SelectDates, _, _>(conn, ())?;
-    for (id, concert, key, starts_at, ends_at, opens_at, closes_at, refund_closes_at, total, price_min, price_max, version) in date_rows {
-        dates.entry(concert.0).or_default().push(DateRow {
-            date: DateRef { id: id.0, starts_at: starts_at.0, ends_at: ends_at.map(|at| at.0) },
-            key,
-            booking_opens_at: opens_at.0,
-            booking_closes_at: closes_at.0,
-            refund_closes_at: refund_closes_at.0,
-            total: narrow("seats_total", total)?.into(),
-            price_min,
-            price_max,
-            seats_version: version,
-        });
-    }
-    let concerts: Vec<ConcertColumns> = rows::<SelectConcerts, _, _>(conn, ())?;
-    let concerts = concerts.into_iter().map(|(id, key, name, venue, time_zone, sale_starts_at, admits)| {
-        Ok(ConcertRow {
-            concert: ConcertRef { id: id.0, name: name.into(), venue: venue.into() },
-            key,
-            time_zone,
-            sale_starts_at: sale_starts_at.map(|at| at.0),
-            admission: admission(admits)?,
-            dates: dates.remove(&id.0).unwrap_or_default(),
-        })
-    });
-    concerts.collect()
-}
-
-/// A page of `found`, of which there is one more than `limit` if there are more.
-fn page<R, T>(found: Vec<R>, limit: u32, item: impl FnMut(R) -> Result<T, Failure>) -> Result<Page<T>, Failure> {
-    let more = found.len() > limit as usize;
-    let items = found.into_iter().take(limit as usize).map(item).collect::<Result<_, _>>()?;
-    Ok(Page { items, more })
-}
-
-fn payment_row((paid, held): (PaymentColumns, ReservationRow)) -> Result<PaymentRow, Failure> {
-    Ok(PaymentRow { payment: payment(paid).0, reservation: reservation(held)?.0 })
+    let dates: Vec<DateColumns<At>> = rows::<SelectDates, _, _>(conn, ())?;
+    let concerts: Vec<ConcertColumns<At>> = rows::<SelectConcerts, _, _>(conn, ())?;
+    Ok(stored::catalog(concerts, dates)?)
 }
 
 #[async_trait]
@@ -133,7 +81,7 @@ impl Queries for SqliteStore {
         Ok(read.await?)
     }
 
-    /// One server has the file for itself; what else writes to it changes the catalogue's versions.
+    /// One server has the file for itself; any other process that writes to it changes the catalogue's versions.
     async fn changed_seats(&self, _: Vec<DateId>, _: Option<SeatMark>) -> Result<Option<ChangedSeats>, StoreError> {
         Ok(None)
     }
@@ -145,21 +93,14 @@ impl Queries for SqliteStore {
 
     async fn entries(&self, user: UserId, after: Option<i64>, limit: u32) -> Result<Page<Entry>, StoreError> {
         let binds = (user, after.unwrap_or(i64::MAX), i64::from(limit) + 1);
-        let found: Vec<EntryColumns> = self.readers.read(move |conn| Ok(rows::<SelectEntries, _, _>(conn, binds)?)).await?;
-        let entry = |(seq, id, kind, amount, balance, memo, reservation, payment, created_at): EntryColumns| {
-            let (reservation, payment) = (reservation.map(|id| id.0), payment.map(|id| id.0));
-            Ok(Entry { id: id.0, user, seq, kind: kind.0, amount, balance, memo, reservation, payment, created_at: created_at.0 })
-        };
-        Ok(page(found, limit, entry)?)
+        let found: Vec<EntryRow<At>> = self.readers.read(move |conn| Ok(rows::<SelectEntries, _, _>(conn, binds)?)).await?;
+        Ok(page(found, limit, |row| Ok(entry(user, row)))?)
     }
 
     async fn points_entries(&self, user: UserId, after: Option<i64>, limit: u32) -> Result<Page<PointsEntry>, StoreError> {
         let binds = (user, after.unwrap_or(i64::MAX), i64::from(limit) + 1);
-        let found: Vec<PointsColumns> = self.readers.read(move |conn| Ok(rows::<SelectPointsEntries, _, _>(conn, binds)?)).await?;
-        let entry = |(seq, id, kind, points, balance, payment, created_at): PointsColumns| {
-            Ok(PointsEntry { id: id.0, user, seq, kind: kind.0, points, balance, payment: payment.0, created_at: created_at.0 })
-        };
-        Ok(page(found, limit, entry)?)
+        let found: Vec<PointsEntryRow<At>> = self.readers.read(move |conn| Ok(rows::<SelectPointsEntries, _, _>(conn, binds)?)).await?;
+        Ok(page(found, limit, |row| Ok(points_entry(user, row)))?)
     }
 
     async fn reservations(&self, user: UserId, after: Option<ReservationId>, limit: u32) -> Result<Page<Reservation>, StoreError> {
@@ -170,24 +111,24 @@ impl Queries for SqliteStore {
 
     async fn reservation(&self, user: UserId, id: ReservationId) -> Result<Option<Reservation>, StoreError> {
         let found: Option<ReservationRow> = self.readers.read(move |conn| Ok(row::<SelectReservation, _, _>(conn, (user, id))?)).await?;
-        Ok(found.map(reservation).transpose().map_err(Failure::from)?.map(|(reservation, _)| reservation))
+        Ok(found.map(reservation).transpose()?.map(|(reservation, _)| reservation))
     }
 
     async fn payments(&self, user: UserId, after: Option<PaymentId>, limit: u32) -> Result<Page<PaymentRow>, StoreError> {
         let binds = (user, after.unwrap_or(PaymentId(LAST)), i64::from(limit) + 1);
         let found = self.readers.read(move |conn| Ok(rows::<SelectPayments, _, _>(conn, binds)?)).await?;
-        Ok(page(found, limit, payment_row)?)
+        Ok(page(found, limit, payment_row::<At, i64>)?)
     }
 
     async fn payment(&self, user: UserId, id: PaymentId) -> Result<Option<PaymentRow>, StoreError> {
         let found = self.readers.read(move |conn| Ok(row::<SelectPayment, _, _>(conn, (user, id))?)).await?;
-        Ok(found.map(payment_row).transpose()?)
+        Ok(found.map(payment_row::<At, i64>).transpose()?)
     }
 
     async fn payments_between(&self, from: PaymentId, until: PaymentId, limit: u32) -> Result<Vec<PaymentRow>, StoreError> {
         let binds = (from, until, i64::from(limit));
         let found = self.readers.read(move |conn| Ok(rows::<SelectPaymentsBetween, _, _>(conn, binds)?)).await?;
-        Ok(found.into_iter().map(payment_row).collect::<Result<_, _>>()?)
+        Ok(found.into_iter().map(payment_row::<At, i64>).collect::<Result<_, _>>()?)
     }
 
     async fn live_holds_of(&self, users: Vec<UserId>, concert: ConcertId) -> Result<Vec<ReservationId>, StoreError> {

@@ -1,16 +1,17 @@
 //! The logs of waiting rooms, in the file.
 //!
-//! Appends go through the one writer, so their order is its order, and whatever else is queued shares their commit: a
-//! record is on the disk before it is answered. What has nothing to append is read from a snapshot of the file, waits
-//! for no writer, and sees all that was answered before. Time is this machine's and goes back within a log only when its
-//! clock was set back: its row keeps the last record's. One step each; a crash leaves a whole step or none.
+//! Appends go through the one writer, which gives them their order; other queued work shares their commit. A record is on
+//! the disk before it is answered. An exchange without inputs reads a snapshot of the file: it waits for no writer and
+//! sees every answered append. Time is this machine's and goes back within a log only if its clock was set back, because
+//! the log's row keeps the last record's time. Each call is one transaction; a crash leaves all of it or nothing.
 
 use super::SqliteStore;
-use super::failure::{Failure, one};
+use super::failure::Failure;
 use super::sql::{At, row, rows, run, statements};
 use super::writer::{Session, Share};
 use crate::room_log::{Extent, draw_epoch};
 use crate::room_wire::{decode, encode};
+use crate::sql::rows::stored;
 use async_trait::async_trait;
 use boxoffice_domain::waiting::{RoomInput, log_time};
 use boxoffice_domain::{ConcertId, Timestamp};
@@ -45,7 +46,7 @@ impl SqliteStore {
     }
 }
 
-/// What an exchange found, records not yet decoded.
+/// The result of an exchange, its records not yet decoded.
 struct Found {
     now: Timestamp,
     kind: Kind,
@@ -59,13 +60,13 @@ enum Kind {
     },
     Records {
         records: Vec<(i64, At, Vec<u8>)>,
-        /// The record that was appended, which comes last.
+        /// The number of the appended record, which comes last.
         own: Option<u64>,
     },
 }
 
-/// Reads what follows; `now` is the clock's. `append` is called when there is a log that may be appended to, with its
-/// extent and the time of the new record.
+/// Reads the records after `since`; `now` is the clock's time. `append` is called with the log's extent and the new record's
+/// time, if the log exists and the caller is not too far behind.
 fn exchange(
     conn: &mut SqliteConnection,
     concert: ConcertId,
@@ -92,18 +93,14 @@ fn log(conn: &mut SqliteConnection, concert: ConcertId) -> Result<Option<(Extent
     Ok(found.map(|(epoch, base, last, latest)| (extent(epoch, base, last), latest.0)))
 }
 
-fn stored(number: u64) -> Result<i64, Failure> {
-    i64::try_from(number).map_err(|_| Failure::Data("a number is out of range".to_owned()))
-}
-
 impl SqliteRoomLog {
     async fn append(&self, concert: ConcertId, since: LogPosition, inputs: Vec<u8>) -> Result<Found, Failure> {
         let work = move |session: &mut Session| {
             let now = session.clock.now();
             exchange(&mut session.conn, concert, since, now, |conn, extent, at| {
                 let own = extent.last + 1;
-                one("room record", run::<InsertRecord>(conn, (concert, stored(own)?, At(at), inputs.as_slice()))?)?;
-                one("room log", run::<UpdateLast>(conn, (stored(own)?, At(at), concert))?)?;
+                Failure::check_count("room records", run::<InsertRecord>(conn, (concert, stored(own)?, At(at), inputs.as_slice()))?, 1)?;
+                Failure::check_count("room logs", run::<UpdateLast>(conn, (stored(own)?, At(at), concert))?, 1)?;
                 Ok(Some(own))
             })
         };
@@ -141,7 +138,7 @@ impl RoomLog for SqliteRoomLog {
             if run::<InsertLog>(&mut session.conn, (concert, stored(epoch)?, At(now)))? == 0 {
                 return Ok(false);
             }
-            one("room snapshot", run::<InsertSnapshot>(&mut session.conn, (concert, 0, snapshot.as_slice()))?)?;
+            Failure::check_count("room snapshots", run::<InsertSnapshot>(&mut session.conn, (concert, 0, snapshot.as_slice()))?, 1)?;
             Ok(true)
         };
         Ok(self.store.writer.write(Share::Small, work).await?)
@@ -154,8 +151,8 @@ impl RoomLog for SqliteRoomLog {
                 return Ok(false);
             }
             let seq = stored(upto.seq)?;
-            one("room snapshot", run::<InsertSnapshot>(conn, (concert, seq, snapshot.as_slice()))?)?;
-            one("room log", run::<UpdateBase>(conn, (seq, concert))?)?;
+            Failure::check_count("room snapshots", run::<InsertSnapshot>(conn, (concert, seq, snapshot.as_slice()))?, 1)?;
+            Failure::check_count("room logs", run::<UpdateBase>(conn, (seq, concert))?, 1)?;
             run::<DeleteSnapshots>(conn, (concert, seq))?;
             run::<DeleteRecords>(conn, (concert, seq))?;
             Ok(true)

@@ -1,14 +1,14 @@
-//! The one writer: a thread that owns the one connection that writes, fed through a bounded queue. The supervisor keeps
-//! it: a thread that has ended is followed by another one, on a fresh connection, with what has queued up.
+//! The one writer: a thread that owns the one connection that writes, fed through a bounded queue. The supervisor
+//! restarts it: if the thread ends, another takes over the queue, on a fresh connection.
 //!
-//! SQLite allows one writing transaction at a time, so more writers would only wait for each other's locks. What is
-//! queued when the thread comes back from a commit goes into the next transaction together: any number of small pieces
-//! of work (room records, outbox deletions, pruning) and at most one ledger batch. One flush then serves them all.
+//! SQLite allows one writing transaction at a time, so more writers would only wait for each other's locks. After each
+//! commit the thread takes everything queued into its next transaction: any number of small pieces of work (room records,
+//! outbox deletions, pruning) and at most one ledger batch. One flush then serves them all.
 //!
-//! Work is run to its end once it is queued, whether or not its caller still waits; but a batch that has not begun by
-//! its deadline is not, because another process kept the file. When a piece of work fails by its own fault, the
-//! transaction is rolled back and every piece runs again alone, so each gets its own answer; that is why
-//! work must be repeatable. Nothing is answered before its commit is flushed. A crash loses what was not answered.
+//! Queued work runs to its end even if its caller goes away. The exception is a batch that has not begun by its deadline,
+//! because another process kept the file locked. When a piece of work fails by its own fault, the transaction is rolled
+//! back and every piece runs again alone, so each gets its own answer; so work must be repeatable. Nothing is answered
+//! before its commit is flushed. A crash loses only work that was not answered.
 
 use super::failure::Failure;
 use super::file::{Role, connect};
@@ -22,12 +22,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
-/// How much work may wait. Callers behind it wait for room in the queue, in order.
+/// How many pieces of work may wait. Further callers wait, in order, for a free place in the queue.
 const QUEUE_MAX: usize = 4_096;
 /// How many pieces of work share one transaction.
 const MERGE_MAX: usize = 1_024;
 
-/// What work runs on, inside a transaction that is already begun.
+/// The connection that work runs on, inside a transaction that has begun.
 pub(super) struct Session {
     pub(super) conn: SqliteConnection,
     pub(super) clock: Arc<dyn Clock>,
@@ -59,19 +59,19 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Starts the thread, kept by `tasks`. It ends when the last handle is gone and everything queued is done.
+    /// Starts the thread, restarted by `tasks`. It ends when the last handle is dropped and all queued work is done.
     pub(super) fn start(path: &Path, clock: Arc<dyn Clock>, tasks: &dyn Tasks) -> Result<Self, Failure> {
         let mut first = Some(connect(path, Role::Writer)?);
         let (queue, works) = mpsc::channel(QUEUE_MAX);
-        let desk = Arc::new(Desk { path: path.to_owned(), clock, works: Mutex::new(Works { queue: works, outbox_id: 0 }) });
+        let shared = Arc::new(Shared { path: path.to_owned(), clock, works: Mutex::new(Works { queue: works, outbox_id: 0 }) });
         let run = move || {
-            let (desk, conn) = (desk.clone(), first.take());
-            let (tell, ended) = oneshot::channel();
+            let (shared, conn) = (shared.clone(), first.take());
+            let (end, ended) = oneshot::channel();
             let thread = std::thread::Builder::new().name("sqlite-writer".to_owned());
-            let started = thread.spawn(move || tell.send(desk.serve(conn)));
+            let started = thread.spawn(move || end.send(shared.serve(conn)));
             async move {
                 drop(started?);
-                // Dropped without a word: the thread has panicked.
+                // Dropped unsent: the thread has panicked.
                 ended.await.unwrap_or_else(|_| Err("the writer's thread has panicked".into()))
             }
         };
@@ -79,7 +79,7 @@ impl Writer {
         Ok(Self { queue })
     }
 
-    /// Runs `work` in a transaction and answers when that is durable.
+    /// Runs `work` in a transaction and answers when its commit is durable.
     pub(super) async fn write<T, F>(&self, share: Share, work: F) -> Result<T, Failure>
     where
         T: Send + 'static,
@@ -90,7 +90,7 @@ impl Writer {
             Ok(()) => {}
             Err(TrySendError::Closed(_)) => return Err(STOPPED),
             Err(TrySendError::Full(piece)) => {
-                // In a task of its own, so that it is queued even if the caller goes away meanwhile.
+                // In a task of its own, so that the work is queued even if the caller goes away meanwhile.
                 let queue = self.queue.clone();
                 tokio::spawn(async move { queue.send(piece).await });
             }
@@ -99,9 +99,9 @@ impl Writer {
     }
 }
 
-const STOPPED: Failure = Failure::Gone("the writer has stopped");
+const STOPPED: Failure = Failure::Unavailable("the writer has stopped");
 
-/// What queued work will answer.
+/// The answer to a queued piece of work.
 pub(super) struct Answer<T>(oneshot::Receiver<Result<T, Failure>>);
 
 impl<T> Answer<T> {
@@ -110,11 +110,11 @@ impl<T> Answer<T> {
     }
 }
 
-/// A queued piece of work, whatever it returns.
+/// A queued piece of work of any result type.
 pub(super) trait Work: Send {
     fn share(&self) -> Share;
     fn run(&mut self, session: &mut Session) -> Result<(), Failure>;
-    /// Answers the caller: what the last run returned, now that it is durable, or why it is not.
+    /// Answers the caller with the last run's result, which is durable now, or with the failure.
     fn answer(self: Box<Self>, outcome: Result<(), Failure>);
 }
 
@@ -142,36 +142,36 @@ impl<T: Send, F: FnMut(&mut Session) -> Result<T, Failure> + Send> Work for Piec
     }
 
     fn run(&mut self, session: &mut Session) -> Result<(), Failure> {
-        // Looked at here, with the write lock at last: waiting for it is what may take long.
+        // Checked here, under the write lock: the wait for that lock may have been long.
         self.value = if self.share.is_late() { None } else { Some((self.work)(session)?) };
         Ok(())
     }
 
     fn answer(self: Box<Self>, outcome: Result<(), Failure>) {
         let Self { value, answer, .. } = *self;
-        let outcome = outcome.and_then(|()| value.ok_or(Failure::Gone("the time was over before the file could be written")));
-        // A caller that went away is not told; what it asked for is done.
+        let outcome = outcome.and_then(|()| value.ok_or(Failure::Unavailable("timed out waiting for the file's write lock")));
+        // Fails if the caller went away; its work is done all the same.
         let _ = answer.send(outcome);
     }
 }
 
-/// What outlives a thread of the writer.
-struct Desk {
+/// State that outlives a thread of the writer.
+struct Shared {
     path: PathBuf,
     clock: Arc<dyn Clock>,
-    /// Locked by the one thread that serves.
+    /// Locked by the one running thread.
     works: Mutex<Works>,
 }
 
 struct Works {
     queue: mpsc::Receiver<Box<dyn Work>>,
-    /// The last one that a thread gave out.
+    /// The last outbox id given out by any thread.
     outbox_id: i64,
 }
 
-impl Desk {
-    /// Serves what is queued until the last handle is gone. Whoever has queued while the database cannot be opened is
-    /// answered so.
+impl Shared {
+    /// Runs queued work until the last handle is dropped. While the database cannot be opened, queued work is answered
+    /// with that failure.
     fn serve(&self, conn: Option<SqliteConnection>) -> Result<(), Source> {
         let works = &mut *self.works.lock().unwrap_or_else(PoisonError::into_inner);
         let opened = conn.map_or_else(|| connect(&self.path, Role::Writer), Ok).and_then(|conn| {
@@ -188,7 +188,7 @@ impl Desk {
     }
 }
 
-/// What shares the next transaction: everything up to the second batch.
+/// The work that shares the next transaction: everything up to the second batch.
 fn take_group(waiting: &mut Vec<Box<dyn Work>>) -> Vec<Box<dyn Work>> {
     let batches = waiting.iter().enumerate().filter(|(_, work)| work.share().is_batch());
     let end = batches.map(|(at, _)| at).nth(1).unwrap_or(waiting.len());
@@ -205,8 +205,8 @@ impl Session {
                 if catch_unwind(AssertUnwindSafe(|| self.serve(group))).is_ok() {
                     continue;
                 }
-                // A defect, which the panic hook has told of. Its callers see a stopped writer; the transaction goes
-                // with the connection, and the next piece of work finds a fresh one.
+                // A defect, which the panic hook has logged. Its callers get "the writer has stopped"; the transaction ends
+                // with the connection, and the next piece of work runs on a fresh one.
                 tracing::error!("the writer starts again after a panic");
                 match connect(path, Role::Writer) {
                     Ok(conn) => self.conn = conn,
@@ -229,7 +229,7 @@ impl Session {
         }
     }
 
-    /// One transaction for all of `group`. Without a change the commit writes nothing and flushes nothing.
+    /// Runs all of `group` in one transaction. Without a change the commit writes and flushes nothing.
     fn transact(&mut self, group: &mut [Box<dyn Work>]) -> Result<(), Failure> {
         AnsiTransactionManager::begin_transaction_sql(&mut self.conn, "BEGIN IMMEDIATE")?;
         let ran = group.iter_mut().try_for_each(|work| work.run(self));
@@ -243,8 +243,7 @@ impl Session {
     }
 
     /// The next outbox id of a transaction that began at `now`. Ids ascend in commit order and are never given twice,
-    /// although rows are deleted once sent: they follow the clock's microseconds, so a later process starts above an
-    /// earlier one's.
+    /// although rows are deleted once sent. They follow the clock's microseconds, so a later process starts above them.
     pub(super) fn outbox_id(&mut self, now: Timestamp) -> i64 {
         self.outbox_id = (self.outbox_id + 1).max(now.timestamp_micros());
         self.outbox_id
@@ -255,12 +254,13 @@ impl Session {
 mod tests {
     use super::*;
     use crate::clock::SystemClock;
+    use crate::sqlite::failure::SqliteError;
     use boxoffice_ports::contract::supervisor;
     use std::time::Duration;
     use tokio::time::{sleep, timeout};
 
     #[tokio::test]
-    async fn a_writer_that_cannot_open_its_file_again_answers_so_and_comes_back_with_the_file() {
+    async fn a_writer_that_cannot_reopen_its_file_fails_fast_and_recovers_with_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let (path, away) = (folder.path().join("boxoffice.db"), folder.path().join("away.db"));
         crate::sqlite::migrate(&path).unwrap();
@@ -273,13 +273,13 @@ mod tests {
         };
         assert!(writer.write(Share::Small, defect).await.is_err());
         let refused = timeout(Duration::from_secs(5), writer.write(Share::Small, |_| Ok(()))).await.expect("an answer in time");
-        assert!(matches!(refused, Err(Failure::Open { .. })), "{refused:?}");
-        let known = async {
+        assert!(matches!(refused, Err(Failure::Database(SqliteError::Open { .. }))), "{refused:?}");
+        let counted = async {
             while tasks.failures("sqlite.writer") == 0 {
                 sleep(Duration::from_millis(10)).await;
             }
         };
-        timeout(Duration::from_secs(5), known).await.expect("it is known to have ended");
+        timeout(Duration::from_secs(5), counted).await.expect("the supervisor counts its end");
         std::fs::rename(&away, &path).unwrap();
         let writes = async {
             while writer.write(Share::Small, |_| Ok(())).await.is_err() {

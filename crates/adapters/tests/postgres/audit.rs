@@ -1,4 +1,4 @@
-//! Every check of the audit, by harm done to rows that the schema alone would allow.
+//! Every check of the audit, on rows broken in ways that the schema allows.
 
 use super::contract::fixture;
 use super::support::Place;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 const LIMIT: u32 = 4;
 
-/// Somebody bought seat 1, spent points on seat 4 and gave it back, and holds seat 2.
+/// One user has bought seat 1, has paid seat 4 partly with points and got a refund, and holds seat 2.
 async fn furnished() -> (Place, Arc<Shop>) {
     let place = Place::new();
     let store = place.open().await;
@@ -31,7 +31,7 @@ async fn furnished() -> (Place, Arc<Shop>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn audit_finds_each_kind_of_harm() {
+async fn the_audit_finds_each_kind_of_harm() {
     const HARM: [(&str, &str, &str); 25] = [
         ("UPDATE seats SET reservation_id = gen_random_uuid() WHERE number = 1 AND state = 'sold'", "I1", "which is missing"),
         ("UPDATE seats SET state = 'held', held_until = now() WHERE state = 'sold'", "I1", "which is confirmed"),
@@ -68,34 +68,35 @@ async fn audit_finds_each_kind_of_harm() {
         ("UPDATE points_entries SET payment_id = gen_random_uuid() WHERE kind = 'grant'", "I9", "which is not theirs"),
         ("UPDATE payments SET points_spent = points_spent + 1", "I11", "is for seats of"),
     ];
-    for (harm, invariant, told) in HARM {
+    for (harm, invariant, text) in HARM {
         let (place, shop) = furnished().await;
         place.run(harm).await;
         let report = shop.fixture.stores.audit.audit(LIMIT).await.expect("an audit");
-        let found = report.breaches.iter().any(|breach| breach.invariant == invariant && breach.detail.contains(told));
+        let found = report.breaches.iter().any(|breach| breach.invariant == invariant && breach.detail.contains(text));
         assert!(found, "{harm}: {:#?}", report.breaches);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn audit_finds_points_that_do_not_follow_and_too_many_seats() {
+async fn the_audit_finds_points_that_do_not_add_up_and_too_many_seats() {
     let (place, shop) = furnished().await;
     place.run("UPDATE points_entries SET before = before + 1, balance = balance + 1 WHERE seq = 2").await;
     let report = shop.fixture.stores.audit.audit(1).await.expect("an audit");
-    let told = |invariant, text: &str| report.breaches.iter().any(|breach| breach.invariant == invariant && breach.detail.contains(text));
-    assert!(told("I9", "points entry 2 of user"), "{:#?}", report.breaches);
-    assert!(told("I10", "has 2 seats of date"), "one sold and one held: {:#?}", report.breaches);
+    let reports =
+        |invariant, text: &str| report.breaches.iter().any(|breach| breach.invariant == invariant && breach.detail.contains(text));
+    assert!(reports("I9", "points entry 2 of user"), "{:#?}", report.breaches);
+    assert!(reports("I10", "has 2 seats of date"), "one sold and one held: {:#?}", report.breaches);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn audit_reports_at_most_so_many_breaches_and_counts_what_is_overdue() {
+async fn the_audit_bounds_its_breaches_and_counts_overdue_holds() {
     let shop = Shop::open(fixture().await).await;
     for number in 1..=25 {
         shop.hold(user(), &[number]).await;
     }
     shop.advance_past_holds();
     let report = shop.fixture.stores.audit.audit(LIMIT).await.expect("an audit");
-    assert!(report.breaches.is_empty(), "a hold that is over and not swept is no breach: {:#?}", report.breaches);
+    assert!(report.breaches.is_empty(), "an expired hold that is not swept yet is no breach: {:#?}", report.breaches);
     assert_eq!(report.overdue_holds, 25);
     let names: Vec<_> = report.counted.iter().map(|(name, _)| *name).collect();
     assert_eq!(names, ["accounts", "entries", "seats", "reservations", "payments", "replies"]);

@@ -1,4 +1,4 @@
-//! The schema refuses what an invariant forbids, whoever writes it: rows written past the ledger, in plain SQL.
+//! The schema refuses rows that an invariant forbids, even from plain SQL that bypasses the ledger.
 
 use super::support::{Place, transact};
 use boxoffice_ports::Guard;
@@ -10,7 +10,7 @@ const CHECK: SqlState = SqlState::CHECK_VIOLATION;
 const UNIQUE: SqlState = SqlState::UNIQUE_VIOLATION;
 const MISSING: SqlState = SqlState::NOT_NULL_VIOLATION;
 
-/// A place with one wallet of two lines, and one held seat.
+/// A place with one wallet of two entries, and one held seat.
 async fn furnished() -> (Place, Client) {
     let place = Place::new();
     let store = place.open().await;
@@ -22,7 +22,7 @@ async fn furnished() -> (Place, Client) {
     (place, outside)
 }
 
-/// How the store refuses `sql`; `None` when it changes a row. Nothing stays changed.
+/// The store's refusal of `sql`; `None` if it changes a row.
 async fn refusal(conn: &Client, sql: &str) -> Option<SqlState> {
     match conn.execute(sql, &[]).await {
         Ok(rows) => {
@@ -37,7 +37,7 @@ async fn refuses(conn: &Client, state: SqlState, sql: &str) {
     assert_eq!(refusal(conn, sql).await, Some(state), "{sql}");
 }
 
-async fn takes(conn: &Client, sql: &str) {
+async fn accepts(conn: &Client, sql: &str) {
     assert_eq!(refusal(conn, sql).await, None, "{sql}");
 }
 
@@ -54,7 +54,7 @@ async fn seat_that_contradicts_itself_is_refused() {
     let again = "INSERT INTO seats SELECT date_id, number, section, \"row\", grade, price, 'sold', gen_random_uuid(), NULL, 1
                  FROM seats LIMIT 1";
     refuses(&conn, UNIQUE, again).await;
-    takes(&conn, "UPDATE seats SET state = 'sold', held_until = NULL WHERE state = 'held'").await;
+    accepts(&conn, "UPDATE seats SET state = 'sold', held_until = NULL WHERE state = 'held'").await;
 }
 
 const PAY: &str = "INSERT INTO payments (id, reservation_id, user_id, concert_id, amount, points_spent, points_granted, paid_at, version)
@@ -63,7 +63,7 @@ const PAY: &str = "INSERT INTO payments (id, reservation_id, user_id, concert_id
 #[tokio::test(flavor = "multi_thread")]
 async fn second_payment_of_a_reservation_is_refused() {
     let (_place, conn) = furnished().await;
-    takes(&conn, PAY).await;
+    accepts(&conn, PAY).await;
     refuses(&conn, UNIQUE, PAY).await;
     refuses(&conn, CHECK, "UPDATE payments SET refund_amount = 1").await;
     let too_much = "UPDATE payments SET refund_amount = 2, points_restored = 0, points_taken = 0, shortfall = 0, refunded_at = now()";
@@ -87,7 +87,7 @@ async fn wallet_that_does_not_add_up_is_refused() {
     };
     refuses(&conn, UNIQUE, &line(2, 500, -1, 499)).await;
     refuses(&conn, CHECK, &line(3, 1, -2, -1)).await;
-    takes(&conn, &line(3, 501, -1, 500)).await;
+    accepts(&conn, &line(3, 501, -1, 500)).await;
     refuses(&conn, UNIQUE, "INSERT INTO accounts SELECT * FROM accounts").await;
 }
 
@@ -100,7 +100,7 @@ async fn points_that_do_not_add_up_or_come_twice_are_refused() {
              SELECT user_id, {seq}, gen_random_uuid(), '{kind}', {points}, {before}, {balance}, user_id, now() FROM accounts"
         )
     };
-    takes(&conn, &grant(1, "grant", 0, 5, 5)).await;
+    accepts(&conn, &grant(1, "grant", 0, 5, 5)).await;
     refuses(&conn, UNIQUE, &grant(2, "grant", 5, 5, 10)).await;
     refuses(&conn, UNIQUE, &grant(1, "restore", 5, 5, 10)).await;
     refuses(&conn, CHECK, &grant(2, "restore", 5, 5, 11)).await;
@@ -115,12 +115,12 @@ async fn second_reply_of_a_key_is_refused() {
     refuses(&conn, CHECK, "UPDATE replies SET fingerprint = '\\x00'").await;
 }
 
-/// Each column takes what makes sense there, and what belongs together comes together.
+/// A column accepts only sensible values, and columns that belong together are set together.
 #[tokio::test(flavor = "multi_thread")]
 async fn columns_refuse_nonsense() {
     let (_place, conn) = furnished().await;
-    takes(&conn, PAY).await;
-    takes(&conn, "INSERT INTO points_entries SELECT user_id, 1, user_id, 'grant', 5, 0, 5, user_id, now() FROM accounts").await;
+    accepts(&conn, PAY).await;
+    accepts(&conn, "INSERT INTO points_entries SELECT user_id, 1, user_id, 'grant', 5, 0, 5, user_id, now() FROM accounts").await;
     let settled = "refund_amount = 0, points_restored = 0, points_taken = 0, shortfall = 0, refunded_at = now()";
     for missing in ["refund_amount = 0", "points_restored = 0", "points_taken = 0", "shortfall = 0", "refunded_at = now()"] {
         let column = missing.split(' ').next().unwrap_or_default();
@@ -162,5 +162,5 @@ async fn columns_refuse_nonsense() {
     for missing in ["seats SET version = NULL", "reservations SET user_id = NULL", "replies SET body = NULL", "outbox SET payload = NULL"] {
         refuses(&conn, MISSING, &format!("UPDATE {missing}")).await;
     }
-    takes(&conn, &format!("UPDATE payments SET {settled}")).await;
+    accepts(&conn, &format!("UPDATE payments SET {settled}")).await;
 }

@@ -1,5 +1,5 @@
-//! What the ledger checks although its locks should make it so: rows that are not as they were read, writes that did not
-//! happen, a reply that is there already. Triggers play the part of a defect.
+//! What the ledger checks although its locks should rule it out: rows that changed since they were read, writes without
+//! effect, a reply that is stored already. Triggers play the part of a defect.
 
 use super::support::{Place, transact};
 use boxoffice_adapters::postgres::PostgresStore;
@@ -21,7 +21,7 @@ async fn contents(place: &Place) -> Vec<String> {
     lines
 }
 
-/// A place with ann, who has money, a hold, and two payments, and the requests that touch every table in every way.
+/// A place where ann has money, a hold and two payments, and requests that write to every table in every way.
 struct Furnished {
     place: Place,
     store: Arc<PostgresStore>,
@@ -57,7 +57,7 @@ async fn all_done(store: &PostgresStore, requests: Vec<Request>, guard: Guard) {
     assert!(replies.iter().all(|reply| matches!(reply.decision, Decision::Done(_))), "{replies:?}");
 }
 
-/// Lets a trigger run `body` at `event`.
+/// Creates a trigger that runs `body` at `event`.
 async fn trigger(outside: &Client, event: &str, body: &str) {
     let sql = format!(
         "CREATE OR REPLACE FUNCTION defect() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} END $$;
@@ -86,7 +86,7 @@ async fn every_command_goes_through_under_both_guards() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn write_that_did_not_happen_fails_the_batch() {
+async fn a_write_without_effect_fails_the_batch() {
     for (table, event) in [
         ("accounts", "UPDATE"),
         ("seats", "UPDATE"),
@@ -100,7 +100,7 @@ async fn write_that_did_not_happen_fails_the_batch() {
         ("outbox", "INSERT"),
     ] {
         let Furnished { place, store, requests, .. } = furnished().await;
-        // Locking an account for a hold writes it too; only the change of its money is left out.
+        // Locking an account for a hold writes it, too; only the change of its money is dropped.
         let when = if table == "accounts" { "WHEN (new.balance <> old.balance)" } else { "" };
         let before = contents(&place).await;
         let outside = place.outside().await;
@@ -121,8 +121,8 @@ async fn write_that_did_not_happen_fails_the_batch() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn row_that_changed_since_it_was_read_fails_the_batch() {
-    // Rows are written by class, so what is written first moves what comes after it.
+async fn a_row_that_changed_since_it_was_read_fails_the_batch() {
+    // Rows are written by class, so a write of one class changes a row of a later one.
     for (changes, event, body) in [
         ("an account", "AFTER UPDATE ON seats", "UPDATE accounts SET version = version + 1; RETURN NULL;"),
         ("a seat", "AFTER UPDATE ON reservations", "UPDATE seats SET version = version + 1; RETURN NULL;"),
@@ -143,9 +143,9 @@ async fn row_that_changed_since_it_was_read_fails_the_batch() {
     }
 }
 
-/// A version that somebody else raised and committed between read and write, at every class of rows.
+/// Another transaction raises and commits a version between read and write, for every class of rows.
 #[tokio::test(flavor = "multi_thread")]
-async fn row_that_somebody_else_changes_meanwhile_is_a_conflict_under_versions() {
+async fn a_concurrent_change_of_a_row_is_a_conflict_under_versions() {
     for table in ["payments", "reservations", "seats", "accounts"] {
         let Furnished { place, store, requests, .. } = furnished().await;
         let outside = place.outside().await;
@@ -162,12 +162,12 @@ async fn row_that_somebody_else_changes_meanwhile_is_a_conflict_under_versions()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn live_reply_is_never_written_over() {
+async fn a_live_reply_is_never_overwritten() {
     for guard in GUARDS {
         let Furnished { place, store, ann, .. } = furnished().await;
         let before = contents(&place).await;
         let request = charge(ann, "new", 7);
-        // The same command's reply comes from elsewhere after the load.
+        // Another transaction stores the same command's reply after the load.
         let body = format!(
             "INSERT INTO replies SELECT user_id, '{}', fingerprint, body, decided_at, 'infinity' FROM replies LIMIT 1
              ON CONFLICT DO NOTHING; RETURN NULL;",
@@ -179,14 +179,14 @@ async fn live_reply_is_never_written_over() {
             Guard::RowLock => matches!(refused, Err(LedgerError::Retryable(_))),
             Guard::Version => matches!(refused, Err(LedgerError::Conflict)),
         };
-        assert!(seen, "whoever runs it again finds the reply: {refused:?}");
+        assert!(seen, "the next run finds the reply: {refused:?}");
         assert_eq!(contents(&place).await, before);
     }
 }
 
-/// An expired reply is there when it is read, and a live one when it is written over.
+/// The reply has expired when it is read, and is live again when it would be overwritten.
 #[tokio::test(flavor = "multi_thread")]
-async fn expired_reply_that_came_alive_is_not_written_over() {
+async fn an_expired_reply_that_was_renewed_meanwhile_is_not_overwritten() {
     let Furnished { place, store, ann, .. } = furnished().await;
     let request = charge(ann, "once", 7);
     all_done(&store, vec![request.clone()], Guard::RowLock).await;
@@ -200,7 +200,7 @@ async fn expired_reply_that_came_alive_is_not_written_over() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn caller_that_goes_away_changes_nothing() {
+async fn a_batch_runs_to_its_end_when_its_caller_goes_away() {
     let Furnished { place, store, ann, .. } = furnished().await;
     let request = charge(ann, "gone", 7);
     let outside = place.outside().await;
@@ -213,13 +213,13 @@ async fn caller_that_goes_away_changes_nothing() {
     caller.abort();
     assert!(caller.await.is_err_and(|error| error.is_cancelled()));
     outside.batch_execute("COMMIT").await.expect("unlocked");
-    place.until("the entry", &format!("SELECT 'it' FROM entries WHERE user_id = '{ann}' AND amount = 7")).await;
+    place.until("the entry is there", &format!("SELECT 'it' FROM entries WHERE user_id = '{ann}' AND amount = 7")).await;
     let replies = transact(&store, vec![request], Guard::RowLock).await.expect("committed").replies;
     assert!(replies[0].replayed, "the effect is there once");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn hold_that_was_taken_over_is_swept_once() {
+async fn a_hold_that_was_taken_over_is_swept_once() {
     let Furnished { place, store, date, .. } = furnished().await;
     place.clock.advance(TimeDelta::seconds(i64::from(policy().hold_ttl_s) + 1));
     let stores = store.stores();

@@ -1,4 +1,4 @@
-//! Rows that a transaction outside of this program keeps locked: the ledger gives up soon, and says which they are.
+//! Rows that another program's transaction keeps locked: the ledger gives up soon, and finds which rows they are.
 
 use super::support::{Place, transact};
 use boxoffice_adapters::postgres::PostgresStore;
@@ -9,13 +9,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// As it is in a server: with its own lock time-out.
+/// A store with the lock time-out of a server.
 async fn open(place: &Place) -> Arc<PostgresStore> {
     PostgresStore::open(place.options_at(&place.url), place.clock.clone()).await.expect("a store")
 }
 
 async fn held(store: &PostgresStore, requests: &[Request]) -> BTreeSet<Key> {
-    store.held(requests.to_vec().into()).await.expect("looked at")
+    store.held(requests.to_vec().into()).await.expect("an answer")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -60,16 +60,16 @@ async fn locked_row_is_given_up_soon_and_named_with_what_hangs_on_it() {
         assert!(begun.elapsed() < Duration::from_secs(1), "ten times the time-out");
         assert_eq!(held(&store, &requests).await, expected.into_iter().collect(), "{row}");
         outside.batch_execute("ROLLBACK").await.expect("unlocked");
-        assert_eq!(held(&store, &requests).await, BTreeSet::new(), "nothing is left of having looked");
+        assert_eq!(held(&store, &requests).await, BTreeSet::new(), "the search leaves no lock");
     }
-    // A lock that keeps no row from being changed is none.
+    // A lock that prevents no change of a row does not count.
     let outside = place.outside().await;
     outside.batch_execute("BEGIN; SELECT FROM accounts FOR KEY SHARE").await.expect("a lock");
     assert_eq!(held(&store, &requests).await, BTreeSet::new());
     transact(&store, requests, Guard::RowLock).await.expect("committed");
 }
 
-/// The look itself waits for nothing, whatever the outside has.
+/// The search itself waits for no lock of any kind.
 #[tokio::test(flavor = "multi_thread")]
 async fn looking_for_locked_rows_waits_for_none() {
     let place = Place::new();

@@ -1,4 +1,4 @@
-//! PostgreSQL: the contract suites, what only a server can do (plans, locks, crashes, several instances), and its guards.
+//! PostgreSQL: the contract suites, and what is special about a server: plans, locks, crashes, several instances, guards.
 
 #![cfg(feature = "postgres")]
 

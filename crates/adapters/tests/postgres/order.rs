@@ -1,4 +1,4 @@
-//! In which order rows are locked, and that two instances under both guards get by with it.
+//! The order in which rows are locked, and its use by two instances under both guards.
 
 use super::support::{Place, transact};
 use boxoffice_domain::{DateId, PaymentId, Request, ReservationId, SeatNumber, UserId};
@@ -7,12 +7,12 @@ use boxoffice_ports::{Guard, LedgerError};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Whether somebody has the row locked, asked for without waiting.
+/// Whether the row is locked, found out without waiting.
 async fn is_locked(place: &Place, row: &str) -> bool {
     place.texts(&format!("SELECT 'free' FROM {row} FOR NO KEY UPDATE SKIP LOCKED")).await.is_empty()
 }
 
-/// A batch that meets a locked row has locked everything before it, by class and then by key, and nothing behind it.
+/// A batch that waits for a locked row has locked all rows before it, by class and then by key, and none after it.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_are_locked_by_class_and_then_by_key() {
     let place = Place::new();
@@ -27,7 +27,7 @@ async fn rows_are_locked_by_class_and_then_by_key() {
     let paid_by = payment.fresh.subject;
     let before = vec![charge(ann, "c", 1_000), charge(bob, "c", 1_000), first, second, payment];
     transact(&store, before, Guard::RowLock).await.expect("committed");
-    // The refund brings its reservation and seat 5 along, the extension seat 3.
+    // The refund adds its reservation and seat 5, the extension adds seat 3.
     let requests = vec![hold(bob, "3", date, &[4]), refund(ann, "r", paid_by.into()), extend(ann, "e", held.into())];
     let seat = |number: u32| format!("seats WHERE date_id = '{date}' AND number = {number}");
     let mut reservations = [paid, held];
@@ -53,7 +53,7 @@ async fn rows_are_locked_by_class_and_then_by_key() {
         for (other, row) in order.iter().enumerate() {
             assert_eq!(is_locked(&place, row).await, other <= at, "{row} while waiting for {}", order[at]);
         }
-        // It gives up after its lock time-out, and what it had is free again.
+        // It gives up after its lock time-out, and its own rows are free again.
         let outcome = caller.await.expect("a result");
         assert!(matches!(outcome, Err(LedgerError::LockTimeout)), "{outcome:?}");
         outside.batch_execute("ROLLBACK").await.expect("unlocked");
@@ -69,7 +69,7 @@ const USERS: usize = 6;
 const ROUNDS: u32 = 12;
 const CALLERS: u32 = 6;
 
-/// Small numbers that look drawn, the same in every run.
+/// Pseudo-random small numbers, the same in every run.
 struct Draw(u64);
 
 impl Draw {
@@ -79,21 +79,21 @@ impl Draw {
     }
 }
 
-/// A batch of everything, over few rows, in an order that is anybody's.
+/// A batch of all kinds of commands, over few rows, in random order.
 fn mixed(draw: &mut Draw, users: &[UserId], date: DateId, key: &AtomicU32) -> Vec<Request> {
     (0..10)
         .map(|_| {
-            let who = users[draw.below(users.len())];
+            let user = users[draw.below(users.len())];
             let key = key.fetch_add(1, Ordering::Relaxed).to_string();
             let seat = |draw: &mut Draw| draw.below(SEATS as usize) as SeatNumber + 1;
-            let somebodys: ReservationId = fresh_ids().subject.into();
+            let unknown: ReservationId = fresh_ids().subject.into();
             match draw.below(8) {
-                0 | 1 => charge(who, &key, 500),
-                2 => spend(who, &key, 1),
-                3 | 4 => hold(who, &key, date, &[seat(draw)]),
-                5 => pay(who, &key, somebodys, 0),
-                6 => refund(who, &key, PaymentId(somebodys.0)),
-                _ => release_by_system(somebodys),
+                0 | 1 => charge(user, &key, 500),
+                2 => spend(user, &key, 1),
+                3 | 4 => hold(user, &key, date, &[seat(draw)]),
+                5 => pay(user, &key, unknown, 0),
+                6 => refund(user, &key, PaymentId(unknown.0)),
+                _ => release_by_system(unknown),
             }
         })
         .collect()
@@ -114,7 +114,7 @@ async fn two_instances_under_both_guards_never_deadlock() {
             let mut draw = Draw(u64::from(caller));
             for _ in 0..ROUNDS {
                 let requests = mixed(&mut draw, &users, date, &key);
-                // Paid, extended and given back in the next batch: what was held here.
+                // The next batch pays, extends or releases the holds of this one.
                 let held: Vec<(UserId, ReservationId)> = requests
                     .iter()
                     .filter(|request| matches!(request.command, boxoffice_domain::Command::HoldSeats { .. }))
@@ -136,14 +136,14 @@ async fn two_instances_under_both_guards_never_deadlock() {
 
 fn follow_up(draw: &mut Draw, held: &[(UserId, ReservationId)], key: &AtomicU32) -> Vec<Request> {
     let mut requests = Vec::new();
-    for (who, reservation) in held.iter().rev() {
+    for (user, reservation) in held.iter().rev() {
         let key = key.fetch_add(1, Ordering::Relaxed).to_string();
         match draw.below(3) {
             0 => requests.push(release_by_system(*reservation)),
-            1 => requests.push(extend(*who, &key, *reservation)),
+            1 => requests.push(extend(*user, &key, *reservation)),
             _ => {
-                let paid = pay(*who, &key, *reservation, 0);
-                requests.push(refund(*who, &format!("{key}r"), paid.fresh.subject.into()));
+                let paid = pay(*user, &key, *reservation, 0);
+                requests.push(refund(*user, &format!("{key}r"), paid.fresh.subject.into()));
                 requests.insert(0, paid);
             }
         }
@@ -151,7 +151,7 @@ fn follow_up(draw: &mut Draw, held: &[(UserId, ReservationId)], key: &AtomicU32)
     requests
 }
 
-/// Runs a batch until it is through, as executors do.
+/// Runs a batch until it is committed, as executors do.
 async fn committed(store: &boxoffice_adapters::postgres::PostgresStore, requests: Vec<Request>, guard: Guard) {
     for _ in 0..1_000 {
         match transact(store, requests.clone(), guard).await {
@@ -160,5 +160,5 @@ async fn committed(store: &boxoffice_adapters::postgres::PostgresStore, requests
             Err(error) => panic!("{error}"),
         }
     }
-    panic!("a batch never got through");
+    panic!("a batch was never committed");
 }

@@ -1,4 +1,4 @@
-//! Who relays which shard of the outbox, when several instances do.
+//! How several relaying instances share out the shards of the outbox.
 
 use super::support::Place;
 use boxoffice_domain::event::OUTBOX_SHARDS;
@@ -23,11 +23,11 @@ async fn claim(outbox: &Arc<dyn Outbox>, relays: &[u128]) -> Vec<BTreeSet<u32>> 
     all
 }
 
-/// Every shard has exactly one of `owned`, and nobody more than an equal share.
+/// Every shard has exactly one owner, and no owner has more than an equal share.
 fn shared_out(owned: &[BTreeSet<u32>]) {
     let all: BTreeSet<u32> = owned.iter().flatten().copied().collect();
-    assert_eq!(all, (0..OUTBOX_SHARDS).collect(), "nothing is left over");
-    assert_eq!(owned.iter().map(BTreeSet::len).sum::<usize>(), OUTBOX_SHARDS as usize, "nobody has what another has: {owned:?}");
+    assert_eq!(all, (0..OUTBOX_SHARDS).collect(), "every shard has an owner");
+    assert_eq!(owned.iter().map(BTreeSet::len).sum::<usize>(), OUTBOX_SHARDS as usize, "no shard has two owners: {owned:?}");
     let share = (OUTBOX_SHARDS as usize).div_ceil(owned.len());
     assert!(owned.iter().all(|mine| mine.len() <= share), "{owned:?}");
 }
@@ -37,16 +37,16 @@ async fn shards_are_shared_out_among_the_relays_that_live() {
     let place = Place::new();
     let outbox = place.open().await.stores().outbox;
     shared_out(&claim(&outbox, &[1]).await);
-    // Who comes later gets a share as soon as the others have said that they live.
+    // A later relay gets its share once the others have renewed their claims.
     claim(&outbox, &[2, 3, 1]).await;
     shared_out(&claim(&outbox, &[2, 3, 1]).await);
-    // One that goes leaves its own to the others at once; one that says nothing more when its lease has ended.
+    // A relay that stops releases its shards at once; one that falls silent loses them when its lease ends.
     outbox.release(relay(1)).await.expect("given back");
     claim(&outbox, &[2, 3]).await;
     shared_out(&claim(&outbox, &[2, 3]).await);
     place.clock.advance(chrono::TimeDelta::from_std(LEASE).expect("a lease"));
     shared_out(&claim(&outbox, &[3]).await);
-    // And if it was only late, it shares again.
+    // If it was only late, it gets a share again.
     claim(&outbox, &[2]).await;
     claim(&outbox, &[3]).await;
     shared_out(&claim(&outbox, &[2, 3]).await);
@@ -59,14 +59,14 @@ async fn a_lease_ends_as_soon_as_ever_when_the_clock_is_set_back() {
     claim(&outbox, &[1, 2, 1]).await;
     shared_out(&claim(&outbox, &[1, 2]).await);
     place.clock.advance(-chrono::TimeDelta::hours(1));
-    // One has died: its shards are not given away before a lease has passed, and not much later.
+    // Relay 1 has died: its shards are reassigned once a lease has passed, and no earlier.
     assert!(claim(&outbox, &[2]).await[0].len() < OUTBOX_SHARDS as usize);
     place.clock.advance(chrono::TimeDelta::from_std(LEASE).expect("a lease"));
     shared_out(&claim(&outbox, &[2]).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn claims_at_once_never_give_a_shard_to_two() {
+async fn concurrent_claims_never_give_a_shard_to_two_relays() {
     let place = Place::new();
     let outbox = place.open().await.stores().outbox;
     for _ in 0..20 {

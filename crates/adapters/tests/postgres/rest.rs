@@ -1,4 +1,4 @@
-//! What several instances do to one database beside the ledger: late commits, reads beside writes, imports, pruning.
+//! Several instances on one database, apart from the ledger: late commits, reads during writes, imports, pruning.
 
 use super::support::Place;
 use boxoffice_domain::{ConcertPlan, DateId};
@@ -11,14 +11,14 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_postgres::Client;
 
-/// The longest that anything here is waited for.
+/// The longest wait for anything here.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
 async fn soon<T>(what: &str, work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(WAIT_MAX, work).await.unwrap_or_else(|_| panic!("still waiting: {what}"))
+    tokio::time::timeout(WAIT_MAX, work).await.unwrap_or_else(|_| panic!("timed out waiting {what}"))
 }
 
-/// Until some session of the database waits for a lock.
+/// Waits until some session of the database waits for a lock.
 async fn until_one_waits(client: &Client) {
     let asked = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
     soon("for a waiting session", async {
@@ -37,7 +37,7 @@ async fn on_sale(place: &Place) -> (Stores, ConcertPlan, Vec<DateId>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn seat_that_an_older_transaction_changes_is_told_when_it_commits_late() {
+async fn late_changes_of_an_older_transaction_are_found_after_its_commit() {
     let place = Place::new();
     let (stores, _, dates) = on_sale(&place).await;
     let date = dates[0];
@@ -88,7 +88,7 @@ async fn reads_wait_for_no_write() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pruning_passes_by_what_others_have() {
+async fn pruning_skips_rows_that_another_transaction_has_locked() {
     let place = Place::new();
     let stores = place.open().await.stores();
     place
@@ -112,13 +112,13 @@ async fn pruning_passes_by_what_others_have() {
     soon("for sending", stores.outbox.sent(3, ids.clone())).await.expect("sent");
     other.batch_execute("ROLLBACK").await.expect("undone");
     let left: Vec<i64> = stores.outbox.unsent(3, 100).await.expect("read").into_iter().map(|row| row.id).collect();
-    assert_eq!(left, ids[..4], "what another one was at stays, and is sent again");
+    assert_eq!(left, ids[..4], "rows locked by another transaction stay, and are sent again");
     assert_eq!(stores.upkeep.prune_replies(100).await.expect("pruned"), 3);
     assert_eq!(stores.upkeep.prune_replies(100).await.expect("pruned"), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn imports_at_once_are_one_after_the_other() {
+async fn concurrent_imports_run_one_after_the_other() {
     let place = Place::new();
     let instances = [place.open().await.stores(), place.open().await.stores()];
     let plan = demo_plan(instances[0].queries.now().await.expect("now"));
@@ -135,7 +135,7 @@ async fn imports_at_once_are_one_after_the_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn import_waits_for_a_hold_under_way_and_then_refuses() {
+async fn an_import_waits_for_an_open_hold_and_is_then_refused() {
     let place = Place::new();
     let (stores, mut plan, dates) = on_sale(&place).await;
     let holder = place.outside().await;
@@ -153,18 +153,18 @@ async fn import_waits_for_a_hold_under_way_and_then_refuses() {
     holder.batch_execute("COMMIT").await.expect("held");
     match soon("for the import", importing).await.expect("no panic") {
         Err(CatalogError::Conflict { field, seat }) => assert_eq!((field.as_str(), seat), ("dates[0].seats[0]", 7)),
-        other => panic!("a conflict was expected, and not {other:?}"),
+        other => panic!("expected a conflict, got {other:?}"),
     }
     assert_eq!(place.texts("SELECT name FROM concerts").await, ["Moonlight Tour"]);
     assert_eq!(place.texts("SELECT count(*)::text FROM seats WHERE grade = 'VIP'").await, ["0"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn import_locks_seats_in_the_order_of_every_batch() {
+async fn an_import_locks_seats_in_the_order_of_every_batch() {
     let place = Place::new();
     let (stores, mut plan, dates) = on_sale(&place).await;
     let (low, high) = (dates[0].min(dates[1]), dates[0].max(dates[1]));
-    // In the document the date that is locked last comes first.
+    // The document names the date that is locked last first.
     if dates[0] == low {
         plan.dates.reverse();
     }
@@ -176,7 +176,7 @@ async fn import_locks_seats_in_the_order_of_every_batch() {
     let importing = tokio::spawn(async move { stores.catalog.import(vec![plan], admission()).await });
     let other = place.outside().await;
     until_one_waits(&other).await;
-    // Waiting for the first, it has none of the later ones.
+    // While it waits for the first seat, it has locked none of the later ones.
     for (date, number) in [(low, 9), (high, 3), (high, 9)] {
         let free = format!("SELECT 1 FROM seats WHERE date_id = '{date}' AND number = {number} FOR UPDATE NOWAIT");
         other.batch_execute(&free).await.expect("free");

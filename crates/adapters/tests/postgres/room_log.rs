@@ -1,4 +1,4 @@
-//! The logs of waiting rooms in the database: the contract over two instances, locks, the clock, plans made early.
+//! The logs of waiting rooms in the database: the contract with two instances, locks, the clock, cached plans.
 
 use super::logs::{begun, exchange, joins};
 use super::support::Place;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// The longest that anything here is waited for.
+/// The longest wait for anything here.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
 async fn two_instances() -> RoomLogFixture {
@@ -22,7 +22,7 @@ async fn two_instances() -> RoomLogFixture {
 boxoffice_ports::room_log_contract!(two_instances);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn append_waits_for_the_log_and_then_reads_the_clock() {
+async fn an_append_waits_for_the_log_and_then_reads_the_clock() {
     let place = Place::new();
     let log = place.open().await.room_log();
     let (concert, mut position) = begun(&log).await;
@@ -35,9 +35,9 @@ async fn append_waits_for_the_log_and_then_reads_the_clock() {
     };
     place.until_blocked(1).await;
     timeout(WAIT_MAX, async {
-        assert!(exchange(&log, concert, &mut position, Vec::new()).await.is_empty(), "reading waits for nobody");
+        assert!(exchange(&log, concert, &mut position, Vec::new()).await.is_empty(), "a read waits for no lock");
         let (concert, mut position) = other_concert;
-        assert_eq!(exchange(&log, concert, &mut position, joins(1)).await.len(), 1, "nor do other logs");
+        assert_eq!(exchange(&log, concert, &mut position, joins(1)).await.len(), 1, "nor does an append to another log");
     })
     .await
     .expect("in time");
@@ -46,11 +46,11 @@ async fn append_waits_for_the_log_and_then_reads_the_clock() {
     held.commit().await.expect("committed");
     let records = timeout(WAIT_MAX, waiting).await.expect("in time").expect("appended");
     let later = format!("SELECT 'later' WHERE '{}'::timestamptz > '{now}'::timestamptz", records[0].at.to_rfc3339());
-    assert_eq!(place.texts(&later).await, ["later"], "{} and not before {now}", records[0].at);
+    assert_eq!(place.texts(&later).await, ["later"], "{} is not after {now}", records[0].at);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn log_that_stays_locked_is_unavailable_and_as_it_was() {
+async fn a_log_that_stays_locked_is_unavailable_and_unchanged() {
     let place = Place::new();
     let url = format!("{}?options=-c%20lock_timeout%3D50ms", place.url);
     let hasty = PostgresStore::open(PostgresOptions { url, ..place.options() }, place.clock.clone()).await.expect("a store");
@@ -66,7 +66,7 @@ async fn log_that_stays_locked_is_unavailable_and_as_it_was() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_makes_no_sense_is_told_and_stops_no_other() {
+async fn an_unreadable_record_is_an_error_and_stops_no_other_reader() {
     let place = Place::new();
     let log = place.open().await.room_log();
     let (concert, mut position) = begun(&log).await;
@@ -75,11 +75,11 @@ async fn what_makes_no_sense_is_told_and_stops_no_other() {
     let read = log.exchange(concert, LogPosition { seq: 0, ..position }, Vec::new()).await;
     assert!(matches!(read, Err(RoomLogError::Broken(_))), "{read:?}");
     exchange(&log, concert, &mut position, joins(1)).await;
-    assert_eq!(position.seq, 2, "whoever had read it goes on");
+    assert_eq!(position.seq, 2, "a reader past the record goes on");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn compacting_leaves_one_snapshot_and_what_follows_it() {
+async fn compacting_leaves_one_snapshot_and_the_records_after_it() {
     let place = Place::new();
     let log = place.open().await.room_log();
     let (concert, mut position) = begun(&log).await;
@@ -92,9 +92,9 @@ async fn compacting_leaves_one_snapshot_and_what_follows_it() {
     assert_eq!(place.texts("SELECT seq::text FROM room_records ORDER BY seq").await, ["4", "5"]);
 }
 
-/// Two who put snapshots in the place of records: the one who comes second and not as far leaves nothing behind.
+/// Of two concurrent compactions, the later one with the smaller position changes nothing.
 #[tokio::test(flavor = "multi_thread")]
-async fn compacting_less_far_than_another_meanwhile_leaves_no_trace() {
+async fn compacting_less_far_than_a_concurrent_compaction_changes_nothing() {
     let place = Place::new();
     let log = place.open().await.room_log();
     let (concert, mut position) = begun(&log).await;
@@ -116,7 +116,7 @@ async fn compacting_less_far_than_another_meanwhile_leaves_no_trace() {
     assert_eq!(place.texts(&left).await, ["4 four"]);
 }
 
-/// Plans are made while the tables are known to be small, and used when they are big.
+/// Plans are made on small tables and used on big ones.
 #[tokio::test(flavor = "multi_thread")]
 async fn plans_made_on_small_tables_go_by_index_later() {
     let place = Place::new();

@@ -1,4 +1,4 @@
-//! Sessions that can serve no more: a database that takes no writes for a while, and statements that no longer fit.
+//! Sessions that can serve no more: of a database that is read-only for a while, or with outdated prepared statements.
 
 use super::support::{Place, transact};
 use boxoffice_adapters::postgres::PostgresStore;
@@ -8,10 +8,10 @@ use boxoffice_services::Postgres;
 use futures_util::future::join_all;
 use std::sync::Arc;
 
-/// More than a pool of these tests has connections.
+/// More than the connections of a pool in these tests.
 const MANY: u32 = 12;
 
-/// From now on new sessions take no writes, or do again. Said from another database, whose sessions do in any case.
+/// Makes new sessions read-only, or writable again, from a session of another database, which is never read-only.
 fn read_only(place: &Place, is_read_only: bool) {
     let name = place.url.rsplit('/').next().expect("a name");
     let change = if is_read_only { "SET default_transaction_read_only = on" } else { "RESET default_transaction_read_only" };
@@ -38,7 +38,7 @@ async fn database_without_writes_is_unavailable_and_serves_again_with_them() {
     store.stores().upkeep.check().await.expect("it takes writes");
     read_only(&place, true);
     end_sessions(&place);
-    // Every connection of every pool is asked for.
+    // Uses every connection of every pool.
     for round in 0..3 {
         let charges = join_all((0..MANY).map(|n| transact(&store, vec![charge(user(), "b", n.into())], Guard::RowLock))).await;
         assert!(
@@ -47,11 +47,11 @@ async fn database_without_writes_is_unavailable_and_serves_again_with_them() {
         );
         let secrets = join_all((0..MANY).map(|n| secret(&store, n))).await;
         assert!(secrets.iter().all(|outcome| matches!(outcome, Err(StoreError::Unavailable(_)))), "{secrets:?}");
-        let told = store.stores().upkeep.check().await;
-        assert!(matches!(told, Err(StoreError::Unavailable(_))), "round {round}: {told:?}");
+        let checked = store.stores().upkeep.check().await;
+        assert!(matches!(checked, Err(StoreError::Unavailable(_))), "round {round}: {checked:?}");
     }
     read_only(&place, false);
-    // Nothing is left of the time without writes.
+    // No session of the read-only time is left.
     store.stores().upkeep.check().await.expect("it takes writes again");
     for outcome in join_all((0..MANY).map(|n| transact(&store, vec![charge(ann, &n.to_string(), 1)], Guard::RowLock))).await {
         outcome.expect("committed");
@@ -61,7 +61,7 @@ async fn database_without_writes_is_unavailable_and_serves_again_with_them() {
     }
 }
 
-/// An address that asks for sessions that only read gets them, and keeps none once something is to be written.
+/// An address that accepts read-only sessions gets them, and keeps none after the first write is refused.
 #[tokio::test(flavor = "multi_thread")]
 async fn first_refusal_of_a_write_retires_all_sessions_of_its_age() {
     let mut place = Place::new();
@@ -73,7 +73,7 @@ async fn first_refusal_of_a_write_retires_all_sessions_of_its_age() {
     transact(&store, vec![charge(ann, "a", 1)], Guard::RowLock).await.expect("committed");
     read_only(&place, true);
     end_sessions(&place);
-    // The first may come across the end of its session.
+    // The first read may find its session ended.
     let _ = store.stores().queries.wallet(ann).await;
     let queries = store.stores().queries;
     let wallets = join_all((0..MANY).map(|_| queries.wallet(ann)))
@@ -88,7 +88,7 @@ async fn first_refusal_of_a_write_retires_all_sessions_of_its_age() {
     for n in 0..MANY {
         refused.extend(secret(&store, n).await.err());
     }
-    assert_eq!(refused.len(), 1, "one session tells of all: {refused:?}");
+    assert_eq!(refused.len(), 1, "one refused session retires all: {refused:?}");
     transact(&store, vec![charge(ann, "b", 1)], Guard::RowLock).await.expect("committed");
     assert_eq!(store.stores().queries.wallet(ann).await.expect("read").balance, 2);
 }
@@ -99,7 +99,7 @@ async fn session_whose_statements_no_longer_fit_is_replaced() {
     let store = place.open().await;
     let ann = user();
     transact(&store, vec![charge(ann, "a", 1)], Guard::RowLock).await.expect("committed");
-    // A prepared statement may not change the types that it answers with.
+    // A prepared statement must not change the types of its result.
     place.run("ALTER TABLE replies ALTER COLUMN body TYPE varchar").await;
     let outcome = transact(&store, vec![charge(ann, "b", 1)], Guard::RowLock).await;
     assert!(matches!(outcome, Err(LedgerError::Retryable(_))), "{outcome:?}");

@@ -1,4 +1,4 @@
-//! A fresh database, copied from a migrated one, and ways to look at it from outside.
+//! A fresh database, copied from a migrated one, and access to it from outside the store.
 
 use boxoffice_adapters::clock::SystemClock;
 use boxoffice_adapters::postgres::{self, PostgresOptions, PostgresStore};
@@ -10,11 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio_postgres::{Client, NoTls};
 
-/// How long a test waits for what has to come.
+/// The longest wait of a test.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 const TEMPLATE: &str = "migrated";
 
-/// A migrated database and a clock for whoever opens it.
+/// A migrated database, and the clock of the stores on it.
 pub(crate) struct Place {
     pub(crate) url: String,
     pub(crate) clock: Arc<SystemClock>,
@@ -32,7 +32,7 @@ impl Place {
         Self { url: cluster.database_like(TEMPLATE).expect("a database"), clock: Arc::new(SystemClock::default()) }
     }
 
-    /// Its ledger waits for rows for long enough to be looked at meanwhile.
+    /// The ledger waits long enough for a row that a test can see it wait.
     pub(crate) fn options(&self) -> PostgresOptions {
         let more = if self.url.contains('?') { '&' } else { '?' };
         self.options_at(&format!("{}{more}options=-c%20lock_timeout%3D2s", self.url))
@@ -50,7 +50,7 @@ impl Place {
         PostgresStore::open(self.options(), clock).await.expect("a store")
     }
 
-    /// Somebody else's connection.
+    /// Another program's connection.
     pub(crate) async fn outside(&self) -> Client {
         let (client, connection) = tokio_postgres::connect(&self.url, NoTls).await.expect("a connection");
         tokio::spawn(connection);
@@ -73,7 +73,7 @@ impl Place {
             "SELECT 'blocked' FROM pg_locks l JOIN pg_stat_activity a USING (pid)
              WHERE NOT l.granted AND a.datname = current_database() HAVING count(*) >= {count}"
         );
-        self.until("a session waits for a lock", &waiting).await;
+        self.until("sessions wait for a lock", &waiting).await;
     }
 
     /// Waits until `sql` has a row.
@@ -84,7 +84,7 @@ impl Place {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
         };
-        tokio::time::timeout(WAIT_MAX, found).await.unwrap_or_else(|_| panic!("never: {what}"));
+        tokio::time::timeout(WAIT_MAX, found).await.unwrap_or_else(|_| panic!("timed out waiting until {what}"));
     }
 
     /// A date of so many seats at 100 each, open for booking.

@@ -1,4 +1,4 @@
-//! A server that is not there, goes away, hangs or comes back; and what is told of it.
+//! A server that is missing, stops, hangs or comes back, and the errors that callers get.
 
 use super::support::{Place, transact};
 use boxoffice_adapters::clock::SystemClock;
@@ -21,7 +21,7 @@ async fn refusal(url: &str) -> StoreError {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn server_that_is_not_there_is_unavailable_and_no_password_is_told() {
+async fn a_missing_server_is_unavailable_and_no_error_shows_a_password() {
     for url in [
         "postgres://ann:pa55word@127.0.0.1:1/shop",
         "postgres://ann:pa55word@127.0.0.1:port/shop",
@@ -38,7 +38,7 @@ async fn server_that_is_not_there_is_unavailable_and_no_password_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tls_is_asked_for_when_the_address_says_so() {
+async fn tls_is_required_if_the_address_requires_it() {
     let place = Place::new();
     for mode in ["require", "verify-ca", "verify-full"] {
         let error = refusal(&format!("{}?sslmode={mode}", place.url)).await;
@@ -51,7 +51,7 @@ async fn tls_is_asked_for_when_the_address_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn database_that_is_not_migrated_is_refused() {
+async fn a_database_that_is_not_migrated_is_refused() {
     let url = Postgres::shared().database().expect("a database");
     assert!(refusal(&url).await.to_string().contains("boxoffice migrate"));
     postgres::migrate(&url).expect("migrated");
@@ -60,7 +60,7 @@ async fn database_that_is_not_migrated_is_refused() {
     assert!(refusal(&url).await.to_string().contains("boxoffice migrate"));
 }
 
-/// On a runtime with one thread too, which its tests and servers may have.
+/// Works on a runtime with one thread, too.
 #[tokio::test(flavor = "current_thread")]
 async fn instances_that_migrate_at_once_take_turns() {
     let url = Postgres::shared().database().expect("a database");
@@ -76,7 +76,7 @@ async fn instances_that_migrate_at_once_take_turns() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn row_that_stays_locked_is_a_time_out() {
+async fn a_row_that_stays_locked_is_a_time_out() {
     let place = Place::new();
     let store = place.open().await;
     let ann = user();
@@ -86,11 +86,11 @@ async fn row_that_stays_locked_is_a_time_out() {
     let outcome = transact(&store, vec![charge(ann, "b", 1)], Guard::RowLock).await;
     assert!(matches!(outcome, Err(LedgerError::LockTimeout)), "{outcome:?}");
     outside.batch_execute("COMMIT").await.expect("unlocked");
-    transact(&store, vec![charge(ann, "b", 1)], Guard::RowLock).await.expect("the same session is good again");
+    transact(&store, vec![charge(ann, "b", 1)], Guard::RowLock).await.expect("the same session works again");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn session_that_is_ended_in_the_middle_is_replaced() {
+async fn a_session_that_ends_within_a_transaction_is_replaced() {
     let place = Place::new();
     let store = place.open().await;
     let ann = user();
@@ -112,7 +112,7 @@ async fn session_that_is_ended_in_the_middle_is_replaced() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn account_that_is_gone_is_made_again() {
+async fn a_missing_account_is_inserted_again() {
     let place = Place::new();
     let store = place.open().await;
     let ann = user();
@@ -125,7 +125,7 @@ async fn account_that_is_gone_is_made_again() {
     assert_eq!(store.stores().queries.wallet(ann).await.expect("read").balance, 2);
 }
 
-/// Three flights, and as many statements for a thousand commands as for one.
+/// Three round trips, and as many statements for a thousand commands as for one.
 #[tokio::test(flavor = "multi_thread")]
 async fn statements_do_not_grow_with_the_batch() {
     let place = Place::new();
@@ -147,8 +147,8 @@ async fn statements_do_not_grow_with_the_batch() {
     assert!((5..=10).contains(&sent[0]), "{sent:?}");
 }
 
-/// The server dies under a stream of batches and comes back: what was answered is there, once, and the store finds the
-/// way back by itself.
+/// The server is killed during a stream of batches and restarted: each answered batch is there once, and the store
+/// reconnects by itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn answered_batches_survive_a_killed_server() {
     const CALLERS: u32 = 4;
@@ -179,7 +179,7 @@ async fn answered_batches_survive_a_killed_server() {
                                 after_restart += u32::from(restarted.load(Ordering::SeqCst));
                                 break;
                             }
-                            // Whether it was committed is not known: again, as executors do.
+                            // Whether it was committed is not known: run it again, as executors do.
                             Err(LedgerError::Retryable(_) | LedgerError::Unavailable(_)) => {
                                 tokio::time::sleep(Duration::from_millis(5)).await
                             }
@@ -194,7 +194,7 @@ async fn answered_batches_survive_a_killed_server() {
             })
         })
         .collect();
-    place.until("some payments", "SELECT 'enough' FROM payments HAVING count(*) > 20").await;
+    place.until("there are some payments", "SELECT 'enough' FROM payments HAVING count(*) > 20").await;
     cluster.kill().expect("killed");
     cluster.restart().expect("started again");
     restarted.store(true, Ordering::SeqCst);
@@ -216,9 +216,9 @@ async fn answered_batches_survive_a_killed_server() {
     assert_eq!(stores.audit.audit(10).await.expect("audited").breaches, []);
 }
 
-/// Connections that lie idle while the server is started again are replaced when they are asked for.
+/// Connections that are idle while the server restarts are replaced at their next use.
 #[tokio::test(flavor = "multi_thread")]
-async fn first_command_after_a_restart_works() {
+async fn the_first_command_after_a_restart_succeeds() {
     let mut cluster = Postgres::start().expect("PostgreSQL starts");
     let place = Place::on(&cluster);
     let store = place.open().await;

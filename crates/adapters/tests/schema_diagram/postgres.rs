@@ -44,7 +44,7 @@ async fn diagram_shows_every_table_and_column_of_the_schema() {
             "0007_catalog_changes"
         ]
     );
-    compare("PostgreSQL", &migrated(&url).await);
+    compare("PostgreSQL", &migrated(&url).await, |postgres| postgres);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
-//! The edges of time, to the instant: what the contract's cases cannot ask, because their clock runs.
+//! The edges of time, to the instant, which the contract's cases cannot test because their clock runs.
 //!
-//! Whoever includes this names a `make_still(clock)` beside it, which makes a fresh fixture that lives by that clock.
+//! The including module defines `make_still(clock)`, which makes fresh stores that use that clock.
 
 use std::sync::{Arc, Mutex};
 
@@ -11,7 +11,7 @@ use boxoffice_ports::contract::build::{charge, expire, extend, hold, pay, releas
 use boxoffice_ports::contract::shop::{Shop, is_done};
 use chrono::{DateTime, TimeDelta};
 
-/// A clock that stands where it was put.
+/// A clock that stands still until it is set.
 pub(crate) struct StillClock(Mutex<Timestamp>);
 
 impl StillClock {
@@ -51,7 +51,7 @@ fn us() -> TimeDelta {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn hold_ends_at_its_instant_everywhere() {
+async fn a_hold_ends_at_its_instant_everywhere() {
     let (clock, fixture) = still().await;
     let shop = Shop::open(fixture).await;
     let (ann, ben) = (user(), user());
@@ -74,13 +74,13 @@ async fn hold_ends_at_its_instant_everywhere() {
         assert_eq!(shop.refused(late).await, Rejection::HoldExpired);
     }
     assert!(is_done(&shop.one(hold(ben, "g", shop.date, &[1])).await));
-    assert!(is_done(&shop.one(hold(ann, "g", shop.date, &[2, 3, 4, 5])).await), "what is over leaves the limit");
+    assert!(is_done(&shop.one(hold(ann, "g", shop.date, &[2, 3, 4, 5])).await), "an expired hold does not count against the limit");
     assert!(is_done(&shop.one(expire(held.id)).await));
     shop.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn reply_ends_at_its_instant_everywhere() {
+async fn a_reply_ends_at_its_instant_everywhere() {
     let (clock, fixture) = still().await;
     let shop = Shop::open(fixture).await;
     let (ledger, upkeep) = (&shop.fixture.stores.ledger, &shop.fixture.stores.upkeep);
@@ -100,7 +100,7 @@ async fn reply_ends_at_its_instant_everywhere() {
     let anew = boxoffice_ports::contract::build::again(&requests[0]);
     assert!(!shop.one(anew).await.replayed);
     assert_eq!(shop.balance(ann).await, 20);
-    assert_eq!(upkeep.prune_replies(10).await.expect("pruned"), 1, "the other one: this one runs again until another end");
+    assert_eq!(upkeep.prune_replies(10).await.expect("pruned"), 1, "the other reply: this one was renewed and expires later");
     assert!(ledger.reply(key).await.expect("read").is_some());
     shop.close().await;
 }

@@ -1,4 +1,4 @@
-//! The schema refuses what an invariant forbids, whoever writes it: rows written past the ledger, in plain SQL.
+//! The schema refuses rows that an invariant forbids, even from plain SQL that bypasses the ledger.
 
 use super::support::Place;
 use boxoffice_ports::contract::build::{admission, charge, demo_plan, hold, policy, user};
@@ -11,7 +11,7 @@ use boxoffice_domain::Batch;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A place with one wallet of two lines, and one held seat.
+/// A place with one wallet of two entries, and one held seat.
 async fn furnished() -> Place {
     let place = Place::new();
     let stores = place.open().stores();
@@ -26,7 +26,7 @@ async fn furnished() -> Place {
     place
 }
 
-/// How the store refuses `sql`; `None` when it changes a row.
+/// The store's refusal of `sql`; `None` if it changes a row.
 fn refusal(conn: &mut SqliteConnection, sql: &str) -> Option<DatabaseErrorKind> {
     match sql_query(sql).execute(conn) {
         Ok(rows) => {
@@ -67,7 +67,7 @@ async fn seat_that_contradicts_itself_is_refused() {
         "INSERT INTO seats SELECT date_id, number, section, \"row\", grade, price, 'sold', randomblob(16), NULL, 1 FROM seats LIMIT 1";
     refuses(conn, unique, again);
     let sold = "UPDATE seats SET state = 'sold', held_until = NULL WHERE state = 'held'";
-    assert!(refusal(conn, sold).is_none(), "what is whole is taken");
+    assert!(refusal(conn, sold).is_none(), "consistent rows are accepted");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -129,7 +129,7 @@ async fn second_reply_of_a_key_is_refused() {
     refuses(conn, check, "UPDATE replies SET fingerprint = randomblob(31)");
 }
 
-/// Each column takes what makes sense there, and what belongs together comes together.
+/// A column accepts only sensible values, and columns that belong together are set together.
 #[tokio::test(flavor = "multi_thread")]
 async fn columns_refuse_nonsense() {
     let place = furnished().await;
@@ -193,10 +193,10 @@ async fn columns_refuse_nonsense() {
         refuses(conn, check, &format!("UPDATE {nonsense}"));
     }
     let whole = format!("UPDATE payments SET {settled}");
-    assert!(refusal(conn, &whole).is_none(), "what is whole is taken");
+    assert!(refusal(conn, &whole).is_none(), "consistent rows are accepted");
 }
 
-/// Every way of breaking rows that the schema cannot see is seen by the audit, under its invariant.
+/// The audit finds every kind of broken row that the schema accepts, under its invariant.
 #[tokio::test(flavor = "multi_thread")]
 async fn audit_sees_what_no_constraint_can() {
     for (invariant, sql) in [

@@ -1,4 +1,4 @@
-//! What only a file can do: outlive its process, be shared with other processes, be locked, be too old.
+//! What is special about a file: it outlives its process, is shared with other processes, and may be locked or too old.
 
 use super::support::Place;
 use boxoffice_adapters::sqlite::{self, SqliteOptions, SqliteStore};
@@ -45,7 +45,7 @@ async fn restart_keeps_balances_holds_and_tickets() {
     assert_eq!((wallet.balance, wallet.points), (1_000_000 - payment.amount, payment.points_granted));
     let held = stores.queries.reservations(bob, None, 10).await.expect("read").items;
     assert_eq!(held[0].status, ReservationStatus::Held);
-    // The same command is known, too.
+    // The same command is still de-duplicated.
     let again = transact(&stores, vec![charge(ann, "c", 1_000_000)]).await;
     assert!(matches!(&again[0], Decision::Done(Outcome::Entered { entry }) if entry.balance == 1_000_000));
     assert_eq!(stores.queries.wallet(ann).await.expect("read"), wallet);
@@ -72,13 +72,13 @@ async fn batch_runs_to_its_end_when_its_caller_goes_away() {
     let call = tokio::time::timeout(std::time::Duration::from_millis(20), transact(&stores, vec![charge(ann, "c", 5)]));
     assert!(call.await.is_err(), "it waits for the other process");
     outside.batch_execute("COMMIT").expect("released");
-    // The writer works in order, so what it answers next comes after the abandoned batch.
+    // The writer works in order, so its next answer comes after the abandoned batch.
     transact(&stores, vec![charge(ann, "d", 1)]).await;
     assert_eq!(stores.queries.wallet(ann).await.expect("read").balance, 6);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn file_that_stays_locked_makes_a_batch_retryable() {
+async fn a_file_that_stays_locked_makes_a_batch_retryable() {
     let place = Place::new();
     let stores = place.open().stores();
     let mut outside = place.outside();
@@ -115,19 +115,19 @@ async fn batch_that_breaks_a_constraint_leaves_nothing() {
     let stores = place.open().stores();
     let (ann, bob) = (user(), user());
     transact(&stores, vec![charge(ann, "a", 1)]).await;
-    // A line that the account does not know of takes the next one's number.
+    // A stray entry has the number of the account's next one.
     let stray = "INSERT INTO entries SELECT user_id, 2, randomblob(16), 'charge', 1, 1, 2, NULL, NULL, NULL, 1 FROM accounts";
-    place.outside().batch_execute(stray).expect("a stray line");
+    place.outside().batch_execute(stray).expect("a stray entry");
     let batch = Batch::new(vec![charge(bob, "b", 1), charge(ann, "b", 1)], Arc::new(policy()));
     let refused = stores.ledger.transact(batch, Guard::RowLock, Deadline::after(Duration::from_secs(30))).await;
     assert!(matches!(refused, Err(LedgerError::Refused(_))), "{refused:?}");
     assert_eq!(stores.queries.wallet(bob).await.expect("read").balance, 0);
     assert_eq!(count(&place, "SELECT count(*) AS n FROM replies"), 1);
-    assert!(matches!(transact(&stores, vec![charge(bob, "b", 1)]).await[0], Decision::Done(_)), "the neighbour alone is fine");
+    assert!(matches!(transact(&stores, vec![charge(bob, "b", 1)]).await[0], Decision::Done(_)), "the other command alone is accepted");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn import_of_another_process_shows_at_once() {
+async fn another_processs_import_shows_at_once() {
     let place = Place::new();
     let (server, importer) = (place.open().stores(), place.open().stores());
     assert_eq!(server.queries.catalog().await.expect("read"), []);
@@ -140,7 +140,7 @@ async fn import_of_another_process_shows_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn batch_of_replays_writes_nothing() {
+async fn a_batch_of_replays_writes_nothing() {
     let place = Place::new();
     let stores = place.open().stores();
     let requests: Vec<_> = (0..10).map(|at| charge(user(), &at.to_string(), 1)).collect();
@@ -150,21 +150,21 @@ async fn batch_of_replays_writes_nothing() {
     transact(&stores, requests.clone()).await;
     assert_eq!(std::fs::metadata(&log).expect("a log").len(), written);
     transact(&stores, vec![charge(user(), "new", 1)]).await;
-    assert!(std::fs::metadata(&log).expect("a log").len() > written, "the log grows with what is new");
+    assert!(std::fs::metadata(&log).expect("a log").len() > written, "the log grows with a new command");
 }
 
 #[test]
-fn second_server_of_a_file_is_refused() {
+fn a_second_server_of_a_file_is_refused() {
     let place = Place::new();
     let first = sqlite::lock_for_serving(&place.path()).expect("the only server");
     let refused = sqlite::lock_for_serving(&place.path()).expect_err("the second");
     assert!(refused.to_string().contains("another server is running on"), "{refused}");
     drop(first);
-    sqlite::lock_for_serving(&place.path()).expect("after the first has gone");
+    sqlite::lock_for_serving(&place.path()).expect("after the first has stopped");
 }
 
 #[test]
-fn file_that_is_missing_or_not_migrated_is_refused() {
+fn a_file_that_is_missing_or_not_migrated_is_refused() {
     let place = Place::new();
     let refused = |path| {
         SqliteStore::open(SqliteOptions { path, readers: 1 }, place.clock.clone(), &*boxoffice_ports::contract::supervisor())

@@ -1,5 +1,5 @@
-//! What the ledger checks although the write lock should make it so: rows that are not as they were read, writes that
-//! did not happen, a reply that is there already. Triggers play the part of a defect.
+//! What the ledger checks although the write lock should rule it out: rows that changed since they were read, writes
+//! without effect, a reply that is stored already. Triggers play the part of a defect.
 
 use super::support::Place;
 use boxoffice_domain::{Batch, ConcertId, DateId, Decision, Request, Timestamp, UserId};
@@ -48,7 +48,7 @@ fn contents(place: &Place) -> Vec<String> {
     lines
 }
 
-/// A place with ann, who has money, a hold, and two payments, and the requests that touch every table in every way.
+/// A place where ann has money, a hold and two payments, and requests that write to every table in every way.
 struct Furnished {
     place: Place,
     stores: Stores,
@@ -81,7 +81,7 @@ async fn furnished() -> Furnished {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn write_that_did_not_happen_fails_the_batch() {
+async fn a_write_without_effect_fails_the_batch() {
     for written in [
         "INSERT ON accounts",
         "UPDATE ON accounts",
@@ -108,8 +108,8 @@ async fn write_that_did_not_happen_fails_the_batch() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn row_that_changed_since_it_was_read_fails_the_batch() {
-    // Rows are written by class, so what is written first moves what comes after it.
+async fn a_row_that_changed_since_it_was_read_fails_the_batch() {
+    // Rows are written by class, so a write of one class changes a row of a later one.
     for (changes, trigger) in [
         ("an account", "AFTER UPDATE ON seats BEGIN UPDATE accounts SET version = version + 1; END"),
         ("a seat", "AFTER UPDATE ON reservations BEGIN UPDATE seats SET version = version + 1; END"),
@@ -130,11 +130,11 @@ async fn row_that_changed_since_it_was_read_fails_the_batch() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn live_reply_is_never_written_over() {
+async fn a_live_reply_is_never_overwritten() {
     let Furnished { place, stores, ann, .. } = furnished().await;
     let before = contents(&place);
     let request = charge(ann, "new", 7);
-    // The same command's reply comes from elsewhere after the load.
+    // Another transaction stores the same command's reply after the load.
     let trigger = format!(
         "CREATE TRIGGER elsewhere AFTER INSERT ON entries BEGIN
          INSERT OR IGNORE INTO replies SELECT user_id, x'{}', fingerprint, body, decided_at, {} FROM replies LIMIT 1; END",
@@ -143,12 +143,12 @@ async fn live_reply_is_never_written_over() {
     );
     place.outside().batch_execute(&trigger).expect("a trigger");
     let refused = transact(&stores, vec![request.clone()]).await;
-    assert!(matches!(refused, Err(LedgerError::Retryable(_))), "whoever runs it again finds the reply: {refused:?}");
+    assert!(matches!(refused, Err(LedgerError::Retryable(_))), "the next run finds the reply: {refused:?}");
     assert_eq!(contents(&place), before);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn outbox_ids_ascend_over_restarts() {
+async fn outbox_ids_ascend_across_restarts() {
     let place = Place::new();
     let ann = user();
     let mut last = 0;
@@ -170,7 +170,7 @@ async fn outbox_ids_ascend_over_restarts() {
     }
 }
 
-/// Panics when it is asked, once, as a defect under the writer would.
+/// Panics once, when its time is read, like a defect in the writer.
 struct BrokenClock {
     inner: Arc<dyn Clock>,
     broken: AtomicBool,
@@ -188,7 +188,7 @@ impl Clock for BrokenClock {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn writer_goes_on_after_a_panic() {
+async fn the_writer_goes_on_after_a_panic() {
     let place = Place::new();
     let clock = Arc::new(BrokenClock { inner: place.clock.clone(), broken: AtomicBool::new(false) });
     let stores = place.open_with(clock.clone()).stores();
@@ -201,9 +201,9 @@ async fn writer_goes_on_after_a_panic() {
     assert_eq!(stores.queries.wallet(ann).await.expect("read").balance, 5);
 }
 
-/// A hold that was taken over whole keeps nothing but its own row, which one sweep writes.
+/// A hold whose seats were all taken over has only its own row left, which one sweep writes.
 #[tokio::test(flavor = "multi_thread")]
-async fn hold_that_was_taken_over_is_swept_once() {
+async fn a_hold_that_was_taken_over_is_swept_once() {
     let Furnished { place, stores, date, .. } = furnished().await;
     place.clock.advance(TimeDelta::seconds(i64::from(policy().hold_ttl_s) + 1));
     let due = stores.upkeep.due_holds(10).await.expect("due holds");

@@ -1,4 +1,4 @@
-//! The logs of waiting rooms in a file: the contract, by one server's two handles and by two processes' writers; restarts.
+//! The logs of waiting rooms in a file: the contract, with two handles of one server and with two writers; restarts.
 
 use super::logs::{begun, exchange, joins};
 use super::support::Place;
@@ -21,7 +21,7 @@ async fn one_writer() -> RoomLogFixture {
     fixture_of(place, store.room_log(), store.room_log())
 }
 
-/// As if two processes had the file open.
+/// As with two processes that have the file open.
 async fn two_writers() -> RoomLogFixture {
     let place = Place::new();
     let (log, other) = (place.open().room_log(), place.open().room_log());
@@ -37,7 +37,7 @@ mod two {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn log_goes_on_after_a_restart_and_time_with_it() {
+async fn a_log_goes_on_after_a_restart_and_its_time_with_it() {
     let place = Place::new();
     let log = place.open().room_log();
     let (concert, mut position) = begun(&log).await;
@@ -55,7 +55,7 @@ async fn log_goes_on_after_a_restart_and_time_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_makes_no_sense_is_told_and_stops_no_other() {
+async fn an_unreadable_record_is_an_error_and_stops_no_other_reader() {
     let place = Place::new();
     let log = place.open().room_log();
     let (concert, mut position) = begun(&log).await;
@@ -64,7 +64,7 @@ async fn what_makes_no_sense_is_told_and_stops_no_other() {
     let read = log.exchange(concert, LogPosition { seq: 0, ..position }, Vec::new()).await;
     assert!(matches!(read, Err(RoomLogError::Broken(_))), "{read:?}");
     exchange(&log, concert, &mut position, joins(1)).await;
-    assert_eq!(position.seq, 2, "whoever had read it goes on");
+    assert_eq!(position.seq, 2, "a reader past the record goes on");
 }
 
 #[derive(QueryableByName)]
@@ -74,7 +74,7 @@ struct Seq {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn compacting_leaves_one_snapshot_and_what_follows_it() {
+async fn compacting_leaves_one_snapshot_and_the_records_after_it() {
     let place = Place::new();
     let log = place.open().room_log();
     let (concert, mut position) = begun(&log).await;

@@ -1,4 +1,4 @@
-//! A fresh file in a temporary folder, and ways to look at it from outside.
+//! A fresh file in a temporary folder, and access to it from outside the store.
 
 use boxoffice_adapters::clock::SystemClock;
 use boxoffice_adapters::sqlite::{self, SqliteOptions, SqliteStore};
@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tempfile::TempDir;
 
-/// A migrated file and a clock for whoever opens it.
+/// A migrated file, and the clock of the stores on it.
 pub(crate) struct Place {
     pub(crate) folder: TempDir,
     pub(crate) clock: Arc<SystemClock>,

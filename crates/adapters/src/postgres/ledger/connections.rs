@@ -1,11 +1,11 @@
 //! The ledger's connections: each serves one transaction at a time.
 //!
-//! As many as there are lanes, and some for strategies that write one command at a time. Whoever finds none free waits in
-//! order, and at its deadline fails as unavailable; nothing was sent. Connecting has the same deadline, with start-up, TLS
-//! and preparing. One that ended while it lay idle (the server was started again) is replaced when its turn comes. One
-//! that is not given back is cut: a transaction that was interrupted is the server's to roll back.
+//! There is one for each lane, and some for strategies that write one command at a time. If none is free, callers wait in
+//! order, and fail as unavailable at their deadline; nothing was sent. The same deadline bounds connecting, start-up, TLS
+//! and preparing included. A connection that ended while idle (the server was restarted) is replaced at its next use. One
+//! that is not given back is cut: the server rolls an interrupted transaction back.
 
-use super::all_statements;
+use super::statements::all_statements;
 use crate::postgres::connect::{Address, Role};
 use crate::postgres::failure::Failure;
 use crate::postgres::session::Session;
@@ -17,31 +17,31 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 pub(super) struct Connections {
     address: Address,
     traffic: Arc<Traffic>,
-    /// The last one used is the first to be used again.
+    /// The one used last is used first.
     idle: Mutex<Vec<Session>>,
-    turns: Semaphore,
+    permits: Semaphore,
 }
 
 impl Connections {
     pub(super) fn new(address: Address, connections: usize, traffic: Arc<Traffic>) -> Self {
-        Self { address, traffic, idle: Mutex::default(), turns: Semaphore::new(connections.max(1)) }
+        Self { address, traffic, idle: Mutex::default(), permits: Semaphore::new(connections.max(1)) }
     }
 
-    /// One for a transaction that begins to commit by `deadline`.
+    /// A session for a transaction that begins to commit by `deadline`.
     pub(super) async fn get(&self, deadline: Deadline) -> Result<Lease<'_>, Failure> {
-        let turn = deadline.bound(self.turns.acquire()).await;
-        let turn = turn.map_err(|_| Failure::Gone("no ledger connection was free in time"))?;
-        let turn = turn.map_err(|_| Failure::Gone("the ledger has stopped"))?;
+        let permit = deadline.bound(self.permits.acquire()).await;
+        let permit = permit.map_err(|_| Failure::Unavailable("timed out waiting for a free ledger connection"))?;
+        let permit = permit.map_err(|_| Failure::Unavailable("the ledger has stopped"))?;
         while let Some(mut session) = self.idle().pop() {
             if !session.is_closed() && !self.address.is_retired(session.made()) {
                 session.lend(deadline);
-                return Ok(Lease { session, connections: self, _turn: turn });
+                return Ok(Lease { session, connections: self, _permit: permit });
             }
         }
         let made = Instant::now();
         let (client, cut) = self.address.connect(Role::Ledger, deadline).await?.drive_apart();
         let session = Session::prepare(client, cut, made, &all_statements(), self.traffic.clone(), deadline).await?;
-        Ok(Lease { session, connections: self, _turn: turn })
+        Ok(Lease { session, connections: self, _permit: permit })
     }
 
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Session>> {
@@ -49,11 +49,11 @@ impl Connections {
     }
 }
 
-/// A session of one's own. Dropped without [`Lease::give_back`] it is closed.
+/// A session for one caller. Dropped without [`Lease::give_back`], it is closed.
 pub(super) struct Lease<'a> {
     session: Session,
     connections: &'a Connections,
-    _turn: SemaphorePermit<'a>,
+    _permit: SemaphorePermit<'a>,
 }
 
 impl Lease<'_> {
@@ -61,7 +61,7 @@ impl Lease<'_> {
         &self.session
     }
 
-    /// Ends the use of it after `failure`: a session that can serve no more is closed, any other rolled back and given
+    /// Ends the lease after `failure`: a session that can serve no more is closed, any other is rolled back and given
     /// back.
     pub(super) async fn end(self, failure: &Failure) {
         if failure.is_read_only() {
@@ -72,7 +72,7 @@ impl Lease<'_> {
         }
     }
 
-    /// To be called when no transaction is open on it.
+    /// Call only when no transaction is open on it.
     pub(super) fn give_back(self) {
         self.connections.idle().push(self.session);
     }

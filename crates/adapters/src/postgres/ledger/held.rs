@@ -1,10 +1,10 @@
-//! Which rows another transaction keeps: one flight that waits for none of them.
+//! Which rows another transaction has locked: one round trip that waits for no lock.
 //!
-//! Each statement takes the free rows with `SKIP LOCKED` and answers the keys of those that are there and were skipped.
-//! What it took is let go at once, by the roll-back at the end of the same flight, so for about a round trip it is in the
-//! way of others; it runs only after a lock time-out. A row that its transaction has not committed is not seen.
+//! Each statement locks the free rows with `SKIP LOCKED` and returns the keys of existing rows that it skipped. The
+//! roll-back at the end of the same round trip releases the locks, so other transactions wait for them about as long as a
+//! round trip; it runs only after a lock time-out. A row whose insert is not committed is not seen.
 
-use super::load::Keys;
+use super::keys::Keys;
 use crate::postgres::failure::Failure;
 use crate::postgres::session::{Known, Session, known};
 use crate::postgres::sql::{Id, statements};
@@ -13,13 +13,13 @@ use diesel::sql_types::{Integer, Uuid as SqlUuid};
 use std::collections::BTreeSet;
 use uuid::Uuid;
 
-/// Which class a root is of, as the statements write it.
+/// The classes of roots, as the statements write them.
 const PAYMENT: i32 = 1;
 const RESERVATION: i32 = 2;
 const SEAT: i32 = 3;
 const ACCOUNT: i32 = 4;
 
-/// Of the keys `k` in `$from` those whose row is there and locked by another transaction.
+/// The keys `k` in `$from` whose row exists and is locked by another transaction.
 macro_rules! locked {
     ($columns:literal, $from:literal, $table:literal, $row:literal) => {
         concat!(
@@ -42,7 +42,7 @@ macro_rules! locked {
     };
 }
 
-/// Class, id, and of a seat its number.
+/// Class, id, and a seat's number.
 type RootTypes = (Integer, SqlUuid, Integer);
 type RootRow = (i32, Id<Uuid>, i32);
 
@@ -84,12 +84,12 @@ pub(super) fn statements_of_held() -> Vec<Known> {
     ]
 }
 
-/// The roots that are kept from being locked. The session is in no transaction afterwards.
+/// The roots that cannot be locked now. The session is in no transaction afterwards.
 pub(super) async fn roots(session: &Session, roots: &Roots) -> Result<BTreeSet<Key>, Failure> {
     let Keys { payments, reservations, seats, accounts, .. } = Keys::of(roots)?;
     let hangs = !payments.is_empty() || !reservations.is_empty();
     let (_, of_payments, of_reservations, of_seats, of_accounts, _) = session
-        .flight(async {
+        .round_trip(async {
             tokio::try_join!(
                 biased;
                 session.begin::<Begin>(),
@@ -105,7 +105,7 @@ pub(super) async fn roots(session: &Session, roots: &Roots) -> Result<BTreeSet<K
 }
 
 fn key((class, Id(id), number): RootRow) -> Result<Key, Failure> {
-    let unknown = || Failure::Data("a locked row is of no class".to_owned());
+    let unknown = || Failure::Data("a locked row has no class".to_owned());
     Ok(match class {
         PAYMENT => Key::Payment(PaymentId(id)),
         RESERVATION => Key::Reservation(ReservationId(id)),

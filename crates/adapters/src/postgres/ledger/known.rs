@@ -1,14 +1,14 @@
-//! Which accounts exist. They are never deleted, so what was once seen committed need not be inserted again.
+//! Which accounts exist. Accounts are never deleted, so one that was committed is not inserted again.
 //!
-//! A hint and nothing more: should a known account be gone (a standby took over without the last commits), the lock
-//! finds fewer rows than it asked for, the batch forgets what it knew and runs again.
+//! This is only a hint. If a known account is missing (a standby took over without the last commits), the lock finds fewer
+//! rows than expected, and the batch forgets its accounts and runs again.
 
 use boxoffice_domain::UserId;
 use std::collections::{BTreeSet, HashSet};
 use std::sync::{Mutex, PoisonError};
 use uuid::Uuid;
 
-/// How many are remembered; with one more all are forgotten, and each is inserted once more for nothing.
+/// How many are remembered. Beyond that all are forgotten, and each is inserted once more without effect.
 const KNOWN_MAX: usize = 1 << 18;
 
 #[derive(Default)]
@@ -21,7 +21,7 @@ impl KnownAccounts {
         users.iter().filter(|user| !known.contains(user)).map(|user| user.0).collect()
     }
 
-    /// To be called after their commit.
+    /// Call after their commit.
     pub(super) fn remember(&self, users: &BTreeSet<UserId>) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() + users.len() > KNOWN_MAX {

@@ -1,37 +1,40 @@
-//! Flight 1: rows locked by class, then what is read beside them, then the clock.
+//! Round trip 1: rows locked by class, then rows that are only read, then the clock.
 //!
-//! Each statement exists twice: locking, for `Guard::RowLock`, and plain, for `Guard::Version`.
+//! Each locking statement exists twice: with locks for `Guard::RowLock`, and plain for `Guard::Version`.
 
-use super::{PostgresLedger, ReplyRow, stored_reply};
-use crate::postgres::failure::Failure;
+use super::keys::Keys;
+use super::known::KnownAccounts;
+use crate::postgres::failure::{Failure, PostgresError};
 use crate::postgres::rows::{
-    PaymentRow, PaymentTypes, ReservationRow, ReservationTypes, SeatColumns, SeatTypes, narrow, payment, payment_columns, reservation,
-    reservation_columns, seat, seat_columns,
+    PaymentRow, PaymentTypes, ReplyRow, ReplyTypes, ReservationRow, ReservationTypes, SeatColumns, SeatTypes, occupied, payment,
+    payment_columns, reservation, reservation_columns, seat, seat_columns, stored_reply,
 };
 use crate::postgres::session::{Known, Session, known};
 use crate::postgres::sql::{Id, State, Statement, Tid, TidType, statements};
-use boxoffice_domain::batch::{HoldOf, Occupied};
+use crate::sql::catalog::{TermsRow, terms, terms_columns};
+use boxoffice_domain::batch::HoldOf;
 use boxoffice_domain::{
-    Account, ConcertId, ConcertRef, DateId, DateRef, DateTerms, IdempotencyKey, PaymentId, ReservationId, ReservationStatus, Roots,
-    SeatKey, Timestamp, Tracked, UserId, WorkingSet,
+    Account, CommandId, ConcertId, DateId, IdempotencyKey, PaymentId, ReservationId, ReservationStatus, Roots, SeatKey, Timestamp, Tracked,
+    UserId, WorkingSet,
 };
 use boxoffice_ports::Guard;
-use diesel::sql_types::{BigInt, Binary, Integer, Nullable, Text, Timestamptz, Uuid as SqlUuid};
+use chrono::TimeDelta;
+use diesel::sql_types::{BigInt, Integer, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// The working set, and what writing it needs beside.
+/// The working set, and the rest that its write needs.
 pub(super) struct Loaded {
     pub(super) set: WorkingSet,
     pub(super) places: Places,
     /// Keys under which a reply is stored, expired or not.
     pub(super) answered: HashSet<IdempotencyKey>,
-    /// What accounts were when they were read at the version that is written already.
+    /// Accounts as they were read, if their next version is already written.
     pub(super) bumped: HashMap<UserId, Account>,
 }
 
-/// Where the rows lie that were read.
+/// The places of the rows that were read.
 #[derive(Default)]
 pub(super) struct Places {
     pub(super) payments: HashMap<PaymentId, Tid>,
@@ -40,8 +43,8 @@ pub(super) struct Places {
     pub(super) accounts: HashMap<UserId, Tid>,
 }
 
-// `FROM` a sorted list of keys `k`, in that order, each row by its key: the only plan there is loops over the list and
-// looks each key up. The keys' order is the order in which rows are locked.
+// Each statement selects `FROM` a sorted list of keys `k`, each row by its key. The only possible plan loops over the list
+// and looks each key up, so the keys' order is the order in which rows are locked.
 
 macro_rules! payments {
     ($lock:literal) => {
@@ -73,7 +76,7 @@ macro_rules! reservations {
     };
 }
 
-/// Seats that are roots themselves.
+/// For a batch whose only seats are roots.
 macro_rules! seats {
     ($lock:literal) => {
         concat!(
@@ -87,7 +90,7 @@ macro_rules! seats {
     };
 }
 
-/// Beside them, seats of reservations, and of the reservations of payments.
+/// Seats that are roots, of reservations, and of the reservations of payments.
 macro_rules! seats_of {
     ($lock:literal) => {
         concat!(
@@ -133,22 +136,22 @@ statements! {
     ReadSeats -> (SeatTypes, TidType) = seats!("");
     LockSeatsOf -> (SeatTypes, TidType) = seats_of!("FOR NO KEY UPDATE");
     ReadSeatsOf -> (SeatTypes, TidType) = seats_of!("");
-    /// Version 0: nothing was written to them yet.
+    /// Version 0: no command has written to them yet.
     InsertAccounts =
         "INSERT INTO accounts (user_id, balance, points, entries, points_entries, version)
          SELECT id, 0, 0, 0, 0, 0 FROM unnest($1::uuid[]) k(id) ON CONFLICT DO NOTHING";
     LockAccounts -> AccountTypes = accounts!("FOR NO KEY UPDATE");
     ReadAccounts -> AccountTypes = accounts!("");
-    /// Locks and writes the next version in one: a hold changes nothing else of its account.
+    /// Locks and writes the next version in one statement: a hold changes nothing else of its account.
     BumpAccounts -> AccountTypes =
         "UPDATE accounts a SET version = a.version + 1 FROM unnest($1::uuid[]) k(id) WHERE a.user_id = k.id
          RETURNING a.user_id, a.balance, a.points, a.entries, a.points_entries, a.version, a.ctid";
-    SelectReplies -> (SqlUuid, SqlUuid, Binary, Text, Timestamptz, Timestamptz) =
+    SelectReplies -> (SqlUuid, SqlUuid, ReplyTypes) =
         "SELECT r.user_id, r.command_id, r.fingerprint, r.body, r.decided_at, r.expires_at
          FROM unnest($1::uuid[], $2::uuid[]) k(user_id, command_id)
          CROSS JOIN LATERAL (SELECT * FROM replies WHERE user_id = k.user_id AND command_id = k.command_id OFFSET 0) r";
-    SelectTerms -> (SqlUuid, SqlUuid, Text, Text, Timestamptz, Nullable<Timestamptz>, Timestamptz, Timestamptz, Timestamptz) =
-        "SELECT d.id, c.id, c.name, c.venue, d.starts_at, d.ends_at, d.booking_opens_at, d.booking_closes_at, d.refund_closes_at
+    SelectTerms -> (SqlUuid, (SqlUuid, Text, Text, Timestamptz, Nullable<Timestamptz>, Timestamptz, Timestamptz, Timestamptz)) = concat!(
+        "SELECT d.id, ", terms_columns!(), "
          FROM (SELECT id FROM unnest($1::uuid[]) id
                UNION SELECT r.date_id FROM unnest($2::uuid[]) k(id)
                CROSS JOIN LATERAL (SELECT reservation_id FROM payments WHERE id = k.id OFFSET 0) p
@@ -156,7 +159,8 @@ statements! {
                UNION SELECT r.date_id FROM unnest($3::uuid[]) k(id)
                CROSS JOIN LATERAL (SELECT date_id FROM reservations WHERE id = k.id OFFSET 0) r) k
          CROSS JOIN LATERAL (SELECT * FROM dates WHERE id = k.id OFFSET 0) d
-         CROSS JOIN LATERAL (SELECT * FROM concerts WHERE id = d.concert_id OFFSET 0) c";
+         CROSS JOIN LATERAL (SELECT * FROM concerts WHERE id = d.concert_id OFFSET 0) c"
+    );
     SelectOccupied -> (SqlUuid, SqlUuid, SqlUuid, Integer, Text, Timestamptz) =
         "SELECT k.user_id, k.date_id, r.id, r.seats, r.status, r.expires_at
          FROM unnest($1::uuid[], $2::uuid[]) k(user_id, date_id)
@@ -196,40 +200,11 @@ pub(super) fn statements_of_load() -> Vec<Known> {
     ]
 }
 
-type TermsRow = (Id<DateId>, Id<ConcertId>, String, String, Timestamp, Option<Timestamp>, Timestamp, Timestamp, Timestamp);
+type KeyedReply = (Id<UserId>, Id<CommandId>, ReplyRow);
 type OccupiedRow = (Id<UserId>, Id<DateId>, Id<ReservationId>, i32, State<ReservationStatus>, Timestamp);
 type HoldRow = (Id<UserId>, Id<ReservationId>, Id<ConcertId>, State<ReservationStatus>, Timestamp);
 
-/// The roots as arrays, one for each column.
-pub(super) struct Keys {
-    pub(super) payments: Vec<Uuid>,
-    pub(super) reservations: Vec<Uuid>,
-    pub(super) seats: (Vec<Uuid>, Vec<i32>),
-    pub(super) accounts: Vec<Uuid>,
-    replies: (Vec<Uuid>, Vec<Uuid>),
-    dates: Vec<Uuid>,
-    occupied: (Vec<Uuid>, Vec<Uuid>),
-    payers: Vec<Uuid>,
-}
-
-impl Keys {
-    pub(super) fn of(roots: &Roots) -> Result<Self, Failure> {
-        let numbers = roots.seats.iter().map(|key| i32::try_from(key.number));
-        let numbers = numbers.collect::<Result<_, _>>().map_err(|_| Failure::Data("a seat number is out of range".to_owned()))?;
-        Ok(Self {
-            payments: roots.payments.iter().map(|id| id.0).collect(),
-            reservations: roots.reservations.iter().map(|id| id.0).collect(),
-            seats: (roots.seats.iter().map(|key| key.date.0).collect(), numbers),
-            accounts: roots.accounts.iter().map(|id| id.0).collect(),
-            replies: roots.replies.iter().map(|key| (key.user.0, key.command.0)).unzip(),
-            dates: roots.dates.iter().map(|id| id.0).collect(),
-            occupied: roots.occupied.iter().map(|(user, date)| (user.0, date.0)).unzip(),
-            payers: roots.payers.iter().map(|user| user.0).collect(),
-        })
-    }
-}
-
-/// Which of a statement's forms are used.
+/// Which form of each statement is used.
 trait Mode {
     type Begin: Statement;
     type Payments: Statement<Columns = (PaymentTypes, TidType)>;
@@ -255,54 +230,61 @@ macro_rules! modes {
 }
 modes! {
     Locking: Begin, LockPayments, LockReservations, LockSeats, LockSeatsOf, LockAccounts;
-    /// With a hold in the batch. All of its accounts are written, so that they are locked in one order.
+    /// For a batch with a hold. All of its accounts are written, so that they are locked in one order.
     Bumping: Begin, LockPayments, LockReservations, LockSeats, LockSeatsOf, BumpAccounts;
     Snapshot: BeginSnapshot, ReadPayments, ReadReservations, ReadSeats, ReadSeatsOf, ReadAccounts;
 }
 
-/// What the flight brings.
+/// The answers of the round trip.
 struct Found {
     payments: Vec<(PaymentRow, Tid)>,
     reservations: Vec<(ReservationRow, Tid)>,
     seats: Vec<(SeatColumns, Tid)>,
     accounts: Vec<AccountRow>,
-    replies: Vec<ReplyRow>,
-    terms: Vec<TermsRow>,
+    replies: Vec<KeyedReply>,
+    terms: Vec<(Id<DateId>, TermsRow<Timestamp>)>,
     occupied: Vec<OccupiedRow>,
     holds: Vec<HoldRow>,
     now: Timestamp,
 }
 
-pub(super) async fn working_set(session: &Session, roots: &Roots, guard: Guard, ledger: &PostgresLedger) -> Result<Loaded, Failure> {
+/// `offset` is added to the server's clock.
+pub(super) async fn working_set(
+    session: &Session,
+    roots: &Roots,
+    guard: Guard,
+    known: &KnownAccounts,
+    offset: TimeDelta,
+) -> Result<Loaded, Failure> {
     let keys = Keys::of(roots)?;
     let bumping = !roots.occupied.is_empty();
     let found = match guard {
-        Guard::Version => Box::pin(flight::<Snapshot>(session, keys, Vec::new())).await?,
+        Guard::Version => Box::pin(fetch::<Snapshot>(session, keys, Vec::new())).await?,
         Guard::RowLock => {
-            let unknown = ledger.known.unknown(&roots.accounts);
+            let unknown = known.unknown(&roots.accounts);
             let found = match bumping {
-                true => Box::pin(flight::<Bumping>(session, keys, unknown)).await?,
-                false => Box::pin(flight::<Locking>(session, keys, unknown)).await?,
+                true => Box::pin(fetch::<Bumping>(session, keys, unknown)).await?,
+                false => Box::pin(fetch::<Locking>(session, keys, unknown)).await?,
             };
             if found.accounts.len() != roots.accounts.len() {
-                ledger.known.forget(&roots.accounts);
-                return Err(Failure::AccountGone);
+                known.forget(&roots.accounts);
+                return Err(PostgresError::AccountMissing.into());
             }
             found
         }
     };
-    let now = found.now + ledger.clock.offset();
+    let now = found.now + offset;
     assemble(found, roots, now, bumping && guard == Guard::RowLock)
 }
 
-async fn flight<M: Mode>(session: &Session, keys: Keys, unknown: Vec<Uuid>) -> Result<Found, Failure> {
+async fn fetch<M: Mode>(session: &Session, keys: Keys, unknown: Vec<Uuid>) -> Result<Found, Failure> {
     let Keys { payments, reservations, seats, accounts, replies, dates, occupied, payers } = keys;
     let hangs = !payments.is_empty() || !reservations.is_empty();
     let (refunds, roots) = (payments.clone(), reservations.clone());
-    // A refund asks for its date's terms, also one of a payment that this batch makes.
+    // A refund needs its date's terms, even if this batch makes the payment it refunds.
     let paid_here = if payments.is_empty() { Vec::new() } else { reservations.clone() };
     let (_, payments, reservations, seats, seats_of, _, accounts, replies, terms, occupied, holds, clock) = session
-        .flight(async {
+        .round_trip(async {
             tokio::try_join!(
                 biased;
                 session.begin::<M::Begin>(),
@@ -320,7 +302,7 @@ async fn flight<M: Mode>(session: &Session, keys: Keys, unknown: Vec<Uuid>) -> R
             )
         })
         .await?;
-    let now = clock.first().copied().ok_or_else(|| Failure::Data("the server has no clock".to_owned()))?;
+    let now = clock.first().copied().ok_or_else(|| Failure::Data("the server returned no time".to_owned()))?;
     let seats = if hangs { seats_of } else { seats };
     Ok(Found { payments, reservations, seats, accounts, replies, terms, occupied, holds, now })
 }
@@ -353,30 +335,21 @@ fn assemble(found: Found, roots: &Roots, now: Timestamp, bumped: bool) -> Result
         set.accounts.insert(user.0, Tracked::read(value, version));
     }
     let mut answered = HashSet::with_capacity(found.replies.len());
-    for row in found.replies {
-        let (key, stored) = stored_reply(row)?;
+    for (user, command, row) in found.replies {
+        let key = IdempotencyKey { user: user.0, command: command.0 };
         answered.insert(key);
-        set.replies.insert(key, stored);
+        set.replies.insert(key, stored_reply(row)?);
     }
-    for (id, concert, name, venue, starts_at, ends_at, opens_at, closes_at, refund_closes_at) in found.terms {
-        let terms = DateTerms {
-            concert: ConcertRef { id: concert.0, name: name.into(), venue: venue.into() },
-            date: DateRef { id: id.0, starts_at, ends_at },
-            booking_opens_at: opens_at,
-            booking_closes_at: closes_at,
-            refund_closes_at,
-        };
-        set.dates.insert(id.0, Arc::new(terms));
+    for (date, row) in found.terms {
+        set.dates.insert(date.0, Arc::new(terms(date.0, row)));
     }
     set.occupied = roots.occupied.iter().map(|key| (*key, HashMap::new())).collect();
     for (user, date, id, seats, status, expires_at) in found.occupied {
-        let live_until = (status.0 == ReservationStatus::Held).then_some(expires_at);
-        let occupied = Occupied { seats: narrow("seats of a reservation", seats)?, live_until };
-        set.occupied.entry((user.0, date.0)).or_default().insert(id.0, occupied);
+        set.occupied.entry((user.0, date.0)).or_default().insert(id.0, occupied(seats, status, expires_at)?);
     }
     set.holds = roots.payers.iter().map(|user| (*user, HashMap::new())).collect();
     for (user, id, concert, status, until) in found.holds {
-        // What is sold is read with them: the index that finds both is small, and so is what one user has.
+        // Confirmed reservations are read, too: the index holds both, and one user has few.
         if status.0 == ReservationStatus::Held {
             set.holds.entry(user.0).or_default().insert(id.0, HoldOf { concert: concert.0, until });
         }

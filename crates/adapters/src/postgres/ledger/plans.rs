@@ -1,8 +1,8 @@
-//! How PostgreSQL goes about each statement, on a database that was just made and on one that is full: by index or by
-//! place, looping over the arrays, whatever was there when the plan was made.
+//! PostgreSQL's plan for each statement, made on an empty database and on a full one: by index or by place, looping over
+//! the arrays.
 
-use super::super::connect::{Address, Role};
-use super::all_statements;
+use super::statements::all_statements;
+use crate::postgres::connect::{Address, Role};
 use crate::postgres::migrate;
 use boxoffice_ports::Deadline;
 use boxoffice_services::Postgres;
@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 use tokio_postgres::Client;
 
-/// Every statement's plan, as it is cached on a ledger's session: without costs, and with the names of its tables.
+/// Every statement's plan as a ledger's session caches it, without costs.
 async fn plans(client: &Client) -> Vec<(&'static str, String)> {
     let mut plans = Vec::new();
     for (at, (_, sql)) in
@@ -34,7 +34,7 @@ async fn plans(client: &Client) -> Vec<(&'static str, String)> {
     plans
 }
 
-/// Lines that begin a scan which is not bounded by a key: the next line has to say which.
+/// The lines of scans that no key bounds: the line after a bounded scan names its condition.
 fn unbounded(plan: &str) -> Vec<&str> {
     let lines: Vec<&str> = plan.lines().collect();
     let is_scan = |line: &str| ["Index Scan", "Index Only Scan", "Tid Scan"].iter().any(|scan| line.contains(scan));
@@ -82,8 +82,7 @@ async fn statements_go_by_index_whatever_is_stored() {
     check("full", &plans(&full).await);
 }
 
-/// The order in which rows are locked is the order of the arrays: what loops over them is outside, and nothing sorts
-/// what was locked.
+/// Rows are locked in the order of the arrays: the loop over an array is the outer one, and nothing sorts locked rows.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_are_locked_in_the_order_of_their_keys() {
     let url = Postgres::shared().database().expect("a database");
@@ -92,7 +91,7 @@ async fn rows_are_locked_in_the_order_of_their_keys() {
     let client = address.connect(Role::Ledger, Deadline::after(Duration::from_secs(30))).await.expect("a connection").drive();
     let plans = plans(&client).await;
     let plan_of = |what: &str| {
-        // What looks for rows that others hold, and skips them, has the same clauses.
+        // The statements that skip locked rows have the same clauses.
         let waits = |sql: &str| !sql.contains("SKIP LOCKED");
         let found = plans.iter().filter(|(sql, _)| sql.contains(what) && waits(sql)).map(|(_, plan)| plan.as_str()).collect::<Vec<_>>();
         assert_eq!(found.len(), 1, "{what}");

@@ -1,10 +1,8 @@
-//! Flight 2: changed rows at the version they were read at, then what is appended, by class and in the order of keys.
-//! Every row count is checked, so a row that is not there or not as it was read fails the transaction instead of being
-//! passed over.
+//! Round trip 2: changed rows at the version they were read at, then inserts, by class and in the order of keys. Every row
+//! count is checked, so a row that is missing or has changed fails the transaction instead of being skipped.
 
-use super::EVENTS_MAX;
 use super::load::Loaded;
-use crate::postgres::failure::{Failure, all};
+use crate::postgres::failure::Failure;
 use crate::postgres::rows::{Snapshot, seat_state};
 use crate::postgres::session::{Known, Session, known};
 use crate::postgres::sql::{Tid, Word, statements};
@@ -16,6 +14,9 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::hash::Hash;
 use uuid::Uuid;
+
+/// Outbox ids are drawn once for a batch, this many. A batch with more events is refused, and the engine halves it.
+pub(super) const EVENTS_MAX: usize = 1 << 20;
 
 statements! {
     InsertPayments =
@@ -68,12 +69,12 @@ statements! {
          SELECT k.user_id, k.seq, k.id, k.kind, k.points, k.balance - k.points, k.balance, k.payment_id, $8
          FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::text[], $5::bigint[], $6::bigint[], $7::uuid[])
              k(user_id, seq, id, kind, points, balance, payment_id)";
-    /// Of keys that had none.
+    /// For keys without a stored reply.
     InsertReplies =
         "INSERT INTO replies (user_id, command_id, fingerprint, body, decided_at, expires_at)
          SELECT k.user_id, k.command_id, k.fingerprint, k.body, $5, $6
          FROM unnest($1::uuid[], $2::uuid[], $3::bytea[], $4::text[]) k(user_id, command_id, fingerprint, body)";
-    /// Of keys whose reply has expired: a key runs anew even before its row is pruned, and a live one is never written over.
+    /// For keys whose reply has expired: a key runs again even before its row is pruned. A live reply is never overwritten.
     RenewReplies =
         "INSERT INTO replies (user_id, command_id, fingerprint, body, decided_at, expires_at)
          SELECT k.user_id, k.command_id, k.fingerprint, k.body, $5, $6
@@ -81,7 +82,7 @@ statements! {
          ON CONFLICT (user_id, command_id) DO UPDATE SET fingerprint = excluded.fingerprint, body = excluded.body,
              decided_at = excluded.decided_at, expires_at = excluded.expires_at
          WHERE replies.expires_at <= excluded.decided_at";
-    /// One number is drawn for all of them; those up to the next belong to this batch.
+    /// One number is drawn for the batch, which owns all numbers up to the next one drawn.
     InsertEvents =
         "WITH drawn AS MATERIALIZED (SELECT nextval('outbox_ids') AS id)
          INSERT INTO outbox (shard, id, payload, occurred_at)
@@ -117,13 +118,13 @@ pub(super) async fn working_set(session: &Session, loaded: Loaded) -> Result<(),
     let (new_reservations, reservations) = changed(&set.reservations);
     let (_, seats) = changed(&set.seats);
     let (new_accounts, mut accounts) = changed(&set.accounts);
-    // Those that only had to be written as such have been.
+    // Accounts whose version alone had to rise were written by the load.
     accounts.retain(|row| bumped.get(&row.value.user) != Some(&row.value));
     let mut keys = std::mem::take(&mut set.written.replies);
     keys.sort_unstable();
     let (again, fresh): (Vec<_>, Vec<_>) = keys.into_iter().partition(|key| answered.contains(key));
     session
-        .flight(async {
+        .round_trip(async {
             tokio::try_join!(
                 biased;
                 insert_payments(session, &new_payments, &set),
@@ -155,7 +156,7 @@ fn column<T, C>(rows: &[T], column: impl FnMut(&T) -> C) -> Vec<C> {
     rows.iter().map(column).collect()
 }
 
-/// Where rows lie that were read, and at which version.
+/// The places of rows, and the versions they were read at.
 fn read_at<T>(rows: &[&Tracked<T>], place: impl Fn(&T) -> Option<Tid>) -> Result<(Vec<Tid>, Vec<i64>), Failure> {
     let read_at = |row: &&Tracked<T>| Some((place(&row.value)?, row.version?));
     let found: Option<_> = rows.iter().map(read_at).collect();
@@ -166,7 +167,7 @@ async fn insert_payments(session: &Session, rows: &[&Tracked<Payment>], set: &Wo
     let concert = |row: &&Tracked<Payment>| Some(set.reservations.get(&row.value.reservation)?.value.concert.id.0);
     let concerts: Option<Vec<Uuid>> = rows.iter().map(concert).collect();
     let concerts = concerts.ok_or_else(|| Failure::Data("a payment without its reservation".to_owned()))?;
-    // Paid and refunded in one batch: the row is written as it came out.
+    // If the payment is refunded in the same batch, the row is inserted with its refund.
     let binds = (
         column(rows, |row| row.value.id.0),
         column(rows, |row| row.value.reservation.0),
@@ -219,12 +220,12 @@ async fn insert_reservations(session: &Session, rows: &[&Tracked<Reservation>], 
     session.write::<InsertReservations>("reservations", rows.len(), binds).await
 }
 
-/// An array's text: an array of arrays of several lengths cannot be bound.
+/// The text of an array: arrays of different lengths cannot be bound as one array of arrays.
 fn numbers(reservation: &Reservation) -> String {
     let mut text = String::with_capacity(2 + 7 * reservation.seats.len());
     for (at, seat) in reservation.seats.iter().enumerate() {
         let before = if at == 0 { '{' } else { ',' };
-        // Writing to a string cannot fail.
+        // Writing to a string never fails.
         let _ = write!(text, "{before}{}", seat.number);
     }
     text.push('}');
@@ -336,8 +337,8 @@ async fn renew_replies(session: &Session, keys: &[IdempotencyKey], replies: &Has
         return Ok(());
     }
     let renewed = session.run::<RenewReplies>(reply_binds(keys, replies)?).await?;
-    // Fewer: a live one was stored meanwhile.
-    if renewed < keys.len() { Err(Failure::ReplyTaken) } else { all("replies", renewed, keys.len()) }
+    // Fewer rows: a live reply was stored meanwhile.
+    if renewed < keys.len() { Err(Failure::ReplyTaken) } else { Failure::check_count("replies", renewed, keys.len()) }
 }
 
 async fn insert_events(session: &Session, events: &[Event], now: Timestamp) -> Result<(), Failure> {

@@ -1,20 +1,18 @@
 //! The load: every row that the batch's requests touch, by class, each looked up by its key.
 
-use super::stored_reply;
+use crate::sql::catalog::{TermsRow, terms, terms_columns};
 use crate::sqlite::failure::Failure;
 use crate::sqlite::rows::{
-    PaymentRow, PaymentTypes, ReservationRow, ReservationTypes, SeatColumns, SeatTypes, narrow, payment, payment_columns, reservation,
-    reservation_columns, seat, seat_columns,
+    PaymentRow, PaymentTypes, ReplyRow, ReplyTypes, ReservationRow, ReservationTypes, SeatColumns, SeatTypes, occupied, payment,
+    payment_columns, reservation, reservation_columns, seat, seat_columns, stored_reply,
 };
 use crate::sqlite::sql::{At, Id, State, row, rows, statements};
-use boxoffice_domain::batch::{HoldOf, Occupied};
+use boxoffice_domain::batch::HoldOf;
 use boxoffice_domain::{
-    Account, Batch, ConcertId, ConcertRef, DateId, DateRef, DateTerms, ReservationId, ReservationStatus, Roots, Timestamp, Tracked, UserId,
-    WorkingSet,
+    Account, Batch, ConcertId, IdempotencyKey, ReservationId, ReservationStatus, Roots, StoredReply, Timestamp, Tracked, WorkingSet,
 };
 use diesel::SqliteConnection;
 use diesel::sql_types::{BigInt, Binary, Nullable, Text};
-use std::collections::HashMap;
 use std::sync::Arc;
 
 statements! {
@@ -23,13 +21,13 @@ statements! {
     SelectSeat -> SeatTypes = concat!("SELECT ", seat_columns!(), " FROM seats WHERE date_id = ? AND number = ?");
     SelectAccount -> (BigInt, BigInt, BigInt, BigInt, BigInt) =
         "SELECT balance, points, entries, points_entries, version FROM accounts WHERE user_id = ?";
+    SelectReply -> ReplyTypes = "SELECT fingerprint, body, decided_at, expires_at FROM replies WHERE user_id = ? AND command_id = ?";
     SelectTerms -> (Binary, Text, Text, BigInt, Nullable<BigInt>, BigInt, BigInt, BigInt) =
-        "SELECT c.id, c.name, c.venue, d.starts_at, d.ends_at, d.booking_opens_at, d.booking_closes_at, d.refund_closes_at
-         FROM dates d JOIN concerts c ON c.id = d.concert_id WHERE d.id = ?";
+        concat!("SELECT ", terms_columns!(), " FROM dates d JOIN concerts c ON c.id = d.concert_id WHERE d.id = ?");
     SelectOccupied -> (Binary, BigInt, Text, BigInt) =
         "SELECT id, seat_count, status, expires_at FROM reservations
          WHERE user_id = ? AND date_id = ? AND status IN ('held', 'confirmed')";
-    /// Both conditions: by the first the partial index is found.
+    /// Two conditions on the status: the first repeats the partial index's own.
     SelectHolds -> (Binary, Binary, BigInt) =
         "SELECT id, concert_id, expires_at FROM reservations
          WHERE user_id = ? AND status IN ('held', 'confirmed') AND status = 'held'";
@@ -62,17 +60,19 @@ pub(super) fn working_set(conn: &mut SqliteConnection, batch: &Batch, now: Times
         set.accounts.insert(user, Tracked::read(Account { user, balance, points, entries, points_entries }, version));
     }
     for key in roots.replies {
-        if let Some(stored) = stored_reply(conn, key)? {
+        if let Some(stored) = reply(conn, key)? {
             set.replies.insert(key, stored);
         }
     }
     for id in roots.dates {
-        if let Some(terms) = terms(conn, id)? {
-            set.dates.insert(id, Arc::new(terms));
+        if let Some(found) = row::<SelectTerms, _, TermsRow<At>>(conn, (id,))? {
+            set.dates.insert(id, Arc::new(terms(id, found)));
         }
     }
     for (user, date) in roots.occupied {
-        set.occupied.insert((user, date), occupied(conn, user, date)?);
+        let found: Vec<(Id<ReservationId>, i64, State<ReservationStatus>, At)> = rows::<SelectOccupied, _, _>(conn, (user, date))?;
+        let of_date = found.into_iter().map(|(id, seats, status, expires_at)| Ok((id.0, occupied(seats, status, expires_at)?)));
+        set.occupied.insert((user, date), of_date.collect::<Result<_, Failure>>()?);
     }
     for user in roots.payers {
         let found: Vec<(Id<ReservationId>, Id<ConcertId>, At)> = rows::<SelectHolds, _, _>(conn, (user,))?;
@@ -82,24 +82,7 @@ pub(super) fn working_set(conn: &mut SqliteConnection, batch: &Batch, now: Times
     Ok(set)
 }
 
-type TermsRow = (Id<ConcertId>, String, String, At, Option<At>, At, At, At);
-
-fn terms(conn: &mut SqliteConnection, id: DateId) -> Result<Option<DateTerms>, Failure> {
-    let found: Option<TermsRow> = row::<SelectTerms, _, _>(conn, (id,))?;
-    Ok(found.map(|(concert, name, venue, starts_at, ends_at, opens_at, closes_at, refund_closes_at)| DateTerms {
-        concert: ConcertRef { id: concert.0, name: name.into(), venue: venue.into() },
-        date: DateRef { id, starts_at: starts_at.0, ends_at: ends_at.map(|at| at.0) },
-        booking_opens_at: opens_at.0,
-        booking_closes_at: closes_at.0,
-        refund_closes_at: refund_closes_at.0,
-    }))
-}
-
-fn occupied(conn: &mut SqliteConnection, user: UserId, date: DateId) -> Result<HashMap<ReservationId, Occupied>, Failure> {
-    let found: Vec<(Id<ReservationId>, i64, State<ReservationStatus>, At)> = rows::<SelectOccupied, _, _>(conn, (user, date))?;
-    let occupied = found.into_iter().map(|(id, seats, status, expires_at)| {
-        let live_until = (status.0 == ReservationStatus::Held).then_some(expires_at.0);
-        Ok((id.0, Occupied { seats: narrow("seat_count", seats)?, live_until }))
-    });
-    occupied.collect()
+pub(super) fn reply(conn: &mut SqliteConnection, key: IdempotencyKey) -> Result<Option<StoredReply>, Failure> {
+    let found: Option<ReplyRow> = row::<SelectReply, _, _>(conn, (key.user, key.command))?;
+    Ok(found.map(stored_reply).transpose()?)
 }

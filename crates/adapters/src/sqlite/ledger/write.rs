@@ -1,7 +1,7 @@
-//! The write: changed rows at the version they were read at, then what is appended. Every row count is checked, so a
-//! row that is not there or not as it was read fails the transaction instead of being passed over.
+//! The write: changed rows at the version they were read at, then inserts. Every row count is checked, so a row that is
+//! missing or has changed fails the transaction instead of being skipped.
 
-use crate::sqlite::failure::{Failure, one};
+use crate::sqlite::failure::Failure;
 use crate::sqlite::rows::{Snapshot, seat_state};
 use crate::sqlite::sql::{At, Word, run, statements};
 use crate::sqlite::writer::Session;
@@ -33,7 +33,7 @@ statements! {
         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
     InsertPointsEntry = "INSERT INTO points_entries (user_id, seq, id, kind, points, before, balance, payment_id, created_at)
         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
-    // An expired key runs anew even before its row is pruned; a live one is never overwritten.
+    // A key whose reply has expired runs again even before its row is pruned; a live reply is never overwritten.
     UpsertReply = "INSERT INTO replies (user_id, command_id, fingerprint, body, decided_at, expires_at)
         VALUES (?, ?, ?, ?, ?, ?)
         ON CONFLICT (user_id, command_id) DO UPDATE SET fingerprint = excluded.fingerprint, body = excluded.body,
@@ -85,15 +85,15 @@ fn write_account(conn: &mut SqliteConnection, row: &Tracked<Account>) -> Result<
         None => run::<InsertAccount>(conn, (balance, points, entries, points_entries, next, user))?,
         Some(version) => run::<UpdateAccount>(conn, (balance, points, entries, points_entries, next, user, version))?,
     };
-    one("account", written)
+    Failure::check_count("accounts", written, 1)
 }
 
-/// Seats come into being by an import alone.
+/// An update alone: only imports insert seats.
 fn write_seat(conn: &mut SqliteConnection, row: &Tracked<Seat>) -> Result<(), Failure> {
     let (state, reservation, until) = seat_state(row.value.state);
     let key = row.value.key;
     let binds = (state, reservation, until.map(At), row.next_version(), key.date, i64::from(key.number), row.version.unwrap_or(0));
-    one("seat", run::<UpdateSeat>(conn, binds)?)
+    Failure::check_count("seats", run::<UpdateSeat>(conn, binds)?, 1)
 }
 
 fn write_reservation(conn: &mut SqliteConnection, row: &Tracked<Reservation>) -> Result<(), Failure> {
@@ -122,7 +122,7 @@ fn write_reservation(conn: &mut SqliteConnection, row: &Tracked<Reservation>) ->
         }
         Some(version) => run::<UpdateReservation>(conn, (status, expires_at, extensions, it.payment, next, it.id, version))?,
     };
-    one("reservation", written)
+    Failure::check_count("reservations", written, 1)
 }
 
 fn write_payment(conn: &mut SqliteConnection, row: &Tracked<Payment>, concert: boxoffice_domain::ConcertId) -> Result<(), Failure> {
@@ -131,14 +131,14 @@ fn write_payment(conn: &mut SqliteConnection, row: &Tracked<Payment>, concert: b
     let mut read_at = row.version;
     if read_at.is_none() {
         let binds = (it.id, it.reservation, it.user, concert, it.amount, it.points_spent, it.points_granted, At(it.paid_at), next);
-        one("payment", run::<InsertPayment>(conn, binds)?)?;
+        Failure::check_count("payments", run::<InsertPayment>(conn, binds)?, 1)?;
         // Paid and refunded in one batch: the row that was just written is then changed.
         read_at = it.refund.is_some().then_some(next);
     }
     if let (Some(refund), Some(version)) = (&it.refund, read_at) {
         let (amount, restored, taken) = (refund.amount, refund.points_restored, refund.points_taken_back);
         let binds = (amount, restored, taken, refund.shortfall, At(refund.refunded_at), next, it.id, version);
-        one("payment", run::<UpdatePayment>(conn, binds)?)?;
+        Failure::check_count("payments", run::<UpdatePayment>(conn, binds)?, 1)?;
     }
     Ok(())
 }
@@ -158,12 +158,12 @@ fn append_entries(conn: &mut SqliteConnection, written: &Written) -> Result<(), 
             it.payment,
             At(it.created_at),
         );
-        one("entry", run::<InsertEntry>(conn, binds)?)?;
+        Failure::check_count("entries", run::<InsertEntry>(conn, binds)?, 1)?;
     }
     for it in &written.points_entries {
         let before = it.balance - it.points;
         let binds = (it.user, it.seq, it.id, it.kind.word(), it.points, before, it.balance, it.payment, At(it.created_at));
-        one("points entry", run::<InsertPointsEntry>(conn, binds)?)?;
+        Failure::check_count("points entries", run::<InsertPointsEntry>(conn, binds)?, 1)?;
     }
     Ok(())
 }
@@ -172,7 +172,7 @@ fn append_events(session: &mut Session, written: &Written, now: Timestamp) -> Re
     for event in &written.events {
         let payload = serde_json::to_string(event)?;
         let binds = (i64::from(event.shard()), session.outbox_id(now), payload.as_str(), At(now));
-        one("event", run::<InsertEvent>(&mut session.conn, binds)?)?;
+        Failure::check_count("events", run::<InsertEvent>(&mut session.conn, binds)?, 1)?;
     }
     Ok(())
 }

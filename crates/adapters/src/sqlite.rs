@@ -1,42 +1,45 @@
 //! The embedded default: one SQLite file, nothing else to run.
 //!
-//! Invariant: what was answered is on the disk (`synchronous = FULL`), and a read that begins after an answer sees it.
+//! Invariant: an answered command is on the disk (`synchronous = FULL`), and a read that begins after an answer sees it.
 //! One [`writer`] thread owns the only connection that writes; [`readers`] read snapshots beside it. Other processes
 //! (`import`, `audit`, `migrate`) may use the file at the same time: they and the writer wait for each other's
-//! transactions up to a time-out, then fail as unavailable. A second server is kept away by [`lock_for_serving`].
+//! transactions up to a time-out, then fail as unavailable. [`lock_for_serving`] keeps a second server away.
 //!
 //! # Layout
 //!
-//! * [`mod@file`]: opening, migrating, locking. [`writer`], [`readers`]: who runs what on which connection.
-//! * [`sql`], [`rows`]: statements that stay prepared, and rows as the domain knows them.
-//! * [`failure`]: what went wrong, and what each port calls it.
-//! * [`ledger`], [`queries`], [`catalog`], [`upkeep`], [`audit`], [`mod@room_log`]: the ports.
+//! * [`mod@file`]: opening, migrating, locking. [`writer`], [`readers`]: the connections and what runs on them.
+//! * [`sql`], [`rows`]: statements that stay prepared, and the SQL types of records.
+//! * [`failure`]: errors, and how they are classed.
+//! * One file for each port: [`ledger`], [`queries`], [`catalog`], [`upkeep`], [`outbox`], [`audit`], [`secrets`],
+//!   [`room_mirror`], [`mod@room_log`].
 
 mod audit;
 mod catalog;
 mod failure;
 mod file;
 mod ledger;
-mod mirror;
+mod outbox;
 mod queries;
 mod readers;
 mod room_log;
+mod room_mirror;
 mod rows;
+mod secrets;
 mod sql;
 mod upkeep;
 mod writer;
 
 pub use file::{ServingLock, lock_for_serving, migrate, revert};
 
+use crate::stores::stores;
 use boxoffice_ports::{Clock, StoreError, Stores, Tasks};
-use failure::Failure;
 use file::{Role, check_schema, connect};
 use readers::Readers;
 use std::path::PathBuf;
 use std::sync::Arc;
 use writer::Writer;
 
-/// The library's version.
+/// SQLite's version.
 pub fn version() -> String {
     libsqlite3_sys::SQLITE_VERSION.to_string_lossy().into_owned()
 }
@@ -48,7 +51,7 @@ pub struct SqliteOptions {
     pub readers: usize,
 }
 
-/// One file, open. The writer's thread, which `tasks` keeps, ends with the last handle.
+/// One open file. The writer's thread ends with the last handle.
 pub struct SqliteStore {
     writer: Arc<Writer>,
     readers: Arc<Readers>,
@@ -56,8 +59,8 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens a file that [`migrate`] has brought up to date; fails as unavailable, saying why, if it is missing or not
-    /// current. Must be called in a runtime.
+    /// Opens a file that [`migrate`] has brought up to date; fails as unavailable, with the reason, if it is missing or not
+    /// current. `tasks` restarts the writer's thread. Must be called in a runtime.
     pub fn open(options: SqliteOptions, clock: Arc<dyn Clock>, tasks: &dyn Tasks) -> Result<Arc<Self>, StoreError> {
         let mut conn = connect(&options.path, Role::Writer)?;
         check_schema(&mut conn)?;
@@ -67,17 +70,8 @@ impl SqliteStore {
         Ok(Arc::new(Self { writer, readers, clock }))
     }
 
-    /// The file through each port.
+    /// The file behind each port.
     pub fn stores(self: &Arc<Self>) -> Stores {
-        Stores {
-            ledger: self.clone(),
-            queries: self.clone(),
-            catalog: self.clone(),
-            upkeep: self.clone(),
-            outbox: self.clone(),
-            audit: self.clone(),
-            secrets: self.clone(),
-            mirror: self.clone(),
-        }
+        stores(self)
     }
 }

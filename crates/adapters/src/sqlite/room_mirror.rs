@@ -1,15 +1,17 @@
-//! What an operator set of a room, and the mirror of a waiting room kept elsewhere.
+//! The admission that an operator set, and the mirror of a waiting room that is kept elsewhere.
 
 use super::SqliteStore;
-use super::failure::{Failure, one};
-use super::rows::{AdmissionRow, AdmissionTypes, admission, admission_columns, draw, stored_admission};
-use super::sql::{At, Id, row, rows, run, statements};
-use super::writer::Share;
+use super::failure::Failure;
+use super::sql::{At, row, rows, run, statements};
+use super::writer::{Session, Share};
+use crate::sql::catalog::{AdmissionRow, AdmissionTypes, admission_columns, stored_admission};
+use crate::sql::mirror::{DrawRow, MarkRow, PlaceRow, active_place, draw, mark, own_admission, stored_mark};
+use crate::sql::rows::stored;
 use async_trait::async_trait;
-use boxoffice_domain::{Admission, ConcertId, QueueEntryId, UserId};
+use boxoffice_domain::{Admission, ConcertId, QueueEntryId};
 use boxoffice_ports::{ActivePlace, DrawRecord, OwnAdmission, RoomMark, RoomMirror, StoreError};
 use diesel::sql_types::{BigInt, Binary, Nullable, Text};
-use diesel::{Connection, QueryResult, SqliteConnection};
+use diesel::{Connection, SqliteConnection};
 
 statements! {
     UpdateAdmission = "UPDATE concerts
@@ -34,39 +36,22 @@ statements! {
         "SELECT closed_at, base, keys, seed, beacon FROM mirrored_draws WHERE concert_id = ?";
 }
 
-/// What an operator set; `None` while that is what the concert was created with.
-pub(super) fn own_admission(conn: &mut SqliteConnection, concert: ConcertId) -> Result<Option<OwnAdmission>, Failure> {
+/// `None` while the admission is the one that the concert was created with.
+fn find_admission(conn: &mut SqliteConnection, concert: ConcertId) -> Result<Option<OwnAdmission>, Failure> {
     let found: Option<(AdmissionRow, i64)> = row::<SelectAdmission, _, _>(conn, (concert,))?;
-    found.map(|(columns, version)| Ok(OwnAdmission { admission: admission(columns)?, version })).transpose()
-}
-
-/// How many concerts that changed.
-pub(super) fn write_admission(conn: &mut SqliteConnection, concert: ConcertId, to: Admission, version: i64) -> QueryResult<usize> {
-    let (mode, max_active, count, seconds, auto, adaptive) = stored_admission(to);
-    run::<UpdateAdmission>(conn, (mode, max_active, count, seconds, auto, adaptive, version, concert))
-}
-
-fn stored(count: u64) -> Result<i64, Failure> {
-    i64::try_from(count).map_err(|_| Failure::Data("a count is out of range".to_owned()))
+    Ok(found.map(own_admission).transpose()?)
 }
 
 #[async_trait]
 impl RoomMirror for SqliteStore {
     async fn save(&self, concert: ConcertId, mark: RoomMark, began: Vec<ActivePlace>, ended: Vec<QueueEntryId>) -> Result<(), StoreError> {
-        let save = move |session: &mut super::writer::Session| {
+        let save = move |session: &mut Session| {
             let conn = &mut session.conn;
-            let binds = (
-                concert,
-                stored(mark.last_place)?,
-                stored(mark.promoted_to)?,
-                stored(mark.served)?,
-                stored(mark.expired)?,
-                stored(mark.left)?,
-            );
-            one("mirrored room", run::<UpsertRoom>(conn, binds)?)?;
+            let (last_place, promoted_to, served, expired, left) = stored_mark(mark)?;
+            Failure::check_count("mirrored rooms", run::<UpsertRoom>(conn, (concert, last_place, promoted_to, served, expired, left))?, 1)?;
             for it in &began {
                 let binds = (concert, it.entry, it.user, stored(it.place)?, At(it.promoted_at), At(it.active_until));
-                one("mirrored place", run::<UpsertPlace>(conn, binds)?)?;
+                Failure::check_count("mirrored places", run::<UpsertPlace>(conn, binds)?, 1)?;
             }
             for entry in &ended {
                 run::<DeletePlace>(conn, (concert, *entry))?;
@@ -78,49 +63,35 @@ impl RoomMirror for SqliteStore {
 
     async fn load(&self, concert: ConcertId) -> Result<Option<(RoomMark, Vec<ActivePlace>)>, StoreError> {
         let load = move |conn: &mut SqliteConnection| {
-            let Some(mark) = row::<SelectRoom, _, (i64, i64, i64, i64, i64)>(conn, (concert,))? else { return Ok(None) };
-            let (last_place, promoted_to, served, expired, left) = mark;
-            let mark = RoomMark {
-                last_place: last_place.unsigned_abs(),
-                promoted_to: promoted_to.unsigned_abs(),
-                served: served.unsigned_abs(),
-                expired: expired.unsigned_abs(),
-                left: left.unsigned_abs(),
-            };
-            let places: Vec<(Id<QueueEntryId>, Id<UserId>, i64, At, At)> = rows::<SelectPlaces, _, _>(conn, (concert,))?;
-            let places = places.into_iter().map(|(entry, user, place, promoted_at, active_until)| ActivePlace {
-                entry: entry.0,
-                user: user.0,
-                place: place.unsigned_abs(),
-                promoted_at: promoted_at.0,
-                active_until: active_until.0,
-            });
-            Ok(Some((mark, places.collect())))
+            let Some(found) = row::<SelectRoom, _, MarkRow>(conn, (concert,))? else { return Ok(None) };
+            let places: Vec<PlaceRow<At>> = rows::<SelectPlaces, _, _>(conn, (concert,))?;
+            Ok(Some((mark(found), places.into_iter().map(active_place).collect())))
         };
         Ok(self.readers.read(move |conn| conn.transaction(load)).await?)
     }
 
     async fn admission(&self, concert: ConcertId) -> Result<Option<OwnAdmission>, StoreError> {
-        Ok(self.readers.read(move |conn| own_admission(conn, concert)).await?)
+        Ok(self.readers.read(move |conn| find_admission(conn, concert)).await?)
     }
 
     async fn set_admission(&self, concert: ConcertId, was: Admission, to: Admission) -> Result<Option<OwnAdmission>, StoreError> {
-        let set = move |session: &mut super::writer::Session| {
+        let set = move |session: &mut Session| {
             let now = session.clock.now().timestamp_micros();
-            let own = own_admission(&mut session.conn, concert)?;
+            let own = find_admission(&mut session.conn, concert)?;
             if own.is_some_and(|own| own.admission != was) {
                 return Ok(None);
             }
             let version = own.map_or(now, |own| now.max(own.version + 1));
-            let changed = write_admission(&mut session.conn, concert, to, version)?;
-            Ok((changed == 1).then_some(OwnAdmission { admission: to, version }))
+            let (mode, max_active, count, seconds, auto, adaptive) = stored_admission(to);
+            let binds = (mode, max_active, count, seconds, auto, adaptive, version, concert);
+            Ok((run::<UpdateAdmission>(&mut session.conn, binds)? == 1).then_some(OwnAdmission { admission: to, version }))
         };
         Ok(self.writer.write(Share::Small, set).await?)
     }
 
     async fn keep_draw(&self, concert: ConcertId, draw: DrawRecord) -> Result<bool, StoreError> {
-        let (keys, base) = (draw.keys.concat(), i64::try_from(draw.base).unwrap_or(i64::MAX));
-        let keep = move |session: &mut super::writer::Session| {
+        let (keys, base) = (draw.keys.concat(), stored(draw.base)?);
+        let keep = move |session: &mut Session| {
             let binds = (concert, At(draw.closed_at), base, keys.as_slice(), draw.seed.as_slice(), draw.beacon.as_deref());
             Ok(run::<InsertDraw>(&mut session.conn, binds)? == 1)
         };
@@ -129,8 +100,8 @@ impl RoomMirror for SqliteStore {
 
     async fn draw(&self, concert: ConcertId) -> Result<Option<DrawRecord>, StoreError> {
         let read = self.readers.read(move |conn| {
-            let found: Option<(At, i64, Vec<u8>, Vec<u8>, Option<String>)> = row::<SelectDraw, _, _>(conn, (concert,))?;
-            Ok(found.map(|(closed_at, base, keys, seed, beacon)| draw(closed_at.0, base, &keys, &seed, beacon)).transpose()?)
+            let found: Option<DrawRow<At>> = row::<SelectDraw, _, _>(conn, (concert,))?;
+            Ok(found.map(draw).transpose()?)
         });
         Ok(read.await?)
     }

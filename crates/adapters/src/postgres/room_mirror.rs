@@ -1,16 +1,17 @@
-//! What an operator set of a room, and the mirror of a waiting room kept elsewhere. One round trip each.
+//! The admission that an operator set, and the mirror of a waiting room that is kept elsewhere. One round trip each.
 
 use super::PostgresStore;
-use super::failure::Failure;
-use super::rows::{AdmissionRow, AdmissionTypes, admission, admission_columns, draw, stored_admission};
 use super::sql::{Id, row, rows, run, statements};
+use crate::sql::catalog::{AdmissionRow, AdmissionTypes, admission_columns, stored_admission};
+use crate::sql::mirror::{DrawRow, active_place, draw, mark, own_admission, stored_mark};
+use crate::sql::rows::stored;
 use async_trait::async_trait;
 use boxoffice_domain::{Admission, ConcertId, QueueEntryId, Timestamp, UserId};
 use boxoffice_ports::{ActivePlace, DrawRecord, OwnAdmission, RoomMark, RoomMirror, StoreError};
 use diesel::sql_types::{BigInt, Binary, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use uuid::Uuid;
 
-/// When an admission was set, as the version it has: microseconds since 1970.
+/// An admission's version: when it was set, in microseconds since 1970.
 macro_rules! admission_version {
     () => {
         "(extract(epoch FROM admission_changed_at) * 1000000)::bigint"
@@ -22,7 +23,7 @@ statements! {
         "SELECT ", admission_columns!(), ", ", admission_version!(),
         " FROM concerts WHERE id = $1 AND admission_changed_at IS NOT NULL"
     );
-    // Of two at once the second waits for the first, and compares with what that wrote.
+    // A concurrent change waits for the row's lock, and then compares with the admission as it is by then.
     UpdateAdmission -> BigInt = concat!(
         "UPDATE concerts
          SET mode = $2, max_active = $3, per_interval_count = $4, per_interval_s = $5, auto = $6, adaptive = $7,
@@ -46,21 +47,18 @@ statements! {
 type MirrorColumns =
     (i64, i64, i64, i64, i64, Option<Id<QueueEntryId>>, Option<Id<UserId>>, Option<i64>, Option<Timestamp>, Option<Timestamp>);
 
-fn stored(count: u64) -> Result<i64, Failure> {
-    i64::try_from(count).map_err(|_| Failure::Data("a count is out of range".to_owned()))
-}
-
 #[async_trait]
 impl RoomMirror for PostgresStore {
     async fn save(&self, concert: ConcertId, mark: RoomMark, began: Vec<ActivePlace>, ended: Vec<QueueEntryId>) -> Result<(), StoreError> {
         let places = began.iter().map(|it| stored(it.place)).collect::<Result<Vec<_>, _>>()?;
+        let (last_place, promoted_to, served, expired, left) = stored_mark(mark)?;
         let binds = (
             concert,
-            stored(mark.last_place)?,
-            stored(mark.promoted_to)?,
-            stored(mark.served)?,
-            stored(mark.expired)?,
-            stored(mark.left)?,
+            last_place,
+            promoted_to,
+            served,
+            expired,
+            left,
             began.iter().map(|it| it.entry.0).collect::<Vec<Uuid>>(),
             began.iter().map(|it| it.user.0).collect::<Vec<Uuid>>(),
             places,
@@ -75,24 +73,17 @@ impl RoomMirror for PostgresStore {
     async fn load(&self, concert: ConcertId) -> Result<Option<(RoomMark, Vec<ActivePlace>)>, StoreError> {
         let found: Vec<MirrorColumns> = rows::<SelectMirror, _, _>(&mut self.conn().await?, (concert,)).await?;
         let Some(&(last_place, promoted_to, served, expired, left, ..)) = found.first() else { return Ok(None) };
-        let mark = RoomMark {
-            last_place: last_place.unsigned_abs(),
-            promoted_to: promoted_to.unsigned_abs(),
-            served: served.unsigned_abs(),
-            expired: expired.unsigned_abs(),
-            left: left.unsigned_abs(),
-        };
+        let mark = mark((last_place, promoted_to, served, expired, left));
         let active = |columns: MirrorColumns| {
             let (.., Some(entry), Some(user), Some(place), Some(promoted_at), Some(active_until)) = columns else { return None };
-            Some(ActivePlace { entry: entry.0, user: user.0, place: place.unsigned_abs(), promoted_at, active_until })
+            Some(active_place((entry, user, place, promoted_at, active_until)))
         };
         Ok(Some((mark, found.into_iter().filter_map(active).collect())))
     }
 
     async fn admission(&self, concert: ConcertId) -> Result<Option<OwnAdmission>, StoreError> {
         let found: Option<(AdmissionRow, i64)> = row::<SelectAdmission, _, _>(&mut self.conn().await?, (concert,)).await?;
-        let own = found.map(|(columns, version)| admission(columns).map(|admission| OwnAdmission { admission, version }));
-        Ok(own.transpose().map_err(Failure::from)?)
+        Ok(found.map(own_admission).transpose()?)
     }
 
     async fn set_admission(&self, concert: ConcertId, was: Admission, to: Admission) -> Result<Option<OwnAdmission>, StoreError> {
@@ -126,9 +117,7 @@ impl RoomMirror for PostgresStore {
     }
 
     async fn draw(&self, concert: ConcertId) -> Result<Option<DrawRecord>, StoreError> {
-        let found: Option<(Timestamp, i64, Vec<u8>, Vec<u8>, Option<String>)> =
-            row::<SelectDraw, _, _>(&mut self.conn().await?, (concert,)).await?;
-        let record = found.map(|(closed_at, base, keys, seed, beacon)| draw(closed_at, base, &keys, &seed, beacon));
-        Ok(record.transpose().map_err(Failure::from)?)
+        let found: Option<DrawRow<Timestamp>> = row::<SelectDraw, _, _>(&mut self.conn().await?, (concert,)).await?;
+        Ok(found.map(draw).transpose()?)
     }
 }

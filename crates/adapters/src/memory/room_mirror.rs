@@ -1,4 +1,4 @@
-//! The mirror of a waiting room kept elsewhere.
+//! The admission that an operator set, and the mirror of a waiting room that is kept elsewhere.
 
 use std::collections::hash_map::Entry;
 

@@ -1,29 +1,31 @@
-//! PostgreSQL: one database, as many instances of this program as one likes.
+//! PostgreSQL: one database, any number of instances of this program.
 //!
-//! Invariant: what was answered is on the server's disk (`synchronous_commit` is on), and a read that begins after an
+//! Invariant: an answered command is on the server's disk (`synchronous_commit` is on), and a read that begins after an
 //! answer sees it. Ledger transactions and everything else use connections of their own, so that reads never queue
 //! behind writes. Time is the server's.
 //!
 //! # Layout
 //!
-//! * [`mod@connect`]: the address, TLS, and what a connection is set to. [`migrate`](mod@migrate): the schema.
-//! * [`pool`]: connections for everything but the ledger. [`session`]: a ledger's connection.
-//! * [`sql`], [`rows`]: statements that stay prepared, and rows as the domain knows them.
-//! * [`ledger`]: the port that money and seats change through. [`queries`], [`catalog`], [`upkeep`], [`outbox`], [`audit`],
-//!   [`secrets`], [`mirror`], [`mod@room_log`]: the other ports.
-//! * [`failure`]: what went wrong, and what each port calls it.
+//! * [`mod@connect`]: the address, TLS, and a connection's settings. [`migrate`](mod@migrate): the schema.
+//! * [`pool`]: connections for everything but the ledger. [`session`]: a ledger's connection. [`bridge`]: diesel's values
+//!   and rows on tokio-postgres, and why both are there.
+//! * [`sql`], [`rows`]: statements that stay prepared, and the SQL types of records.
+//! * [`failure`]: errors, and how they are classed.
+//! * One file for each port: [`ledger`], [`queries`], [`catalog`], [`upkeep`], [`outbox`], [`audit`], [`secrets`],
+//!   [`room_mirror`], [`mod@room_log`].
 
 mod audit;
+mod bridge;
 mod catalog;
 mod connect;
 mod failure;
 mod ledger;
 mod migrate;
-mod mirror;
 mod outbox;
 mod pool;
 mod queries;
 mod room_log;
+mod room_mirror;
 mod rows;
 mod scratch;
 mod secrets;
@@ -34,6 +36,7 @@ mod upkeep;
 pub use migrate::{migrate, revert};
 pub use scratch::{create_database, drop_database, server_version};
 
+use crate::stores::stores;
 use boxoffice_ports::{Clock, StoreError, Stores, Traffic};
 use connect::Address;
 use failure::Failure;
@@ -42,22 +45,22 @@ use migrate::check_schema;
 use pool::{Conn, Readers};
 use std::sync::Arc;
 
-/// Connections for commands that wait aside for rows that another transaction keeps: made when there are some.
-const ASIDE: usize = 2;
+/// Connections for commands that wait by themselves for a row another transaction has locked. Made when needed.
+const WAITING: usize = 2;
 
 /// Where the database is, and how many connections one instance opens.
 #[derive(Clone)]
 pub struct PostgresOptions {
     /// `postgres://user:password@host:port/database?sslmode=require`
     pub url: String,
-    /// Beside those of the lanes: half for reading, half for strategies that write one command at a time.
+    /// Besides one for each lane: half for reading, half for strategies that write one command at a time.
     pub connections: usize,
     /// How many batches may be in flight.
     pub lanes: usize,
     pub traffic: Arc<Traffic>,
 }
 
-/// One database, open.
+/// One open database.
 pub struct PostgresStore {
     readers: Readers,
     ledger: Arc<PostgresLedger>,
@@ -65,37 +68,28 @@ pub struct PostgresStore {
 }
 
 impl PostgresStore {
-    /// Connects to a database that [`migrate`](fn@migrate) has brought up to date; fails as unavailable, saying why, if
-    /// it cannot be reached or is not current.
+    /// Connects to a database that [`migrate`](fn@migrate) has brought up to date; fails as unavailable, with the reason,
+    /// if it cannot be reached or is not current.
     pub async fn open(options: PostgresOptions, clock: Arc<dyn Clock>) -> Result<Arc<Self>, StoreError> {
         let address = Address::parse(&options.url)?;
         let direct = (options.connections / 2).max(1);
         let readers = Readers::new(address.clone(), options.connections.saturating_sub(direct), options.traffic.clone())?;
         check_schema(&mut readers.get().await?).await?;
-        let ledger = PostgresLedger::new(address, options.lanes + direct + ASIDE, clock.clone(), options.traffic);
+        let ledger = PostgresLedger::new(address, options.lanes + direct + WAITING, clock.clone(), options.traffic);
         Ok(Arc::new(Self { readers, ledger: Arc::new(ledger), clock }))
     }
 
-    /// The database through each port.
+    /// The database behind each port.
     pub fn stores(self: &Arc<Self>) -> Stores {
-        Stores {
-            ledger: self.clone(),
-            queries: self.clone(),
-            catalog: self.clone(),
-            upkeep: self.clone(),
-            outbox: self.clone(),
-            audit: self.clone(),
-            secrets: self.clone(),
-            mirror: self.clone(),
-        }
+        stores(self)
     }
 
-    /// What is added to the server's clock, in microseconds.
+    /// The offset added to the server's clock, in microseconds.
     fn offset_us(&self) -> i64 {
         self.clock.offset().num_microseconds().unwrap_or(i64::MAX)
     }
 
-    /// A connection for reading, and for what is not the ledger's to write.
+    /// A connection for reading, and for writes of all but the ledger.
     async fn conn(&self) -> Result<Conn, Failure> {
         self.readers.get().await
     }

@@ -1,43 +1,16 @@
-//! What the background work asks for, the outbox and the secrets.
+//! The outbox.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
-use boxoffice_domain::ReservationId;
 use boxoffice_domain::event::OUTBOX_SHARDS;
-use boxoffice_ports::{InstanceId, Outbox, OutboxRow, Secrets, StoreError, Unsent, Upkeep};
+use boxoffice_ports::{InstanceId, Outbox, OutboxRow, StoreError, Unsent};
 
 use super::MemoryStore;
 
 #[async_trait]
-impl Upkeep for MemoryStore {
-    async fn due_holds(&self, limit: u32) -> Result<Vec<ReservationId>, StoreError> {
-        let (tables, now) = self.tables_now()?;
-        Ok(tables.held.iter().take_while(|(until, _)| *until <= now).take(limit as usize).map(|(_, id)| *id).collect())
-    }
-
-    async fn check(&self) -> Result<(), StoreError> {
-        self.tables_now().map(drop)
-    }
-
-    async fn prune_replies(&self, limit: u32) -> Result<u64, StoreError> {
-        let (mut tables, now) = self.tables_now()?;
-        let mut pruned = 0;
-        while pruned < u64::from(limit)
-            && let Some(&(ends, key)) = tables.replies_by_end.first()
-            && ends <= now
-        {
-            tables.replies_by_end.pop_first();
-            tables.replies.remove(&key);
-            pruned += 1;
-        }
-        Ok(pruned)
-    }
-}
-
-#[async_trait]
 impl Outbox for MemoryStore {
-    /// All of them: there is one instance.
+    /// All shards: there is one instance.
     async fn claim(&self, _: InstanceId, _: Duration) -> Result<Vec<u32>, StoreError> {
         Ok((0..OUTBOX_SHARDS).collect())
     }
@@ -89,12 +62,5 @@ impl Outbox for MemoryStore {
             tables.outbox_rooms.remove(&(shard, id));
         }
         Ok(())
-    }
-}
-
-#[async_trait]
-impl Secrets for MemoryStore {
-    async fn secret(&self, name: String, fresh: Vec<u8>) -> Result<Vec<u8>, StoreError> {
-        Ok(self.tables()?.secrets.entry(name).or_insert(fresh).clone())
     }
 }

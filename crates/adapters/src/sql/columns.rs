@@ -1,9 +1,9 @@
-//! How single values are written down, the same in every database: ids, JSON, and states as words.
+//! How single values are written, the same in both databases: ids, JSON, and states as words.
 
 use boxoffice_domain::{AdmissionMode, EntryKind, PointsKind, QueueStatus, ReservationStatus};
 use diesel::deserialize::FromSqlRow;
 
-/// An id as it is read.
+/// An id as it is read from a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromSqlRow)]
 pub(crate) struct Id<T>(pub(crate) T);
 
@@ -11,7 +11,7 @@ pub(crate) struct Id<T>(pub(crate) T);
 #[derive(Clone, Debug, FromSqlRow)]
 pub(crate) struct Json<T>(pub(crate) T);
 
-/// A state as it is read.
+/// A state as it is read from a column.
 #[derive(Clone, Copy, Debug, FromSqlRow)]
 pub(crate) struct State<T>(pub(crate) T);
 
@@ -50,7 +50,7 @@ words! {
     AdmissionMode { Running = "running", Paused = "paused", Draining = "draining" }
     QueueStatus {
         Waiting = "waiting", Active = "active", Done = "done", Expired = "expired", Left = "left",
-        // Two ways in which a waiting entry reads; the schema refuses them.
+        // How a waiting entry may be shown; never stored: the schema refuses them.
         PreSale = "pre_sale", SoldOut = "sold_out",
     }
 }

@@ -1,24 +1,31 @@
-//! Records as every database keeps them: what their columns make, whatever a column's own type for an instant (`T`) or a
-//! small number (`I`) is. SQL types, and what is special about a database, stay with it.
+//! Records of bookings as both databases keep them: columns, and the values read from them. A database has its own type
+//! for an instant (`T`) and for a small number (`I`).
 
-use crate::columns::{Id, Json, State, Word};
+use super::columns::{Id, Json, State, Word};
+use boxoffice_domain::batch::Occupied;
 use boxoffice_domain::money::{Money, Points};
 use boxoffice_domain::{
-    Admission, AdmissionMode, ConcertId, ConcertRef, DateId, DateRef, Payment, PaymentId, PerInterval, Refund, Reservation, ReservationId,
-    ReservationStatus, Seat, SeatAtSale, SeatKey, SeatState, Timestamp, UserId,
+    ConcertId, ConcertRef, DateId, DateRef, Event, Fingerprint, Outcome, Payment, PaymentId, Refund, Rejection, Reservation, ReservationId,
+    ReservationStatus, Seat, SeatAtSale, SeatKey, SeatState, StoredReply, Timestamp, UserId,
 };
-use boxoffice_ports::DrawRecord;
-use diesel::sql_types::{BigInt, Bool, Nullable, Text};
+use boxoffice_ports::{OutboxRow, StoreError};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::fmt::Display;
 use std::sync::Arc;
 
-/// A row that cannot be what was written.
-#[derive(Debug)]
+/// A row that no write can have left, or a value that no column takes.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
 pub(crate) struct Contradiction(pub(crate) String);
 
-/// What a reservation keeps of its concert, date and seats: as they were when it was held, and never changed.
+impl From<Contradiction> for StoreError {
+    fn from(contradiction: Contradiction) -> Self {
+        Self::Broken(contradiction.into())
+    }
+}
+
+/// A reservation's own copy of its concert, date and seats, as they were when it was held. It never changes.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Snapshot<'a> {
     name: Cow<'a, Arc<str>>,
@@ -182,44 +189,41 @@ where
     Ok((Seat { key, section: text(section), row: text(row), grade: grade.into(), price, state }, version))
 }
 
-/// The columns of an admission, and how they are read.
-macro_rules! admission_columns {
-    () => {
-        "mode, max_active, per_interval_count, per_interval_s, auto, adaptive"
-    };
-}
-pub(crate) use admission_columns;
-pub(crate) type AdmissionTypes = (Text, BigInt, Nullable<BigInt>, Nullable<BigInt>, Bool, Bool);
-pub(crate) type AdmissionRow = (State<AdmissionMode>, i64, Option<i64>, Option<i64>, bool, bool);
-
-pub(crate) fn admission((mode, max_active, count, seconds, auto, adaptive): AdmissionRow) -> Result<Admission, Contradiction> {
-    let per_interval = match (count, seconds) {
-        (Some(count), Some(seconds)) => {
-            Some(PerInterval { count: narrow("per_interval_count", count)?, seconds: narrow("per_interval_s", seconds)? })
-        }
-        // The schema has both or none.
-        _ => None,
-    };
-    Ok(Admission { mode: mode.0, max_active: narrow("max_active", max_active)?, per_interval, auto, adaptive })
+/// What counts against a user's limit for a date.
+pub(crate) fn occupied<T, I>(seats: I, status: State<ReservationStatus>, expires_at: T) -> Result<Occupied, Contradiction>
+where
+    T: Into<Timestamp>,
+    I: TryInto<u32> + Copy + Display,
+{
+    let live_until = (status.0 == ReservationStatus::Held).then(|| expires_at.into());
+    Ok(Occupied { seats: narrow("seats of a reservation", seats)?, live_until })
 }
 
-/// The columns that an admission is written as.
-pub(crate) type StoredAdmission = (&'static str, i64, Option<i64>, Option<i64>, bool, bool);
+/// A reply but for its key: fingerprint, body, `decided_at`, `expires_at`.
+pub(crate) type ReplyRow<T> = (Vec<u8>, Json<Result<Outcome, Rejection>>, T, T);
 
-pub(crate) fn stored_admission(of: Admission) -> StoredAdmission {
-    let rate = of.per_interval;
-    let (count, seconds) = (rate.map(|rate| i64::from(rate.count)), rate.map(|rate| i64::from(rate.seconds)));
-    (of.mode.word(), i64::from(of.max_active), count, seconds, of.auto, of.adaptive)
+pub(crate) fn stored_reply<T: Into<Timestamp>>(row: ReplyRow<T>) -> Result<StoredReply, Contradiction> {
+    let (fingerprint, Json(result), decided_at, expires_at) = row;
+    let fingerprint = fingerprint.try_into().map_err(|_| Contradiction("a fingerprint is not 32 bytes".to_owned()))?;
+    Ok(StoredReply { fingerprint: Fingerprint(fingerprint), result, decided_at: decided_at.into(), expires_at: expires_at.into() })
 }
 
-/// Of the columns of a draw; its keys lie one after the other.
-pub(crate) fn draw(closed_at: Timestamp, base: i64, keys: &[u8], seed: &[u8], beacon: Option<String>) -> Result<DrawRecord, Contradiction> {
-    let (keys, []) = keys.as_chunks() else { return Err(Contradiction("a draw's keys do not end with one".to_owned())) };
-    let seed = seed.try_into().map_err(|_| Contradiction("a draw's seed has another length".to_owned()))?;
-    Ok(DrawRecord { closed_at, base: base.unsigned_abs(), keys: keys.to_vec(), seed, beacon })
+/// Counting the unsent events stops here.
+pub(crate) const UNSENT_COUNT_MAX: i64 = 100_000;
+
+/// An event of a shard: id, payload, `occurred_at`.
+pub(crate) type EventRow<T> = (i64, Json<Event>, T);
+
+pub(crate) fn outbox_rows<T: Into<Timestamp>>(shard: u32, found: Vec<EventRow<T>>) -> Vec<OutboxRow> {
+    found.into_iter().map(|(id, Json(event), at)| OutboxRow { shard, id, event, occurred_at: at.into() }).collect()
 }
 
-/// An integer column whose values fit 32 bits without a sign.
+/// The number in an integer column whose values fit 32 bits without a sign.
 pub(crate) fn narrow<I: TryInto<u32> + Copy + Display>(what: &str, value: I) -> Result<u32, Contradiction> {
     value.try_into().map_err(|_| Contradiction(format!("{what} {value} is out of range")))
+}
+
+/// A count as it is stored.
+pub(crate) fn stored(count: u64) -> Result<i64, Contradiction> {
+    i64::try_from(count).map_err(|_| Contradiction(format!("{count} is out of range")))
 }
