@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use boxoffice_domain::{Event, Timestamp};
+use boxoffice_domain::{Event, InstanceId, Timestamp};
 
 use crate::StoreError;
 

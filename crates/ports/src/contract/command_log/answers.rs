@@ -7,7 +7,7 @@ use chrono::{DateTime, TimeDelta};
 use tokio::time::timeout;
 
 use super::super::build::fresh;
-use super::case::{LONG, LogBroker, command, instance, listen};
+use super::case::{LONG, LogBroker, instance, listen};
 use crate::{Answer, AnswerReader};
 
 fn answer(at: usize) -> Answer {

@@ -8,7 +8,7 @@ use boxoffice_domain::{InstanceId, Key, UserId};
 use chrono::{DateTime, TimeDelta};
 use tokio::time::timeout;
 
-use super::super::build::{charge, fresh, user};
+use super::super::build::{charge, fresh};
 use crate::{AnswerReader, CommandLog, CommandReader, LoggedCommand};
 
 /// Longer than any case needs.

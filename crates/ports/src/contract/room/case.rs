@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use boxoffice_domain::waiting::{Entered, RoomCounts, Ticked};
-use boxoffice_domain::{Admission, ConcertId, Place, QueueEntryId, QueueStatus, Stock, Timestamp, UserId, draw};
+use boxoffice_domain::{Admission, ConcertId, Place, QueueEntryId, QueueStatus, Stock, Timestamp, UserId};
 use chrono::TimeDelta;
 
 use super::super::build::{admission, fresh, user};

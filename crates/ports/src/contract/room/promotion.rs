@@ -10,7 +10,7 @@ use chrono::TimeDelta;
 use tokio::task::JoinSet;
 
 use super::super::build::{admission, fresh, user};
-use super::case::{LANE, PLENTY, RoomCase, RoomFixture, at_most, promoted};
+use super::case::{LANE, PLENTY, RoomCase, RoomFixture, STEPS_MAX, at_most, promoted};
 use crate::Opening;
 
 pub async fn promotion_is_in_order_of_arrival(fixture: RoomFixture) {

@@ -9,7 +9,7 @@ use chrono::TimeDelta;
 use tokio::task::JoinSet;
 
 use super::super::build::{admission, fresh, user};
-use super::case::{PLENTY, RoomCase, RoomFixture, at_most, promoted};
+use super::case::{PLENTY, RoomCase, RoomFixture, at_most};
 use crate::{RoomError, WaitingRoom};
 
 /// What two reads of the same entry must have in common.

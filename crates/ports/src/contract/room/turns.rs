@@ -5,7 +5,7 @@ use boxoffice_domain::{QueueStatus, Timestamp};
 use chrono::TimeDelta;
 
 use super::super::build::{fresh, user};
-use super::case::{PLENTY, RoomCase, RoomFixture, at_most, promoted};
+use super::case::{EXTENSIONS_MAX, PLENTY, RoomCase, RoomFixture, at_most, promoted};
 
 pub async fn turn_ends_at_its_instant_without_a_tick(fixture: RoomFixture) {
     let case = RoomCase::open(fixture, at_most(1)).await;
