@@ -4,8 +4,9 @@
 //!
 //! * [`statement`]: an SQL text with a static identity, and the values that are bound to it.
 //! * [`columns`]: how single values are written. [`rows`], [`catalog`], [`queries`], [`mirror`]: records of columns.
-//! * [`failure`]: failures, and the error that each port makes of them.
+//! * [`audit`]: the rows of an audit. [`failure`]: failures, and the error that each port makes of them.
 
+pub(crate) mod audit;
 pub(crate) mod catalog;
 pub(crate) mod columns;
 pub(crate) mod failure;

@@ -8,7 +8,7 @@ use super::failure::Failure;
 use super::pool::{Conn, Isolation};
 use super::queries::now;
 use super::sql::{Statement, row, rows, run, statements};
-use crate::audit::{self, Columns, Key, date_rows, entry_rows, payment_rows, reservation_rows, user_rows};
+use crate::sql::audit::{self, Columns, Key, date_rows, entry_rows, payment_rows, reservation_rows, user_rows};
 use async_trait::async_trait;
 use boxoffice_domain::Timestamp;
 use boxoffice_domain::audit::Audit as Invariants;

@@ -4,7 +4,7 @@
 use super::SqliteStore;
 use super::failure::Failure;
 use super::sql::{At, row, statements};
-use crate::audit::{self, Columns, Key, date_rows, entry_rows, payment_rows, reservation_rows, user_rows};
+use crate::sql::audit::{self, Columns, Key, date_rows, entry_rows, payment_rows, reservation_rows, user_rows};
 use async_trait::async_trait;
 use boxoffice_domain::Timestamp;
 use boxoffice_ports::{Audit, AuditReport, StoreError};

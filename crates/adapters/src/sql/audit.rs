@@ -4,8 +4,8 @@
 //! one set of columns: the key; the row's place among those of a key; four ids, a word, six numbers, an instant; a
 //! reservation's snapshot, and the list of seats that it locks.
 
-use crate::columns::{Id, Json, State, Word};
-use crate::rows::{Contradiction, StateWord, narrow, seat_state_of};
+use crate::sql::columns::{Id, Json, State, Word};
+use crate::sql::rows::{Contradiction, StateWord, narrow, seat_state_of};
 use boxoffice_domain::audit::{
     Claim, Effect, OfDate, OfEntry, OfPayment, OfReservation, OfUser, PaidFor, PaymentMade, Refunded, ReservationMade, Row, SeatNaming,
 };
@@ -31,7 +31,7 @@ pub(crate) use pass;
 /// By user: accounts, and both journals by number.
 macro_rules! user_rows {
     () => {
-        $crate::audit::pass!(
+        $crate::sql::audit::pass!(
             "1, 2, 8",
             "SELECT user_id, 0, NULL, NULL, NULL, NULL, NULL, balance, entries, points, points_entries, NULL, NULL, NULL, NULL, NULL FROM accounts",
             "SELECT user_id, 1, NULL, NULL, NULL, NULL, kind, seq, amount, balance, NULL, NULL, NULL, NULL, NULL, NULL FROM entries",
@@ -44,7 +44,7 @@ pub(crate) use user_rows;
 /// By payment: payments, the lines of both journals by user, and what replies claim.
 macro_rules! payment_rows {
     ($claims:expr) => {
-        $crate::audit::pass!(
+        $crate::sql::audit::pass!(
             "1, 2, 3",
             "SELECT id, 0, user_id, reservation_id, NULL, NULL, NULL, amount, points_spent, points_granted, refund_amount, points_restored,
                     points_taken, NULL, NULL, NULL FROM payments",
@@ -65,7 +65,7 @@ pub(crate) use payment_rows;
 /// `seat_list` are how a reservation keeps its seats beside the snapshot.
 macro_rules! reservation_rows {
     ($seat_count:literal, $seat_list:literal, $claims:expr) => {
-        $crate::audit::pass!(
+        $crate::sql::audit::pass!(
             "1, 2, 3, 8",
             concat!(
                 "SELECT id, 0, user_id, concert_id, date_id, payment_id, status, ",
@@ -91,7 +91,7 @@ pub(crate) use reservation_rows;
 /// By date: dates, seats, and reservations by user.
 macro_rules! date_rows {
     ($seat_count:literal) => {
-        $crate::audit::pass!(
+        $crate::sql::audit::pass!(
             "1, 2, 3",
             "SELECT id, 0, NULL, NULL, NULL, NULL, NULL, seats_total, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM dates",
             "SELECT date_id, 1, NULL, reservation_id, NULL, NULL, state, NULL, NULL, NULL, NULL, NULL, NULL, held_until, NULL, NULL FROM seats",
@@ -108,7 +108,7 @@ pub(crate) use date_rows;
 /// By entry: entries, and what replies claim of them right after each.
 macro_rules! entry_rows {
     ($claims:expr) => {
-        $crate::audit::pass!(
+        $crate::sql::audit::pass!(
             "1, 3, 8, 2",
             "SELECT id, 0, user_id, NULL, NULL, NULL, NULL, seq, amount, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM entries",
             concat!(
