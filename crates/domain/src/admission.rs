@@ -1,12 +1,12 @@
-//! Who may go from waiting to active, and when: at most N active, and at most N in any interval, together.
+//! How many may go from waiting to active, and when: at most N active, and at most N in any interval, together.
 
 use crate::Timestamp;
-use crate::concert::Fault;
+use crate::fault::Fault;
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
-/// The most people who may be active at once.
+/// The most entries that may be active at once.
 pub const MAX_ACTIVE_MAX: u32 = 1_000_000;
 /// The longest interval of a rate, seconds.
 pub const INTERVAL_S_MAX: u32 = 3_600;
@@ -18,7 +18,7 @@ pub enum AdmissionMode {
     Running,
     /// Joining goes on, promotion stops.
     Paused,
-    /// Nobody new may join; who waits is still admitted.
+    /// No new entry may join; waiting entries are still admitted.
     Draining,
 }
 
@@ -38,12 +38,12 @@ pub struct Admission {
     pub per_interval: Option<PerInterval>,
     /// How many may be active is found from the seats left, the length of a turn and what the servers bear.
     pub auto: bool,
-    /// The rate falls when the servers fare badly, and creeps back.
+    /// The rate falls while the servers are overloaded, and rises slowly afterwards.
     pub adaptive: bool,
 }
 
 impl Admission {
-    /// Whether it goes by how the servers fare: then every instance reports that.
+    /// Whether it depends on the health of the servers: then every instance reports it.
     pub fn heeds_health(&self) -> bool {
         self.adaptive || self.auto
     }

@@ -1,8 +1,8 @@
 //! The rows a batch is decided over, and what deciding makes of them.
 
 use crate::Rejection;
-use crate::decide::{Outcome, Reply};
 use crate::money::Money;
+use crate::reply::{Outcome, Reply};
 use crate::{
     Account, ConcertId, DateId, DateTerms, Entry, Event, Fingerprint, IdempotencyKey, Payment, PaymentId, PointsEntry, Request,
     Reservation, ReservationId, ReservationStatus, Seat, SeatKey, SeatState, Timestamp, UserId,
@@ -61,7 +61,7 @@ impl<T> Tracked<T> {
         self.version.unwrap_or(0) + 1
     }
 
-    /// For changing it: whoever asks will have it written.
+    /// For changing it: the row will be written.
     pub fn change(&mut self) -> &mut T {
         self.dirty = true;
         &mut self.value
@@ -96,10 +96,11 @@ pub struct Occupied {
     pub live_until: Option<Timestamp>,
 }
 
-/// A hold of a user who pays: it lives until then.
+/// A hold of a user who pays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HoldOf {
     pub concert: ConcertId,
+    /// Its end.
     pub until: Timestamp,
 }
 
@@ -125,7 +126,7 @@ pub struct WorkingSet {
     pub payments: HashMap<PaymentId, Tracked<Payment>>,
     pub dates: HashMap<DateId, Arc<DateTerms>>,
     pub occupied: HashMap<(UserId, DateId), HashMap<ReservationId, Occupied>>,
-    /// The holds of those who pay; some may be over.
+    /// The holds of the users who pay; some may be over.
     pub holds: HashMap<UserId, HashMap<ReservationId, HoldOf>>,
     pub written: Written,
 }
@@ -172,7 +173,7 @@ impl WorkingSet {
     }
 
     pub(crate) fn account(&mut self, user: UserId) -> &mut Tracked<Account> {
-        // Whether a missing account is written is for whoever changes it.
+        // A missing account is written only if it is changed.
         self.accounts.entry(user).or_insert_with(|| Tracked { value: Account::empty(user), version: None, dirty: false })
     }
 

@@ -1,4 +1,4 @@
-//! Commands are data: whatever changes money or seats is a value that can be queued, batched, locked for and replayed.
+//! Commands are data: every change of money or seats is a value that can be queued, batched, locked for and replayed.
 
 use crate::money::{Money, Points};
 use crate::{CommandId, DateId, PaymentId, ReservationId, SeatKey, SeatNumber, UserId};
@@ -18,14 +18,14 @@ pub struct IdempotencyKey {
     pub command: CommandId,
 }
 
-/// Who asks.
+/// On whose behalf a command is decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Actor {
     User(UserId),
     /// May charge any wallet; owns nothing.
     Operator(UserId),
-    /// Sweeps and leaving: may release and expire anybody's hold. Its replies are not kept.
+    /// Sweeps and leaving: may release and expire any user's hold. Its replies are not kept.
     System,
 }
 
@@ -81,7 +81,7 @@ pub enum Command {
     },
 }
 
-/// UUIDs for whatever the command may create, drawn before it is decided, so that deciding draws none.
+/// UUIDs for the records that the command may create, drawn before it is decided, so that deciding draws none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FreshIds {
     /// The reservation or payment.
@@ -121,7 +121,7 @@ pub enum Key {
     Account(UserId),
 }
 
-/// Class and id: the same in every process, for whoever names something outside by it.
+/// Class and id: the same in every process, so that names outside can be made of it.
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

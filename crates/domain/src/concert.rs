@@ -1,6 +1,7 @@
 //! Concerts and their dates: what is on sale, from when to when. Never changed by a command, only by an import.
 
 use crate::admission::Admission;
+pub use crate::fault::Fault;
 use crate::money::Money;
 use crate::text::{self, TEXT_MAX};
 use crate::{ConcertId, DateId, SeatNumber, Timestamp};
@@ -46,7 +47,7 @@ impl DateTerms {
     }
 }
 
-/// A concert document that has been checked: whoever has one may import it.
+/// A concert document that has been checked and may be imported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConcertPlan {
     pub key: String,
@@ -79,13 +80,6 @@ pub struct SeatPlan {
     pub price: Money,
     pub section: Option<String>,
     pub row: Option<String>,
-}
-
-/// What is wrong with one field of a document; `field` is a path such as `dates[0].seats[2].price`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
-    pub field: String,
-    pub reason: String,
 }
 
 impl ConcertPlan {

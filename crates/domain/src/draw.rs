@@ -1,8 +1,8 @@
-//! The draw: in which order those are admitted who came before the sale started, so that anyone can check it.
+//! The draw: in which order entries from before the start of the sale are admitted, so that every client can check it.
 //!
-//! SHA-256 of a secret seed is published before anybody joins. At the start the list of draw keys is closed and its hash
-//! published; then the seed is revealed, and with it, where one is configured, the value of a public beacon that nobody
-//! could know before. Whoever knows the seed early could choose accounts that it favours; the beacon takes that away.
+//! SHA-256 of a secret seed is published before the first user joins. At the start the list of draw keys is closed and its hash
+//! published; then the seed is revealed, and with it, where one is configured, the value of a public beacon that was unknown
+//! before. An operator who knows the seed early could choose accounts that it favours; the beacon takes that away.
 
 use crate::{ConcertId, UserId};
 use sha2::{Digest, Sha256};
@@ -17,12 +17,12 @@ fn sha256(parts: &[&[u8]]) -> Hash32 {
     parts.iter().fold(Sha256::new(), |hash, part| hash.chain_update(part)).finalize().into()
 }
 
-/// What is published of a seed before anybody joins.
+/// What is published of a seed before the first user joins.
 pub fn commitment(seed: &Hash32) -> Hash32 {
     sha256(&[seed])
 }
 
-/// What a user is drawn by. Nobody can choose it, and it shows nobody who it is.
+/// The key that a user is drawn by. It cannot be chosen, and does not reveal the user.
 pub fn draw_key(user: UserId, concert: ConcertId) -> Hash32 {
     sha256(&[user.0.as_bytes(), concert.0.as_bytes()])
 }
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
     use uuid::Uuid;
 
-    /// Whoever verifies a draw computes it elsewhere, with what the public surface says of it and nothing else.
+    /// A draw is verified elsewhere, from what the public surface states of it and nothing else.
     #[test]
     fn every_step_is_what_another_program_makes_of_it() {
         let hex = |hash: Hash32| hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>();

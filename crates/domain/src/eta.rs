@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Seconds until one's turn: the 10th, 50th and 90th percentile. Where the 10th is less than half a second, `high_s` is
+/// Seconds until an entry's turn: the 10th, 50th and 90th percentile. Where the 10th is less than half a second, `high_s` is
 /// the 80th instead: a range from zero misses on one side alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Eta {
@@ -12,7 +12,7 @@ pub struct Eta {
 }
 
 impl Eta {
-    /// From seconds, which may be beyond what can be told, or not in order.
+    /// From seconds, which may be beyond the range of the type, or not in order.
     pub fn of_seconds(low: f64, mid: f64, high: f64) -> Self {
         /// A range that is narrower lies within the whole seconds around it.
         const NARROW_S: f64 = 1.0;
@@ -38,7 +38,7 @@ mod tests {
         assert!(eta.contains(3.0) && eta.contains(31.0) && !eta.contains(31.1) && !eta.contains(2.9));
         assert_eq!(Eta::of_seconds(29.7, 30.1, 30.2), Eta { low_s: 29, mid_s: 30, high_s: 31 });
         assert_eq!(Eta::of_seconds(9.0, 5.0, 2.0), Eta { low_s: 5, mid_s: 5, high_s: 5 });
-        assert_eq!(Eta::of_seconds(0.0, 0.1, 0.2), Eta { low_s: 0, mid_s: 0, high_s: 1 }, "nothing is told as no time at all");
+        assert_eq!(Eta::of_seconds(0.0, 0.1, 0.2), Eta { low_s: 0, mid_s: 0, high_s: 1 }, "only zero is rounded to no time at all");
         assert_eq!(Eta::of_seconds(-1.0, 1e300, f64::INFINITY), Eta { low_s: 0, mid_s: u32::MAX, high_s: u32::MAX });
     }
 }

@@ -1,4 +1,4 @@
-//! What other systems learn of a booking. Written with the change it tells of, in the same transaction.
+//! Events for other systems, written in the same transaction as their change.
 
 use crate::money::{Money, Points};
 use crate::{ConcertId, DateId, EntryId, PaymentId, Reservation, ReservationId, SeatKey, SeatNumber, UserId};
@@ -17,7 +17,7 @@ pub enum ReservationChange {
     Cancelled,
 }
 
-/// A change of a reservation is told once for each of its seats, in that seat's order, and once for the whole.
+/// A change of a reservation is an event for each of its seats, in that seat's order, and one for the whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {

@@ -46,7 +46,7 @@ id! {
     QueueEntryId,
     /// What makes a command unique: derived from user and idempotency key, so a repeat has the same one everywhere.
     CommandId,
-    /// One server, for as long as its process lives: drawn at its start, known to nobody before.
+    /// One server, for as long as its process lives: drawn at its start, unknown before.
     InstanceId,
 }
 

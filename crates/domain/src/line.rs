@@ -1,4 +1,4 @@
-//! Who still waits, by place: appended at the end, taken out anywhere, counted before any place in O(log n).
+//! The places that still wait: appended at the end, taken out anywhere, counted before any place in O(log n).
 //!
 //! A Fenwick tree over places (P. Fenwick, *A New Data Structure for Cumulative Frequency Tables*, 1994): four bytes
 //! for each place ever given. Places count from 1 and are never given twice.
@@ -21,7 +21,7 @@ impl Line {
         self.tree.len() as u64 + 1
     }
 
-    /// Gives out the next place, to somebody who waits.
+    /// Gives out the next place, to an entry that waits.
     pub fn append(&mut self) -> u64 {
         self.push(1);
         self.waiting += 1;
@@ -35,7 +35,7 @@ impl Line {
         }
     }
 
-    /// Somebody waits at this place, where nobody did: one that was given out before, or one beyond the last.
+    /// An entry waits at this free place: one that was given out before, or one beyond the last.
     pub fn occupy(&mut self, place: u64) {
         self.skip_to(place + 1);
         let mut at = place as usize;
@@ -122,7 +122,7 @@ mod tests {
                         list.push(false);
                     }
                     3 => {
-                        // A place where nobody waits: one that was given out, or one beyond the last.
+                        // A free place: one that was given out, or one beyond the last.
                         let empty: Vec<_> = (0..list.len() + 3).filter(|&at| !list.get(at).copied().unwrap_or(false)).collect();
                         let at = *index.get(&empty);
                         list.resize(list.len().max(at + 1), false);

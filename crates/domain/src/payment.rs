@@ -29,7 +29,7 @@ pub struct Refund {
 }
 
 impl Refund {
-    /// The settlement of `payment` for somebody who has `points` now.
+    /// The settlement of `payment` for a user who has `points` now.
     ///
     /// Spent points are restored first, then granted ones taken back as far as they are there; what is missing is
     /// taken from the money, never below zero.

@@ -12,7 +12,7 @@ pub enum Rejection {
     NotFound { what: String },
     #[error("the wallet does not hold the amount")]
     InsufficientBalance,
-    /// `seats` are those that somebody else has; empty when none of the best choices was to be had.
+    /// `seats` are those that are taken; empty if none of the best choices was free.
     #[error("seats are not available")]
     SeatUnavailable { seats: Vec<SeatNumber> },
     #[error("the hold has expired")]
@@ -39,4 +39,10 @@ pub enum Rejection {
     InsufficientPoints,
     #[error("the hold was extended as often as it may be")]
     ExtensionLimitExceeded,
+}
+
+impl Rejection {
+    pub(crate) fn not_found(what: &str) -> Self {
+        Self::NotFound { what: what.to_owned() }
+    }
 }

@@ -4,7 +4,7 @@ use crate::money::Money;
 use crate::{ConcertRef, DateRef, PaymentId, ReservationId, SeatKey, SeatNumber, Timestamp, UserId};
 use serde::{Deserialize, Serialize};
 
-/// What the row says. A `Held` one whose time is over *reads* as `Expired`: ask [`Reservation::status_at`].
+/// The status in the row. A `Held` one whose time is over *reads* as `Expired`: ask [`Reservation::status_at`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReservationStatus {

@@ -16,7 +16,7 @@ pub struct SeatKey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SeatState {
     Available,
-    /// Until `until`; from that instant on it reads as available, whatever the row says.
+    /// Until `until`; from that instant on it reads as available, whatever is in the row.
     Held {
         reservation: ReservationId,
         until: Timestamp,
@@ -27,7 +27,7 @@ pub enum SeatState {
 }
 
 impl SeatState {
-    /// Whether somebody could have it at `now`.
+    /// Whether it could be held at `now`.
     pub fn is_free(&self, now: Timestamp) -> bool {
         match self {
             Self::Available => true,

@@ -1,18 +1,17 @@
 //! Hold, extend, release, expire.
 //!
 //! A hold takes all of its seats or none. A seat whose hold is over at `now` is free whether or not a sweep has been
-//! there: taking it tells of its expiry first. The old reservation's row is left to the sweep, which frees only the
+//! there: taking it writes the event of its expiry first. The old reservation's row is left to the sweep, which frees only the
 //! seats that still name it.
 
-use super::{Decided, Outcome, not_found};
 use crate::batch::{Policy, Tracked, WorkingSet};
 use crate::{
-    Actor, DateId, Event, FreshIds, Rejection, Reservation, ReservationChange, ReservationId, ReservationStatus, SeatAtSale, SeatKey,
-    SeatNumber, SeatState, UserId,
+    Actor, DateId, Event, FreshIds, Outcome, Rejection, Reservation, ReservationChange, ReservationId, ReservationStatus, SeatAtSale,
+    SeatKey, SeatNumber, SeatState, UserId,
 };
 use chrono::TimeDelta;
 
-pub(super) struct Wish<'a> {
+pub(super) struct HoldRequest<'a> {
     pub(super) user: UserId,
     pub(super) date: DateId,
     pub(super) count: u32,
@@ -21,33 +20,33 @@ pub(super) struct Wish<'a> {
     pub(super) last: bool,
 }
 
-pub(super) fn hold(set: &mut WorkingSet, fresh: &FreshIds, wish: &Wish<'_>, policy: &Policy) -> Decided {
+pub(super) fn hold(set: &mut WorkingSet, fresh: &FreshIds, asked: &HoldRequest<'_>, policy: &Policy) -> Result<Option<Outcome>, Rejection> {
     let now = set.now;
-    let terms = set.dates.get(&wish.date).cloned().ok_or_else(|| not_found("date"))?;
+    let terms = set.dates.get(&asked.date).cloned().ok_or_else(|| Rejection::not_found("date"))?;
     if !terms.is_bookable(now) {
         return Err(Rejection::BookingClosed);
     }
     let limit = policy.max_seats_per_user;
-    if wish.count > limit || set.occupied_seats(wish.user, wish.date) + wish.count > limit {
+    if asked.count > limit || set.occupied_seats(asked.user, asked.date) + asked.count > limit {
         return Err(Rejection::SeatLimitExceeded { limit });
     }
-    let key = |number| SeatKey { date: wish.date, number };
-    if wish.choices.iter().flatten().any(|&number| !set.seats.contains_key(&key(number))) {
-        return Err(not_found("seat"));
+    let key = |number| SeatKey { date: asked.date, number };
+    if asked.choices.iter().flatten().any(|&number| !set.seats.contains_key(&key(number))) {
+        return Err(Rejection::not_found("seat"));
     }
     // A choice of another size, or with a seat twice, would slip past the limit; the edge builds none.
     let fits = |choice: &&Vec<SeatNumber>| {
         let mut numbers = (*choice).clone();
         numbers.sort_unstable();
         numbers.dedup();
-        choice.len() == numbers.len() && numbers.len() as u32 == wish.count && wish.count > 0
+        choice.len() == numbers.len() && numbers.len() as u32 == asked.count && asked.count > 0
     };
     let taken = |number: &SeatNumber| set.seats.get(&key(*number)).is_none_or(|seat| !seat.value.state.is_free(now));
-    let Some(choice) = wish.choices.iter().filter(fits).find(|choice| !choice.iter().any(taken)) else {
-        if wish.best && !wish.last {
+    let Some(choice) = asked.choices.iter().filter(fits).find(|choice| !choice.iter().any(taken)) else {
+        if asked.best && !asked.last {
             return Ok(None);
         }
-        let seats = if wish.best { Vec::new() } else { wish.choices.iter().flatten().copied().filter(taken).collect() };
+        let seats = if asked.best { Vec::new() } else { asked.choices.iter().flatten().copied().filter(taken).collect() };
         return Err(Rejection::SeatUnavailable { seats });
     };
 
@@ -74,7 +73,7 @@ pub(super) fn hold(set: &mut WorkingSet, fresh: &FreshIds, wish: &Wish<'_>, poli
     }
     let reservation = Reservation {
         id,
-        user: wish.user,
+        user: asked.user,
         concert: terms.concert.clone(),
         date: terms.date.clone(),
         seats,
@@ -85,7 +84,7 @@ pub(super) fn hold(set: &mut WorkingSet, fresh: &FreshIds, wish: &Wish<'_>, poli
         payment: None,
     };
     // The account's row serialises one user's holds, or two at once could each stay within the limit.
-    set.account(wish.user).change();
+    set.account(asked.user).change();
     set.written.events.push(Event::reservation(ReservationChange::Held, &reservation));
     set.reservations.insert(id, Tracked::new(reservation.clone()));
     set.occupy(id);
@@ -123,7 +122,7 @@ pub(super) fn release(set: &mut WorkingSet, actor: Actor, id: ReservationId) -> 
     match live_hold(set, id, owner) {
         Ok(_) => {}
         Err(Rejection::HoldReleased) => {
-            let row = set.reservations.get(&id).ok_or_else(|| not_found("reservation"))?;
+            let row = set.reservations.get(&id).ok_or_else(|| Rejection::not_found("reservation"))?;
             return Ok(Outcome::Released { reservation: row.value.clone() });
         }
         Err(rejection) => return Err(rejection),
@@ -136,22 +135,22 @@ pub(super) fn release(set: &mut WorkingSet, actor: Actor, id: ReservationId) -> 
 /// Writes down an expiry that has already taken effect. One that is not due is refused as not found, so that a sweep
 /// may ask about anything.
 pub(super) fn expire(set: &mut WorkingSet, id: ReservationId) -> Result<Outcome, Rejection> {
-    let row = set.reservations.get(&id).ok_or_else(|| not_found("reservation"))?;
+    let row = set.reservations.get(&id).ok_or_else(|| Rejection::not_found("reservation"))?;
     if row.value.status != ReservationStatus::Held || row.value.expires_at > set.now {
-        return Err(not_found("reservation"));
+        return Err(Rejection::not_found("reservation"));
     }
     let reservation = change(set, id, |reservation| reservation.status = ReservationStatus::Expired)?;
     give_back(set, &reservation, ReservationChange::Expired);
     Ok(Outcome::Expired { reservation })
 }
 
-/// The hold of `owner` (anybody's when `None`) if it lives at `now` and all of its seats still name it; else the
+/// The hold of `owner` (any user's if `None`) if it lives at `now` and all of its seats still name it; else the
 /// refusal that its state calls for. Another user's is not found.
 pub(super) fn live_hold(set: &WorkingSet, id: ReservationId, owner: Option<UserId>) -> Result<&Reservation, Rejection> {
-    let row = set.reservations.get(&id).ok_or_else(|| not_found("reservation"))?;
+    let row = set.reservations.get(&id).ok_or_else(|| Rejection::not_found("reservation"))?;
     let reservation = &row.value;
     if owner.is_some_and(|owner| owner != reservation.user) {
-        return Err(not_found("reservation"));
+        return Err(Rejection::not_found("reservation"));
     }
     match reservation.status_at(set.now) {
         ReservationStatus::Held => {}
@@ -169,14 +168,14 @@ pub(super) fn live_hold(set: &WorkingSet, id: ReservationId, owner: Option<UserI
 
 /// Changes a loaded reservation and keeps the count of the user's seats in step.
 pub(super) fn change(set: &mut WorkingSet, id: ReservationId, how: impl FnOnce(&mut Reservation)) -> Result<Reservation, Rejection> {
-    let row = set.reservations.get_mut(&id).ok_or_else(|| not_found("reservation"))?;
+    let row = set.reservations.get_mut(&id).ok_or_else(|| Rejection::not_found("reservation"))?;
     how(row.change());
     let reservation = row.value.clone();
     set.occupy(id);
     Ok(reservation)
 }
 
-/// Frees the seats that still name `reservation`, and tells of it.
+/// Frees the seats that still name `reservation`, and writes the events.
 pub(super) fn give_back(set: &mut WorkingSet, reservation: &Reservation, why: ReservationChange) {
     for key in reservation.seat_keys() {
         if let Some(row) = set.seats.get_mut(&key)

@@ -2,11 +2,10 @@
 
 use super::holds::{change, give_back, live_hold};
 use super::wallet::{Cause, enter, out_of_range};
-use super::{Outcome, not_found};
 use crate::batch::{Policy, Tracked, WorkingSet};
 use crate::money::{Points, percent_of};
 use crate::{
-    EntryKind, Event, FreshIds, Payment, PaymentId, PointsEntry, PointsKind, Refund, Rejection, ReservationChange, ReservationId,
+    EntryKind, Event, FreshIds, Outcome, Payment, PaymentId, PointsEntry, PointsKind, Refund, Rejection, ReservationChange, ReservationId,
     ReservationStatus, SeatState, UserId,
 };
 use uuid::Uuid;
@@ -70,7 +69,7 @@ pub(super) fn pay(
 }
 
 pub(super) fn refund(set: &mut WorkingSet, fresh: &FreshIds, user: UserId, id: PaymentId) -> Result<Outcome, Rejection> {
-    let missing = || not_found("payment");
+    let missing = || Rejection::not_found("payment");
     let payment = set.payments.get(&id).map(|row| &row.value).filter(|payment| payment.user == user).ok_or_else(missing)?.clone();
     if payment.refund.is_some() {
         return Err(Rejection::AlreadyRefunded);
@@ -111,7 +110,7 @@ pub(super) fn refund(set: &mut WorkingSet, fresh: &FreshIds, user: UserId, id: P
     Ok(Outcome::Refunded { payment, reservation })
 }
 
-/// Changes the user's points and writes the line that says so; nothing for none.
+/// Changes the user's points and writes the journal's line; does nothing for zero points.
 fn move_points(set: &mut WorkingSet, id: Uuid, user: UserId, kind: PointsKind, points: Points, payment: PaymentId) {
     if points == 0 {
         return;

@@ -1,9 +1,8 @@
 //! Charge and use: one journal line each, the balance never below zero nor above its bound.
 
-use super::Outcome;
 use crate::batch::{Policy, WorkingSet};
 use crate::money::Money;
-use crate::{Entry, EntryKind, Event, FreshIds, PaymentId, Rejection, ReservationId, UserId};
+use crate::{Entry, EntryKind, Event, FreshIds, Outcome, PaymentId, Rejection, ReservationId, UserId};
 
 pub(super) fn charge(set: &mut WorkingSet, fresh: &FreshIds, user: UserId, amount: Money, policy: &Policy) -> Result<Outcome, Rejection> {
     check_amount(amount, policy)?;
@@ -41,7 +40,7 @@ pub(super) struct Cause<'a> {
     pub(super) payment: Option<PaymentId>,
 }
 
-/// Changes the balance by `amount` and writes the line that says so. The caller has checked that it stays in range.
+/// Changes the balance by `amount` and writes the journal's line. The caller has checked that it stays in range.
 pub(super) fn enter(set: &mut WorkingSet, fresh: &FreshIds, user: UserId, kind: EntryKind, amount: Money, cause: Cause<'_>) -> Entry {
     let created_at = set.now;
     let account = set.account(user).change();

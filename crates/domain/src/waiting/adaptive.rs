@@ -1,18 +1,18 @@
-//! Admission that adapts to how the servers fare: additive increase, multiplicative decrease (D.-M. Chiu and R. Jain,
+//! Admission that adapts to the health of the servers: additive increase, multiplicative decrease (D.-M. Chiu and R. Jain,
 //! 1989).
 //!
-//! Bad is what the worst of the instances says: a p99 beyond the target, or too many failed answers. The rate then falls
+//! The worst instance counts: a p99 beyond the target, or too many failed answers. The rate then falls
 //! to a share of itself, and the level at which it fell is kept as the ceiling. It falls again only after
-//! [`DECREASES_APART_S`]: whoever is in their turn goes on working, so that less admission is felt late, and falling at
+//! [`DECREASES_APART_S`]: active users go on working, so that less admission takes effect late, and falling at
 //! every bad report would answer one overload many times. While all is well it rises by steps of the ceiling, faster below
-//! it than beyond it, and only when it is used: a rate that nobody needs says nothing of what the servers bear. Once
+//! it than beyond it, and only when it is used: a rate that is not used is no measure of what the servers can sustain. Once
 //! nothing has been bad for [`CALM_S`] and the limit was not used, there is none any more.
 //!
-//! Nobody starves: the rate never falls below [`RATE_MIN`]. Without reports it stays where it is. I4: it only ever
+//! No entry starves: the rate never falls below [`RATE_MIN`]. Without reports it stays where it is. I4: it only ever
 //! lowers what the other policies allow.
 //!
 //! How many may be active at once when that is to be found starts at [`ACTIVE_AT_FIRST`] and grows in the same way:
-//! quickly until the servers first fare badly, slowly once it is known what they do not bear, and only while it is used.
+//! quickly until the servers are first overloaded, slowly once their limit is known, and only while it is used.
 //!
 //! All instances apply the same reports in the same order; there are only sums and products of floating-point numbers,
 //! which are the same everywhere.
@@ -23,7 +23,7 @@ use chrono::TimeDelta;
 use chrono::serde::{ts_microseconds, ts_microseconds_option};
 use serde::{Deserialize, Serialize};
 
-/// How an instance fared in about the last second.
+/// The health of an instance in about the last second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
     pub p99_ms: u32,
@@ -34,7 +34,7 @@ pub struct Health {
 
 /// How long a report counts.
 pub const REPORT_KEPT_S: i64 = 3;
-/// Beyond this share of failed answers, in thousandths, the servers fare badly whatever their p99.
+/// Beyond this share of failed answers, in thousandths, the servers count as overloaded, whatever their p99.
 pub const ERRORS_MAX_PERMILLE: u16 = 10;
 /// How long after a fall of the rate nothing bad makes it fall again, seconds.
 pub const DECREASES_APART_S: i64 = 5;
@@ -47,9 +47,9 @@ const INCREASE: f64 = 0.02;
 const INCREASE_BEYOND: f64 = 0.005;
 /// What is used is at least this share of what is allowed.
 const USED: f64 = 0.5;
-/// The lowest rate, per second: whoever waits still moves.
+/// The lowest rate, per second: waiting entries still move.
 pub const RATE_MIN: f64 = 1.0;
-/// How many may be active before it is known what the servers bear.
+/// How many may be active before it is known what the servers can sustain.
 pub const ACTIVE_AT_FIRST: f64 = 200.0;
 /// How many may be active grows every second by this share of itself until something is bad for the first time.
 const GROWTH: f64 = 0.1;
@@ -125,7 +125,7 @@ impl Adaptive {
         let is_bad = |health: &Health| health.p99_ms > target_p99_ms || health.errors_permille > ERRORS_MAX_PERMILLE;
         let telling = || self.reports.iter().map(|report| report.health).filter(|health| health.samples > 0);
         let (known, bad) = (telling().next().is_some(), telling().any(|health| is_bad(&health)));
-        // Servers that were asked nothing bear those who are active.
+        // Servers without requests can sustain those that are active.
         if bad {
             self.borne.fall(active, now)
         } else {

@@ -1,12 +1,12 @@
-//! Who gave up waiting, and when places were given out before those who wait already: what somebody who knows how many
-//! were ahead of them a moment ago needs to know, to say how many are now.
+//! Which entries left the line, and when places were given out in front of entries that wait already. From both, a client
+//! that knows how many were ahead a moment ago computes how many are now.
 //!
-//! It is of this replica alone, from when it began: nothing is decided by it, so it is no part of the room's state.
+//! This is kept by each replica for itself, from its start: nothing is decided by it, so it is not part of the room's state.
 
 use super::Lane;
 use std::collections::VecDeque;
 
-/// So many departures are remembered; whoever has not looked for longer begins again.
+/// How many departures are remembered; a reader that is further behind begins again.
 const REMEMBERED: usize = 10_000;
 
 /// See the module's opening.
@@ -23,7 +23,7 @@ impl Departures {
         self.count
     }
 
-    /// How often somebody was put before those who waited already.
+    /// How often an entry was put in front of entries that waited already.
     pub fn disturbances(&self) -> u64 {
         self.disturbances
     }
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_has_looked_lately_learns_of_each_departure_once() {
+    fn a_reader_that_is_not_far_behind_gets_each_departure_once() {
         let mut departures = Departures::default();
         for place in 1..=10 {
             departures.left(Lane(1), place);

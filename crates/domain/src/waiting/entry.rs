@@ -1,10 +1,10 @@
-//! One stay in a waiting room: how it is kept, how it reads, what of it is told.
+//! One stay in a waiting room: how it reads, and what is reported of it.
 
 use crate::draw::Hash32;
 use crate::{Eta, QueueEntryId, Timestamp, UserId};
 use serde::{Deserialize, Serialize};
 
-/// Which of a concert's lines somebody stands in. 0 is the general one.
+/// Which of a concert's lines an entry stands in. 0 is the general one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Lane(pub u8);
 
@@ -108,14 +108,13 @@ pub struct RoomCounts {
     pub left: u64,
     pub expired: u64,
     pub admitted_per_s: f64,
-    /// The share of told ranges that the truth fell into; `None` before any was judged.
+    /// The share of forecast ranges that the true wait fell into; `None` before any was judged.
     pub eta_calibration: Option<f64>,
-    /// The share of turns that nobody came for.
+    /// The share of turns that their buyer did not come for.
     pub no_shows: f64,
 }
 
-/// When to ask again, milliseconds: soon for whoever is about to go, seldom for whoever is far behind or only has to
-/// wait for the sale to start.
+/// When to poll again, milliseconds: soon for an entry near the front, seldom for one far behind or before the sale.
 pub fn poll_after_ms(place: &Place, now: Timestamp) -> Option<u32> {
     const SLOWEST_MS: u64 = 10_000;
     let ms = match place.status {

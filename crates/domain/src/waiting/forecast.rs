@@ -1,29 +1,32 @@
-//! How long one will wait, and how often the ranges told were right; whether a seat will still be there.
+//! How long an entry will wait, how often the forecast ranges were right, and whether a seat will still be there.
 //!
-//! A line moves because people are promoted from it and because others leave it. With promotions at rate r and everybody
-//! leaving at rate h, `ahead` people are gone after ln(1 + h·(ahead + 1)/r)/h seconds.
+//! A line moves because entries are promoted from it and because others leave it. With promotions at rate r and each entry
+//! leaving at rate h, `ahead` entries are gone after ln(1 + h·(ahead + 1)/r)/h seconds.
 //!
-//! In a full room r is how fast turns end, which [`super::lengths`] foresees from the first ones: a curve, of which every
-//! lane has its share. Where a rate bounds promotion instead, or nothing has ended yet, r is measured. What is measured is
-//! measured over several memories at once, each of which forgets exponentially; the one used fits the time looked ahead.
+//! In a full room r is how fast turns end, which [`super::lengths`] predicts from the first ones: a curve, of which every
+//! lane has its share. Where a rate bounds promotion instead, or nothing has ended yet, r is measured. It is measured over
+//! several memories at once, each of which forgets exponentially; the one used fits the time looked ahead.
 //!
 //! The range around that point is learnt, by online conformal prediction (I. Gibbs and E. Candès, 2021; A. Angelopoulos
-//! and others, *Conformal PID Control*, 2023): for each horizon the 10th, 50th and 90th percentile of the error
-//! ln(true wait / point) are tracked, in units of the error to be expected. Its parts are chance, as if turns ended and
-//! people left at random; what is not known of r; and what is not known of h. What is not known of r is the same for all
-//! who wait, so ranges have to be wide at first, and may be narrow later. With x = h·(ahead + 1)/r an error of r counts by
-//! x/((1 + x)·ln(1 + x)) of itself, and one of h by the rest: who stands far behind waits for others to leave. A measured r
-//! is as good as its m promotions: √(1/(ahead + 1) + 1/m).
+//! and others, *Conformal PID Control*, 2023). For each horizon the 10th, 50th and 90th percentile of the error
+//! ln(true wait / point) are tracked, in units of the error to be expected, which has three parts:
 //!
-//! A horizon of which nothing has come yet, as the far ones in the first minutes, begins near the next nearer one. A sample outside its percentile moves it outwards by nine parts, one inside moves
-//! it inwards by one, so that in the long run one in ten lies beyond each end, whatever the distribution. A sample is
-//! judged with the percentiles as they are then, not as they were when it was told: many samples are under way at once,
-//! and must not all correct the same old error.
+//! * chance, as if turns ended and entries left at random;
+//! * the error of r, which is the same for all that wait. So ranges have to be wide at first, and may be narrow later;
+//! * the error of h: an entry far behind waits for others to leave.
+//!
+//! With x = h·(ahead + 1)/r an error of r counts by x/((1 + x)·ln(1 + x)) of itself, and one of h by the rest. A measured r is
+//! as good as its m promotions: √(1/(ahead + 1) + 1/m).
+//!
+//! A horizon without samples, as the far ones in the first minutes, begins near the next nearer one. A sample outside its
+//! percentile moves it outwards by nine parts, one inside moves it inwards by one. In the long run one in ten lies beyond
+//! each end, for any distribution. A sample is judged with the percentiles as they are then, not as they were when it was
+//! taken: many samples are under way at once, and must not all correct the same old error.
 //!
 //! Time counts only while promotion may go on: a pause, a closed room or a sold-out one neither slow the rate nor make
-//! a range wrong. Whoever leaves says nothing. Whoever is still there long after the range counts against it.
+//! a range wrong. An entry that leaves does not count. One that still waits long after its range counts against it.
 //!
-//! Who is promoted, and when, depends on nothing here: the logarithms of two machines may differ in the last bit.
+//! Promotion depends on nothing here: the logarithms of two machines may differ in the last bit.
 
 use super::lengths::Curve;
 use super::turns::Turns;
@@ -37,7 +40,7 @@ use std::collections::BTreeMap;
 const MEMORIES_S: [f64; 6] = [8.0, 32.0, 128.0, 512.0, 2_048.0, 8_192.0];
 /// Leaving is measured over this one.
 const LEAVING: usize = 3;
-/// What is believed before anybody has left: as if so many had, each after so many seconds on the average.
+/// What is believed before any entry has left: as if so many had, each after so many seconds on the average.
 const LEFT_BEFORE: f64 = 0.5;
 const PATIENCE_S: f64 = 3_600.0;
 /// A rate of nothing, per second: what is divided by.
@@ -53,7 +56,7 @@ const HORIZONS: usize = HORIZONS_S.len() + 1;
 const SAMPLES_MAX: u32 = 64;
 /// Ranges of one horizon are taken at least so far apart, seconds, and more seldom the longer they last.
 const SAMPLES_APART_S: f64 = 0.5;
-/// Whoever has waited for so many times the upper end was missed.
+/// An entry that has waited for so many times the upper end of its range was missed by it.
 const LATE: f64 = 1.5;
 /// How fast percentiles move, as a share of their distance; the first samples move them faster, the n-th by n to the power
 /// [`SETTLING`]. Many samples err together, so faster ones would follow the error of the day and miss that of the next.
@@ -77,7 +80,7 @@ const OFFSET_S: f64 = 0.5;
 /// How often places are sampled, microseconds.
 const SAMPLED_EVERY_US: u64 = 1_000_000;
 
-/// What one lane has measured and told, and what came of it. Bounded: at most [`SAMPLES_MAX`] entries a horizon.
+/// What one lane has measured and forecast, and what came of it. Bounded: at most [`SAMPLES_MAX`] entries a horizon.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Forecast {
     /// How long promotion could go on, ever.
@@ -135,7 +138,7 @@ impl Default for Horizon {
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct Sample {
-    told_us: u64,
+    shown_us: u64,
     point: Point,
     eta: Eta,
 }
@@ -156,7 +159,7 @@ struct Measured {
     seen_s: f64,
 }
 
-/// When it is one's turn, and how many of the lane have had theirs by then.
+/// When an entry's turn comes, and how many of the lane have had theirs by then.
 struct Reached {
     point: Point,
     turns: f64,
@@ -185,7 +188,7 @@ impl Forecast {
     }
 
     /// Time passes: `ran` says whether promotion could go on meanwhile, `waiting` how many waited. In the first seconds of
-    /// a flash it matters that nobody counts for the time before they came.
+    /// a flash sale it matters that no entry counts for the time before it joined.
     pub(super) fn pass(&mut self, now: Timestamp, ran: bool, waiting: u64) {
         if let Some(at) = self.at.filter(|_| ran) {
             let passed_us = (now - at).num_microseconds().map_or(0, |us| us.max(0) as u64);
@@ -217,7 +220,7 @@ impl Forecast {
         }
     }
 
-    /// For a look as far ahead as that many people take; `None` while nothing was measured.
+    /// For looking as far ahead as that many entries take; `None` while nothing was measured.
     fn rate(&self, ahead: u64) -> Option<Measured> {
         let (most, step_s) = self.limit.unwrap_or((f64::INFINITY, 0.0));
         let last = self.memories.last().filter(|memory| memory.promoted > 0.0)?;
@@ -229,7 +232,7 @@ impl Forecast {
         Some(Measured { rate: memory.rate().min(most), promoted: memory.promoted, seen_s: memory.seconds })
     }
 
-    /// At which rate whoever waits leaves, per second.
+    /// At which rate waiting entries leave, per second.
     fn leaving(&self) -> f64 {
         let Memory { left, waited, .. } = self.memories[LEAVING];
         if waited > 0.0 { left / waited } else { 0.0 }
@@ -256,7 +259,7 @@ impl Forecast {
         Some(Reached { point: Point { seconds, deviation }, turns: rate * seconds })
     }
 
-    /// As turns end, and as people leave. At most as many sums as the curve has steps.
+    /// As turns end, and as entries leave. At most as many sums as the curve has steps.
     fn reached_by_ends(&self, ahead: u64, ends: &Ends<'_>) -> Reached {
         let goal = ahead as f64 + 1.0;
         let (leaving, leaving_error) = self.leaving_believed();
@@ -265,7 +268,7 @@ impl Forecast {
         let growth = (leaving * step_s).exp();
         let rates = ends.curve.ended.windows(2).map(|pair| (pair[1] - pair[0]) / step_s);
         let rates = rates.map(|rate| (rate * ends.share).min(most));
-        // One who is promoted then stands for so many who wait now: the others among them have left.
+        // An entry that is promoted then stands for so many that wait now: the others among them have left.
         let (mut gone, mut turns, mut worth, mut seconds) = (0.0, 0.0, growth.sqrt(), 0.0);
         let mut rate = (ends.curve.rate * ends.share).min(most);
         for at_step in rates {
@@ -304,7 +307,7 @@ impl Forecast {
         self.reached(ahead, ends).map_or(ahead as f64, |reached| (reached.turns - 1.0).clamp(0.0, ahead as f64))
     }
 
-    /// How many of this lane will have a turn within `seconds`, in which `ahead` people of another one go.
+    /// How many of this lane will have a turn within `seconds`, in which `ahead` entries of another lane go.
     pub(super) fn turns_beside(&self, ends: Option<&Ends<'_>>, seconds: Option<f64>, ahead: u64) -> f64 {
         self.speed(ahead, ends).unwrap_or(0.0) * seconds.unwrap_or(0.0)
     }
@@ -319,7 +322,7 @@ impl Forecast {
         ends.map(|ends| (ends.curve.rate * ends.share).min(most)).or_else(|| self.rate(ahead).map(|measured| measured.rate))
     }
 
-    /// Behind so many people.
+    /// Behind so many entries.
     pub(super) fn estimate(&self, ahead: u64, ends: Option<&Ends<'_>>) -> Option<Eta> {
         self.point(ahead, ends).map(|point| self.around(point))
     }
@@ -368,8 +371,8 @@ impl Forecast {
         self.horizons[at].under_way < SAMPLES_MAX && self.horizons[at].next_us <= self.ran_us
     }
 
-    /// Somebody was told, or could have been: the range may be held against what comes.
-    pub(super) fn told(&mut self, entry: QueueEntryId, ahead: u64, ends: Option<&Ends<'_>>) {
+    /// A range was shown, or could have been: it may be compared with what comes.
+    pub(super) fn shown(&mut self, entry: QueueEntryId, ahead: u64, ends: Option<&Ends<'_>>) {
         let Some(point) = self.point(ahead, ends) else { return };
         let at = horizon(point.seconds);
         if !self.takes(at) || self.samples.contains_key(&entry) {
@@ -378,7 +381,7 @@ impl Forecast {
         let apart_s = (2.0 * point.seconds / f64::from(SAMPLES_MAX)).max(SAMPLES_APART_S);
         self.horizons[at].under_way += 1;
         self.horizons[at].next_us = self.ran_us + (apart_s * 1e6) as u64;
-        self.samples.insert(entry, Sample { told_us: self.ran_us, point, eta: self.around(point) });
+        self.samples.insert(entry, Sample { shown_us: self.ran_us, point, eta: self.around(point) });
     }
 
     /// Its turn came.
@@ -389,7 +392,7 @@ impl Forecast {
         }
     }
 
-    /// It left: nothing can be said of what it was told.
+    /// It left: its range can be neither right nor wrong.
     pub(super) fn left(&mut self, entry: QueueEntryId) {
         self.left += 1;
         self.taken_out(entry);
@@ -403,7 +406,7 @@ impl Forecast {
     }
 
     fn give_up_the_late(&mut self) {
-        let waited_s = |sample: &Sample| (self.ran_us - sample.told_us) as f64 / 1e6;
+        let waited_s = |sample: &Sample| (self.ran_us - sample.shown_us) as f64 / 1e6;
         let is_late = |sample: &Sample| waited_s(sample) > LATE * f64::from(sample.eta.high_s) + HORIZONS_S[0];
         let late: Vec<_> = self.samples.iter().filter(|(_, sample)| is_late(sample)).map(|(entry, _)| *entry).collect();
         for entry in late {
@@ -414,7 +417,7 @@ impl Forecast {
     }
 
     fn judge(&mut self, sample: Sample) {
-        let true_s = (self.ran_us - sample.told_us) as f64 / 1e6;
+        let true_s = (self.ran_us - sample.shown_us) as f64 / 1e6;
         self.judged += 1;
         self.right += u64::from(sample.eta.contains(true_s));
         let Point { seconds, deviation } = sample.point;
@@ -449,8 +452,8 @@ fn horizon(point_s: f64) -> usize {
     HORIZONS_S.iter().take_while(|end_s| point_s >= **end_s).count()
 }
 
-/// How likely a seat is still to be had when one's turn comes, in thousandths: whether the sales of those whose turn
-/// begins and ends before leave something. `turns` of them will have ended.
+/// How likely a seat is still to be had when an entry's turn comes, in thousandths: whether the sales of the turns that
+/// begin and end before leave something. `turns` of them will have ended.
 pub(super) fn chance(ended_before: f64, obtainable: u64, turns: &Turns) -> u16 {
     /// What is not known of how the next ones will buy, as a share of how many do.
     const UNSURE: f64 = 0.04;
@@ -468,13 +471,13 @@ pub(super) fn chance(ended_before: f64, obtainable: u64, turns: &Turns) -> u16 {
 }
 
 /// How many may be active when that is to be found: enough buyers for the seats there are and as many more as do not
-/// come, but no more than the servers bear.
+/// come, but no more than the servers can sustain.
 pub(super) fn auto_max_active(obtainable: u64, bearable: f64, turns: &Turns) -> u32 {
-    /// However few buy, and come: the first turns say little.
+    /// However few buy, and come: the first turns are no measure.
     const SHARE_MIN: f64 = 0.05;
     let buyers = obtainable as f64 / (turns.seats_per_sale() * turns.conversion.max(SHARE_MIN));
     let come = (1.0 - turns.no_shows).max(SHARE_MIN);
-    // Who does not come costs the servers nothing either; of those who do not buy some did not come.
+    // A no-show does not load the servers; and some of the turns without a sale are no-shows.
     buyers.min(bearable / come).ceil().clamp(1.0, f64::from(crate::admission::MAX_ACTIVE_MAX)) as u32
 }
 

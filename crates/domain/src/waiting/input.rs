@@ -1,4 +1,4 @@
-//! What a waiting room is told, and what it answers.
+//! The inputs of a waiting room, and its answers.
 //!
 //! Inputs are kept in logs and read again later, by newer versions too: a variant's fields never change, a new meaning
 //! is a new variant at the end.
@@ -11,8 +11,7 @@ use crate::{Admission, QueueEntryId, Timestamp, UserId};
 use chrono::serde::{ts_microseconds, ts_microseconds_option};
 use serde::{Deserialize, Serialize};
 
-/// A line of its own, for those whom the operator's issuer puts there, with its share of the promotions while anybody
-/// waits in it.
+/// A line of its own, for users whose token names it, with its share of the promotions while entries wait in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LaneTerms {
     pub name: String,
@@ -30,19 +29,19 @@ pub struct RoomTerms {
     pub active_ttl_s: u32,
     /// How often a turn can be lengthened.
     pub extensions_max: u32,
-    /// How long whoever was connected in their turn may be gone.
+    /// How long an entry in its turn may be without a connection, once it had one.
     pub grace_s: u32,
-    /// The same while they wait.
+    /// The same while it waits.
     pub waiting_grace_s: u32,
     /// What the measured p99 is held against when admission adapts.
     pub p99_target_ms: u32,
     /// Beside the general lane, which has what they leave.
     pub lanes: Vec<LaneTerms>,
-    /// Of the draw's seed; `None`: who comes before the sale goes in the order of coming.
+    /// Of the draw's seed; `None`: users who come before the sale go in the order of arrival.
     pub commitment: Option<Hash32>,
 }
 
-/// What a token says of an entry.
+/// What a token claims of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlaceClaim {
     pub entry: QueueEntryId,
@@ -74,19 +73,19 @@ pub enum RoomInput {
         #[serde(with = "ts_microseconds")]
         paid_at: Timestamp,
     },
-    /// Lengthens a turn, whenever it ends: what earlier versions told.
+    /// Lengthens a turn, whenever it ends: written by earlier versions.
     Extend {
         entry: QueueEntryId,
     },
-    /// Ends what is over, and promotes whoever may go.
+    /// Ends what is over, and promotes the next entries.
     Tick(Stock),
     /// What an operator set; of two the one with the higher version counts.
     Admit {
         admission: Admission,
         version: i64,
     },
-    /// These entries have a connection to this instance now; telling it twice counts once. Of an instance that has not
-    /// appeared, or was given up since, it does not count.
+    /// These entries have a connection to this instance now; twice counts once. Ignored from an instance that has not
+    /// appeared, or was given up since.
     Connect {
         instance: InstanceId,
         entries: Vec<QueueEntryId>,
@@ -96,11 +95,11 @@ pub enum RoomInput {
         instance: InstanceId,
         entries: Vec<QueueEntryId>,
     },
-    /// Whose turn it is and who came for it.
+    /// Entries in their turn whose buyer came for it.
     Seen {
         entries: Vec<QueueEntryId>,
     },
-    /// The instance lives; how it fared since it last said so.
+    /// The instance lives; its health since its last report.
     Report {
         instance: InstanceId,
         health: Option<Health>,
@@ -111,12 +110,12 @@ pub enum RoomInput {
     Reserve {
         to: u64,
     },
-    /// Draws those who came before the sale.
+    /// Draws the users who came before the sale.
     Reveal {
         seed: Hash32,
         beacon: Option<String>,
     },
-    /// The instance lives and will tell of all its connections.
+    /// The instance lives and will report all its connections.
     Appear {
         instance: InstanceId,
     },
@@ -132,7 +131,7 @@ pub enum RoomInput {
 pub enum RoomOutput {
     Nothing,
     Entered(Entered),
-    /// Draining: nobody new may join.
+    /// Draining: no new entry may join.
     Closed,
     /// Places must be reserved first, beyond this one.
     Unreserved(u64),

@@ -1,11 +1,11 @@
-//! The lines of one concert, and whose turn it is to send somebody: each lane gets its share of the promotions while
-//! anybody waits in it, and leaves what it does not need to the others (stride scheduling: C. Waldspurger and
-//! W. Weihl, 1995).
+//! The lines of one concert, and which of them sends the next entry. Each lane gets its share of the promotions while entries
+//! wait in it, and leaves what it does not need to the others (stride scheduling: C. Waldspurger and W. Weihl, 1995).
 
+use super::entry::Lane;
 use super::forecast::{Ends, Forecast, Moved};
 use super::input::LaneTerms;
 use super::lengths::Curve;
-use super::{Lane, RATE_WINDOW_S};
+use super::limits::RATE_WINDOW_S;
 use crate::admission::Pace;
 use crate::line::Line;
 use crate::{QueueEntryId, Timestamp};
@@ -35,7 +35,7 @@ pub(super) struct LaneState {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Lanes {
     all: Vec<LaneState>,
-    /// The pass of whoever went last.
+    /// The pass of the lane that was served last.
     passed: u64,
 }
 
@@ -52,9 +52,9 @@ impl Lanes {
         lanes
     }
 
-    /// Lanes are known by their names, and never change their number, which entries and tokens name. One that is new is
-    /// empty; one that is not named any more keeps whoever waits in it, with the smallest share, until a new one needs
-    /// its number and nobody waits there. Beyond [`LANES_MAX`] a new one is not opened: its people go to the general one.
+    /// Lanes are identified by their names, and never change their number, which entries and tokens name. A new lane is
+    /// empty. A lane that is no longer named keeps its entries, with the smallest share, until it is empty and a new lane
+    /// needs its number. Beyond [`LANES_MAX`] a new lane is not opened: its users go to the general one.
     pub(super) fn set(&mut self, terms: &[LaneTerms]) {
         let terms = &terms[..terms.len().min(LANES_MAX)];
         let named: u16 = terms.iter().fold(0, |sum, lane| sum.saturating_add(lane.share));
@@ -98,7 +98,7 @@ impl Lanes {
         lane.pass = lane.pass.min(passed + STRIDE / u64::from(lane.share));
     }
 
-    /// As it is kept: who waits where is found from the entries.
+    /// As it is kept: the lines are found again from the entries.
     pub(super) fn without_lines(&self) -> Self {
         let all = self.all.iter().map(|lane| LaneState {
             name: lane.name.clone(),
@@ -116,7 +116,7 @@ impl Lanes {
         &self.all
     }
 
-    /// The lane that a token or an input names; one that there is not is the general one.
+    /// The lane that a token or an input names; an unknown one is the general one.
     pub(super) fn known(&self, lane: Lane) -> Lane {
         if usize::from(lane.0) < self.all.len() { lane } else { Lane(0) }
     }
@@ -134,12 +134,12 @@ impl Lanes {
         self.all.iter().map(|lane| lane.line.waiting()).sum()
     }
 
-    /// Somebody waits at a place of this lane from now on.
+    /// An entry waits at a place of this lane from now on.
     pub(super) fn occupy(&mut self, lane: Lane, place: u64) {
         let passed = self.passed;
         let lane = self.get_mut(lane);
         if lane.line.waiting() == 0 {
-            // It saved nothing up while nobody waited in it.
+            // It saved nothing up while it was empty.
             lane.pass = lane.pass.max(passed);
         }
         lane.line.occupy(place);
@@ -149,7 +149,7 @@ impl Lanes {
         self.get_mut(lane).line.remove(place);
     }
 
-    /// The lane and the place whose turn it is.
+    /// The lane and the place that go next.
     pub(super) fn next(&mut self) -> Option<(Lane, u64)> {
         let waiting = self.all.iter_mut().enumerate().filter(|(_, lane)| lane.line.waiting() > 0);
         let (at, lane) = waiting.min_by_key(|(at, lane)| (lane.pass, *at))?;

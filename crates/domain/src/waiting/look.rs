@@ -1,7 +1,15 @@
-//! What a room and its entries read as at one instant: for polls, pushes, operators, and whoever has to decide whether a
-//! tick is due. Nothing here changes anything.
+//! What a room and its entries read as at one instant: for polls, pushes, operators, and for deciding whether a tick is due.
+//! Nothing here changes anything.
 
-use super::*;
+use super::departures::Departures;
+use super::entry::{Lane, Place, QueueStatus, RoomCounts, Stock};
+use super::input::RoomTerms;
+use super::lanes::LaneState;
+use super::room::Room;
+use super::stage::{Entry, Stage};
+use super::summary::RoomSummary;
+use crate::{Admission, QueueEntryId, Timestamp, UserId};
+use chrono::TimeDelta;
 
 impl Room {
     pub fn terms(&self) -> &RoomTerms {
@@ -22,9 +30,9 @@ impl Room {
         self.entries.get(&entry).is_some_and(|kept| !matches!(kept.stage, Stage::Ended { .. }))
     }
 
-    /// Since when nothing was told although somebody may be connected: whoever lives says so.
+    /// Since when there was no input although entries may be connected: a live instance reports.
     pub fn silent_since(&self) -> Option<Timestamp> {
-        self.presence.is_anybody_there().then_some(self.latest_at)
+        self.presence.has_instances().then_some(self.latest_at)
     }
 
     /// The version of what an operator set.
@@ -44,17 +52,17 @@ impl Room {
         self.by_user.get(&user).copied()
     }
 
-    /// When this instance was heard of; `None`: it counts as gone, and its connections with it.
+    /// When this instance last reported; `None`: it counts as gone, and its connections with it.
     pub fn heard_at(&self, instance: crate::InstanceId) -> Option<Timestamp> {
-        self.presence.heard_at(instance)
+        self.presence.reported_at(instance)
     }
 
-    /// Whether somebody is known to have a connection to any instance.
+    /// Whether an entry is known to have a connection to any instance.
     pub fn is_connected(&self, entry: QueueEntryId) -> bool {
         self.presence.is_connected(entry)
     }
 
-    /// Whether it matters that somebody came: for a turn that nobody was seen in, and for whoever is gone.
+    /// Whether it matters that a client of the entry was seen: in a turn that was not claimed yet, or if it counts as gone.
     pub fn wants_to_see(&self, entry: QueueEntryId) -> bool {
         self.entries.get(&entry).and_then(Entry::turn).is_some_and(|turn| !turn.seen) || self.presence.is_gone(entry)
     }
@@ -90,26 +98,26 @@ impl Room {
     }
 
     fn eta(&self, lane: Lane, ahead: u64, now: Timestamp) -> Option<crate::Eta> {
-        // Places are free: nothing has to be measured for that.
+        // Places are free: no measurement is needed.
         if self.goes_next(ahead, now) {
             return Some(crate::Eta::of_seconds(0.0, 0.0, 0.0));
         }
         self.lanes.get(lane).forecast.estimate(ahead, self.lanes.ends(lane, self.lengths.curve()).as_ref())
     }
 
-    /// Whether the next tick promotes an entry with so many before it in its lane. Of several lanes it is not said which
-    /// goes first, as long as not all can go.
+    /// Whether the next tick promotes an entry with so many before it in its lane. With several lanes it is unknown which
+    /// goes first, unless all can go.
     pub(super) fn goes_next(&self, ahead: u64, now: Timestamp) -> bool {
         let promotable = u64::from(self.promotable(now, self.stock));
         ahead < promotable && (self.lanes.all().len() == 1 || self.lanes.waiting() <= promotable)
     }
 
-    /// Whether nobody waits, has a turn, or is to be drawn.
+    /// Whether no entry waits, has a turn, or is to be drawn.
     pub fn is_empty(&self) -> bool {
         self.active.is_empty() && self.lanes.waiting() + self.pre_sale.undrawn() == 0
     }
 
-    /// Whether anybody ever came, or may have: places up to some number may have been given out.
+    /// Whether an entry ever joined, or may have: places up to some number may have been given out.
     pub fn was_joined(&self) -> bool {
         self.last_place() + self.pre_sale.undrawn() > 0
     }
@@ -135,7 +143,7 @@ impl Room {
     }
 
     pub fn summary(&self, now: Timestamp) -> RoomSummary {
-        let lane = |(at, lane): (usize, &lanes::LaneState)| (lane.admitted, self.lanes.rate(Lane(at as u8), now));
+        let lane = |(at, lane): (usize, &LaneState)| (lane.admitted, self.lanes.rate(Lane(at as u8), now));
         RoomSummary {
             mode: self.admission().mode,
             sold_out: self.sold_out,
@@ -147,7 +155,7 @@ impl Room {
         }
     }
 
-    /// Whether nothing can be had, as far as a tick has said.
+    /// Whether nothing could be had at the last tick.
     pub fn is_sold_out(&self) -> bool {
         self.sold_out
     }

@@ -1,71 +1,34 @@
-//! Giving back what a room has lost: its log may lie in memory elsewhere.
+//! Restoring what a room has lost: its log may be kept in the memory of another server.
 //!
-//! A room is built again from what the ledger's database keeps of it: how far it had come, and who was in their turn.
-//! Whoever waited comes back by their token: a place beyond the last one promoted waits where it was; one up to there
-//! is among the turns, or has ended. For `FROZEN_S` after a loss nobody counts as promoted, however many pass by, so
-//! that a second loss does not end those who have not come back yet.
+//! A room is rebuilt from what the ledger's database keeps of it (the mirror): how far it had come, and the entries in their
+//! turn. Waiting entries come back by their tokens: a place beyond the last one promoted waits where it was; one up to
+//! there is among the turns, or has ended. For `FROZEN_S` after a loss the mark of promoted places stands still, however
+//! many are promoted, so that a second loss does not end entries that have not come back yet.
 //!
-//! Never too many: a turn that the mirror had not heard of goes on only where there is room for it; otherwise whoever
-//! had it waits, in front of everybody.
+//! Never too many: a turn that the mirror does not know goes on only if a place is free; otherwise its entry waits, in front
+//! of all others.
 //!
-//! Lost before the draw, whoever comes back is drawn with the others: the list stays open for `RETURN_S` at least. Lost
-//! after it, a token from before is worth the place that was drawn.
+//! If the room was lost before the draw, entries that come back are drawn with the others: the list stays open for
+//! `RETURN_S` at least. If it was lost after the draw, a token from before is worth the place that was drawn.
 
-use super::presale::Ranked;
-use super::{DrawView, Entry, Place, PlaceClaim, QueueStatus, Room, RoomChange, RoomTerms, Stage, Turn};
+use super::entry::{Lane, Place, QueueStatus, RoomChange};
+use super::input::{PlaceClaim, RoomTerms};
+use super::lost::{ActivePlace, Lost, RoomMark};
+use super::presale::{DrawView, Ranked};
+use super::room::Room;
+use super::stage::{Ends, Entry, Stage, Turn};
 use crate::admission::INTERVAL_S_MAX;
 use crate::{Admission, ConcertId, QueueEntryId, Timestamp, UserId};
 use chrono::TimeDelta;
-use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
-/// For how long after a loss people may come back for their places, seconds.
+/// For how long after a loss entries may come back for their places, seconds.
 const FROZEN_S: i64 = 30 * 60;
 /// The longest pause of promotion after a loss, seconds: a rate over a longer time goes on from the turns that are known.
 const PAUSE_MAX_S: i64 = 3;
-/// How long a list that was lost before it was drawn stays open at least, seconds: everybody who polls has asked again
-/// by then.
+/// How long a list that was lost before it was drawn stays open at least, seconds: by then every client that polls has
+/// polled again.
 const RETURN_S: i64 = 15;
-
-/// How far a room had come. Each only ever grows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RoomMark {
-    /// The last place that was given out, or may have been: none up to here is given out again.
-    pub last_place: u64,
-    /// Every entry up to here was promoted, or had left before its turn came.
-    pub promoted_to: u64,
-    pub served: u64,
-    pub expired: u64,
-    pub left: u64,
-}
-
-/// An entry in its turn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ActivePlace {
-    pub entry: QueueEntryId,
-    pub user: UserId,
-    pub place: u64,
-    pub promoted_at: Timestamp,
-    pub active_until: Timestamp,
-}
-
-/// What is known of what was lost.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Lost {
-    /// Places up to here were given out before.
-    to: u64,
-    /// Nobody comes back for a place up to here.
-    head: u64,
-    frozen_until: Timestamp,
-    pub(super) resume_at: Timestamp,
-}
-
-impl Lost {
-    pub(super) fn move_back(&mut self, by: TimeDelta) {
-        self.frozen_until -= by;
-        self.resume_at -= by;
-    }
-}
 
 impl Room {
     /// A room from what the mirror kept of it: `own` is the admission an operator set, with its version, `draw` what was
@@ -97,7 +60,7 @@ impl Room {
             frozen_until: now + TimeDelta::seconds(FROZEN_S),
             resume_at: now + TimeDelta::seconds(pause),
         });
-        room.ends = super::Ends { served: mark.served, left: mark.left, expired: mark.expired };
+        room.ends = Ends { served: mark.served, left: mark.left, expired: mark.expired };
         for turn in latest_of_each(turns) {
             room.take_up(turn, now);
         }
@@ -110,10 +73,10 @@ impl Room {
         room
     }
 
-    /// A room that begins again as one instance knew it, whose log was lost: others may have been told of more.
+    /// A room whose log was lost begins again as one instance knew it: other instances may know of more.
     ///
-    /// No place is given out that another instance can have given out; whoever got one comes back for it. A rate begins
-    /// anew, because promotions that are not known here count, too.
+    /// No place is given out that another instance can have given out; its entry comes back for it. A rate begins anew,
+    /// because promotions that are not known here count, too.
     pub fn begin_again(&mut self, now: Timestamp) {
         self.follow(now, &mut Vec::new());
         let (head, last) = (self.mark(now).promoted_to, self.last_place());
@@ -139,10 +102,10 @@ impl Room {
         let (promoted_at, until) = (promoted_at.min(now), until.min(now + self.active_ttl()));
         let is_free = self.active.len() < self.admission().max_active as usize;
         let stage = if is_free { Stage::Active(Turn { promoted_at, until, extended: 0, seen: true }) } else { Stage::Waiting };
-        self.put_back(entry, Entry { user, place, lane: super::Lane(0), stage });
+        self.put_back(entry, Entry { user, place, lane: Lane(0), stage });
     }
 
-    /// Gives an entry back by what a genuine token says of it.
+    /// Restores an entry from the claim of a genuine token.
     pub(super) fn give_back(&mut self, claim: PlaceClaim, now: Timestamp, changes: &mut Vec<RoomChange>) -> Option<Place> {
         if let Some(place) = self.place(claim.entry, now) {
             return Some(place);
@@ -179,8 +142,8 @@ impl Room {
         self.place(entry, now)
     }
 
-    /// Whether [`RoomInput::Restore`](super::RoomInput::Restore) could do anything: what is forgotten for good is polled
-    /// for as well, and need not be written into a log. The first claim of a drawn place makes it cheap to judge others.
+    /// Whether [`RoomInput::Restore`](super::RoomInput::Restore) could do anything: entries that are forgotten for good are
+    /// polled for as well, and need no input in the log. The first claim of a drawn place makes it cheap to judge others.
     pub fn may_give_back(&self, claim: &PlaceClaim, now: Timestamp) -> bool {
         let other = self.entry_of(claim.user).filter(|other| self.entries.contains_key(other));
         if self.entries.contains_key(&claim.entry) {
@@ -213,7 +176,7 @@ impl Room {
         place > self.last_place() || self.lost.is_some_and(|lost| place <= lost.to && place > lost.head)
     }
 
-    /// Whether whoever had this place may come back for it.
+    /// Whether the entry that had this place may come back for it.
     fn was_lost(&mut self, place: u64, now: Timestamp) -> bool {
         let lost = self.lost.unwrap_or(Lost { to: 0, head: 0, frozen_until: now, resume_at: now });
         if place > self.last_place() {
@@ -225,7 +188,7 @@ impl Room {
         self.is_lost(place)
     }
 
-    /// Whether somebody is known to have this place: a log that had lost its end can have given it out once more.
+    /// Whether an entry is known to have this place: a log that lost its end can have given it out twice.
     fn is_taken(&self, place: u64) -> bool {
         let is_to_be_drawn = self.pre_sale.is_closed_undrawn() && self.pre_sale.places().contains(&place);
         is_to_be_drawn || self.at_place(place).is_some_and(|known| self.entries.contains_key(&known))
@@ -251,13 +214,7 @@ impl Room {
         self.entries.insert(entry, kept);
     }
 
-    pub(super) fn fill_places_to(&mut self, place: u64) {
-        if self.last_place() < place {
-            self.by_place.resize(place as usize, QueueEntryId(uuid::Uuid::nil()));
-        }
-    }
-
-    /// What the mirror is told, beside the turns. `last_place` is what was reserved, if anything was.
+    /// What the mirror keeps, beside the turns. `last_place` is what was reserved, if anything was.
     pub fn mark(&self, now: Timestamp) -> RoomMark {
         let head = self.lost.map_or(0, |lost| lost.head);
         let waiting = self.lanes.all().iter().filter_map(|lane| lane.line.first()).min();
@@ -282,7 +239,7 @@ impl Room {
         self.reserved
     }
 
-    /// Everybody in their turn.
+    /// Every entry in its turn.
     pub fn turns(&self) -> Vec<ActivePlace> {
         let turn = |entry: QueueEntryId| {
             let kept = self.entries.get(&entry)?;
@@ -292,7 +249,7 @@ impl Room {
         self.active.iter().filter_map(|(_, entry)| turn(*entry)).collect()
     }
 
-    /// Those who live at places beyond `place`, and those who have none yet, as tokens would say it.
+    /// The live entries at places beyond `place`, and those without a place yet, as tokens would claim them.
     pub fn claims_beyond(&self, place: u64) -> Vec<PlaceClaim> {
         let claim = |entry: &QueueEntryId| {
             let kept = self.entries.get(entry).filter(|kept| !kept.status().is_ended())?;

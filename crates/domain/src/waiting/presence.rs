@@ -1,9 +1,9 @@
-//! Who has a connection to which instance, and since when whoever had one has none.
+//! Which entry has a connection to which instance, and since when an entry that had one has none.
 //!
-//! Instances tell when somebody's first connection to them begins and when the last one ends. One that has not been
-//! heard of for [`INSTANCE_LOST_S`] took its connections along. From then on nothing it says of connections counts until
-//! it has appeared anew: what it says first may have been said before it knew that it had been given up, and would
-//! stand for all its connections.
+//! Instances report when an entry's first connection to them begins and when its last one ends. An instance without a report
+//! for [`INSTANCE_LOST_S`] is given up, and its connections with it. From then on its reports of connections are ignored
+//! until it appears anew: its first reports may be older than its knowledge of having been given up, and would be taken
+//! for all its connections.
 
 use crate::ids::InstanceId;
 use crate::{QueueEntryId, Timestamp};
@@ -14,10 +14,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// How long an instance may be silent, seconds.
 pub const INSTANCE_LOST_S: i64 = 15;
-/// As long as anybody is connected, some instance tells the room something more often than this, seconds. A longer
-/// silence is nobody's: the clock was stepped, or the log was away.
+/// While any entry is connected, some instance appends an input more often than this, seconds. A longer silence is no
+/// instance's fault: the clock was stepped, or the log was away.
 const SILENCE_MAX_S: i64 = 10;
-/// How often an instance says that it lives, at least, seconds.
+/// How often an instance reports at least, seconds.
 pub const INSTANCE_REPORTS_S: i64 = 5;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -25,7 +25,7 @@ enum Link {
     To {
         /// Never none.
         instances: Vec<InstanceId>,
-        /// Until when they were there for certain, whatever becomes of these.
+        /// Until when the client was certainly there, whatever happens to the instances.
         #[serde(with = "ts_microseconds")]
         there: Timestamp,
     },
@@ -41,7 +41,7 @@ enum Link {
 pub(super) struct Presence {
     /// Entries that live and have had a connection.
     links: HashMap<QueueEntryId, Link>,
-    /// Those without a connection any more, who wait and who have their turn, by since when.
+    /// Those that have lost their last connection, waiting and in their turn, by since when.
     gone: Gone,
     alive: BTreeMap<InstanceId, Timestamp>,
 }
@@ -66,17 +66,17 @@ pub(super) struct PresenceState {
 }
 
 impl Presence {
-    pub(super) fn heard_at(&self, instance: InstanceId) -> Option<Timestamp> {
+    pub(super) fn reported_at(&self, instance: InstanceId) -> Option<Timestamp> {
         self.alive.get(&instance).copied()
     }
 
-    /// It begins to tell of its connections.
+    /// It begins to report its connections.
     pub(super) fn appeared(&mut self, instance: InstanceId, now: Timestamp) {
         self.alive.insert(instance, now);
     }
 
-    /// Whether it counts as living, and still does.
-    pub(super) fn heard(&mut self, instance: InstanceId, now: Timestamp) -> bool {
+    /// Notes a report. Returns whether the instance counts as live.
+    pub(super) fn reported(&mut self, instance: InstanceId, now: Timestamp) -> bool {
         self.alive.get_mut(&instance).map(|at| *at = now).is_some()
     }
 
@@ -91,7 +91,7 @@ impl Presence {
         }
     }
 
-    /// They were connected to it until `until`.
+    /// The entry was connected to the instance until `until`.
     pub(super) fn disconnect(&mut self, instance: InstanceId, entry: QueueEntryId, in_turn: bool, until: Timestamp) {
         if let Some(Link::To { instances, there }) = self.links.get_mut(&entry)
             && let Some(at) = instances.iter().position(|of| *of == instance)
@@ -105,7 +105,7 @@ impl Presence {
         }
     }
 
-    /// Somebody was heard of in another way. Whoever never had a connection is not missed, and need not be.
+    /// A client was seen without a connection, for instance in a poll. An entry that never had a connection is not missed.
     pub(super) fn seen(&mut self, entry: QueueEntryId, now: Timestamp) {
         match self.links.get_mut(&entry) {
             Some(Link::To { there, .. }) => *there = now,
@@ -117,7 +117,7 @@ impl Presence {
         }
     }
 
-    /// Their turn has come: from now on they can be late for it.
+    /// The entry's turn has come: from now on the grace of a turn applies.
     pub(super) fn turn_began(&mut self, entry: QueueEntryId, now: Timestamp) {
         match self.links.get_mut(&entry) {
             Some(Link::To { there, .. }) => *there = now,
@@ -153,7 +153,7 @@ impl Presence {
         matches!(self.links.get(&entry), Some(Link::Gone { .. }))
     }
 
-    /// Nothing was told for so long: a silence of all does not make one of them lost.
+    /// There was no input for so long: a silence of all instances does not make one of them lost.
     pub(super) fn after_silence(&mut self, gap: TimeDelta) {
         self.alive.values_mut().for_each(|at| *at += silence(gap));
     }
@@ -171,16 +171,16 @@ impl Presence {
     }
 
     /// Whether any instance has connections, or may have.
-    pub(super) fn is_anybody_there(&self) -> bool {
+    pub(super) fn has_instances(&self) -> bool {
         !self.alive.is_empty()
     }
 
-    /// Whether an instance has been silent for too long, when nobody told anything for `gap`.
+    /// Whether an instance has been silent for too long, given that there was no input for `gap`.
     pub(super) fn misses(&self, now: Timestamp, gap: TimeDelta) -> bool {
         self.alive.values().any(|at| is_lost(*at + silence(gap), now))
     }
 
-    /// Instances that are silent for too long are gone, and with them their connections, since they were heard of last.
+    /// Gives up instances that are silent for too long, and their connections with them, as of their last report.
     pub(super) fn lose_instances(&mut self, now: Timestamp, in_turn: impl Fn(QueueEntryId) -> bool) {
         let lost: Vec<_> = self.alive.iter().filter(|(_, at)| is_lost(**at, now)).map(|(instance, at)| (*instance, *at)).collect();
         for (instance, at) in lost {
@@ -193,7 +193,7 @@ impl Presence {
         }
     }
 
-    /// Those in their turn, or those who wait, without a connection since `instant` or before, the longest first.
+    /// Entries in their turn, or waiting ones, without a connection since `instant` or before, the longest first.
     pub(super) fn gone_since(&self, instant: Timestamp, in_turn: bool) -> impl Iterator<Item = QueueEntryId> + '_ {
         let gone = if in_turn { &self.gone.in_turn } else { &self.gone.waiting };
         gone.iter().take_while(move |(since, _)| *since <= instant).map(|(_, entry)| *entry)
@@ -216,7 +216,7 @@ impl Presence {
     }
 }
 
-/// What of a time in which nobody told anything says nothing of those who might have.
+/// The part of a time without inputs that must not count against the instances.
 fn silence(gap: TimeDelta) -> TimeDelta {
     if gap > TimeDelta::seconds(SILENCE_MAX_S) { gap } else { TimeDelta::zero() }
 }

@@ -1,20 +1,22 @@
 //! A clock that is set back: the room goes on from where it was, by the clock as it is now.
 //!
 //! Nothing passed while the clock was set, so every instant that the room keeps moves back with it: as much is left of
-//! each turn, of each window of a rate, of each time somebody may be gone. Only the start of the sale stays where it is,
+//! each turn, of each window of a rate, of each grace. Only the start of the sale stays where it is,
 //! which is an hour of the calendar.
 //!
-//! Steps of up to [`SET_BACK_S`] are none: servers that stand in for each other differ by as much. The room's time then
+//! Steps of up to [`SET_BACK_S`] do not count: the clocks of servers that replace each other differ by as much. The room's time then
 //! stands still until the clock is where it was.
 
-use super::{Room, RoomChange, Stage};
+use super::entry::RoomChange;
+use super::room::Room;
+use super::stage::Stage;
 use crate::{QueueStatus, Timestamp};
 use chrono::TimeDelta;
 
 /// A clock that is behind by more than this was set back, seconds.
 pub const SET_BACK_S: i64 = 1;
 
-/// Whether the clock says so little, after `latest`, that it was set back.
+/// Whether the clock is so far behind `latest` that it was set back.
 pub fn is_set_back(now: Timestamp, latest: Timestamp) -> bool {
     latest - now > TimeDelta::seconds(SET_BACK_S)
 }
@@ -25,7 +27,7 @@ pub fn log_time(clock: Timestamp, latest: Timestamp) -> Timestamp {
 }
 
 impl Room {
-    /// Whether it has to go back before it is looked at by this clock.
+    /// Whether the room has to go back before it is read by this clock.
     pub fn is_ahead_of(&self, now: Timestamp) -> bool {
         is_set_back(now, self.latest_at)
     }

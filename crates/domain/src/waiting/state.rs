@@ -1,14 +1,19 @@
-//! A whole room as one value: what a log begins with in the place of all that was said before.
+//! A whole room as one value: the snapshot with which a log begins, in the place of all inputs before it.
 //!
-//! What can be found from the rest is left out and found again: the lines, who is in their turn, each user's latest
-//! entry.
+//! What can be computed from the rest is left out and computed again: the lines, the entries in their turn, each user's
+//! latest entry.
 
 use super::adaptive::Adaptive;
+use super::entry::Stock;
+use super::input::RoomTerms;
 use super::lanes::Lanes;
-use super::loss::Lost;
+use super::lengths::Lengths;
+use super::lost::Lost;
 use super::presale::PreSale;
 use super::presence::{Presence, PresenceState};
-use super::{Ends, Entry, Lengths, Room, RoomTerms, Stage, Stock, Turns};
+use super::room::Room;
+use super::stage::{Ends, Entry, Stage};
+use super::turns::Turns;
 use crate::admission::Pace;
 use crate::{Admission, ConcertId, QueueEntryId, Timestamp, UserId};
 use chrono::serde::ts_microseconds;

@@ -1,10 +1,10 @@
-//! What ended turns have shown: how many buy, how many nobody comes for.
+//! What ended turns have shown: how many buy, and how many buyers do not come.
 
 use serde::{Deserialize, Serialize};
 
-/// The length of a turn and the share of those nobody comes for: about the last fifty are remembered.
+/// The length of a turn and the share of no-shows: about the last fifty turns are remembered.
 const WEIGHT: f64 = 1.0 / 50.0;
-/// How many buy: about the last five hundred, because what is left for those far behind hangs on it.
+/// How many buy: about the last five hundred, because the chance of entries far behind depends on it.
 const WEIGHT_OF_SALES: f64 = 1.0 / 500.0;
 /// Before anything was measured: seats that one buyer takes.
 const SEATS_PER_SALE: f64 = 2.0;
@@ -13,13 +13,13 @@ const SEATS_PER_SALE: f64 = 2.0;
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Turns {
     ended: u64,
-    /// Those that ended since it was asked last.
+    /// Those that ended since the last call of `take_freed`.
     freed: u32,
     /// Seconds.
     pub length_s: f64,
     /// The share of turns that end with a payment.
     pub conversion: f64,
-    /// The share of turns that nobody came for.
+    /// The share of turns that their buyer did not come for.
     pub no_shows: f64,
     sales: f64,
     seats: f64,
@@ -56,7 +56,7 @@ impl Turns {
         self.ended > 0
     }
 
-    /// How many have ended since this was asked last.
+    /// How many have ended since the last call.
     pub(super) fn take_freed(&mut self) -> u32 {
         std::mem::take(&mut self.freed)
     }
@@ -65,7 +65,7 @@ impl Turns {
         if self.sales < 1.0 || self.seats < 1.0 { SEATS_PER_SALE } else { (self.seats / self.sales).max(1.0) }
     }
 
-    /// The standard error of `conversion`, as a share of it: few turns say little.
+    /// The standard error of `conversion`, as a share of it: large while few turns have ended.
     pub(super) fn conversion_error(&self) -> f64 {
         // A mean that forgets by a weight w is as good as one of 2/w values.
         let values = (self.ended as f64).min(2.0 / WEIGHT_OF_SALES) + 1.0;

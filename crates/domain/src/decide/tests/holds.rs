@@ -26,7 +26,7 @@ fn hold_takes_all_seats_or_none() {
     assert_eq!((reservation.user, reservation.status, reservation.payment), (user(1), ReservationStatus::Held, None));
     assert_eq!(reservation.expires_at, world.now + TimeDelta::seconds(HOLD_TTL_S));
     assert_eq!(world.state(1), SeatState::Held { reservation: reservation.id, until: reservation.expires_at });
-    assert_eq!(world.told_since(0), ["reservation.held 1", "reservation.held 3", "reservation.held [1, 3]"]);
+    assert_eq!(world.events_since(0), ["reservation.held 1", "reservation.held 3", "reservation.held [1, 3]"]);
 
     assert_eq!(world.refuse(user(2), hold(user(2), &[2, 3, 1])), Rejection::SeatUnavailable { seats: vec![3, 1] });
     assert_eq!(world.refuse(user(1), hold(user(1), &[3])), Rejection::SeatUnavailable { seats: vec![3] }, "own ones too");
@@ -127,7 +127,7 @@ fn hold_of_a_choice_that_does_not_fit_is_refused() {
     }
 }
 
-/// Two holds at once under versions are told apart by the account alone when they name different seats.
+/// Two holds at once under versions that name different seats conflict in the account alone.
 #[test]
 fn hold_and_extend_write_the_account() {
     let (mut world, reservation) = State::Held.reached();
@@ -181,9 +181,9 @@ fn hold_takes_over_expired_seats_and_tells_both() {
     world.now = old.expires_at - TimeDelta::microseconds(1);
     assert_eq!(world.refuse(user(2), hold(user(2), &[2])), Rejection::SeatUnavailable { seats: vec![2] });
     world.now = old.expires_at;
-    let told = world.events.len();
+    let from = world.events.len();
     let new = world.hold(user(2), &[2]);
-    assert_eq!(world.told_since(told), ["reservation.expired 2", "reservation.held 2", "reservation.held [2]"]);
+    assert_eq!(world.events_since(from), ["reservation.expired 2", "reservation.held 2", "reservation.held [2]"]);
     assert_eq!(world.state(2).reservation(), Some(new.id));
     assert_eq!(world.state(1).reservation(), Some(old.id));
     assert_eq!(world.reservations[&old.id].status, ReservationStatus::Held, "the old row is left to the sweep");
@@ -196,11 +196,11 @@ fn expire_frees_only_seats_that_still_name_it() {
     let old = world.hold(user(1), &[1, 2]);
     world.now = old.expires_at;
     let new = world.hold(user(2), &[2]);
-    let told = world.events.len();
+    let from = world.events.len();
     let expire = Command::ExpireHold { reservation: old.id };
     let Decision::Done(Outcome::Expired { reservation }) = world.decide_as(Actor::System, expire.clone()) else { panic!("not expired") };
     assert_eq!(reservation.status, ReservationStatus::Expired);
-    assert_eq!(world.told_since(told), ["reservation.expired 1", "reservation.expired [1, 2]"]);
+    assert_eq!(world.events_since(from), ["reservation.expired 1", "reservation.expired [1, 2]"]);
     assert_eq!(world.state(1), SeatState::Available);
     assert_eq!(world.state(2), SeatState::Held { reservation: new.id, until: new.expires_at });
     assert_eq!(world.refuse_as(Actor::System, expire), missing("reservation"), "once");
@@ -349,18 +349,18 @@ fn release_by_every_state() {
         let release = Command::ReleaseHold { reservation: reservation.id };
         match state {
             State::Held => {
-                let told = world.events.len();
+                let from = world.events.len();
                 let decision = world.decide(user(1), release.clone());
                 assert!(matches!(decision, Decision::Done(Outcome::Released { .. })), "{decision:?}");
-                assert_eq!(world.told_since(told), ["reservation.released 1", "reservation.released 2", "reservation.released [1, 2]"]);
+                assert_eq!(world.events_since(from), ["reservation.released 1", "reservation.released 2", "reservation.released [1, 2]"]);
                 assert_eq!((world.state(1), world.state(2)), (SeatState::Available, SeatState::Available));
             }
             State::Released => {
                 let before = world.seats.clone();
-                let told = world.events.len();
+                let from = world.events.len();
                 let decision = world.decide(user(1), release.clone());
                 assert!(matches!(decision, Decision::Done(Outcome::Released { .. })), "releasing again is no error: {decision:?}");
-                assert_eq!((world.seats.clone(), world.events.len()), (before, told), "and changes nothing");
+                assert_eq!((world.seats.clone(), world.events.len()), (before, from), "and changes nothing");
             }
             _ => assert_eq!(Some(world.refuse(user(1), release.clone())), state.refusal(), "{state:?}"),
         }
@@ -368,7 +368,7 @@ fn release_by_every_state() {
 }
 
 #[test]
-fn release_by_the_system_frees_anybodys_hold() {
+fn release_by_the_system_frees_any_users_hold() {
     let (mut world, reservation) = State::Held.reached();
     let decision = world.decide_as(Actor::System, Command::ReleaseHold { reservation: reservation.id });
     assert!(matches!(decision, Decision::Done(Outcome::Released { .. })), "{decision:?}");
@@ -377,7 +377,7 @@ fn release_by_the_system_frees_anybodys_hold() {
 }
 
 #[test]
-fn nobody_touches_anothers_reservation() {
+fn no_user_touches_anothers_reservation() {
     for state in State::ALL {
         let (mut world, reservation) = state.reached();
         let (other, id) = (user(2), reservation.id);

@@ -93,7 +93,7 @@ impl World {
         assert_eq!(points.len(), self.points_entries.len(), "I3: a points entry was written twice");
     }
 
-    /// I6: what reservations occupy is what seats say, so that available + live held + sold is the total.
+    /// I6: what reservations occupy is what the seats state, so that available + live held + sold is the total.
     fn assert_seats_are_conserved(&self) {
         for date in self.dates.keys() {
             let seats = self.seats.values().filter(|seat| seat.key.date == *date);
@@ -135,29 +135,31 @@ impl World {
         }
     }
 
-    /// What a listener makes of each seat's events, in order, is what the seat's row says (I7's half that is decided
+    /// What a consumer makes of each seat's events, in order, is what is in the seat's row (I7's half that is decided
     /// here).
     fn assert_events_tell_the_seats(&self) {
-        let mut told: BTreeMap<SeatKey, (ReservationId, bool)> = BTreeMap::new();
+        let mut written: BTreeMap<SeatKey, (ReservationId, bool)> = BTreeMap::new();
         for event in &self.events {
             let Event::Seat { change, date, seat, reservation } = event else { continue };
             let key = SeatKey { date: *date, number: *seat };
             match change {
                 ReservationChange::Held => {
-                    assert_eq!(told.insert(key, (*reservation, false)), None, "I7: {key:?} was not free");
+                    assert_eq!(written.insert(key, (*reservation, false)), None, "I7: {key:?} was not free");
                 }
                 ReservationChange::Confirmed => {
-                    assert_eq!(told.insert(key, (*reservation, true)), Some((*reservation, false)), "I7: {key:?} was not held by it");
+                    assert_eq!(written.insert(key, (*reservation, true)), Some((*reservation, false)), "I7: {key:?} was not held by it");
                 }
                 ReservationChange::Released | ReservationChange::Expired => {
-                    assert_eq!(told.remove(&key), Some((*reservation, false)), "I7: {key:?} was not held by it");
+                    assert_eq!(written.remove(&key), Some((*reservation, false)), "I7: {key:?} was not held by it");
                 }
-                ReservationChange::Cancelled => assert_eq!(told.remove(&key), Some((*reservation, true)), "I7: {key:?} was not sold by it"),
+                ReservationChange::Cancelled => {
+                    assert_eq!(written.remove(&key), Some((*reservation, true)), "I7: {key:?} was not sold by it")
+                }
             }
         }
         for seat in self.seats.values() {
             let row = seat.state.reservation().map(|id| (id, matches!(seat.state, SeatState::Sold { .. })));
-            assert_eq!(told.get(&seat.key).copied(), row, "I7: {:?}", seat.key);
+            assert_eq!(written.get(&seat.key).copied(), row, "I7: {:?}", seat.key);
         }
     }
 }

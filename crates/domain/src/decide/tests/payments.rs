@@ -34,7 +34,7 @@ fn pay_by_every_state() {
 #[test]
 fn pay_moves_money_points_and_seats_together() {
     let (mut world, held) = State::Held.reached();
-    let (told, balance) = (world.events.len(), world.balance(user(1)));
+    let (from, balance) = (world.events.len(), world.balance(user(1)));
     let Decision::Done(Outcome::Paid { payment, reservation, .. }) = world.decide(user(1), pay(&held, 0)) else { panic!("not paid") };
     // Seats at 100 and 101; ten percent of 201, rounded down.
     assert_eq!((payment.amount, payment.points_spent, payment.points_granted), (201, 0, 20));
@@ -48,7 +48,7 @@ fn pay_moves_money_points_and_seats_together() {
     let entry = world.entries.last().unwrap();
     assert_eq!((entry.kind, entry.amount, entry.reservation, entry.payment), (EntryKind::Payment, -201, Some(held.id), Some(payment.id)));
     assert_eq!(
-        world.told_since(told),
+        world.events_since(from),
         ["reservation.confirmed 1", "reservation.confirmed 2", "reservation.confirmed [1, 2]", "payment.paid"]
     );
     world.advance(10_000_000);
@@ -76,11 +76,11 @@ fn a_payment_says_whether_another_hold_lives_on() {
     let paid = |world: &mut World, held: &Reservation| {
         let request = world.request(Actor::User(user(1)), pay(held, 0));
         let last = last_holds(&world.run(vec![request]));
-        let told = world.events.iter().rev().find_map(|event| match event {
+        let written = world.events.iter().rev().find_map(|event| match event {
             Event::PaymentPaid { last_hold, .. } => Some(*last_hold),
             _ => None,
         });
-        assert_eq!(told, last.first().copied(), "the event says the same");
+        assert_eq!(written, last.first().copied(), "the event agrees");
         last
     };
     let (mut world, held) = State::Held.reached();
@@ -160,8 +160,8 @@ fn pay_spends_points_within_total_and_what_is_owned() {
                 assert_eq!((world.balance(user(1)), world.points(user(1))), (before - amount, left), "{name}");
                 assert_eq!(world.entries.len() - lines, usize::from(amount > 0), "no entry about nothing: {name}");
                 let kinds: Vec<_> = world.points_entries.iter().map(|line| (line.kind, line.points)).collect();
-                let told = [(PointsKind::Spend, -points), (PointsKind::Grant, granted)];
-                assert_eq!(kinds, told.into_iter().filter(|(_, moved)| *moved != 0).collect::<Vec<_>>(), "{name}");
+                let moved = [(PointsKind::Spend, -points), (PointsKind::Grant, granted)];
+                assert_eq!(kinds, moved.into_iter().filter(|(_, points)| *points != 0).collect::<Vec<_>>(), "{name}");
             }
             OutOfRange => {
                 let rejection = world.refuse(user(1), pay(&held, points));
@@ -227,7 +227,7 @@ fn paid() -> (World, Payment) {
 #[test]
 fn refund_undoes_the_payment() {
     let (mut world, payment) = paid();
-    let (told, before) = (world.events.len(), world.balance(user(1)));
+    let (from, before) = (world.events.len(), world.balance(user(1)));
     world.advance(60);
     let Decision::Done(Outcome::Refunded { payment: refunded, reservation }) = world.decide(user(1), refund(payment.id)) else {
         panic!("not refunded")
@@ -240,7 +240,7 @@ fn refund_undoes_the_payment() {
     assert_eq!((world.balance(user(1)), world.points(user(1))), (before + 201, 0));
     assert_eq!((world.state(1), world.state(2)), (SeatState::Available, SeatState::Available));
     assert_eq!(
-        world.told_since(told),
+        world.events_since(from),
         ["reservation.cancelled 1", "reservation.cancelled 2", "reservation.cancelled [1, 2]", "payment.refunded"]
     );
     assert_eq!(world.refuse(user(1), refund(payment.id)), Rejection::AlreadyRefunded, "once");

@@ -77,7 +77,7 @@ fn equal_keys_of_two_users_are_two_commands() {
 }
 
 #[test]
-fn somebody_elses_command_id_replays_nothing() {
+fn another_users_command_id_replays_nothing() {
     let mut world = World::new(1);
     let mine = world.keyed(user(1), "k", 1, charge(3));
     let command_id = mine.command_id;

@@ -56,7 +56,7 @@ pub(super) fn at(seconds: i64) -> Timestamp {
 }
 
 impl World {
-    /// Two dates of one concert with `seats` seats each, the first instant of booking, nobody with any money. Seat
+    /// Two dates of one concert with `seats` seats each, the first instant of booking, no user with any money. Seat
     /// prices rise with their number: seat 1 costs [`PRICE`], seat 2 one more.
     pub(super) fn new(seats: SeatNumber) -> Self {
         let concert = ConcertRef { id: Uuid::from_u128(0xC000).into(), name: "Moonlight".into(), venue: "Hall".into() };
@@ -187,13 +187,13 @@ impl World {
     }
 
     /// What happened to seats and reservations since `from` events, as `held 3` and `held [3]`.
-    pub(super) fn told_since(&self, from: usize) -> Vec<String> {
-        let told = self.events[from..].iter().map(|event| match event {
+    pub(super) fn events_since(&self, from: usize) -> Vec<String> {
+        let written = self.events[from..].iter().map(|event| match event {
             Event::Seat { seat, .. } => format!("{} {seat}", event.kind()),
             Event::Reservation { seats, .. } => format!("{} {seats:?}", event.kind()),
             _ => event.kind().to_owned(),
         });
-        told.collect()
+        written.collect()
     }
 
     pub(super) fn load(&self, roots: &Roots) -> WorkingSet {

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use uuid::Uuid;
 
 const TARGET_MS: u32 = 500;
-/// How long somebody shops.
+/// How long a buyer shops.
 const TURN_S: usize = 30;
 /// Without a limit so many are promoted in a quarter of a second.
 const UNLIMITED: u32 = 100;
@@ -24,7 +24,7 @@ fn health(p99_ms: u32, errors_permille: u16, samples: u32) -> Health {
     Health { p99_ms, errors_permille, samples }
 }
 
-/// Servers with a crowd before them that never ends: everybody who may be promoted is.
+/// Servers with a crowd that never ends: every free place is filled at once.
 struct Servers {
     adaptive: Adaptive,
     now_ms: i64,
@@ -41,7 +41,7 @@ impl Servers {
         self.shopping.iter().sum()
     }
 
-    /// One second with this capacity, of which both of two instances say the same.
+    /// One second with this capacity, with the same report from both of two instances.
     fn second(&mut self, capacity: u64) {
         let mut this_second = 0;
         for _ in 0..4 {
@@ -117,11 +117,11 @@ fn worst_instance_counts_and_a_silent_one_is_forgotten() {
     assert_eq!((state.p99_ms, state.errors_permille), (Some(900), Some(7)));
     assert_eq!(adaptive.state(at(REPORT_KEPT_S * 1_000 + 1)).p99_ms, None);
     adaptive.observe(instance(3), health(9_000, 0, 0), TARGET_MS, 10.0, 10, at(1_000));
-    assert_eq!(adaptive.state(at(1_000)).p99_ms, Some(900), "who answered nothing says nothing");
+    assert_eq!(adaptive.state(at(1_000)).p99_ms, Some(900), "an instance without answers has no p99");
 }
 
 #[test]
-fn limit_that_nobody_needs_goes_and_does_not_grow() {
+fn limit_that_is_not_needed_goes_and_does_not_grow() {
     let mut adaptive = Adaptive::default();
     adaptive.observe(instance(1), health(900, 0, 10), TARGET_MS, 10.0, 10, at(0));
     for s in 1..CALM_S {
@@ -161,12 +161,12 @@ fn servers_that_are_asked_nothing_bear_those_who_are_active() {
     assert!(adaptive.bearable() > 4.0 * ACTIVE_AT_FIRST, "{}", adaptive.bearable());
     let unused = adaptive.bearable();
     adaptive.observe(instance(1), health(0, 0, 0), TARGET_MS, 1.0, 10, at(21_000));
-    assert_eq!(adaptive.bearable(), unused, "places that nobody needs say nothing of the servers");
+    assert_eq!(adaptive.bearable(), unused, "places that are not used are no measure of the servers");
 }
 
 proptest! {
     #[test]
-    fn nobody_starves_and_no_second_sees_more_than_the_rate(reports in proptest::collection::vec((0u32..2_000, 0u16..30, 1u32..5, 0i64..3_000), 1..200)) {
+    fn no_entry_starves_and_no_second_sees_more_than_the_rate(reports in proptest::collection::vec((0u32..2_000, 0u16..30, 1u32..5, 0i64..3_000), 1..200)) {
         let mut adaptive = Adaptive::default();
         let mut now_ms = 0;
         let mut admitted: Vec<(i64, u32)> = Vec::new();
@@ -179,7 +179,7 @@ proptest! {
             highest = highest.max(rate);
             let most = adaptive.allowance(at(now_ms)).unwrap_or(0);
             if passed_ms >= 1_000 {
-                prop_assert!(most >= 1, "a second without anybody");
+                prop_assert!(most >= 1, "a second without a promotion");
             }
             adaptive.admitted(at(now_ms), most);
             admitted.push((now_ms, most));

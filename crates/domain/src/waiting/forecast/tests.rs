@@ -1,4 +1,4 @@
-//! Ranges over lines that move as they are told to; whole rooms are simulated elsewhere.
+//! Ranges over lines that move as the test says; whole rooms are simulated elsewhere.
 
 use super::*;
 use chrono::{DateTime, TimeDelta};
@@ -34,7 +34,7 @@ impl Line {
         }
         self.forecast.moved(Moved { lasting: 1.0, limit: None });
         for depth in self.forecast.wanted(self.waiting, None) {
-            self.forecast.told(entry(self.first + u128::from(depth)), depth, None);
+            self.forecast.shown(entry(self.first + u128::from(depth)), depth, None);
         }
     }
 }
@@ -92,8 +92,8 @@ fn who_leaves_is_not_judged_and_who_is_never_promoted_counts_as_missed() {
     for horizon in &mut forecast.horizons {
         (horizon.under_way, horizon.next_us) = (0, 0);
     }
-    forecast.told(entry(u128::MAX), 100, None);
-    forecast.told(entry(u128::MAX - 1), 1_000, None);
+    forecast.shown(entry(u128::MAX), 100, None);
+    forecast.shown(entry(u128::MAX - 1), 1_000, None);
     assert_eq!(forecast.samples.len(), 2);
     forecast.left(entry(u128::MAX));
     assert_eq!(forecast.samples.len(), 1);
@@ -111,7 +111,7 @@ fn it_is_bounded_and_comes_back_from_its_bytes() {
     for s in 0..2_000u32 {
         line.second(s % 7);
         for who in 0..20 {
-            line.forecast.told(entry(line.first + 50 * who), 50 * who as u64, None);
+            line.forecast.shown(entry(line.first + 50 * who), 50 * who as u64, None);
         }
     }
     assert!(line.forecast.samples.len() <= HORIZONS * SAMPLES_MAX as usize);

@@ -1,5 +1,6 @@
 //! Places that are always taken, with turns whose lengths are known.
 
+use super::curve::STEPS;
 use super::*;
 use chrono::DateTime;
 use std::collections::BTreeMap;
@@ -99,7 +100,7 @@ fn length_is_known_long_before_the_first_round_is_over() {
         let early = full.until((mean_s * 0.6) as i64).length_s();
         let error = (early / true_s).ln();
         let deviation = full.lengths.curve().unwrap().deviation;
-        // No turn that nobody comes for is over yet, and the mean of those that ended is far too short.
+        // No no-show is over yet, and the mean of those that ended is far too short.
         assert!(error.abs() < 2.0 * deviation && deviation < 0.25, "{mean_s}: {early} of {true_s}, {deviation}");
         let late = full.until((mean_s * 6.0) as i64).length_s();
         let narrower = full.lengths.curve().unwrap().deviation;
@@ -108,7 +109,7 @@ fn length_is_known_long_before_the_first_round_is_over() {
 }
 
 #[test]
-fn turns_end_as_the_curve_says() {
+fn turns_end_as_the_curve_predicts() {
     let mut full = Full::new(people(120.0));
     let curve = full.until(90).lengths.curve().unwrap().clone();
     let (from_s, before) = (full.now_ms / 1_000, full.ended);
@@ -149,15 +150,4 @@ fn no_turn_is_lost_and_the_state_is_bounded() {
     let bytes = postcard::to_allocvec(&full.lengths).unwrap();
     assert!(bytes.len() < 8_000, "{}", bytes.len());
     assert_eq!(postcard::from_bytes::<Lengths>(&bytes), Ok(full.lengths));
-}
-
-#[test]
-fn life_table_follows_the_law_where_nothing_was_seen_and_what_was_seen_elsewhere() {
-    let (law, mut lengths) = (Law::before(LONGEST_S), Lengths::default());
-    let by_law = lengths.table(law, &[]).0;
-    assert!((by_law[20] - law.goes_on(20.0 * BIN)).abs() < 1e-6, "{by_law:?}");
-    assert!((mean_s(&by_law, LONGEST_S) / law.mean_s(LONGEST_S)).ln().abs() < 0.02);
-    lengths.ended[bin(10.0)] = 1_000.0;
-    let seen = lengths.table(law, &[(1_000.0, 30.0)]).0;
-    assert!((seen[bin(10.0) + 1] - 0.5).abs() < 0.02, "{seen:?}");
 }

@@ -1,7 +1,8 @@
-//! Random days, checked against a plain list: never too many, never too fast, nobody overtaken, nobody lost from the
+//! Random days, checked against a plain list: never too many, never too fast, no entry overtaken, none lost from the
 //! counts, also when clocks are set back; and a tick that is not due changes nothing.
 
 use super::super::forecast::Forecast;
+use super::super::presence::Presence;
 use super::*;
 
 /// What a plain list makes of the changes a room hands out.
@@ -14,7 +15,7 @@ struct Watched {
 impl Watched {
     /// `terms`, `stock`: what held when these changes came about.
     fn see(&mut self, changes: &[RoomChange], room: &Room, stock: Stock, now: Timestamp) {
-        // Whoever is drawn gets a place without a change of status.
+        // A drawn entry gets its place without a change of status.
         for change in self.latest.values_mut().filter(|change| change.place == 0) {
             change.place = room.place(change.entry, now).unwrap().arrival;
         }
@@ -24,7 +25,7 @@ impl Watched {
                 let waits = |other: &RoomChange| {
                     other.status == QueueStatus::Waiting && other.lane == change.lane && (1..change.place).contains(&other.place)
                 };
-                assert!(!self.latest.values().any(waits), "somebody before {change:?} still waits");
+                assert!(!self.latest.values().any(waits), "an entry before {change:?} still waits");
                 assert_eq!(change.promoted_at, Some(now));
                 assert_ne!(admission.mode, AdmissionMode::Paused);
                 assert!(stock.obtainable > 0);
@@ -147,7 +148,7 @@ proptest! {
                 };
                 let last = room.last_place();
                 let is_due = |stock| (room.is_due(at(now), stock), substance(&room, at(now)));
-                let before = if let RoomInput::Tick(told) = &input { stock = *told; Some(is_due(*told)) } else { None };
+                let before = if let RoomInput::Tick(case) = &input { stock = *case; Some(is_due(*case)) } else { None };
                 let output = room.apply(at(now), &input, &mut changes);
                 if let RoomOutput::Entered(entered) = &output {
                     match was_there.filter(|place| !place.status.is_ended()) {
@@ -170,7 +171,7 @@ proptest! {
             }
             watched.check(&room, at(now));
         }
-        // It comes to an end: with everything open nobody waits for ever.
+        // It comes to an end: with everything open no entry waits for ever.
         let open = RoomInput::Admit { admission: admission(50, None), version: 1_000 };
         let seed = RoomInput::Reveal { seed: SEED, beacon: None };
         // Every sale has started by then.
@@ -186,37 +187,37 @@ proptest! {
 #[test]
 fn a_tick_is_due_for_each_reason_alone() {
     let quiet = || {
-        let mut told = Told::with(terms(admission(1, None)), 2);
-        told.ticked(0, PLENTY);
-        assert!(!told.room.is_due(at(1), PLENTY), "a place is taken, and nothing else happens");
-        told
+        let mut case = RoomCase::with(terms(admission(1, None)), 2);
+        case.ticked(0, PLENTY);
+        assert!(!case.room.is_due(at(1), PLENTY), "a place is taken, and nothing else happens");
+        case
     };
     let over = i64::from(TTL_S) * 1_000;
-    let told = quiet();
-    assert!(!told.room.is_due(at(over - 1), PLENTY) && told.room.is_due(at(over), PLENTY), "a turn is over");
-    assert!(told.room.is_due(at(1), Stock { obtainable: 999, ..PLENTY }), "the stock is another");
-    assert!(told.room.is_due(at(1), Stock { linked: false, ..PLENTY }));
-    let mut told = quiet();
-    told.leave(1, 1);
-    assert!(told.room.is_due(at(1), PLENTY), "a slot is free");
-    told.leave(2, 1);
-    assert!(!told.room.is_due(at(1), PLENTY));
+    let case = quiet();
+    assert!(!case.room.is_due(at(over - 1), PLENTY) && case.room.is_due(at(over), PLENTY), "a turn is over");
+    assert!(case.room.is_due(at(1), Stock { obtainable: 999, ..PLENTY }), "the stock is another");
+    assert!(case.room.is_due(at(1), Stock { linked: false, ..PLENTY }));
+    let mut case = quiet();
+    case.leave(1, 1);
+    assert!(case.room.is_due(at(1), PLENTY), "a slot is free");
+    case.leave(2, 1);
+    assert!(!case.room.is_due(at(1), PLENTY));
     let forgotten = ENDED_KEPT_S * 1_000 + 1;
-    assert!(!told.room.is_due(at(forgotten), PLENTY) && told.room.is_due(at(forgotten + 1), PLENTY), "somebody is to be forgotten");
-    let mut told = quiet();
-    told.appear(1, 1);
+    assert!(!case.room.is_due(at(forgotten), PLENTY) && case.room.is_due(at(forgotten + 1), PLENTY), "an entry is to be forgotten");
+    let mut case = quiet();
+    case.appear(1, 1);
     let lost = 1 + INSTANCE_LOST_S * 1_000;
-    assert!(!told.room.is_due(at(lost + 1), PLENTY), "a silence of all is nobody's");
-    told.tell(lost - 5_000, RoomInput::Report { instance: instance(2), health: None });
-    assert!(!told.room.is_due(at(lost), PLENTY) && told.room.is_due(at(lost + 1), PLENTY), "an instance is silent");
-    let mut told = quiet();
-    told.appear(1, 1);
-    told.connect(1, &[1, 2], 1);
-    told.disconnect(1, &[1], 1);
+    assert!(!case.room.is_due(at(lost + 1), PLENTY), "a silence of all instances counts against none");
+    case.apply(lost - 5_000, RoomInput::Report { instance: instance(2), health: None });
+    assert!(!case.room.is_due(at(lost), PLENTY) && case.room.is_due(at(lost + 1), PLENTY), "an instance is silent");
+    let mut case = quiet();
+    case.appear(1, 1);
+    case.connect(1, &[1, 2], 1);
+    case.disconnect(1, &[1], 1);
     let gone = 1 + i64::from(GRACE_S) * 1_000;
-    told.tell(gone - 1, RoomInput::Report { instance: instance(1), health: None });
-    assert!(!told.room.is_due(at(gone - 1), PLENTY) && told.room.is_due(at(gone), PLENTY), "somebody is gone");
-    let mut told = Told::new(drawn(admission(1, None), 1_000));
-    told.ticked(0, PLENTY);
-    assert!(!told.room.is_due(at(999), PLENTY) && told.room.is_due(at(1_000), PLENTY), "the list is to be closed");
+    case.apply(gone - 1, RoomInput::Report { instance: instance(1), health: None });
+    assert!(!case.room.is_due(at(gone - 1), PLENTY) && case.room.is_due(at(gone), PLENTY), "an entry is gone");
+    let mut case = RoomCase::new(drawn(admission(1, None), 1_000));
+    case.ticked(0, PLENTY);
+    assert!(!case.room.is_due(at(999), PLENTY) && case.room.is_due(at(1_000), PLENTY), "the list is to be closed");
 }

@@ -1,12 +1,12 @@
-//! Those who come before the sale: a closed list, and an order that anybody can compute again.
+//! Entries from before the sale: a closed list, and an order that every client can recompute.
 
 use super::*;
 use crate::draw::{commitment, draw_key, entries_hash, rank, salt};
 
 const START: i64 = 10_000;
 
-fn pre_sale(people: u128) -> Told {
-    Told::with(drawn(admission(1, None), START), people)
+fn pre_sale(people: u128) -> RoomCase {
+    RoomCase::with(drawn(admission(1, None), START), people)
 }
 
 /// The place of every draw key, from what is published and nothing else.
@@ -20,103 +20,103 @@ fn recomputed(view: &DrawView) -> HashMap<Hash32, u64> {
     (view.base + 1..).zip(order).map(|(place, (_, key))| (key, place)).collect()
 }
 
-fn place_of(told: &Told, n: u128) -> u64 {
-    told.place(n, START).arrival
+fn place_of(case: &RoomCase, n: u128) -> u64 {
+    case.place(n, START).arrival
 }
 
 #[test]
 fn those_before_the_sale_have_no_place_until_they_are_drawn() {
-    let mut told = pre_sale(5);
-    let place = told.place(3, START - 1);
+    let mut case = pre_sale(5);
+    let place = case.place(3, START - 1);
     assert_eq!((place.status, place.arrival, place.ahead), (QueueStatus::PreSale, 0, None));
-    assert_eq!(place.draw, Some((commitment(&SEED), None)), "the commitment is there before anybody could know the seed");
-    assert_eq!(told.room.draw().unwrap(), DrawView { commitment: commitment(&SEED), base: 0, keys: None, beacon: None, seed: None });
-    assert!(!told.room.awaits_reveal());
-    told.reveal(None, START - 1);
-    assert_eq!(told.room.draw().unwrap().seed, None, "not before the list is closed");
-    let counts = told.room.counts(at(START - 1));
-    assert_eq!((counts.waiting, told.room.summary(at(START)).waiting), (5, 5));
+    assert_eq!(place.draw, Some((commitment(&SEED), None)), "the commitment is there before the seed");
+    assert_eq!(case.room.draw().unwrap(), DrawView { commitment: commitment(&SEED), base: 0, keys: None, beacon: None, seed: None });
+    assert!(!case.room.awaits_reveal());
+    case.reveal(None, START - 1);
+    assert_eq!(case.room.draw().unwrap().seed, None, "not before the list is closed");
+    let counts = case.room.counts(at(START - 1));
+    assert_eq!((counts.waiting, case.room.summary(at(START)).waiting), (5, 5));
 
-    assert_eq!(told.tick(START, PLENTY), [], "closed, not drawn");
-    assert!(told.room.awaits_reveal() && !told.room.summary(at(START)).open);
-    assert_eq!(told.status(3, START), (QueueStatus::PreSale, None));
-    let keys = told.room.draw().unwrap().keys.unwrap();
+    assert_eq!(case.tick(START, PLENTY), [], "closed, not drawn");
+    assert!(case.room.awaits_reveal() && !case.room.summary(at(START)).open);
+    assert_eq!(case.status(3, START), (QueueStatus::PreSale, None));
+    let keys = case.room.draw().unwrap().keys.unwrap();
     let mut expected: Vec<_> = (1..=5).map(|n| draw_key(user(n), concert())).collect();
     expected.sort_unstable();
     assert_eq!(keys, expected);
 
-    told.tell(START, RoomInput::Reveal { seed: [8; 32], beacon: None });
-    assert!(told.room.awaits_reveal(), "another seed than the one committed to changes nothing");
-    told.reveal(None, START);
-    let order = recomputed(&told.room.draw().unwrap());
-    assert!((1..=5).all(|n| place_of(&told, n) == order[&draw_key(user(n), concert())]));
-    assert_eq!(told.place(3, START).draw, Some((commitment(&SEED), Some(SEED))));
-    told.reveal(Some("another"), START);
-    assert_eq!(told.room.draw().unwrap().beacon, None, "once");
+    case.apply(START, RoomInput::Reveal { seed: [8; 32], beacon: None });
+    assert!(case.room.awaits_reveal(), "another seed than the one committed to changes nothing");
+    case.reveal(None, START);
+    let order = recomputed(&case.room.draw().unwrap());
+    assert!((1..=5).all(|n| place_of(&case, n) == order[&draw_key(user(n), concert())]));
+    assert_eq!(case.place(3, START).draw, Some((commitment(&SEED), Some(SEED))));
+    case.reveal(Some("another"), START);
+    assert_eq!(case.room.draw().unwrap().beacon, None, "once");
     let mut by_place: Vec<_> = (1..=5).collect();
-    by_place.sort_unstable_by_key(|n| place_of(&told, *n));
+    by_place.sort_unstable_by_key(|n| place_of(&case, *n));
     assert_ne!(by_place, [1, 2, 3, 4, 5], "by the draw, not by coming");
-    told.admit(admission(5, None), START);
-    assert_eq!(told.tick(START, PLENTY), by_place.into_iter().map(entry).collect::<Vec<_>>());
+    case.admit(admission(5, None), START);
+    assert_eq!(case.tick(START, PLENTY), by_place.into_iter().map(entry).collect::<Vec<_>>());
 }
 
 #[test]
 fn nothing_opens_at_the_start_before_the_list_is_drawn_even_unasked() {
-    let told = pre_sale(2);
-    assert!(!told.room.summary(at(START)).open, "nobody has told the room yet that the sale has started");
-    assert!(told.room.is_due(at(START), PLENTY));
+    let case = pre_sale(2);
+    assert!(!case.room.summary(at(START)).open, "no input has come since the sale started");
+    assert!(case.room.is_due(at(START), PLENTY));
 }
 
 #[test]
-fn whoever_comes_later_stands_behind_all_that_are_drawn() {
+fn an_entry_that_joins_later_stands_behind_all_that_are_drawn() {
     for revealed_first in [true, false] {
-        let mut told = pre_sale(4);
-        told.ticked(START, PLENTY);
+        let mut case = pre_sale(4);
+        case.ticked(START, PLENTY);
         if revealed_first {
-            told.reveal(None, START);
+            case.reveal(None, START);
         }
-        assert_eq!(told.join(9, 9, START).place.arrival, 5);
-        told.reveal(None, START);
-        assert_eq!(told.status(9, START), (QueueStatus::Waiting, Some(4)));
-        assert_eq!(told.room.draw().unwrap().keys.unwrap().len(), 4);
+        assert_eq!(case.join(9, 9, START).place.arrival, 5);
+        case.reveal(None, START);
+        assert_eq!(case.status(9, START), (QueueStatus::Waiting, Some(4)));
+        assert_eq!(case.room.draw().unwrap().keys.unwrap().len(), 4);
     }
-    let mut told = pre_sale(4);
-    assert_eq!(told.join(9, 9, START).place.arrival, 5, "joining is what told the room of the start");
+    let mut case = pre_sale(4);
+    assert_eq!(case.join(9, 9, START).place.arrival, 5, "joining is the first input after the start");
 }
 
 #[test]
 fn leaving_before_the_close_takes_one_off_the_list_and_after_it_does_not() {
-    let mut told = pre_sale(4);
-    told.leave(1, 0);
-    told.leave(2, 0);
-    told.join(2, 20, 0);
-    assert_eq!(told.room.counts(at(0)).waiting, 3);
-    told.ticked(START, PLENTY);
-    let view = told.room.draw().unwrap();
+    let mut case = pre_sale(4);
+    case.leave(1, 0);
+    case.leave(2, 0);
+    case.join(2, 20, 0);
+    assert_eq!(case.room.counts(at(0)).waiting, 3);
+    case.ticked(START, PLENTY);
+    let view = case.room.draw().unwrap();
     assert_eq!(view.keys.as_ref().map(Vec::len), Some(3), "one, who came back, is there once");
-    told.leave(3, START);
-    assert_eq!(told.room.counts(at(START)).waiting, 2);
-    assert_eq!(told.room.draw().unwrap(), view, "the list stays as it was closed");
-    told.reveal(None, START);
-    let order = recomputed(&told.room.draw().unwrap());
+    case.leave(3, START);
+    assert_eq!(case.room.counts(at(START)).waiting, 2);
+    assert_eq!(case.room.draw().unwrap(), view, "the list stays as it was closed");
+    case.reveal(None, START);
+    let order = recomputed(&case.room.draw().unwrap());
     for (of, stay) in [(2, 20), (3, 3), (4, 4)] {
-        assert_eq!(place_of(&told, stay), order[&draw_key(user(of), concert())]);
+        assert_eq!(place_of(&case, stay), order[&draw_key(user(of), concert())]);
     }
-    assert_eq!(told.status(3, START).0, QueueStatus::Left);
-    assert_eq!(told.room.counts(at(START)).waiting, 2);
-    assert_eq!(told.tick(START, PLENTY).len(), 1);
-    assert_eq!(told.join(3, 30, START).place.arrival, 4, "who left comes back behind");
+    assert_eq!(case.status(3, START).0, QueueStatus::Left);
+    assert_eq!(case.room.counts(at(START)).waiting, 2);
+    assert_eq!(case.tick(START, PLENTY).len(), 1);
+    assert_eq!(case.join(3, 30, START).place.arrival, 4, "who left comes back behind");
 }
 
 #[test]
 fn the_list_cannot_be_changed_after_it_was_closed() {
-    let mut told = pre_sale(6);
-    told.ticked(START, PLENTY);
-    let view = told.room.draw().unwrap();
+    let mut case = pre_sale(6);
+    case.ticked(START, PLENTY);
+    let view = case.room.draw().unwrap();
     let hash = entries_hash(view.keys.as_ref().unwrap());
     let mut next = 100;
-    let later = RoomTerms { sale_starts_at: Some(at(2 * START)), commitment: Some([1; 32]), ..told.room.terms().clone() };
-    told.tell(START, RoomInput::Open(later));
+    let later = RoomTerms { sale_starts_at: Some(at(2 * START)), commitment: Some([1; 32]), ..case.room.terms().clone() };
+    case.apply(START, RoomInput::Open(later));
     for step in [
         Step::Join(9, 0),
         Step::Leave(1),
@@ -126,13 +126,13 @@ fn the_list_cannot_be_changed_after_it_was_closed() {
         Step::Reveal { right: false, beacon: false },
         Step::Pass(0),
     ] {
-        if let Some(input) = input(&step, &told.room, START, &mut next) {
-            told.tell(START, input);
+        if let Some(input) = input(&step, &case.room, START, &mut next) {
+            case.apply(START, input);
         }
-        assert_eq!(told.room.draw().unwrap(), view, "{step:?}");
+        assert_eq!(case.room.draw().unwrap(), view, "{step:?}");
     }
-    told.restore(PlaceClaim { entry: entry(77), user: user(77), lane: Lane(0), place: 0, active_until: None }, START);
-    assert_eq!(told.room.draw().unwrap(), view);
+    case.restore(PlaceClaim { entry: entry(77), user: user(77), lane: Lane(0), place: 0, active_until: None }, START);
+    assert_eq!(case.room.draw().unwrap(), view);
     let keys = view.keys.unwrap();
     for (at, _) in keys.iter().enumerate() {
         let without: Vec<_> = keys.iter().enumerate().filter(|(other, _)| *other != at).map(|(_, key)| *key).collect();
@@ -144,106 +144,106 @@ fn the_list_cannot_be_changed_after_it_was_closed() {
 }
 
 #[test]
-fn what_was_published_stays_while_anybody_is_to_be_drawn_by_it() {
-    let mut told = Told::new(drawn(admission(1, None), START));
-    let other = RoomTerms { commitment: Some(commitment(&[8; 32])), ..told.room.terms().clone() };
-    told.tell(0, RoomInput::Open(other.clone()));
-    assert_eq!(told.room.draw().unwrap().commitment, commitment(&[8; 32]), "nobody has come yet");
-    told.tell(0, RoomInput::Open(drawn(admission(1, None), START)));
-    told.join(1, 1, 0);
+fn a_published_commitment_stays_while_an_entry_is_to_be_drawn_by_it() {
+    let mut case = RoomCase::new(drawn(admission(1, None), START));
+    let other = RoomTerms { commitment: Some(commitment(&[8; 32])), ..case.room.terms().clone() };
+    case.apply(0, RoomInput::Open(other.clone()));
+    assert_eq!(case.room.draw().unwrap().commitment, commitment(&[8; 32]), "no entry has come yet");
+    case.apply(0, RoomInput::Open(drawn(admission(1, None), START)));
+    case.join(1, 1, 0);
     for commitment in [other.commitment, None] {
-        told.tell(0, RoomInput::Open(RoomTerms { commitment, ..other.clone() }));
-        assert_eq!(told.room.draw().unwrap().commitment, crate::draw::commitment(&SEED));
+        case.apply(0, RoomInput::Open(RoomTerms { commitment, ..other.clone() }));
+        assert_eq!(case.room.draw().unwrap().commitment, crate::draw::commitment(&SEED));
     }
 }
 
 #[test]
-fn a_start_that_is_moved_moves_the_close_and_leaves_nobody_behind() {
-    let moved = |told: &mut Told, start: Option<i64>, ms| {
-        let terms = RoomTerms { sale_starts_at: start.map(at), ..told.room.terms().clone() };
-        told.tell(ms, RoomInput::Open(terms));
+fn a_start_that_is_moved_moves_the_close_and_leaves_no_entry_behind() {
+    let moved = |case: &mut RoomCase, start: Option<i64>, ms| {
+        let terms = RoomTerms { sale_starts_at: start.map(at), ..case.room.terms().clone() };
+        case.apply(ms, RoomInput::Open(terms));
     };
-    let mut told = pre_sale(3);
-    moved(&mut told, Some(3 * START), 0);
-    told.ticked(2 * START, PLENTY);
-    assert_eq!(told.room.draw().unwrap().keys, None);
-    assert_eq!(told.join(4, 4, 2 * START).place.arrival, 0);
-    moved(&mut told, Some(START), 2 * START);
-    assert!(told.room.awaits_reveal(), "earlier than now is now");
-    assert_eq!(told.room.draw().unwrap().keys.unwrap().len(), 4);
-    // Later again: what is closed stays closed, and nobody goes before the start.
-    moved(&mut told, Some(5 * START), 2 * START);
-    told.reveal(None, 2 * START);
-    assert_eq!(told.join(5, 5, 2 * START).place.arrival, 5);
-    assert_eq!(told.tick(5 * START - 1, PLENTY), []);
-    assert_eq!(told.tick(5 * START, PLENTY).len(), 1);
+    let mut case = pre_sale(3);
+    moved(&mut case, Some(3 * START), 0);
+    case.ticked(2 * START, PLENTY);
+    assert_eq!(case.room.draw().unwrap().keys, None);
+    assert_eq!(case.join(4, 4, 2 * START).place.arrival, 0);
+    moved(&mut case, Some(START), 2 * START);
+    assert!(case.room.awaits_reveal(), "earlier than now is now");
+    assert_eq!(case.room.draw().unwrap().keys.unwrap().len(), 4);
+    // Later again: what is closed stays closed, and no entry is promoted before the start.
+    moved(&mut case, Some(5 * START), 2 * START);
+    case.reveal(None, 2 * START);
+    assert_eq!(case.join(5, 5, 2 * START).place.arrival, 5);
+    assert_eq!(case.tick(5 * START - 1, PLENTY), []);
+    assert_eq!(case.tick(5 * START, PLENTY).len(), 1);
     // No start at all: who came before it is drawn at once.
-    let mut told = pre_sale(3);
-    moved(&mut told, None, 1);
-    told.reveal(None, 1);
-    assert_eq!(told.tick(2, PLENTY).len(), 1);
-    assert_eq!(told.room.counts(at(2)).waiting, 2);
+    let mut case = pre_sale(3);
+    moved(&mut case, None, 1);
+    case.reveal(None, 1);
+    assert_eq!(case.tick(2, PLENTY).len(), 1);
+    assert_eq!(case.room.counts(at(2)).waiting, 2);
 }
 
 #[test]
-fn a_sale_without_anybody_before_it_opens_at_once() {
-    let mut told = pre_sale(0);
-    assert_eq!(told.join(1, 1, START).place.arrival, 1);
-    assert_eq!(told.tick(START, PLENTY), [entry(1)], "there is nothing to draw");
-    assert_eq!(told.room.draw().unwrap().keys, Some(Vec::new()));
-    told.reveal(None, START);
-    assert_eq!(told.room.draw().unwrap().seed, Some(SEED));
+fn a_sale_without_entries_before_it_opens_at_once() {
+    let mut case = pre_sale(0);
+    assert_eq!(case.join(1, 1, START).place.arrival, 1);
+    assert_eq!(case.tick(START, PLENTY), [entry(1)], "there is nothing to draw");
+    assert_eq!(case.room.draw().unwrap().keys, Some(Vec::new()));
+    case.reveal(None, START);
+    assert_eq!(case.room.draw().unwrap().seed, Some(SEED));
 }
 
 #[test]
 fn places_that_were_given_out_before_the_list_stay_in_front() {
-    let mut told = Told::with(terms(admission(1, None)), 2);
-    told.tell(0, RoomInput::Open(drawn(admission(1, None), START)));
-    (3..=5).for_each(|n| assert_eq!(told.join(n, n, 0).place.arrival, 0));
-    told.ticked(START, PLENTY);
-    told.reveal(Some("beacon"), START);
-    let view = told.room.draw().unwrap();
+    let mut case = RoomCase::with(terms(admission(1, None)), 2);
+    case.apply(0, RoomInput::Open(drawn(admission(1, None), START)));
+    (3..=5).for_each(|n| assert_eq!(case.join(n, n, 0).place.arrival, 0));
+    case.ticked(START, PLENTY);
+    case.reveal(Some("beacon"), START);
+    let view = case.room.draw().unwrap();
     assert_eq!(view.base, 2);
     let order = recomputed(&view);
-    assert!((3..=5).all(|n| place_of(&told, n) == order[&draw_key(user(n), concert())]));
-    assert_eq!(told.tick(START, PLENTY), [entry(1)]);
+    assert!((3..=5).all(|n| place_of(&case, n) == order[&draw_key(user(n), concert())]));
+    assert_eq!(case.tick(START, PLENTY), [entry(1)]);
 }
 
-/// Nobody on a closed list is forgotten before it is drawn, however long that takes.
+/// No entry on a closed list is forgotten before it is drawn, however long that takes.
 #[test]
 fn a_list_is_drawn_whole_even_days_later() {
-    let mut told = pre_sale(4);
-    told.ticked(START, PLENTY);
-    told.leave(2, START);
+    let mut case = pre_sale(4);
+    case.ticked(START, PLENTY);
+    case.leave(2, START);
     let late = START + 3 * ENDED_KEPT_S * 1_000;
-    told.ticked(late, PLENTY);
-    told.reveal(None, late);
-    let order = recomputed(&told.room.draw().unwrap());
-    assert!([1, 3, 4].into_iter().all(|n| place_of(&told, n) == order[&draw_key(user(n), concert())]));
-    told.ticked(late, PLENTY);
-    assert_eq!(told.room.place(entry(2), at(late)), None, "and then forgotten");
+    case.ticked(late, PLENTY);
+    case.reveal(None, late);
+    let order = recomputed(&case.room.draw().unwrap());
+    assert!([1, 3, 4].into_iter().all(|n| place_of(&case, n) == order[&draw_key(user(n), concert())]));
+    case.ticked(late, PLENTY);
+    assert_eq!(case.room.place(entry(2), at(late)), None, "and then forgotten");
 }
 
-/// Two hundred thousand people in three lanes: everybody has the place that the published list gives.
+/// Two hundred thousand people in three lanes: every entry has the place that the published list gives.
 #[test]
 fn two_hundred_thousand_people_are_drawn() {
     const PEOPLE: u128 = 200_000;
     let lanes = vec![lane("fans", 300), lane("press", 50)];
-    let mut told = Told::new(RoomTerms { lanes, ..drawn(admission(10, None), START) });
+    let mut case = RoomCase::new(RoomTerms { lanes, ..drawn(admission(10, None), START) });
     (1..=PEOPLE).for_each(|n| {
-        told.join_lane(n, n, (n % 3) as u8, 0);
+        case.join_lane(n, n, (n % 3) as u8, 0);
     });
-    told.changes.clear();
-    told.ticked(START, PLENTY);
-    told.reveal(Some("a headline"), START);
-    let order = recomputed(&told.room.draw().unwrap());
-    assert!((1..=PEOPLE).all(|n| place_of(&told, n) == order[&draw_key(user(n), concert())]));
-    assert_eq!(told.room.counts(at(START)).waiting, PEOPLE as u64);
+    case.changes.clear();
+    case.ticked(START, PLENTY);
+    case.reveal(Some("a headline"), START);
+    let order = recomputed(&case.room.draw().unwrap());
+    assert!((1..=PEOPLE).all(|n| place_of(&case, n) == order[&draw_key(user(n), concert())]));
+    assert_eq!(case.room.counts(at(START)).waiting, PEOPLE as u64);
     let mut in_lane: Vec<_> = (1..=PEOPLE).filter(|n| n % 3 == 1).collect();
-    in_lane.sort_unstable_by_key(|n| place_of(&told, *n));
+    in_lane.sort_unstable_by_key(|n| place_of(&case, *n));
     for (ahead, n) in in_lane.iter().enumerate().step_by(997) {
-        assert_eq!(told.status(*n, START), (QueueStatus::Waiting, Some(ahead as u64)));
+        assert_eq!(case.status(*n, START), (QueueStatus::Waiting, Some(ahead as u64)));
     }
-    let fans = told.tick(START, PLENTY).into_iter().filter(|promoted| told.room.place(*promoted, at(START)).unwrap().lane == Lane(1));
+    let fans = case.tick(START, PLENTY).into_iter().filter(|promoted| case.room.place(*promoted, at(START)).unwrap().lane == Lane(1));
     assert!(fans.zip(in_lane).all(|(promoted, n)| promoted == entry(n)));
 }

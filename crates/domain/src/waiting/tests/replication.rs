@@ -1,4 +1,4 @@
-//! Whoever applies the same inputs comes to the same room, whether it was there from the beginning or began with a
+//! Replicas that apply the same inputs have the same room, whether it was there from the beginning or began with a
 //! state that was written and read.
 
 use super::*;
@@ -64,37 +64,37 @@ proptest! {
 #[test]
 fn of_stays_that_ended_at_one_instant_the_last_is_the_users_latest() {
     for start in [0, 1_000] {
-        let mut told = Told::new(drawn(admission(1, None), start));
+        let mut case = RoomCase::new(drawn(admission(1, None), start));
         for fresh in [5, 9, 2, 7] {
-            told.join(1, fresh, 0);
-            told.leave(fresh, 0);
+            case.join(1, fresh, 0);
+            case.leave(fresh, 0);
         }
-        assert_eq!(told.room.entry_of(user(1)), Some(entry(7)));
-        assert_eq!(by_log(&told.room).entry_of(user(1)), Some(entry(7)));
+        assert_eq!(case.room.entry_of(user(1)), Some(entry(7)));
+        assert_eq!(by_log(&case.room).entry_of(user(1)), Some(entry(7)));
     }
 }
 
 /// A state is whole without being written first.
 #[test]
-fn a_room_from_a_state_that_was_never_written_counts_nobody_twice() {
-    let told = Told::with(terms(admission(1, None)), 5);
-    let again = Room::from(told.room.state());
+fn a_room_from_a_state_that_was_never_written_counts_no_entry_twice() {
+    let case = RoomCase::with(terms(admission(1, None)), 5);
+    let again = Room::from(case.room.state());
     assert_eq!((again.counts(at(0)).waiting, again.place(entry(5), at(0)).unwrap().ahead), (5, Some(4)));
 }
 
 #[test]
 fn a_clock_that_is_a_little_behind_stands_still_in_every_replica() {
-    let mut told = Told::with(terms(admission(2, Some((1, 1)))), 3);
-    assert_eq!(told.tick(10_000, PLENTY), [entry(1)]);
-    assert_eq!(told.tick(9_100, PLENTY), [], "earlier by the clock, no time has passed");
-    told.leave(3, 9_200);
-    told.leave(2, 9_100);
-    let mut again = by_log(&told.room);
-    assert_eq!(told.place(1, 10_000).active_until, Some(at(10_000 + i64::from(TTL_S) * 1_000)));
-    told.join(4, 4, 9_300);
-    assert_eq!(told.tick(10_999, PLENTY), []);
-    assert_eq!(told.tick(11_000, PLENTY), [entry(4)]);
-    // Whoever left is forgotten a day after the time that the room had.
+    let mut case = RoomCase::with(terms(admission(2, Some((1, 1)))), 3);
+    assert_eq!(case.tick(10_000, PLENTY), [entry(1)]);
+    assert_eq!(case.tick(9_100, PLENTY), [], "earlier by the clock, no time has passed");
+    case.leave(3, 9_200);
+    case.leave(2, 9_100);
+    let mut again = by_log(&case.room);
+    assert_eq!(case.place(1, 10_000).active_until, Some(at(10_000 + i64::from(TTL_S) * 1_000)));
+    case.join(4, 4, 9_300);
+    assert_eq!(case.tick(10_999, PLENTY), []);
+    assert_eq!(case.tick(11_000, PLENTY), [entry(4)]);
+    // An entry that left is forgotten a day after the time that the room had.
     again.apply(at(ENDED_KEPT_S * 1_000 + 10_000), &RoomInput::Tick(NOTHING), &mut Vec::new());
     assert!(again.place(entry(2), at(0)).is_some() && again.place(entry(3), at(0)).is_some());
 }

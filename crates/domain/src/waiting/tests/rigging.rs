@@ -1,4 +1,4 @@
-//! An operator who knows the seed before anybody joins tries to place accounts of their own. Nothing is left to chance
+//! An operator who knows the seed before the first user joins tries to place accounts of their own. Nothing is left to chance
 //! here: accounts, seed and beacons are fixed, so that the statistics come out the same every time.
 
 use super::*;
@@ -20,36 +20,36 @@ fn chosen() -> Vec<u128> {
 }
 
 /// A room with the others and the chosen ones, closed and not drawn.
-fn closed(own: &[u128]) -> Told {
-    let mut told = Told::new(drawn(admission(1, None), START));
+fn closed(own: &[u128]) -> RoomCase {
+    let mut case = RoomCase::new(drawn(admission(1, None), START));
     (1..=OTHERS).chain(own.iter().copied()).for_each(|n| {
-        told.join(n, n, 0);
+        case.join(n, n, 0);
     });
-    told.ticked(START, PLENTY);
-    told
+    case.ticked(START, PLENTY);
+    case
 }
 
-fn places(told: &mut Told, own: &[u128], beacon: Option<&str>) -> Vec<u64> {
-    told.reveal(beacon, START);
-    own.iter().map(|n| told.place(*n, START).arrival).collect()
+fn places(case: &mut RoomCase, own: &[u128], beacon: Option<&str>) -> Vec<u64> {
+    case.reveal(beacon, START);
+    own.iter().map(|n| case.place(*n, START).arrival).collect()
 }
 
 #[test]
-fn whoever_knows_the_seed_wins_the_front_if_there_is_no_beacon() {
+fn an_operator_who_knows_the_seed_wins_the_front_if_there_is_no_beacon() {
     let own = chosen();
     let places = places(&mut closed(&own), &own, None);
     assert!(places.iter().all(|place| *place <= 15), "of a thousand places: {places:?}");
 }
 
 #[test]
-fn a_beacon_that_nobody_knew_takes_it_away_again() {
+fn a_beacon_that_was_unknown_takes_it_away_again() {
     let own = chosen();
     let before = closed(&own);
     let people = (OTHERS as usize + OWN) as f64;
     let mut all = Vec::new();
     for n in 0..BEACONS {
-        let mut told = Told { room: by_log(&before.room), changes: Vec::new() };
-        all.extend(places(&mut told, &own, Some(&format!("headline of day {n}"))));
+        let mut case = RoomCase { room: by_log(&before.room), changes: Vec::new() };
+        all.extend(places(&mut case, &own, Some(&format!("headline of day {n}"))));
     }
     let share = |from: f64, to: f64| {
         all.iter().filter(|place| (from * people..to * people).contains(&(**place as f64 - 1.0))).count() as f64 / all.len() as f64
@@ -67,9 +67,9 @@ fn a_beacon_that_nobody_knew_takes_it_away_again() {
     assert!((mean - (people + 1.0) / 2.0).abs() < 3.3 * people / (12.0 * all.len() as f64).sqrt(), "the mean place is {mean}");
 }
 
-/// Nor is it of use to wait for the list, and then to choose who stays on it: leaving moves nobody to another place.
+/// Nor does it help to wait for the list, and then to choose which entries stay on it: leaving moves no other entry.
 #[test]
-fn leaving_a_closed_list_changes_nobodys_place() {
+fn leaving_a_closed_list_changes_no_other_place() {
     let own = chosen();
     let mut stay = closed(&own);
     let mut leave = closed(&own);

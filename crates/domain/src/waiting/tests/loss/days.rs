@@ -1,4 +1,4 @@
-//! Random days that end in a loss, after which everybody comes back, in any order, with any token they were given.
+//! Random days that end in a loss, after which every entry comes back, in any order, with any of its tokens.
 
 use super::*;
 
@@ -29,7 +29,7 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
-/// Somebody comes back, or a tick, or somebody comes who forgot their token.
+/// An entry comes back, or a tick, or a user joins who has lost the token.
 #[derive(Clone, Debug)]
 enum Return {
     By { of: u128, older: prop::sample::Index },
@@ -45,7 +45,7 @@ fn coming_back() -> impl Strategy<Value = Vec<Return>> {
 }
 
 struct Day {
-    told: Told,
+    case: RoomCase,
     now: i64,
     next: u128,
     /// Of each entry, in the order in which they were given.
@@ -57,37 +57,37 @@ struct Day {
 impl Day {
     fn act(&mut self, act: &Act) {
         let now = self.now;
-        let entry_of = |told: &Told, of: u128| told.room.entry_of(user(of));
+        let entry_of = |case: &RoomCase, of: u128| case.room.entry_of(user(of));
         match act {
             Act::Pass(ms) => self.now += ms,
             Act::Join(of, lane) => {
                 self.next += 1;
-                let place = self.told.join_lane(*of, self.next, *lane, now).place;
+                let place = self.case.join_lane(*of, self.next, *lane, now).place;
                 self.tokens.entry(place.entry).or_default().push(claim(&place));
             }
-            Act::Leave(of) => drop(entry_of(&self.told, *of).map(|entry| self.told.tell(now, RoomInput::Leave { entry }))),
-            Act::Finish(of) => self.told.finish(*of, now, now),
+            Act::Leave(of) => drop(entry_of(&self.case, *of).map(|entry| self.case.apply(now, RoomInput::Leave { entry }))),
+            Act::Finish(of) => self.case.finish(*of, now, now),
             Act::Poll(of) => self.poll(*of),
             Act::Tick => self.tick(),
-            Act::Draw => self.told.reveal(None, now),
+            Act::Draw => self.case.reveal(None, now),
         }
     }
 
     fn poll(&mut self, of: u128) {
-        let place = self.told.room.entry_of(user(of)).and_then(|entry| self.told.room.place(entry, at(self.now)));
+        let place = self.case.room.entry_of(user(of)).and_then(|entry| self.case.room.place(entry, at(self.now)));
         if let Some(place) = place.filter(|place| !place.status.is_ended()) {
             self.tokens.entry(place.entry).or_default().push(claim(&place));
         }
     }
 
-    /// Whoever is promoted is the first of their lane, and within the rate.
+    /// A promoted entry is the first of its lane, and within the rate.
     fn tick(&mut self) {
         let waiting: Vec<_> = self.living().into_iter().filter(|place| place.status.is_waiting()).collect();
-        let promoted = self.told.tick(self.now, PLENTY);
+        let promoted = self.case.tick(self.now, PLENTY);
         for entry in &promoted {
-            let place = self.told.room.place(*entry, at(self.now)).unwrap();
+            let place = self.case.room.place(*entry, at(self.now)).unwrap();
             let still = |other: &&Place| other.lane == place.lane && !promoted.contains(&other.entry) && other.arrival > 0;
-            assert!(waiting.iter().filter(still).all(|other| other.arrival > place.arrival), "{place:?} overtook somebody");
+            assert!(waiting.iter().filter(still).all(|other| other.arrival > place.arrival), "{place:?} overtook another");
         }
         self.promotions.extend(promoted.iter().map(|_| self.now));
         if let Some(rate) = self.rate.filter(|_| !promoted.is_empty()) {
@@ -98,7 +98,7 @@ impl Day {
     }
 
     fn living(&self) -> Vec<Place> {
-        let places = self.told.room.entries.keys().filter_map(|entry| self.told.room.place(*entry, at(self.now)));
+        let places = self.case.room.entries.keys().filter_map(|entry| self.case.room.place(*entry, at(self.now)));
         places.filter(|place| !place.status.is_ended()).collect()
     }
 
@@ -116,18 +116,18 @@ impl Day {
                 assert_eq!(ahead, before.count() as u64);
             }
         }
-        assert_eq!(by_log(&self.told.room).state(), self.told.room.state());
+        assert_eq!(by_log(&self.case.room).state(), self.case.room.state());
     }
 }
 
 fn day(terms: RoomTerms, acts: &[Act]) -> (Day, Vec<Saved>) {
     let rate = terms.admission.per_interval;
-    let mut day = Day { told: Told::new(terms), now: 0, next: 0, tokens: HashMap::new(), promotions: Vec::new(), rate };
-    day.told.tell(0, RoomInput::Reserve { to: RESERVED });
-    let mut saves = vec![saved(&day.told, 0)];
+    let mut day = Day { case: RoomCase::new(terms), now: 0, next: 0, tokens: HashMap::new(), promotions: Vec::new(), rate };
+    day.case.apply(0, RoomInput::Reserve { to: RESERVED });
+    let mut saves = vec![saved(&day.case, 0)];
     for act in acts {
         day.act(act);
-        saves.push(saved(&day.told, day.now));
+        saves.push(saved(&day.case, day.now));
     }
     (day, saves)
 }
@@ -144,9 +144,9 @@ fn loss_terms(has_lanes: bool) -> impl Strategy<Value = RoomTerms> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// The mirror knows all that was answered: everybody has again what they had.
+    /// The mirror knows all that was answered: every entry has again what it had.
     #[test]
-    fn everybody_gets_back_what_they_had(
+    fn every_entry_gets_back_what_it_had(
         terms in loss_terms(false),
         acts in prop::collection::vec(act(), 1..120),
         returns in coming_back(),
@@ -154,7 +154,7 @@ proptest! {
         let max_active = terms.admission.max_active;
         let (mut day, saves) = day(terms.clone(), &acts);
         let lost_at = day.now;
-        let before = std::mem::replace(&mut day.told, rebuilt(terms, saves.last().unwrap(), lost_at));
+        let before = std::mem::replace(&mut day.case, rebuilt(terms, saves.last().unwrap(), lost_at));
         day.check(max_active);
         let mut new = HashSet::new();
         for step in returns {
@@ -165,8 +165,8 @@ proptest! {
                 }
                 Return::Join(of) => {
                     day.next += 1;
-                    day.told.tell(day.now, RoomInput::Reserve { to: 10 * RESERVED });
-                    let entered = day.told.join(of, day.next, day.now);
+                    day.case.apply(day.now, RoomInput::Reserve { to: 10 * RESERVED });
+                    let entered = day.case.join(of, day.next, day.now);
                     if entered.new {
                         prop_assert!(entered.place.arrival == 0 || entered.place.arrival > RESERVED);
                         new.insert(entered.place.user);
@@ -177,7 +177,7 @@ proptest! {
                     let was = before.room.place(latest, at(lost_at)).unwrap();
                     let token = *older.get(&day.tokens[&latest]);
                     let had_turn = before.changes.iter().any(|change| change.entry == latest && change.status == QueueStatus::Active);
-                    let back = day.told.restore(token, day.now);
+                    let back = day.case.restore(token, day.now);
                     if new.contains(&user(of)) {
                         // They came without it: they have one place either way.
                         prop_assert!(back.is_none_or(|back| back.arrival == was.arrival || back.arrival == 0 || was.arrival == 0));
@@ -198,17 +198,17 @@ proptest! {
         // All who are there are admitted in the order of their places, those from before the loss first.
         for _ in 0..200 {
             day.now += 2_000;
-            day.told.reveal(None, day.now);
+            day.case.reveal(None, day.now);
             day.tick();
             day.living().into_iter().filter(|place| place.status == QueueStatus::Active).for_each(|place| {
-                day.told.tell(day.now, RoomInput::Leave { entry: place.entry });
+                day.case.apply(day.now, RoomInput::Leave { entry: place.entry });
             });
         }
         prop_assert_eq!(day.living(), []);
     }
 
     /// The mirror is behind, as far as it likes, there are lanes, and the loss happens twice: never too many, never two
-    /// at one place, never two places of one user, nobody overtaken among those who are there.
+    /// at one place, never two places of one user, no entry overtaken among those that are there.
     #[test]
     fn never_too_many_however_old_the_mirror_is(
         terms in loss_terms(true),
@@ -223,13 +223,13 @@ proptest! {
         day.rate = None;
         for (returns, behind) in returns.into_iter().zip([behind.0, behind.1]) {
             let mut old = saves[saves.len().saturating_sub(1 + behind)].clone();
-            // Places and what was drawn are told before anybody hears of them.
+            // Places and draws are saved in the mirror before they are answered.
             old.mark.last_place = reserved;
             old.draw.clone_from(&saves.last().unwrap().draw);
-            day.told = rebuilt(terms.clone(), &old, day.now);
+            day.case = rebuilt(terms.clone(), &old, day.now);
             reserved += RESERVED;
-            day.told.tell(day.now, RoomInput::Reserve { to: reserved });
-            saves = vec![saved(&day.told, day.now)];
+            day.case.apply(day.now, RoomInput::Reserve { to: reserved });
+            saves = vec![saved(&day.case, day.now)];
             for step in returns {
                 match step {
                     Return::Tick(ms) => {
@@ -242,13 +242,13 @@ proptest! {
                         all.sort_unstable_by_key(|token| (token.place, token.entry, token.active_until));
                         if !all.is_empty() {
                             let token = *older.get(&all);
-                            let back = day.told.restore(token, day.now);
+                            let back = day.case.restore(token, day.now);
                             prop_assert!(back.is_none_or(|back| back.entry == token.entry && (token.place == 0 || back.arrival == token.place)));
                         }
                     }
                 }
                 day.check(max_active);
-                saves.push(saved(&day.told, day.now));
+                saves.push(saved(&day.case, day.now));
             }
         }
     }

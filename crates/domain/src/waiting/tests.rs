@@ -12,11 +12,13 @@ mod set_back;
 mod turn;
 
 use super::*;
-use crate::admission::PerInterval;
+use crate::admission::{INTERVAL_S_MAX, PerInterval};
+use crate::draw::Hash32;
 use crate::ids::InstanceId;
-use chrono::DateTime;
+use crate::{Admission, AdmissionMode, ConcertId, QueueEntryId, Timestamp, UserId};
+use chrono::{DateTime, TimeDelta};
 use proptest::prelude::*;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use uuid::Uuid;
 
 const TTL_S: u32 = 60;
@@ -80,25 +82,25 @@ fn by_log(room: &Room) -> Room {
     postcard::from_bytes::<RoomState>(&bytes).unwrap().into()
 }
 
-/// A room, and what it has said of everybody.
-struct Told {
+/// A room, and all the changes that it has reported.
+struct RoomCase {
     room: Room,
     changes: Vec<RoomChange>,
 }
 
-impl Told {
+impl RoomCase {
     fn new(terms: RoomTerms) -> Self {
         Self { room: Room::new(concert(), terms), changes: Vec::new() }
     }
 
     /// With entries 1 to `people` of users 1 to `people`, who came in that order.
     fn with(terms: RoomTerms, people: u128) -> Self {
-        let mut told = Self::new(terms);
-        (1..=people).for_each(|n| assert!(told.join(n, n, 0).new));
-        told
+        let mut case = Self::new(terms);
+        (1..=people).for_each(|n| assert!(case.join(n, n, 0).new));
+        case
     }
 
-    fn tell(&mut self, ms: i64, input: RoomInput) -> RoomOutput {
+    fn apply(&mut self, ms: i64, input: RoomInput) -> RoomOutput {
         self.room.apply(at(ms), &input, &mut self.changes)
     }
 
@@ -107,18 +109,18 @@ impl Told {
     }
 
     fn join_lane(&mut self, of: u128, fresh: u128, lane: u8, ms: i64) -> Entered {
-        match self.tell(ms, RoomInput::Join { user: user(of), entry: entry(fresh), lane: Lane(lane) }) {
+        match self.apply(ms, RoomInput::Join { user: user(of), entry: entry(fresh), lane: Lane(lane) }) {
             RoomOutput::Entered(entered) => entered,
             other => panic!("{other:?}"),
         }
     }
 
     fn leave(&mut self, n: u128, ms: i64) {
-        self.tell(ms, RoomInput::Leave { entry: entry(n) });
+        self.apply(ms, RoomInput::Leave { entry: entry(n) });
     }
 
     fn finish(&mut self, n: u128, paid_at: i64, ms: i64) {
-        self.tell(ms, RoomInput::Finish { user: user(n), paid_at: at(paid_at) });
+        self.apply(ms, RoomInput::Finish { user: user(n), paid_at: at(paid_at) });
     }
 
     fn extend(&mut self, n: u128, ms: i64) -> Extended {
@@ -127,20 +129,20 @@ impl Told {
     }
 
     fn extend_from(&mut self, n: u128, until: Timestamp, ms: i64) -> Extended {
-        match self.tell(ms, RoomInput::Lengthen { entry: entry(n), until }) {
+        match self.apply(ms, RoomInput::Lengthen { entry: entry(n), until }) {
             RoomOutput::Extended(extended) => extended,
             other => panic!("{other:?}"),
         }
     }
 
     fn ticked(&mut self, ms: i64, stock: Stock) -> Ticked {
-        match self.tell(ms, RoomInput::Tick(stock)) {
+        match self.apply(ms, RoomInput::Tick(stock)) {
             RoomOutput::Ticked(ticked) => ticked,
             other => panic!("{other:?}"),
         }
     }
 
-    /// Ticks and says who was promoted.
+    /// Ticks and returns the promoted entries.
     fn tick(&mut self, ms: i64, stock: Stock) -> Vec<QueueEntryId> {
         let before = self.changes.len();
         let ticked = self.ticked(ms, stock);
@@ -154,30 +156,30 @@ impl Told {
 
     fn admit(&mut self, admission: Admission, ms: i64) {
         let version = self.room.admission_version().unwrap_or(0) + 1;
-        self.tell(ms, RoomInput::Admit { admission, version });
+        self.apply(ms, RoomInput::Admit { admission, version });
     }
 
     fn connect(&mut self, of: u128, entries: &[u128], ms: i64) {
-        self.tell(ms, RoomInput::Connect { instance: instance(of), entries: entries.iter().map(|n| entry(*n)).collect() });
+        self.apply(ms, RoomInput::Connect { instance: instance(of), entries: entries.iter().map(|n| entry(*n)).collect() });
     }
 
     fn disconnect(&mut self, of: u128, entries: &[u128], ms: i64) {
-        self.tell(ms, RoomInput::Disconnect { instance: instance(of), entries: entries.iter().map(|n| entry(*n)).collect() });
+        self.apply(ms, RoomInput::Disconnect { instance: instance(of), entries: entries.iter().map(|n| entry(*n)).collect() });
     }
 
     fn appear(&mut self, of: u128, ms: i64) {
-        self.tell(ms, RoomInput::Appear { instance: instance(of) });
+        self.apply(ms, RoomInput::Appear { instance: instance(of) });
     }
 
     fn reveal(&mut self, beacon: Option<&str>, ms: i64) {
-        self.tell(ms, RoomInput::Reveal { seed: SEED, beacon: beacon.map(str::to_owned) });
+        self.apply(ms, RoomInput::Reveal { seed: SEED, beacon: beacon.map(str::to_owned) });
     }
 
     fn restore(&mut self, claim: PlaceClaim, ms: i64) -> Option<Place> {
         let (is_known, may) = (self.room.place(claim.entry, at(ms)).is_some(), self.room.may_give_back(&claim, at(ms)));
-        match self.tell(ms, RoomInput::Restore(claim)) {
+        match self.apply(ms, RoomInput::Restore(claim)) {
             RoomOutput::Place(place) => {
-                assert!(is_known || may || place.is_none(), "it came back, and it was said that it cannot: {claim:?}");
+                assert!(is_known || may || place.is_none(), "it came back although it should not: {claim:?}");
                 place
             }
             other => panic!("{other:?}"),
@@ -194,13 +196,13 @@ impl Told {
     }
 }
 
-/// What a token says that is signed now.
+/// The claim of a token that is signed now.
 fn claim(place: &Place) -> PlaceClaim {
     let Place { entry, user, lane, arrival, active_until, .. } = *place;
     PlaceClaim { entry, user, lane, place: arrival, active_until }
 }
 
-/// What somebody does in a random day, and what an instance tells.
+/// What a user does in a random day, and what an instance reports.
 #[derive(Clone, Debug)]
 enum Step {
     Pass(i64),

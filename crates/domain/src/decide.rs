@@ -1,11 +1,11 @@
-//! The one rule that accepts or refuses a command, whatever strategy brought it here.
+//! The one rule that accepts or refuses a command, under every strategy.
 //!
 //! [`decide_batch`] takes the requests of a batch in order over one [`WorkingSet`]. For each it looks among the loaded
 //! replies first (a replay, or a key used for something else), then decides, then records the reply; so replays and
 //! duplicates inside a batch need no rule of their own, and a later command sees what an earlier one did.
 //!
 //! Every decision checks everything before it changes anything: a refusal leaves the working set as it was, and harms
-//! no neighbour. It is total: whatever the rows say, there is an answer and no panic.
+//! no neighbour. It is total: for any rows there is an answer and no panic.
 
 mod holds;
 mod payments;
@@ -14,79 +14,10 @@ mod wallet;
 #[cfg(test)]
 mod tests;
 
+pub use crate::reply::{Decision, Outcome, Reply};
+
 use crate::batch::{Batch, Policy, StoredReply, WorkingSet};
-use crate::{Command, Entry, Payment, Rejection, Request, Reservation, Timestamp};
-use serde::{Deserialize, Serialize};
-
-/// What came of a command that was accepted: the records as they were at that instant, for as long as it is replayed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "outcome", rename_all = "snake_case")]
-pub enum Outcome {
-    /// A charge or a use.
-    Entered {
-        entry: Entry,
-    },
-    Held {
-        reservation: Reservation,
-        extensions_left: u32,
-    },
-    Extended {
-        reservation: Reservation,
-        extensions_left: u32,
-    },
-    Released {
-        reservation: Reservation,
-    },
-    Expired {
-        reservation: Reservation,
-    },
-    Paid {
-        payment: Payment,
-        reservation: Reservation,
-        /// No other live hold of the payer for this concert remained when it was decided. Replies from before this
-        /// was noted read so.
-        #[serde(default = "noted_since")]
-        last_hold: bool,
-    },
-    Refunded {
-        payment: Payment,
-        reservation: Reservation,
-    },
-}
-
-fn noted_since() -> bool {
-    true
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Decision {
-    Done(Outcome),
-    Refused(Rejection),
-    /// None of the best choices is free any more: choose again. Never stored.
-    Retry,
-}
-
-impl From<Result<Outcome, Rejection>> for Decision {
-    fn from(result: Result<Outcome, Rejection>) -> Self {
-        match result {
-            Ok(outcome) => Self::Done(outcome),
-            Err(rejection) => Self::Refused(rejection),
-        }
-    }
-}
-
-/// The answer to one request.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reply {
-    pub decision: Decision,
-    /// When it was decided: a replay keeps the instant of its first answer.
-    pub decided_at: Timestamp,
-    pub replayed: bool,
-}
-
-/// `None`: nothing could be said yet, choose again.
-type Decided = Result<Option<Outcome>, Rejection>;
+use crate::{Command, Rejection, Request};
 
 /// Decides every request of `batch`, in order. One reply for each, in that order.
 pub fn decide_batch(set: &mut WorkingSet, batch: &Batch) -> Vec<Reply> {
@@ -117,14 +48,15 @@ fn decide_one(set: &mut WorkingSet, request: &Request, policy: &Policy) -> Reply
     Reply { decision: result.into(), decided_at: now, replayed: false }
 }
 
-fn decide(set: &mut WorkingSet, request: &Request, policy: &Policy) -> Decided {
+/// `None`: nothing can be decided yet, choose again.
+fn decide(set: &mut WorkingSet, request: &Request, policy: &Policy) -> Result<Option<Outcome>, Rejection> {
     let (fresh, actor) = (&request.fresh, request.actor);
     let outcome = match &request.command {
         Command::ChargeWallet { user, amount } => wallet::charge(set, fresh, *user, *amount, policy),
         Command::UseWallet { user, amount, memo } => wallet::spend(set, fresh, *user, *amount, memo.as_deref(), policy),
         Command::HoldSeats { user, date, count, choices, best, last } => {
-            let wish = holds::Wish { user: *user, date: *date, count: *count, choices, best: *best, last: *last };
-            return holds::hold(set, fresh, &wish, policy);
+            let asked = holds::HoldRequest { user: *user, date: *date, count: *count, choices, best: *best, last: *last };
+            return holds::hold(set, fresh, &asked, policy);
         }
         Command::ExtendHold { user, reservation } => holds::extend(set, *user, *reservation, policy),
         Command::ReleaseHold { reservation } => holds::release(set, actor, *reservation),
@@ -133,8 +65,4 @@ fn decide(set: &mut WorkingSet, request: &Request, policy: &Policy) -> Decided {
         Command::Refund { user, payment } => payments::refund(set, fresh, *user, *payment),
     };
     outcome.map(Some)
-}
-
-fn not_found(what: &str) -> Rejection {
-    Rejection::NotFound { what: what.to_owned() }
 }
