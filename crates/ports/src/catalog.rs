@@ -1,3 +1,5 @@
+//! What is on sale: importing concerts, dates and seats.
+
 use async_trait::async_trait;
 use boxoffice_domain::{Admission, ConcertId, ConcertPlan, DateId, SeatNumber, Timestamp};
 
@@ -5,7 +7,7 @@ use crate::{Source, StoreError};
 
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogError {
-    /// The plan changes seats that somebody holds or owns. `field` is a path into the document.
+    /// The plan changes seats that are held or sold. `field` is a path into the document.
     #[error("{field}: seat {seat} is held or sold")]
     Conflict { field: String, seat: SeatNumber },
     #[error("the store is unavailable: {0}")]
@@ -52,8 +54,8 @@ pub struct Imported {
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait Catalog: Send + Sync {
-    /// Brings checked plans in, all of them or none. A concert and its dates are known by their keys: the same plan
-    /// again changes nothing, a new one updates what may change; dates and seats it does not name stay as they are.
-    /// `admission` is used when a concert is created and its plan has none of its own.
+    /// Imports checked plans, all of them or none. A concert and its dates are identified by their keys: the same plan
+    /// again changes nothing, a new one updates what may change. Dates and seats that it does not name stay as they
+    /// are. `admission` is used when a concert is created and its plan has none of its own.
     async fn import(&self, plans: Vec<ConcertPlan>, admission: Admission) -> Result<Vec<Imported>, CatalogError>;
 }

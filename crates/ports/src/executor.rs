@@ -1,37 +1,39 @@
+//! The driving port: one request in, one answer out, under every strategy.
+
 use async_trait::async_trait;
 use boxoffice_domain::{CommandId, Reply, Request};
 
 use crate::{Deadline, Source};
 
-/// What became of a request.
+/// What came of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Receipt {
     Done(Reply),
-    /// It is in a log and will be decided; ask for it by its id.
+    /// It is in a log and will be decided; its reply is found by its id.
     Accepted(CommandId),
 }
 
 /// Why there is no answer. None of these is stored, and each is safe to try again with the same key.
 #[derive(Debug, thiserror::Error)]
 pub enum ExecuteError {
-    /// More came than can be served in time. Nothing was done.
+    /// More requests are waiting than can be served in time. Nothing was done.
     #[error("more commands are waiting than can be served")]
     Overloaded,
-    /// Somebody else holds the lock, and this strategy does not wait.
-    #[error("somebody else is at it")]
+    /// Another command holds the lock, and this strategy does not wait.
+    #[error("lock held by another command")]
     Busy,
     /// The same command is being decided elsewhere, and did not finish in time.
-    #[error("the same command is still being decided")]
+    #[error("timed out waiting for the same command, which is still being decided")]
     InProgress,
-    /// The store stayed away; whether the command took effect may be unknown.
+    /// The store did not answer; whether the command took effect may be unknown.
     #[error("the store is unavailable: {0}")]
     Unavailable(#[source] Source),
-    /// A defect of ours. The command had no effect.
+    /// A defect. The command had no effect.
     #[error("the command could not be decided: {0}")]
     Internal(#[source] Source),
 }
 
-/// Decides who goes next, and sees to it that every request gets one answer.
+/// Orders requests that meet, and gives each one answer.
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait Executor: Send + Sync {
@@ -39,14 +41,14 @@ pub trait Executor: Send + Sync {
     /// the command's atomicity.
     async fn execute(&self, request: Request, deadline: Deadline) -> Result<Receipt, ExecuteError>;
 
-    /// For a caller that does not wait for the outcome: where commands are kept in a log, [`Receipt::Accepted`] as soon
-    /// as it stands there; the same as [`Executor::execute`] otherwise.
+    /// For a caller that does not wait for the outcome: [`Receipt::Accepted`] once the command is in a log, if the
+    /// strategy has one; otherwise the same as [`Executor::execute`].
     async fn submit(&self, request: Request, deadline: Deadline) -> Result<Receipt, ExecuteError> {
         self.execute(request, deadline).await
     }
 
-    /// Whether `request` is refused as [`ExecuteError::Overloaded`] before anything is done for it, and counted as such:
-    /// at many times what can be answered refusals are most of the work. `false` promises nothing.
+    /// Whether `request` is refused as [`ExecuteError::Overloaded`], and counted as such, before anything is done for it:
+    /// at many times the load that can be served, refusals are most of the work. `false` promises nothing.
     fn turns_away(&self, _request: &Request) -> bool {
         false
     }

@@ -1,3 +1,5 @@
+//! The ledger: the only place where money and seats change.
+
 use async_trait::async_trait;
 use boxoffice_domain::{Batch, IdempotencyKey, Key, Reply, Request, SeatChange};
 use std::collections::BTreeSet;
@@ -5,7 +7,7 @@ use std::sync::Arc;
 
 use crate::{Deadline, Source};
 
-/// How a write is guarded against what others commit meanwhile.
+/// How a write is guarded against concurrent commits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Guard {
     /// Rows are locked before they are read, in the global order.
@@ -14,25 +16,25 @@ pub enum Guard {
     Version,
 }
 
-/// What a batch came to.
+/// What came of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Committed {
     /// One for each request, in order.
     pub replies: Vec<Reply>,
-    /// The seats that this call changed, with their new versions, for whoever keeps a view of them.
+    /// The seats that this call changed, with their new versions, for the views that are kept of them.
     pub seats: Vec<SeatChange>,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
-    /// Under [`Guard::Version`]: somebody else was first. Nothing was written; run it again.
-    #[error("a row changed meanwhile")]
+    /// Under [`Guard::Version`]: another transaction changed a row first. Nothing was written; run it again.
+    #[error("a row was changed concurrently")]
     Conflict,
-    /// Serialisation failure, deadlock, lost connection (even after COMMIT): run it again, replies de-duplicate.
-    #[error("the transaction may be run again: {0}")]
+    /// Serialisation failure, deadlock, lost connection (even after COMMIT): run it again, stored replies prevent a second effect.
+    #[error("the transaction failed and can be run again: {0}")]
     Retryable(#[source] Source),
-    /// A row stayed locked for too long. Nothing was written. [`Ledger::held`] says which, and what does not need it can
-    /// be decided.
+    /// A row stayed locked for too long. Nothing was written. [`Ledger::held`] says which; requests that do not need it
+    /// can be decided.
     #[error("timed out waiting for a row lock")]
     LockTimeout,
     /// Data or a constraint that this batch cannot get past. Nothing was written; a smaller batch may.
@@ -43,7 +45,7 @@ pub enum LedgerError {
     Unavailable(#[source] Source),
 }
 
-/// The only place where money and seats change.
+/// See the module's opening.
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait Ledger: Send + Sync {
@@ -51,14 +53,14 @@ pub trait Ledger: Send + Sync {
     /// batch are durable when this returns `Ok`, or none is. Once polled it runs to its end, even when its future is
     /// dropped.
     ///
-    /// What has not begun to commit by `deadline` is given up, and nothing was written. A commit that has begun is
-    /// waited for, because its outcome is wanted: callers with a deadline bound the whole call and look for the reply
-    /// later.
+    /// A transaction that has not begun to commit by `deadline` is given up, and nothing was written. A commit that has
+    /// begun is awaited, because its outcome is needed: callers with a deadline bound the whole call and look for the
+    /// reply later.
     async fn transact(&self, batch: Batch, guard: Guard, deadline: Deadline) -> Result<Committed, LedgerError>;
 
     /// The rows of `requests` ([`Command::rows`](boxoffice_domain::Command::rows)) that another transaction keeps locked
-    /// at this moment, or on which such a row hangs. Waits for none of them, and locks nothing beyond this call. Where
-    /// no other transaction can keep a row there is none. Dropping the future gives it up.
+    /// at this moment, or that depend on such a row. Waits for none of them, and locks nothing beyond this call. Empty
+    /// for a store in which no other transaction can lock a row. Dropping the future gives it up.
     async fn held(&self, _requests: Arc<[Request]>) -> Result<BTreeSet<Key>, LedgerError> {
         Ok(BTreeSet::new())
     }

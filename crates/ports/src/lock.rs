@@ -1,3 +1,8 @@
+//! Mutual exclusion in front of the ledger.
+//!
+//! A lock orders commands that meet and nothing else: the ledger guards every write by itself, so a lock that fails costs
+//! speed, never correctness.
+
 use async_trait::async_trait;
 use boxoffice_domain::{CommandId, Key};
 
@@ -5,29 +10,29 @@ use crate::{Deadline, Source};
 
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// Somebody else has it, and it was not to be had within the wait. `same_command`: it is held for this command.
-    #[error("somebody else holds the lock")]
+    /// It was still held when the wait ended. `same_command`: it is held for this very command.
+    #[error("timed out waiting for a lock held by another command")]
     Busy { same_command: bool },
-    /// Whoever keeps the locks cannot be reached.
+    /// The server that keeps the locks cannot be reached.
     #[error("the lock is unavailable: {0}")]
     Unavailable(#[source] Source),
 }
 
-/// A lock that is held. Dropping it without [`Lease::release`] gives it back too, late at the latest by its expiry.
+/// A lock that is held. Dropping it without [`Lease::release`] releases it too, at the latest when it expires.
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait Lease: Send + Sync {
-    /// Returns when the lease was lost; never, when it cannot be.
+    /// Returns when the lease is lost; never, if it cannot be.
     async fn lost(&self);
-    /// Gives it back to the next one. One that was lost is not given back twice.
+    /// Releases it for the next waiter. A lease that was lost is not released twice.
     async fn release(self: Box<Self>);
 }
 
-/// Mutual exclusion in front of the ledger. It decides who goes next and nothing else: a lock that lies costs speed.
+/// See the module's opening.
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait Lock: Send + Sync {
     /// Takes all of `keys`, which are sorted and without duplicates, in that order, or none. Waits until
-    /// `deadline` for all of them; a caller that goes away while waiting leaves nothing behind.
+    /// `deadline` for all of them; a caller that stops waiting leaves nothing behind.
     async fn acquire(&self, keys: Vec<Key>, owner: CommandId, deadline: Deadline) -> Result<Box<dyn Lease>, LockError>;
 }

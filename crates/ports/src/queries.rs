@@ -1,3 +1,5 @@
+//! Read models.
+
 use async_trait::async_trait;
 use boxoffice_domain::money::{Money, Points};
 use boxoffice_domain::{
@@ -11,7 +13,7 @@ use crate::StoreError;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page<T> {
     pub items: Vec<T>,
-    /// Whether there are more behind the last of `items`.
+    /// Whether more follow the last of `items`.
     pub more: bool,
 }
 
@@ -41,16 +43,16 @@ pub struct DateRow {
     pub seats_version: i64,
 }
 
-/// Up to where the changes of seats were seen; opaque, a store's own.
+/// Up to where the changes of seats were read. Opaque: only the store that made it can interpret it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SeatMark(pub u64);
 
 /// What [`Queries::changed_seats`] found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChangedSeats {
-    /// Perhaps some that were told of before.
+    /// May repeat some that were returned before.
     pub changes: Vec<SeatChange>,
-    /// What to ask with the next time.
+    /// The mark for the next call.
     pub mark: SeatMark,
 }
 
@@ -68,28 +70,28 @@ pub struct PaymentRow {
     pub reservation: Reservation,
 }
 
-/// Balance and points of a user; zero for one who never had any.
+/// Balance and points of a user; zero for a user without an account.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WalletRow {
     pub balance: Money,
     pub points: Points,
 }
 
-/// Read models. What a user reads shows everything answered to anybody before, on any instance.
+/// Read models. What a user reads includes every effect that any instance has answered before.
 ///
-/// Lists are newest first, after the row that the last page ended with (`after`), `limit + 1` rows at most looked at.
+/// Lists are newest first, after the last row of the page before (`after`); at most `limit + 1` rows are read.
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait Queries: Send + Sync {
     /// The whole catalogue, by `sale_starts_at` (none first), then id. Small: a season, not its seats.
     async fn catalog(&self) -> Result<Vec<ConcertRow>, StoreError>;
-    /// Another number once the catalogue has changed: what is committed before a read of this number shows in a catalogue
-    /// that is read after it. Cheap, for asking again and again.
+    /// Another number once the catalogue has changed: a catalogue that is read after this number includes everything that
+    /// was committed before it. Cheap, so that it can be polled.
     async fn catalog_version(&self) -> Result<i64, StoreError>;
     /// All seats of a date, by number.
     async fn seats(&self, date: DateId) -> Result<Vec<SeatRow>, StoreError>;
     /// The seats of `dates` that any instance may have changed since `since`, however late their transaction was
-    /// committed; without a mark none, and the mark to begin with. `None` of a store that only this process writes.
+    /// committed. Without a mark: no seats, and the first mark. `None` from a store that only this process writes.
     async fn changed_seats(&self, dates: Vec<DateId>, since: Option<SeatMark>) -> Result<Option<ChangedSeats>, StoreError>;
     async fn wallet(&self, user: UserId) -> Result<WalletRow, StoreError>;
     /// By `seq`, descending, below `after`.
@@ -98,11 +100,11 @@ pub trait Queries: Send + Sync {
     async fn points_entries(&self, user: UserId, after: Option<i64>, limit: u32) -> Result<Page<PointsEntry>, StoreError>;
     /// By id (which is by time), descending, below `after`.
     async fn reservations(&self, user: UserId, after: Option<ReservationId>, limit: u32) -> Result<Page<Reservation>, StoreError>;
-    /// One of this user's; another's is `None`.
+    /// `None` as well for another user's.
     async fn reservation(&self, user: UserId, id: ReservationId) -> Result<Option<Reservation>, StoreError>;
     /// By id, descending, below `after`.
     async fn payments(&self, user: UserId, after: Option<PaymentId>, limit: u32) -> Result<Page<PaymentRow>, StoreError>;
-    /// One of this user's; another's is `None`.
+    /// `None` as well for another user's.
     async fn payment(&self, user: UserId, id: PaymentId) -> Result<Option<PaymentRow>, StoreError>;
     /// Payments of all users with `from <= id < until`, by id, ascending, `limit` at most.
     async fn payments_between(&self, from: PaymentId, until: PaymentId, limit: u32) -> Result<Vec<PaymentRow>, StoreError>;
@@ -110,7 +112,7 @@ pub trait Queries: Send + Sync {
     async fn live_holds(&self, user: UserId, concert: ConcertId) -> Result<Vec<ReservationId>, StoreError> {
         self.live_holds_of(vec![user], concert).await
     }
-    /// The same of many users, in one read.
+    /// The same for many users, in one read.
     async fn live_holds_of(&self, users: Vec<UserId>, concert: ConcertId) -> Result<Vec<ReservationId>, StoreError>;
     /// Money taken by payments of a concert, less refunds.
     async fn revenue(&self, concert: ConcertId) -> Result<Money, StoreError>;

@@ -1,8 +1,10 @@
+//! The ports of one store.
+
 use std::sync::Arc;
 
 use crate::{Audit, Catalog, Ledger, Outbox, Queries, RoomMirror, Secrets, Upkeep};
 
-/// Everything one store gives: the same rows seen through each port.
+/// Every port of one store: the same rows seen through each.
 #[derive(Clone)]
 pub struct Stores {
     pub ledger: Arc<dyn Ledger>,

@@ -1,3 +1,5 @@
+//! Long-lived tasks, so that none ends unseen.
+
 use std::future::Future;
 use std::pin::Pin;
 
@@ -6,19 +8,19 @@ use crate::Source;
 /// One run of a task. `Ok` is its end; an error, or a panic, is a failure.
 pub type TaskRun = Pin<Box<dyn Future<Output = Result<(), Source>> + Send>>;
 
-/// Makes the runs of a task: the first one, and one more after each failure.
+/// Makes the runs of a task: the first one, and another after each failure.
 pub type TaskStart = Box<dyn FnMut() -> TaskRun + Send>;
 
-/// What it means for the instance that a task fails again and again.
+/// What it means for the instance that a task fails repeatedly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WhenFailing {
-    /// It serves all the same: readiness names the task and stays good.
+    /// It still serves: readiness names the task and stays good.
     Impaired,
     /// It cannot serve as promised: readiness names the task and is bad.
     NotReady,
 }
 
-/// Runs the long-lived tasks of an instance, so that none ends unseen.
+/// Runs the long-lived tasks of an instance.
 pub trait Tasks: Send + Sync {
     /// Runs `start` in the background, on the current tokio runtime. A run that fails or panics is logged and counted
     /// under `name`, and another one begins after a pause.
@@ -35,7 +37,7 @@ impl dyn Tasks + '_ {
     }
 }
 
-/// A task that runs: dropping this ends it, wherever it waits.
+/// A running task: dropping this ends it at its next await.
 #[must_use = "dropping it ends the task"]
 pub struct Kept(Option<Box<dyn FnOnce() + Send + Sync>>);
 
@@ -44,7 +46,7 @@ impl Kept {
         Self(Some(Box::new(end)))
     }
 
-    /// The task goes on until it ends by itself.
+    /// Lets the task go on until it ends by itself.
     pub fn detach(mut self) {
         self.0 = None;
     }

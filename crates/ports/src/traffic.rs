@@ -1,6 +1,8 @@
+//! Counts of what adapters send.
+
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What adapters send over the wire, counted for whoever compares strategies. Read for display alone.
+/// What adapters send over the wire, counted so that strategies can be compared. Read for display alone.
 #[derive(Debug, Default)]
 pub struct Traffic {
     statements: AtomicU64,
@@ -18,7 +20,7 @@ pub struct TrafficCounts {
     pub commits: u64,
     /// Commands sent to Redis, scripts and publications counted as one each.
     pub redis_commands: u64,
-    /// Messages handed to a broker, and taken from it.
+    /// Messages published to a broker, and read from it.
     pub broker_messages: u64,
 }
 

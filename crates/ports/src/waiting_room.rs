@@ -1,3 +1,5 @@
+//! The waiting rooms of all concerts.
+
 use async_trait::async_trait;
 use boxoffice_domain::waiting::{DrawView, Entered, Extended, Health, Place, PlaceClaim, RoomCounts, RoomSummary, Stock, Ticked};
 use boxoffice_domain::{Admission, ConcertId, QueueEntryId, Timestamp, UserId};
@@ -9,8 +11,8 @@ pub enum RoomError {
     /// No room was opened for this concert.
     #[error("there is no waiting room for this concert")]
     NoRoom,
-    /// Draining: nobody new may join.
-    #[error("the waiting room takes nobody new")]
+    /// Draining: no new entry may join.
+    #[error("the waiting room is closed to new entries")]
     Closed,
     #[error("the waiting room is unavailable: {0}")]
     Unavailable(#[source] Source),
@@ -25,53 +27,55 @@ pub struct Opening {
     pub admission: Admission,
 }
 
-/// The waiting rooms of all concerts. Each change is atomic over all instances and as durable as the log it is kept in
-/// when it returns. Time is the log's store's.
+/// Each change is atomic over all instances, and as durable as the room's log, when its call returns. Time is that of the
+/// log's store.
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait WaitingRoom: Send + Sync {
     /// Opens the room of a concert, or brings its start of sale up to date. Opening again is harmless.
     async fn open(&self, opening: Opening) -> Result<(), RoomError>;
-    /// Whether the room is open as this says, as far as is known here without asking: then opening it would change nothing.
+    /// Whether this instance knows, without a round trip, that the room is open with this opening. Then opening it again
+    /// would change nothing.
     fn is_open(&self, opening: &Opening) -> bool {
         let _ = opening;
         false
     }
-    /// Joins, or finds the place one has; `fresh` names the entry if it is new. A lane that there is not is the general
-    /// one. [`RoomError::Closed`] while draining.
+    /// Joins, or finds the user's place; `fresh` becomes the id of a new entry. An unknown lane means the general one.
+    /// [`RoomError::Closed`] while draining.
     async fn join(&self, concert: ConcertId, user: UserId, lane: Option<String>, fresh: QueueEntryId) -> Result<Entered, RoomError>;
-    /// An entry as a poll shows it: from memory, as it was a tick ago at most. `None` for one that is not known.
+    /// An entry as a poll shows it: from memory, at most a tick old. `None` for an unknown entry.
     async fn place(&self, concert: ConcertId, entry: QueueEntryId) -> Result<Option<Place>, RoomError>;
-    /// The same with everything that any instance was answered before, for starting a hold (I4).
+    /// The same, with everything that was answered on any instance before, for starting a hold (I4).
     async fn touch(&self, concert: ConcertId, entry: QueueEntryId) -> Result<Option<Place>, RoomError>;
-    /// Gives an entry back that the room has lost with its memory, by what a genuine token says of it; one that it
-    /// knows stays as it is. Never more than the admission allows become active, never is somebody overtaken: whose
-    /// turn cannot be given back waits at their place. `None` for an entry that was not lost.
+    /// Restores an entry that the room has lost with its log, from the claim of a genuine token; a known entry stays as it
+    /// is. No more entries become active than the admission allows, and none overtakes another: an entry whose turn
+    /// cannot be restored waits at its place. `None` for an entry that was not lost.
     async fn restore(&self, concert: ConcertId, claim: PlaceClaim) -> Result<Option<Place>, RoomError>;
-    /// Ends an entry as left; one that has ended stays as it is.
+    /// Ends an entry as left. An entry that has ended stays as it is.
     async fn leave(&self, concert: ConcertId, entry: QueueEntryId) -> Result<(), RoomError>;
-    /// Ends the user's turn, if it is running and began before `paid_at`, because it was paid. Telling it again, after
-    /// the user came back for another turn, harms nobody.
+    /// Ends the user's turn because of a payment, if the turn is running and began before `paid_at`. Calling it again
+    /// after the user has begun another turn has no effect.
     async fn finish(&self, concert: ConcertId, user: UserId, paid_at: Timestamp) -> Result<(), RoomError>;
-    /// Lengthens a turn that ends at `until`, as often as may be. Telling it again, after the turn was lengthened, finds
-    /// the longer one.
+    /// Lengthens a turn that ends at `until`, a bounded number of times. Calling it again after the turn was lengthened
+    /// returns the longer turn.
     async fn extend(&self, concert: ConcertId, entry: QueueEntryId, until: Timestamp) -> Result<Extended, RoomError>;
-    /// Ends what is over and promotes whoever may go, in one capped step; tells what this instance has noticed.
+    /// Ends the entries that are over and promotes the next ones, in one bounded step; appends what this instance has
+    /// noticed of its connections.
     async fn tick(&self, concert: ConcertId, stock: Stock) -> Result<Ticked, RoomError>;
-    /// Whether a tick can wait: nobody is in the room as far as is known here, and it was ticked a moment ago.
+    /// Whether a tick can wait: the room is empty as far as this instance knows, and was ticked a moment ago.
     fn rests(&self, concert: ConcertId) -> bool {
         let _ = concert;
         false
     }
-    /// How this instance fared in the last second: admission that adapts looks at it.
+    /// The health of this instance in the last second, for an admission that adapts.
     fn fares(&self, health: Health);
     async fn admission(&self, concert: ConcertId) -> Result<Admission, RoomError>;
-    /// Replaces `was` by `to`, from now on and over restarts. False, and nothing is changed, when it is not `was` any
-    /// more: of two instances that change it at once, one reads it again.
+    /// Replaces `was` by `to`, durably. False, and nothing is changed, if the admission is no longer `was`: of two
+    /// instances that change it at once, one reads it again.
     async fn set_admission(&self, concert: ConcertId, was: Admission, to: Admission) -> Result<bool, RoomError>;
     async fn counts(&self, concert: ConcertId) -> Result<RoomCounts, RoomError>;
     async fn summary(&self, concert: ConcertId) -> Result<RoomSummary, RoomError>;
-    /// The draw as anybody may see it; `None` where nothing is drawn.
+    /// The public view of the draw; `None` if this sale has none.
     async fn draw(&self, concert: ConcertId) -> Result<Option<DrawView>, RoomError>;
     /// Whether the rooms' store answers.
     async fn ping(&self) -> Result<(), RoomError>;

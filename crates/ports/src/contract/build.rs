@@ -114,7 +114,7 @@ pub fn charge(user: UserId, key: &str, amount: Money) -> Request {
     keyed(user, key, Command::ChargeWallet { user, amount })
 }
 
-/// By an operator, into somebody's wallet.
+/// By an operator, into a user's wallet.
 pub fn charge_by(operator: UserId, key: &str, user: UserId, amount: Money) -> Request {
     Request { actor: Actor::Operator(operator), ..keyed(operator, key, Command::ChargeWallet { user, amount }) }
 }

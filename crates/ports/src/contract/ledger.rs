@@ -70,11 +70,11 @@ macro_rules! ledger_contract {
             holds_of_one_user_at_once_stay_within_the_limit
             payment_release_and_leaving_at_once_have_one_winner
             refunds_at_once_are_one
-            sweeps_at_once_tell_of_an_expiry_once
+            sweeps_at_once_write_an_expiry_once
             rows_that_no_transaction_keeps_are_not_held
         });
         $crate::contract_cases!($make; changes {
-            changed_seats_are_told_since_a_mark
+            changed_seats_are_returned_since_a_mark
             changed_seats_are_those_of_the_dates_asked_for
             imported_seats_are_changed_seats
             reader_of_changes_misses_no_commit

@@ -45,7 +45,7 @@ async fn take(lock: &Arc<dyn Lock>, keys: Vec<Key>) -> Box<dyn Lease> {
     lock.acquire(sorted(keys), fresh(), Deadline::after(LONG)).await.expect("a lock")
 }
 
-/// Whether whoever has it is the same command; `None` when it was to be had.
+/// Whether the holder is the same command; `None` if the lock was free.
 async fn refused(lock: &Arc<dyn Lock>, keys: Vec<Key>, owner: CommandId) -> Option<bool> {
     match lock.acquire(sorted(keys), owner, Deadline::after(SHORT)).await {
         Ok(lease) => {
@@ -154,7 +154,7 @@ pub async fn overlapping_keys_exclude_and_never_deadlock(lock: Arc<dyn Lock>) {
         tasks.spawn(async move {
             let lease = take(&lock, keys).await;
             for at in &wanted {
-                assert_eq!(inside[*at].fetch_add(1, Ordering::SeqCst), 0, "somebody else is in");
+                assert_eq!(inside[*at].fetch_add(1, Ordering::SeqCst), 0, "no other holder is inside");
             }
             tokio::task::yield_now().await;
             for at in &wanted {
@@ -164,12 +164,12 @@ pub async fn overlapping_keys_exclude_and_never_deadlock(lock: Arc<dyn Lock>) {
         });
     }
     let done = tokio::time::timeout(LONG, tasks.join_all()).await;
-    assert!(done.is_ok(), "everybody gets a turn");
+    assert!(done.is_ok(), "each waiter gets a turn");
 }
 
 pub async fn free_lock_is_had_without_waiting(lock: Arc<dyn Lock>) {
     let keys = sorted(vec![key(), key()]);
-    let lease = lock.acquire(keys.clone(), fresh(), Deadline::after(Duration::ZERO)).await.expect("nobody has it");
+    let lease = lock.acquire(keys.clone(), fresh(), Deadline::after(Duration::ZERO)).await.expect("a free lock");
     let refused = lock.acquire(keys.clone(), fresh(), Deadline::after(Duration::ZERO)).await;
     assert!(matches!(refused, Err(LockError::Busy { same_command: false })));
     lease.release().await;
@@ -186,7 +186,7 @@ pub async fn every_waiter_of_one_key_gets_its_turn(lock: Arc<dyn Lock>) {
         let (lock, inside, turns) = (Arc::clone(&lock), Arc::clone(&inside), Arc::clone(&turns));
         tasks.spawn(async move {
             let lease = take(&lock, vec![one]).await;
-            assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0, "somebody else is in");
+            assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0, "no other holder is inside");
             let turn = turns.fetch_add(1, Ordering::SeqCst) as usize;
             tokio::task::yield_now().await;
             inside.fetch_sub(1, Ordering::SeqCst);
@@ -195,7 +195,7 @@ pub async fn every_waiter_of_one_key_gets_its_turn(lock: Arc<dyn Lock>) {
         });
     }
     lease.release().await;
-    let moved = tokio::time::timeout(LONG, tasks.join_all()).await.expect("everybody gets a turn");
+    let moved = tokio::time::timeout(LONG, tasks.join_all()).await.expect("each waiter gets a turn");
     assert_eq!(moved.len(), WAITERS);
     println!("fairness: {WAITERS} waiters, at most {} places from the order they were started in", moved.iter().max().unwrap_or(&0));
 }

@@ -8,8 +8,8 @@ use boxoffice_domain::{Admission, AdmissionMode, ConcertId, PerInterval};
 use chrono::TimeDelta;
 use tokio::task::JoinSet;
 
-use super::Fixture;
 use super::build::{admission, fresh, user};
+use super::fixture::Fixture;
 use super::shop::Shop;
 use crate::{ActivePlace, DrawRecord, RoomMark, RoomMirror};
 
@@ -25,7 +25,7 @@ macro_rules! mirror_contract {
             mirrors_are_each_concerts_own
             saves_at_once_lose_nothing
             admission_that_an_operator_set_is_told_with_a_growing_version
-            admission_is_set_only_by_whoever_has_read_it
+            admission_is_set_only_if_it_is_still_what_was_read
             one_of_many_who_set_an_admission_at_once_succeeds
             draw_is_kept_once_and_for_ever
             one_of_many_who_keep_a_draw_at_once_does
@@ -68,7 +68,7 @@ pub async fn mirror_gives_back_what_was_saved(fixture: Fixture) {
     let shop = Shop::open(fixture).await;
     let mirror = &shop.fixture.stores.mirror;
     save(mirror, shop.concert, RoomMark::default(), &[], &[]).await;
-    assert_eq!(load(mirror, shop.concert).await, Some((RoomMark::default(), Vec::new())), "a room where nobody has been yet");
+    assert_eq!(load(mirror, shop.concert).await, Some((RoomMark::default(), Vec::new())), "a room without entries so far");
     let active = [turn(&shop, 1).await, turn(&shop, 2).await, turn(&shop, 5).await];
     save(mirror, shop.concert, mark(9, 5, 1, 2, 3), &active, &[]).await;
     assert_eq!(load(mirror, shop.concert).await, Some((mark(9, 5, 1, 2, 3), active.to_vec())));
@@ -98,11 +98,11 @@ pub async fn turns_begin_get_longer_and_end(fixture: Fixture) {
     let longer = ActivePlace { active_until: ann.active_until + TimeDelta::seconds(60), ..ann };
     save(mirror, shop.concert, mark(3, 3, 0, 0, 1), &[longer, cyd], &[ben]).await;
     assert_eq!(load(mirror, shop.concert).await, Some((mark(3, 3, 0, 0, 1), vec![longer, cyd])));
-    // What ended may be told again; what began and ended between two saves has ended; who is not known did too.
+    // An end may be saved again; what began and ended between two saves has ended, and so has an unknown entry.
     let dan = turn(&shop, 4).await;
     save(mirror, shop.concert, mark(4, 4, 0, 0, 2), &[dan], &[dan, ben, turn(&shop, 9).await]).await;
     assert_eq!(load(mirror, shop.concert).await, Some((mark(4, 4, 0, 0, 2), vec![longer, cyd])));
-    // Of one entry told twice in a step the last word counts.
+    // Of one entry saved twice in a call the last one counts.
     save(mirror, shop.concert, mark(4, 4, 0, 0, 2), &[ann, longer], &[cyd]).await;
     assert_eq!(load(mirror, shop.concert).await, Some((mark(4, 4, 0, 0, 2), vec![longer])));
 }
@@ -149,7 +149,7 @@ pub async fn admission_that_an_operator_set_is_told_with_a_growing_version(fixtu
         auto: false,
         adaptive: false,
     };
-    // While nobody has set one the room may have been opened with any.
+    // Before the first is set the room may have been opened with any.
     let first = stores.mirror.set_admission(shop.concert, paused, paused).await.expect("an answer").expect("set");
     assert_eq!(first.admission, paused);
     assert_eq!(stores.mirror.admission(shop.concert).await.expect("an answer"), Some(first));
@@ -166,7 +166,7 @@ pub async fn admission_that_an_operator_set_is_told_with_a_growing_version(fixtu
     }
 }
 
-pub async fn admission_is_set_only_by_whoever_has_read_it(fixture: Fixture) {
+pub async fn admission_is_set_only_if_it_is_still_what_was_read(fixture: Fixture) {
     let shop = Shop::open(fixture).await;
     let mirror = &shop.fixture.stores.mirror;
     let rate = |count, seconds| Some(PerInterval { count, seconds });
@@ -204,7 +204,7 @@ pub async fn one_of_many_who_set_an_admission_at_once_succeeds(fixture: Fixture)
     assert_eq!(shop.fixture.stores.mirror.admission(shop.concert).await.expect("an answer"), Some(set[0]));
 }
 
-/// With so many keys, and a seed that says which it is.
+/// With so many keys, and a seed that identifies it.
 async fn drawn(shop: &Shop, count: usize, which: u8) -> DrawRecord {
     let mut keys: Vec<_> = (0..count).map(|_| draw_key(user(), shop.concert)).collect();
     keys.sort_unstable();
@@ -230,7 +230,7 @@ pub async fn draw_is_kept_once_and_for_ever(fixture: Fixture) {
     }
     assert_eq!(mirror.draw(shop.concert).await.expect("an answer"), Some(first));
     assert!(mirror.keep_draw(other, empty.clone()).await.expect("an answer"));
-    assert_eq!(mirror.draw(other).await.expect("an answer"), Some(empty), "nobody took part, and without a beacon");
+    assert_eq!(mirror.draw(other).await.expect("an answer"), Some(empty), "without participants and without a beacon");
 }
 
 pub async fn one_of_many_who_keep_a_draw_at_once_does(fixture: Fixture) {

@@ -10,8 +10,8 @@ use boxoffice_domain::{
 };
 use chrono::TimeDelta;
 
-use super::Fixture;
 use super::build;
+use super::fixture::Fixture;
 use crate::{Committed, Deadline, Guard, LedgerError, OutboxRow, SeatRow};
 
 /// How often a batch is run again before a test gives up.
@@ -58,7 +58,7 @@ impl Shop {
         self.advance(TimeDelta::seconds(i64::from(self.policy.hold_ttl_s) + 1));
     }
 
-    /// One transaction, run again for as long as the store says that it may be.
+    /// One transaction, run again for as long as the store's error permits it.
     pub async fn transact(&self, requests: Vec<Request>, guard: Guard) -> Result<Committed, LedgerError> {
         let batch = Batch::new(requests, Arc::clone(&self.policy));
         for _ in 0..TRIES_MAX {
@@ -165,7 +165,7 @@ impl Shop {
         rows
     }
 
-    /// What was told of a seat, in its order.
+    /// The events of a seat, in its order.
     pub async fn seat_events(&self, number: SeatNumber) -> Vec<OutboxRow> {
         let date_of_shop = self.date;
         let of_seat = |row: &OutboxRow| matches!(row.event, Event::Seat { date, seat, .. } if date == date_of_shop && seat == number);

@@ -1,4 +1,4 @@
-//! Long-lived tasks under test: whatever fails is started again soon, and fails when a test says so.
+//! Long-lived tasks under test: what fails is started again soon, and fails when a test makes it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -9,7 +9,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::{LONG, TAKEN_MAX, key, readers};
+use super::case::{LONG, TAKEN_MAX, key, readers};
 use crate::{CommandLog, CommandReader, LoggedCommand};
 
 /// How long one reader is asked before the next.
@@ -90,7 +90,7 @@ impl Taking {
                     if acknowledge {
                         match reader.acknowledge(usize::MAX).await {
                             Ok(()) => taken.lock().expect("no panic").acknowledged.extend(ids),
-                            // Somebody else reads it again.
+                            // Another reader takes it again.
                             Err(error) => println!("not acknowledged: {error}"),
                         }
                     }

@@ -42,8 +42,8 @@ pub async fn later_commands_see_earlier_effects(fixture: Fixture) {
     assert!(is_done(&replies[9]), "{:?}", replies[9]);
     assert!(replies.iter().all(|reply| reply.decided_at == replies[0].decided_at), "one instant for a batch");
     assert_eq!(shop.balance(ann).await, PRICE_R - 500);
-    let told: Vec<_> = shop.seat_events(1).await.iter().map(|row| row.event.kind()).collect();
-    assert_eq!(told, ["reservation.held", "reservation.confirmed", "reservation.cancelled", "reservation.held"]);
+    let events: Vec<_> = shop.seat_events(1).await.iter().map(|row| row.event.kind()).collect();
+    assert_eq!(events, ["reservation.held", "reservation.confirmed", "reservation.cancelled", "reservation.held"]);
     shop.close().await;
 }
 

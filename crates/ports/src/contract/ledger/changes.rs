@@ -1,4 +1,4 @@
-//! Seats that others may have changed. A store that only one process writes has none to tell.
+//! Seats that other instances may have changed. A store that only one process writes returns none.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ impl Shop {
     }
 }
 
-pub async fn changed_seats_are_told_since_a_mark(fixture: Fixture) {
+pub async fn changed_seats_are_returned_since_a_mark(fixture: Fixture) {
     let shop = Shop::open(fixture).await;
     let Some(first) = shop.changed(&[shop.date], None).await else { return };
     assert!(first.changes.is_empty(), "without a mark there is only the mark to begin with");
@@ -32,20 +32,21 @@ pub async fn changed_seats_are_told_since_a_mark(fixture: Fixture) {
     let of = |changes: &[SeatChange], number| changes.iter().find(|change| change.key.number == number).copied();
     for number in [3, 7] {
         let row = shop.seat(number).await;
-        let told = of(&second.changes, number).expect("the seat is told of");
-        assert_eq!((told.key, told.version, told.state), (row.seat.key, row.version, row.seat.state));
+        let found = of(&second.changes, number).expect("the seat is among them");
+        assert_eq!((found.key, found.version, found.state), (row.seat.key, row.version, row.seat.state));
     }
-    // What was told of is told of no more once whatever ran beside it, in this store or another of its server, is over.
+    // A change is no longer returned once every transaction that ran beside it, in this store or another of its server,
+    // is over.
     let mut mark = second.mark;
     for _ in 0..ROUNDS_MAX {
-        let told = shop.changed(&[shop.date], Some(mark)).await.expect("changes");
-        mark = told.mark;
-        if told.changes.is_empty() {
+        let found = shop.changed(&[shop.date], Some(mark)).await.expect("changes");
+        mark = found.mark;
+        if found.changes.is_empty() {
             return shop.close().await;
         }
         tokio::time::sleep(ROUND).await;
     }
-    panic!("seats are told of again and again");
+    panic!("the same changes are returned for ever");
 }
 
 pub async fn changed_seats_are_those_of_the_dates_asked_for(fixture: Fixture) {
@@ -60,9 +61,9 @@ pub async fn changed_seats_are_those_of_the_dates_asked_for(fixture: Fixture) {
         (vec![shop.date, shop.other_date], vec![here, there]),
         (vec![], vec![]),
     ] {
-        let told = shop.changed(&dates, Some(first.mark)).await.expect("changes").changes;
-        assert!(told.iter().all(|change| dates.contains(&change.key.date)), "{told:?}");
-        assert!(expected.iter().all(|key| told.iter().any(|change| change.key == *key)), "{told:?}");
+        let found = shop.changed(&dates, Some(first.mark)).await.expect("changes").changes;
+        assert!(found.iter().all(|change| dates.contains(&change.key.date)), "{found:?}");
+        assert!(expected.iter().all(|key| found.iter().any(|change| change.key == *key)), "{found:?}");
     }
     shop.close().await;
 }
@@ -74,8 +75,8 @@ pub async fn imported_seats_are_changed_seats(fixture: Fixture) {
     let mut plan = build::demo_plan(row.dates[0].booking_opens_at + chrono::TimeDelta::hours(1));
     plan.dates[0].seats = vec![build::seats(5, 5, "VIP", 200_000, None), build::seats(70, 70, "VIP", 200_000, None)];
     shop.fixture.stores.catalog.import(vec![plan], build::admission()).await.expect("an import");
-    let told = numbers(&shop.changed(&[shop.date], Some(first.mark)).await.expect("changes").changes);
-    assert!(told.contains(&5) && told.contains(&70), "{told:?}");
+    let found = numbers(&shop.changed(&[shop.date], Some(first.mark)).await.expect("changes").changes);
+    assert!(found.contains(&5) && found.contains(&70), "{found:?}");
     shop.close().await;
 }
 
@@ -92,9 +93,9 @@ pub async fn reader_of_changes_misses_no_commit(fixture: Fixture) {
             loop {
                 // The last round begins when everything was committed.
                 let last = done.load(Ordering::SeqCst);
-                let told = shop.changed(&[shop.date], Some(mark)).await.expect("changes");
-                mark = told.mark;
-                for change in told.changes {
+                let found = shop.changed(&[shop.date], Some(mark)).await.expect("changes");
+                mark = found.mark;
+                for change in found.changes {
                     let newer = known.get(&change.key).is_none_or(|known| known.version < change.version);
                     newer.then(|| known.insert(change.key, change));
                 }
@@ -122,8 +123,8 @@ pub async fn reader_of_changes_misses_no_commit(fixture: Fixture) {
     done.store(true, Ordering::SeqCst);
     let known = reader.await.expect("no panic");
     for row in shop.seats().await.into_iter().filter(|row| row.seat.key.number <= USERS) {
-        let told = known.get(&row.seat.key).expect("told of");
-        assert_eq!((told.version, told.state), (row.version, row.seat.state), "seat {}", row.seat.key.number);
+        let found = known.get(&row.seat.key).expect("a change");
+        assert_eq!((found.version, found.state), (row.version, row.seat.state), "seat {}", row.seat.key.number);
     }
     shop.close().await;
 }

@@ -71,7 +71,7 @@ pub async fn same_command_in_two_batches_has_one_effect_under_versions(fixture: 
 
 async fn one_seat_has_one_winner(fixture: Fixture, guard: Guard) {
     let shop = Shop::open(fixture).await;
-    // Everybody wants seat 7, and another one with it that overlaps with a neighbour's wish.
+    // Each user asks for seat 7, and for another one that overlaps with a neighbour's request.
     let requests: Vec<_> = (0..150).map(|at| build::hold(user(), "h", shop.date, &[7, 8 + at % 20])).collect();
     let replies = at_once(&shop, requests, guard).await;
     let winners: Vec<_> = replies.iter().filter(|reply| is_done(reply)).collect();
@@ -190,7 +190,7 @@ pub async fn refunds_at_once_are_one(fixture: Fixture) {
 }
 
 /// Several instances sweep, while others take the very seats that are being freed.
-pub async fn sweeps_at_once_tell_of_an_expiry_once(fixture: Fixture) {
+pub async fn sweeps_at_once_write_an_expiry_once(fixture: Fixture) {
     let shop = Shop::open(fixture).await;
     for number in 1..=20 {
         shop.hold(user(), &[number]).await;
@@ -204,8 +204,8 @@ pub async fn sweeps_at_once_tell_of_an_expiry_once(fixture: Fixture) {
     assert_eq!(replies[..40].iter().filter(|reply| is_done(reply)).count(), 20, "one of each two");
     replies[40..].iter().for_each(|reply| drop(done(reply)));
     for number in 1..=20 {
-        let told: Vec<_> = shop.seat_events(number).await.iter().map(|row| row.event.kind()).collect();
-        assert_eq!(told, ["reservation.held", "reservation.expired", "reservation.held"], "seat {number}");
+        let events: Vec<_> = shop.seat_events(number).await.iter().map(|row| row.event.kind()).collect();
+        assert_eq!(events, ["reservation.held", "reservation.expired", "reservation.held"], "seat {number}");
     }
     shop.advance(TimeDelta::seconds(1));
     assert!(shop.fixture.stores.upkeep.due_holds(100).await.expect("due holds").is_empty());

@@ -33,14 +33,14 @@ pub async fn expired_seat_goes_to_the_next_user_at_once(fixture: Fixture) {
     shop.advance_past_holds();
     let new = shop.hold(ben, &[2]).await;
     assert_eq!(shop.seat(2).await.seat.state, SeatState::Held { reservation: new.id, until: new.expires_at });
-    let told = shop.seat_events(2).await;
+    let events = shop.seat_events(2).await;
     let expected = [(ReservationChange::Held, old.id), (ReservationChange::Expired, old.id), (ReservationChange::Held, new.id)];
-    assert_eq!(told.len(), expected.len());
-    for (row, (change, id)) in told.iter().zip(expected) {
+    assert_eq!(events.len(), expected.len());
+    for (row, (change, id)) in events.iter().zip(expected) {
         assert_eq!(row.event, Event::Seat { change, date: shop.date, seat: 2, reservation: id });
     }
-    assert_eq!((told[1].occurred_at, told[2].occurred_at), (new.created_at, new.created_at), "of one transaction");
-    assert_eq!(shop.seat_events(1).await.len(), 1, "the other seat is nobody's news yet");
+    assert_eq!((events[1].occurred_at, events[2].occurred_at), (new.created_at, new.created_at), "of one transaction");
+    assert_eq!(shop.seat_events(1).await.len(), 1, "the other seat has no event yet");
     let left = shop.fixture.stores.upkeep.due_holds(10).await.expect("due holds");
     assert_eq!(left, [old.id], "the old row is left to the sweep");
     shop.close().await;
@@ -61,7 +61,7 @@ pub async fn sweep_frees_only_seats_that_still_name_the_hold(fixture: Fixture) {
     assert!(shop.fixture.stores.upkeep.due_holds(10).await.expect("due holds").is_empty());
     let expired = |rows: Vec<crate::OutboxRow>| rows.iter().filter(|row| row.event.kind() == "reservation.expired").count();
     for number in 1..=3 {
-        assert_eq!(expired(shop.seat_events(number).await), 1, "seat {number}: once, whoever wrote it");
+        assert_eq!(expired(shop.seat_events(number).await), 1, "seat {number}: once, by either writer");
     }
     assert_eq!(shop.events_of("reservation.expired").await, 4, "three seats and the whole");
     let again = shop.commit(vec![build::expire(old.id)]).await;

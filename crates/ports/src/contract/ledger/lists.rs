@@ -15,7 +15,7 @@ use crate::contract::build::{self, PRICE_R, fresh, user};
 use crate::contract::shop::{Shop, paid};
 use crate::{InstanceId, Page, Unsent};
 
-/// Reads a list to its end, three at a time, and checks that only the last page says so.
+/// Reads a list to its end, three at a time, and checks that only the last page claims to be it.
 async fn read_all<T, C, F>(mut page: impl FnMut(Option<C>) -> F, cursor: impl Fn(&T) -> C) -> Vec<T>
 where
     F: Future<Output = Result<Page<T>, crate::StoreError>>,
@@ -46,7 +46,7 @@ pub async fn entries_are_paged(fixture: Fixture) {
     let all = read_all(|after| queries.entries(ann, after, 3), |entry| entry.seq).await;
     assert_eq!(all.iter().map(|entry| entry.amount).collect::<Vec<_>>(), [6, 5, 4, 3, 2, 1]);
     assert!(read_all(|after| queries.entries(user(), after, 3), |entry| entry.seq).await.is_empty());
-    // A page that ends exactly at the end says that nothing follows.
+    // A page that ends exactly at the end reports that nothing follows.
     let page = queries.entries(ann, None, 6).await.expect("a page");
     assert_eq!((page.items.len(), page.more), (6, false));
     shop.close().await;
@@ -135,8 +135,8 @@ pub async fn outbox_keeps_each_seats_order_and_deletes_by_id(fixture: Fixture) {
         }
     }
     assert_eq!(by_seat.len(), 16);
-    for (seat, told) in by_seat {
-        assert_eq!(told, ["reservation.held", "reservation.confirmed", "reservation.cancelled"], "seat {seat}");
+    for (seat, events) in by_seat {
+        assert_eq!(events, ["reservation.held", "reservation.confirmed", "reservation.cancelled"], "seat {seat}");
     }
     let mut total = 0;
     for shard in 0..OUTBOX_SHARDS {
@@ -203,7 +203,7 @@ pub async fn secrets_are_made_once(fixture: Fixture) {
         tasks.spawn(async move { secrets.secret("queue".to_owned(), vec![at; 32]).await.expect("a secret") });
     }
     let all: HashSet<Vec<u8>> = tasks.join_all().await.into_iter().collect();
-    assert_eq!(all.len(), 1, "everybody gets the same");
+    assert_eq!(all.len(), 1, "each caller gets the same");
     let other = secrets.secret("bearer".to_owned(), vec![0, 255, 7]).await.expect("a secret");
     assert_eq!(other, [0, 255, 7]);
     let again = secrets.secret("bearer".to_owned(), vec![1]).await.expect("a secret");

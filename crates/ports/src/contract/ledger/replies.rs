@@ -36,7 +36,7 @@ pub async fn replies_are_stored_and_replayed(fixture: Fixture) {
             assert_eq!((&repeated.decision, repeated.decided_at, repeated.replayed), (&first.decision, first.decided_at, true));
         }
     }
-    assert_eq!(shop.outbox().await, outbox, "a replay tells nobody");
+    assert_eq!(shop.outbox().await, outbox, "a replay writes no event");
     assert_eq!(shop.balance(ann).await, 2 * PRICE_R - 300);
     assert!(paid(&first[3]).0.refund.is_some());
     shop.close().await;

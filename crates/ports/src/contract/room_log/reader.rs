@@ -1,11 +1,11 @@
-//! Somebody who reads a log from a snapshot on, and appends to it.
+//! A reader of a log, from a snapshot on, which also appends to it.
 
 use std::sync::Arc;
 
 use boxoffice_domain::waiting::{RoomInput, is_set_back, log_time};
 use boxoffice_domain::{ConcertId, Timestamp};
 
-use super::exchange;
+use super::case::exchange;
 use crate::{Exchanged, LogPosition, RECORDS_READ_MAX, RoomLog, RoomRecord};
 
 /// How often it asks before it gives up: more answers than any case needs.
@@ -19,7 +19,7 @@ pub(super) struct Reader {
     /// What came since, in order.
     pub(super) records: Vec<RoomRecord>,
     pub(super) position: LogPosition,
-    /// The latest instant that an answer told.
+    /// The latest instant of an answer.
     now: Timestamp,
     /// Of the last record.
     latest: Timestamp,
@@ -52,7 +52,7 @@ impl Reader {
         assert!(records.len() <= RECORDS_READ_MAX + usize::from(appended), "{} records", records.len());
         for record in &records {
             assert_eq!(record.seq, self.position.seq + 1, "no gap, and nothing twice");
-            // Nobody sets a clock back by less than minutes here.
+            // No case sets a clock back by less than minutes.
             let is_later = record.at >= self.latest || is_set_back(record.at, self.latest);
             assert!(is_later, "{} after {}", record.at, self.latest);
             assert!(!record.inputs.is_empty(), "nothing is no record");

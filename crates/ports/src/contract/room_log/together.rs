@@ -10,14 +10,14 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::super::build::fresh;
+use super::case::{RoomLogFixture, beginning, begun, compact, joins};
 use super::reader::Reader;
-use super::{RoomLogFixture, beginning, begun, compact, joins};
 use crate::LogPosition;
 
 /// Longer than any case needs.
 const LONG: Duration = Duration::from_secs(60);
 
-pub async fn one_of_many_who_begin_at_once_does(fixture: RoomLogFixture) {
+pub async fn one_of_many_beginnings_at_once_wins(fixture: RoomLogFixture) {
     const INSTANCES: u8 = 20;
     let concert = fresh();
     let mut tasks = JoinSet::new();
@@ -56,14 +56,14 @@ pub async fn appends_at_once_are_each_there_once_and_whole(fixture: RoomLogFixtu
     assert_eq!(all.records.len(), TASKS * APPENDS);
     for (mut reader, sent) in done {
         for record in sent {
-            assert_eq!(all.records[record.seq as usize - 1], record, "each where its sender was told it is");
+            assert_eq!(all.records[record.seq as usize - 1], record, "each at the position that its sender got");
         }
         reader.catch_up().await;
         assert_eq!(reader.records, all.records);
     }
 }
 
-/// The snapshots say in words how far they go, so that whoever begins with one knows whether it fits.
+/// The snapshots contain in words how far they go, so that a reader that begins with one can check it.
 pub async fn compacting_beside_appends_leaves_no_gap(fixture: RoomLogFixture) {
     const TASKS: usize = 8;
     const APPENDS: usize = 15;
@@ -102,14 +102,14 @@ pub async fn compacting_beside_appends_leaves_no_gap(fixture: RoomLogFixture) {
     let sent: Vec<_> = timeout(LONG, tasks.join_all()).await.expect("in time").into_iter().flatten().collect();
     assert_eq!(sent.len(), TASKS * APPENDS);
     for record in &last.records {
-        assert!(sent.contains(&record.inputs), "somebody sent it");
+        assert!(sent.contains(&record.inputs), "one of those sent");
     }
     let (position, snapshot) = beginning(&fixture.log, concert).await;
     assert!(position.seq > 0, "it was compacted");
     assert_eq!(snapshot, position.seq.to_string().into_bytes());
 }
 
-/// Whoever begins gets a snapshot and its own position, however often both change meanwhile.
+/// A new reader gets a snapshot and its own position, however often both change meanwhile.
 pub async fn reading_beside_compacting_is_of_one_moment(fixture: RoomLogFixture) {
     const COMPACTIONS: usize = 100;
     let concert = begun(&fixture).await;

@@ -1,4 +1,4 @@
-//! The suites every adapter must pass, whatever its technology.
+//! The suites that every adapter of a port must pass.
 //!
 //! An adapter's test names a function that makes a fresh [`Fixture`] (or lock) and gets one test for each case:
 //! `boxoffice_ports::ledger_contract!(make_fixture);`, `mirror_contract!(make_fixture);`,
@@ -8,6 +8,7 @@
 
 pub mod build;
 pub mod command_log;
+mod fixture;
 pub mod ledger;
 pub mod lock;
 pub mod mirror;
@@ -16,25 +17,9 @@ pub mod room_log;
 pub mod shop;
 pub mod tasks;
 
-pub use tasks::supervisor;
-
+pub use fixture::Fixture;
 pub use ledger::{batches, booking, catalog, changes, contention, expiry, lists, replies};
-
-use std::any::Any;
-use std::sync::Arc;
-
-use chrono::TimeDelta;
-
-use crate::Stores;
-
-/// One fresh, empty store with a clock that can be moved.
-pub struct Fixture {
-    pub stores: Stores,
-    /// Moves the store's clock.
-    pub advance: Arc<dyn Fn(TimeDelta) + Send + Sync>,
-    /// Whatever must live as long as the store, such as its temporary folder.
-    pub keep: Box<dyn Any + Send + Sync>,
-}
+pub use tasks::supervisor;
 
 /// One test for each case of a module of this one.
 #[doc(hidden)]
