@@ -9,6 +9,8 @@
 //! * `redis` (feature `redis`): locks, the waiting room, what instances tell each other.
 //! * `sqlite` (feature `sqlite`): the embedded default, one file, one writer.
 
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod audit;
 pub mod clock;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod columns;
