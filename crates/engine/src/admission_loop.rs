@@ -1,12 +1,12 @@
-//! Opening rooms for what is on sale, and admitting entries. Every tick gives each concert's room the number of seats that
-//! could still be had, and the room promotes as many entries as it may. A room's tick is atomic over instances, so several
-//! may run this loop. The holds of users whose turn ended because they were gone are given back beside the ticks
-//! ([`HoldReturns`]).
+//! Opening rooms for what is on sale, and admitting entries. Every tick gives each concert's room the number of seats
+//! that could still be had, and the room promotes as many entries as it may. A room's tick is atomic over instances, so
+//! several may run this loop. The holds of users whose turn ended because they were gone are given back beside the
+//! ticks ([`HoldReturns`]).
 //!
-//! *Rooms do not wait for one another.* Up to [`TOGETHER_MAX`] are ticked at a time, each for [`TICK_MAX`] at most. A room
-//! has one tick at a time. A round waits for its ticks until the next round is due: a room that is slow by then goes on
-//! beside it. If [`TOGETHER_MAX`] rooms are slow, the next round begins behind the last room that was ticked. Rooms that
-//! rest are skipped, and rooms that are open as the catalogue says are not opened again.
+//! *Rooms do not wait for one another.* Up to [`TOGETHER_MAX`] are ticked at a time, each for [`TICK_MAX`] at most. A
+//! room has one tick at a time. A round waits for its ticks until the next round is due: a room that is slow by then
+//! goes on beside it. If [`TOGETHER_MAX`] rooms are slow, the next round begins behind the last room that was ticked.
+//! Rooms that rest are skipped, and rooms that are open as the catalogue says are not opened again.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -27,12 +27,7 @@ const TICK_MAX: Duration = Duration::from_secs(5);
 const OPENED_WITHIN: Duration = Duration::from_secs(60);
 
 pub(crate) struct AdmissionLoop {
-    room: Arc<dyn WaitingRoom>,
-    shows: Arc<Shows>,
-    seats: Arc<SeatView>,
-    clock: Arc<dyn Clock>,
-    stats: Arc<Stats>,
-    returns: Arc<HoldReturns>,
+    parts: AdmissionParts,
     settings: AdmissionSettings,
     ticking: tokio::sync::Mutex<AtWork>,
     opening: tokio::sync::Mutex<AtWork>,
@@ -57,9 +52,7 @@ pub(crate) struct AdmissionParts {
 
 impl AdmissionLoop {
     pub(crate) fn new(parts: AdmissionParts, settings: AdmissionSettings) -> Arc<Self> {
-        let AdmissionParts { room, shows, seats, clock, stats, returns } = parts;
-        let (ticking, opening) = Default::default();
-        Arc::new(Self { room, shows, seats, clock, stats, returns, settings, ticking, opening })
+        Arc::new(Self { parts, settings, ticking: Default::default(), opening: Default::default() })
     }
 
     /// Reads the catalogue and opens all rooms, before anything is served.
@@ -74,12 +67,12 @@ impl AdmissionLoop {
 
     async fn refresh_within(self: &Arc<Self>, patience: Duration) -> Result<(), Source> {
         // A failure of one part does not keep the others from being done.
-        let refreshed = self.shows.refresh(&self.seats).await.map_err(Source::from);
-        let concerts = self.shows.concerts();
+        let refreshed = self.parts.shows.refresh(&self.parts.seats).await.map_err(Source::from);
+        let concerts = self.parts.shows.concerts();
         let rooms =
             concerts.iter().map(|row| Opening { concert: row.concert.id, sale_starts_at: row.sale_starts_at, admission: row.admission });
-        let work = rooms.filter(|opening| !self.room.is_open(opening)).map(|opening| {
-            let room = self.room.clone();
+        let work = rooms.filter(|opening| !self.parts.room.is_open(opening)).map(|opening| {
+            let room = self.parts.room.clone();
             (opening.concert, async move { room.open(opening).await.map_err(Source::from) })
         });
         let opened = self.opening.lock().await.round(work, Instant::now() + patience).await;
@@ -89,10 +82,10 @@ impl AdmissionLoop {
     /// Ticks the rooms. Returns the first failure of a room since the round before.
     pub(crate) async fn tick(self: &Arc<Self>) -> Result<(), Source> {
         let mut ticking = self.ticking.lock().await;
-        let concerts = self.shows.concerts();
+        let concerts = self.parts.shows.concerts();
         let next = ticking.next.and_then(|next| concerts.iter().position(|row| row.concert.id == next)).unwrap_or(0);
         let rooms = concerts.iter().cycle().skip(next).take(concerts.len()).map(|row| row.concert.id);
-        let work = rooms.filter(|concert| !self.room.rests(*concert)).map(|concert| {
+        let work = rooms.filter(|concert| !self.parts.room.rests(*concert)).map(|concert| {
             let this = self.clone();
             (concert, async move { this.tick_room(concert).await })
         });
@@ -101,11 +94,11 @@ impl AdmissionLoop {
 
     async fn tick_room(&self, concert: ConcertId) -> Result<(), Source> {
         let stock = Stock { obtainable: self.obtainable(concert).await?, linked: self.settings.stock_linked };
-        let ticked = self.room.tick(concert, stock).await?;
-        self.stats.promoted.add(ticked.promoted);
+        let ticked = self.parts.room.tick(concert, stock).await?;
+        self.parts.stats.promoted.add(ticked.promoted);
         if !ticked.abandoned.is_empty() {
-            self.stats.abandoned.add(ticked.abandoned.len() as u64);
-            self.returns.soon(concert, ticked.abandoned);
+            self.parts.stats.abandoned.add(ticked.abandoned.len() as u64);
+            self.parts.returns.soon(concert, ticked.abandoned);
         }
         Ok(())
     }
@@ -113,8 +106,8 @@ impl AdmissionLoop {
     /// Seats available or in a live hold, on dates whose booking has not closed.
     async fn obtainable(&self, concert: ConcertId) -> Result<u64, Source> {
         let mut obtainable = 0;
-        for date in self.shows.open_dates(concert, self.clock.now()) {
-            let counts = self.seats.counts(date).await?;
+        for date in self.parts.shows.open_dates(concert, self.parts.clock.now()) {
+            let counts = self.parts.seats.counts(date).await?;
             obtainable += counts.available + counts.held;
         }
         Ok(obtainable)
@@ -234,7 +227,7 @@ mod tests {
         admission.tick().await.unwrap();
         let stock = |obtainable| Stock { obtainable, linked: true };
         assert_eq!(*given.lock().unwrap(), [stock(2), stock(0)], "a live hold may come back; a closed date sells nothing");
-        assert_eq!(admission.stats.promoted.get(), 6);
+        assert_eq!(admission.parts.stats.promoted.get(), 6);
     }
 
     fn admission(room: MockWaitingRoom, queries: Arc<MockQueries>, clock: Arc<TestClock>) -> Arc<AdmissionLoop> {
@@ -267,7 +260,7 @@ mod tests {
         let admission = admission(room, queries, clock.clone());
         assert!(admission.refresh().await.is_err());
         assert!(admission.tick().await.is_err());
-        assert_eq!(admission.stats.promoted.get(), 1);
+        assert_eq!(admission.parts.stats.promoted.get(), 1);
     }
 
     #[tokio::test]

@@ -1,9 +1,9 @@
 //! The background work of an instance: promotion, expiry of turns and holds, the catalogue, the outbox, pruning.
 //!
 //! Each piece runs in its own task at its own interval, kept by the supervisor. A round that fails is logged and tried
-//! again at the next interval. A round that takes longer than its interval delays the next one instead of piling up. All
-//! stop together, each after the round it is in. Every instance runs all pieces: one that another instance is running, or
-//! has just run, finds nothing to do. The outbox alone is shared out (`relay`).
+//! again at the next interval. A round that takes longer than its interval delays the next one instead of piling up.
+//! All stop together, each after the round it is in. Every instance runs all pieces: one that another instance is
+//! running, or has just run, finds nothing to do. The outbox alone is shared out (`relay`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,8 +35,8 @@ pub struct BackgroundSettings {
     pub stock_linked: bool,
 }
 
-/// What the background works with. `ledger` is the observed one. `instance` claims its share of the outbox, whose events go to
-/// `sink` if there is one.
+/// What the background works with. `ledger` is the observed one. `instance` claims its share of the outbox, whose
+/// events go to `sink` if there is one.
 pub struct Parts {
     pub instance: InstanceId,
     pub sink: Option<Arc<dyn EventSink>>,
@@ -89,40 +89,19 @@ impl Background {
             pieces.keep("seats.read", NotReady, move |stopped| sync.clone().read_again(stopped));
             pieces.keep("seats.listen", NotReady, move |stopped| listening.clone().listen(stopped));
         }
-        let (refresh, holds, relaying) = (admission.clone(), sweep.clone(), relay.clone());
-        pieces.every("time", Impaired, store_time::REFRESH, move || {
-            let time = time.clone();
-            async move { time.refresh().await }
-        });
-        pieces.every("catalogue", Impaired, catalogue::REFRESH, move || {
-            let refresh = refresh.clone();
-            async move { refresh.refresh().await }
-        });
-        pieces.every("admission", NotReady, settings.tick, move || {
-            let admission = admission.clone();
-            async move { admission.tick().await }
-        });
-        pieces.every("returns", Impaired, RETURNS_EVERY, move || {
-            let returns = returns.clone();
-            async move { returns.round().await }
-        });
-        pieces.every("sweep", NotReady, settings.sweep, move || {
-            let holds = holds.clone();
-            async move { holds.holds().await }
-        });
-        pieces.every("prune", Impaired, PRUNE_EVERY, move || {
-            let sweep = sweep.clone();
-            async move { sweep.replies().await }
-        });
-        pieces.every("fares", Impaired, FARES_EVERY, move || {
+        let relaying = relay.clone();
+        pieces.every("time", Impaired, store_time::REFRESH, &time, |time| async move { time.refresh().await });
+        pieces.every("catalogue", Impaired, catalogue::REFRESH, &admission, |admission| async move { admission.refresh().await });
+        pieces.every("admission", NotReady, settings.tick, &admission, |admission| async move { admission.tick().await });
+        pieces.every("returns", Impaired, RETURNS_EVERY, &returns, |returns| async move { returns.round().await });
+        pieces.every("sweep", NotReady, settings.sweep, &sweep, |sweep| async move { sweep.holds().await });
+        pieces.every("prune", Impaired, PRUNE_EVERY, &sweep, |sweep| async move { sweep.replies().await });
+        pieces.every("fares", Impaired, FARES_EVERY, &fares, move |fares| {
             rooms.fares(fares.take());
             async { Ok(()) }
         });
         pieces.keep("relay", NotReady, move |stopped| relaying.clone().run(tasks.clone(), stopped));
-        pieces.every("gauge", Impaired, GAUGE_EVERY, move || {
-            let relay = relay.clone();
-            async move { relay.gauge().await }
-        });
+        pieces.every("gauge", Impaired, GAUGE_EVERY, &relay, |relay| async move { relay.gauge().await });
         Ok(Self { stop, ended, _kept: pieces.kept })
     }
 
@@ -160,22 +139,28 @@ impl Pieces {
         }));
     }
 
-    /// Starts a piece that works in rounds.
-    fn every<R>(
+    /// Starts a piece that works in rounds, each with a clone of `on`.
+    fn every<T, R>(
         &mut self,
         name: &'static str,
         when_failing: WhenFailing,
         interval: Duration,
-        round: impl Fn() -> R + Send + Sync + Clone + 'static,
+        on: &Arc<T>,
+        round: impl Fn(Arc<T>) -> R + Send + Sync + Clone + 'static,
     ) where
+        T: Send + Sync + 'static,
         R: Future<Output = Result<(), Source>> + Send + 'static,
     {
-        self.keep(name, when_failing, move |stopped| every(name, interval, stopped, round.clone()));
+        let on = on.clone();
+        self.keep(name, when_failing, move |stopped| {
+            let (on, round) = (on.clone(), round.clone());
+            every(name, interval, stopped, move || round(on.clone()))
+        });
     }
 }
 
-/// Rounds `interval` apart, the first after a random part of it, so that instances that start together do not do the same work
-/// at the same moment.
+/// Rounds `interval` apart, the first after a random part of it, so that instances that start together do not do the
+/// same work at the same moment.
 async fn every<R>(what: &'static str, interval: Duration, mut stopped: watch::Receiver<bool>, round: impl Fn() -> R)
 where
     R: Future<Output = Result<(), Source>>,

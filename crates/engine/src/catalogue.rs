@@ -1,7 +1,7 @@
-//! The catalogue in memory: which concerts and dates there are, for reading and for the loops. The background brings it up to
-//! date every [`REFRESH`], so an import by another process shows within a second. The store is asked for its version, and
-//! for the whole catalogue only if that has changed. An id that is not known here is looked up in the store before it is
-//! refused ([`Shows::find_concert`], [`Shows::find_date`]).
+//! The catalogue in memory: which concerts and dates there are, for reading and for the loops. The background brings it
+//! up to date every [`REFRESH`], so an import by another process shows within a second. The store is asked for its
+//! version, and for the whole catalogue only if that has changed. An id that is not known here is looked up in the
+//! store before it is refused ([`Shows::find_concert`], [`Shows::find_date`]).
 //!
 //! *Bounds.* Ids that are made up cost the store one such read every [`LOOK_UP_EVERY`], however many callers ask: they
 //! wait for the next read together.
@@ -72,8 +72,8 @@ impl Shows {
         Arc::new(Self { queries, index: RwLock::default(), reading, looking_up, looked_up: Mutex::default(), unread: Mutex::default() })
     }
 
-    /// Reads the catalogue again, and the maps in `seats` of dates whose seats an import has changed. A date that fails delays
-    /// no other, and is read again the next time.
+    /// Reads the catalogue again, and the maps in `seats` of dates whose seats an import has changed. A date that fails
+    /// delays no other, and is read again the next time.
     pub async fn refresh(&self, seats: &SeatView) -> Result<(), StoreError> {
         self.read().await?;
         let unread: Vec<_> = self.unread().iter().map(|(&date, &version)| (date, version)).collect();
@@ -138,8 +138,8 @@ impl Shows {
         Ok(self.date(id))
     }
 
-    /// Asks a concert's room. If it is not open here yet, because another instance has imported the concert a moment ago, it
-    /// is opened first. [`RoomError::NoRoom`] for a concert that is not in the store.
+    /// Asks a concert's room. If it is not open here yet, because another instance has imported the concert a moment
+    /// ago, it is opened first. [`RoomError::NoRoom`] for a concert that is not in the store.
     pub async fn ask_room<T, F>(&self, room: &dyn WaitingRoom, concert: ConcertId, ask: impl Fn() -> F) -> Result<T, RoomError>
     where
         F: Future<Output = Result<T, RoomError>>,
@@ -206,8 +206,8 @@ mod tests {
     use boxoffice_ports::MockQueries;
     use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
-    /// A store whose catalogue has the version of `version`, and is empty while that is 0. Seats cannot be read while `broken`.
-    /// Beside it, how often they were read.
+    /// A store whose catalogue has the version of `version`, and is empty while that is 0. Seats cannot be read while
+    /// `broken`. Beside it, how often they were read.
     fn shop(version: &Arc<AtomicI64>, broken: &Arc<AtomicBool>) -> (Arc<Shows>, Arc<SeatView>, Arc<AtomicI64>) {
         let (now, broken, reads) = (version.clone(), broken.clone(), Arc::new(AtomicI64::new(0)));
         let mut queries = catalog(move || match now.load(Ordering::SeqCst) {

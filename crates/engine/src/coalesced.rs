@@ -1,7 +1,7 @@
 //! Work that many callers ask for at once and that is done once for all of them.
 //!
-//! A caller wants an outcome that is not older than its call. It gets that of the first run that began after its call: its
-//! own, or another caller's. So runs follow one another, never two at a time, and a crowd of any size costs two.
+//! A caller wants an outcome that is not older than its call. It gets that of the first run that began after its call:
+//! its own, or another caller's. So runs follow one another, never two at a time, and a crowd of any size costs two.
 //!
 //! *Failure.* A run that fails has failed for all callers that waited for it; the next caller begins another. A caller
 //! that goes away in the middle of its run leaves the work to one of those that wait.
@@ -15,7 +15,7 @@ use tokio::sync::{MutexGuard, watch};
 use crate::sync::lock;
 
 /// See the module's opening.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Coalesced<T> {
     running: tokio::sync::Mutex<()>,
     /// How many runs have begun.
@@ -45,17 +45,6 @@ impl From<&StoreError> for Failed {
 impl From<Failed> for StoreError {
     fn from(Failed { unavailable, reason }: Failed) -> Self {
         if unavailable { Self::Unavailable(reason.into()) } else { Self::Broken(reason.into()) }
-    }
-}
-
-impl<T> Default for Coalesced<T> {
-    fn default() -> Self {
-        Self {
-            running: tokio::sync::Mutex::default(),
-            begun: AtomicU64::new(0),
-            ended: Mutex::new((0, None)),
-            idle: watch::Sender::default(),
-        }
     }
 }
 

@@ -1,5 +1,5 @@
-//! Executors: the mechanisms that decide which command goes next. Each answers every request once, bounds its waiting, and
-//! leaves what is true to the ledger.
+//! Executors: the mechanisms that decide which command goes next. Each answers every request once, bounds its waiting,
+//! and leaves what is true to the ledger.
 //!
 //! [`Combining`] batches in this process. [`Locked`] and [`Direct`] run one command at a time. [`Queued`] leaves the
 //! order to a log outside and decides what has arrived there.

@@ -3,8 +3,8 @@
 //! The request of a buyer that leaves waits for it ([`HoldReturns::all_of`]). For buyers that are gone it is done soon,
 //! beside promotion, in rounds: thousands may be gone at once, when a network fails.
 //!
-//! *Round trips.* One read for [`LOOKED_TOGETHER`] users, and one transaction for [`TOGETHER_MAX`] holds. A hold that was
-//! paid or ran out meanwhile is refused by the decision, and stays as it is.
+//! *Round trips.* One read for [`LOOKED_TOGETHER`] users, and one transaction for [`TOGETHER_MAX`] holds. A hold that
+//! was paid or ran out meanwhile is refused by the decision, and stays as it is.
 //!
 //! *Failure.* Holds that the store does not take are tried again in the next round. A row that is locked, or that the
 //! store refuses, delays its own hold and no other. At most [`DUE_MAX`] wait. Beyond that, and after a crash, holds run

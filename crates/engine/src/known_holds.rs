@@ -1,5 +1,5 @@
-//! The owner and the concert of each hold that was made on this instance. They never change, so paying and extending a hold
-//! need not read them from the store first.
+//! The owner and the concert of each hold that was made on this instance. They never change, so paying and extending a
+//! hold need not read them from the store first.
 //!
 //! *Bounds.* The last [`HOLDS_MAX`] holds are known, twice as many at most. Any other is read from the store.
 

@@ -1,4 +1,5 @@
-//! What runs between the edge and the stores: which command goes next, what is read from memory, and the background work.
+//! What runs between the edge and the stores: which command goes next, what is read from memory, and the background
+//! work.
 //!
 //! # Layout
 //!
@@ -54,4 +55,4 @@ pub use single_flight::SingleFlight;
 pub use stats::{Gauge, Stats};
 pub use store_time::StoreTime;
 pub use tasks::{FailingTask, Supervisor, TaskFigures};
-pub use turn_ends::{NotEnded, TurnEnd, TurnEnds};
+pub use turn_ends::{TurnEnd, TurnEndError, TurnEnds};

@@ -1,11 +1,11 @@
-//! The ledger as the engine uses it: each commit is applied to the seat view and published to the other instances. If it ends
-//! turns, their ends are appended to the waiting room's log.
+//! The ledger as the engine uses it: each commit is applied to the seat view and published to the other instances. If
+//! it ends turns, their ends are appended to the waiting room's log.
 //!
-//! The view is brought up to date before the caller gets its answer, so a reader that comes after it sees the commit. The
-//! other instances and the room get theirs at once, and nothing waits for them here (`peers`, `turn_ends`).
+//! The view is brought up to date before the caller gets its answer, so a reader that comes after it sees the commit.
+//! The other instances and the room get theirs at once, and nothing waits for them here (`peers`, `turn_ends`).
 //!
-//! A commit and what follows it run in a task of their own: a caller that goes away changes neither. A crash between the
-//! two leaves the ends of turns to the relay, which repeats every payment from the outbox.
+//! A commit and what follows it run in a task of their own: a caller that goes away changes neither. A crash between
+//! the two leaves the ends of turns to the relay, which repeats every payment from the outbox.
 
 use std::collections::BTreeSet;
 use std::panic::resume_unwind;

@@ -1,4 +1,5 @@
-//! The other instances on the same store: each commit's seat changes are published to them at once, and theirs are received.
+//! The other instances on the same store: each commit's seat changes are published to them at once, and theirs are
+//! received.
 //!
 //! Publishing never delays a commit: it goes through a bounded queue to a task. Changes that do not fit, or cannot be
 //! published, are dropped: the peers then find them by reading the store again. While the last attempt has failed, this
@@ -35,7 +36,8 @@ pub struct Siblings {
 }
 
 impl Siblings {
-    /// Starts the task that publishes, kept by `tasks`; it ends when this is dropped. Without a fan-out nothing is published.
+    /// Starts the task that publishes, kept by `tasks`; it ends when this is dropped. Without a fan-out nothing is
+    /// published.
     pub fn start(fanout: Option<Arc<dyn Fanout>>, tasks: &dyn Tasks) -> Arc<Self> {
         let reached = Arc::new(AtomicBool::new(true));
         let commits = fanout.clone().map(|fanout| {

@@ -1,7 +1,7 @@
 //! Pushing the state of waiting rooms to their listeners, at a cost that does not grow with what there is to push.
 //!
-//! A listener gets its own `queue` frame first: the queue object, with how many entries were `admitted` from its lane so
-//! far. Then it gets frames that are the same for all of its class, rendered once: how many were admitted, and which
+//! A listener gets its own `queue` frame first: the queue object, with how many entries were `admitted` from its lane
+//! so far. Then it gets frames that are the same for all of its class, rendered once: how many were admitted, and which
 //! places left without a turn. From these each client computes its own number:
 //!
 //! > `ahead` = its last value − growth of `admitted` − those of `left` that are smaller than one's place
@@ -14,15 +14,15 @@
 //!
 //! *Classes.* The next [`NEAR`] places of a lane get a shared frame every second. Those behind get one every five
 //! seconds, which then covers the five. What concerns one entry alone (`active`, `expired`) is sent at once, and modes
-//! to every entry that waits. `seq` counts without a gap; a `queue` frame begins the count anew. Counts begin at random,
-//! so that the number which a client resumes with names one stream of one instance, or nothing.
+//! to every entry that waits. `seq` counts without a gap; a `queue` frame begins the count anew. Counts begin at
+//! random, so that the number which a client resumes with names one stream of one instance, or nothing.
 //!
-//! *Failure.* If this instance was too slow for the news, or got another replica, all listeners get own frames, in steps of
-//! a few hundred. A listener that does not take its frames is ended ([`QUEUED_MAX`]). While the log is away there are no
-//! ticks and no frames: the last frames stand.
+//! *Failure.* If this instance was too slow for the news, or got another replica, all listeners get own frames, in
+//! steps of a few hundred. A listener that does not take its frames is ended ([`QUEUED_MAX`]). While the log is away
+//! there are no ticks and no frames: the last frames stand.
 //!
-//! *Locks*, in this order: the table of channels, one channel, the replica, one listener. One task hands frames over, so
-//! each listener gets them in order. The first frames are queued before any other frame can be.
+//! *Locks*, in this order: the table of channels, one channel, the replica, one listener. One task hands frames over,
+//! so each listener gets them in order. The first frames are queued before any other frame can be.
 
 mod channel;
 mod frame;

@@ -1,25 +1,25 @@
-//! The outbox, emptied in order by the owner of each shard. Events go to the sink, and ends of paid turns to the waiting
-//! rooms. A row is deleted once both have it.
+//! The outbox, emptied in order by the owner of each shard. Events go to the sink, and ends of paid turns to the
+//! waiting rooms. A row is deleted once both have it.
 //!
-//! *Claims.* Each instance claims a share of the shards ([`LEASE`]) and renews the claim while it lives. Nothing is sent
-//! for a shard whose claim is older than that; a publication that would outlast it is given up. Claims are renewed between
-//! steps. A relay that stops gives its claim back, so that the others need not wait for its end.
+//! *Claims.* Each instance claims a share of the shards ([`LEASE`]) and renews the claim while it lives. Nothing is
+//! sent for a shard whose claim is older than that; a publication that would outlast it is given up. Claims are renewed
+//! between steps. A relay that stops gives its claim back, so that the others need not wait for its end.
 //!
 //! *Order.* Each shard goes one step at a time: rows are read from the oldest on, published, deleted. A failure leaves
-//! them, in order, for the next step, after a pause that grows. Shards go on independently, [`STEPS_AT_ONCE`] at the same
-//! moment.
+//! them, in order, for the next step, after a pause that grows. Shards go on independently, [`STEPS_AT_ONCE`] at the
+//! same moment.
 //!
-//! *Two consumers.* Neither the sink nor the rooms wait for the other. The turns of a step begin to end before its rows are
-//! published, even if that fails. If a turn has not ended [`ROOM_WAIT`] after the publication, its row is set aside: it no
-//! longer blocks those behind it and is not published again. A task of its own ends the turn when the room is back. While
-//! rooms are away no step waits for them.
+//! *Two consumers.* Neither the sink nor the rooms wait for the other. The turns of a step begin to end before its rows
+//! are published, even if that fails. If a turn has not ended [`ROOM_WAIT`] after the publication, its row is set
+//! aside: it no longer blocks those behind it and is not published again. A task of its own ends the turn when the room
+//! is back. While rooms are away no step waits for them.
 //!
-//! *Round trips.* One read, one publication and one deletion a step, and one exchange with the rooms of its payments. Turns
-//! that this instance has ended cost none. Rows set aside cost one more, and two when their turns are ended.
+//! *Round trips.* One read, one publication and one deletion a step, and one exchange with the rooms of its payments.
+//! Turns that this instance has ended cost none. Rows set aside cost one more, and two when their turns are ended.
 //!
-//! *A crash* at any point repeats work and loses nothing. A row is deleted or set aside only after it was published, and
-//! deleted only after its turn has ended. Two relays at one shard, as after a renewal that could not wait for a slow step,
-//! do double work and nothing worse.
+//! *A crash* at any point repeats work and loses nothing. A row is deleted or set aside only after it was published,
+//! and deleted only after its turn has ended. Two relays at one shard, as after a renewal that could not wait for a
+//! slow step, do double work and nothing worse.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -43,7 +43,8 @@ const STEP_PUBLISHED: u32 = 500;
 const STEPS_AT_ONCE: usize = 4;
 /// How long a claim holds. It is renewed after a third of it, so two renewals may fail.
 pub(crate) const LEASE: Duration = Duration::from_secs(10);
-/// How long a renewal waits for running steps. Longer, and a step may go on for a shard that was given to another relay.
+/// How long a renewal waits for running steps. Longer, and a step may go on for a shard that was given to another
+/// relay.
 const QUIET_MAX: Duration = Duration::from_secs(3);
 /// How long claiming may take. Longer, and it has failed.
 const CLAIM_MAX: Duration = Duration::from_secs(3);
@@ -141,7 +142,8 @@ impl Relay {
         }
     }
 
-    /// Renews the claim between steps: the store may give shards to another relay, which then should meet no running step.
+    /// Renews the claim between steps: the store may give shards to another relay, which then should meet no running
+    /// step.
     async fn renew(&self) -> Result<(), Source> {
         let quiet = timeout(QUIET_MAX, self.steps.acquire_many(STEPS_AT_ONCE as u32)).await;
         if matches!(quiet, Ok(Err(_))) {

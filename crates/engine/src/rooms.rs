@@ -1,19 +1,19 @@
-//! The waiting rooms: each instance holds a replica of every room in memory, and a log gives all replicas the same inputs in
-//! the same order.
+//! The waiting rooms: each instance holds a replica of every room in memory, and a log gives all replicas the same
+//! inputs in the same order.
 //!
 //! *Round trips.* A poll, a push or a rank costs none. A join, a payment or a leaving is one exchange with the log,
 //! shared with everything that came while the last one was out ([`exchange`]). Ten thousand joins at once are a few
-//! appends. [`WaitingRoom::touch`] is one exchange that appends nothing. Each tick is one, or two when something is due.
-//! A room that rests, because it is empty as far as is known here, costs none. Its log is asked when a caller asks for
-//! the room, and once an hour so that the log is kept. An entry that joined at another instance is found with the first
-//! question here.
+//! appends. [`WaitingRoom::touch`] is one exchange that appends nothing. Each tick is one, or two when something is
+//! due. A room that rests, because it is empty as far as is known here, costs none. Its log is asked when a caller asks
+//! for the room, and once an hour so that the log is kept. An entry that joined at another instance is found with the
+//! first question here.
 //!
-//! *Truth (I4).* What a replica decides depends on the log alone, so all replicas promote the same entries. A replica may
-//! be behind, by a tick at most; the start of a hold is judged after an exchange. An instance that is behind cannot
+//! *Truth (I4).* What a replica decides depends on the log alone, so all replicas promote the same entries. A replica
+//! may be behind, by a tick at most; the start of a hold is judged after an exchange. An instance that is behind cannot
 //! admit too many: what it appends is applied at its position in the log, by all instances in the same way.
 //!
-//! *Loss.* A log in memory elsewhere may be lost ([`begin`]). A surviving replica begins it again. Without one, the room
-//! is built from what the mirror kept ([`mirror`]), and buyers come back by their tokens.
+//! *Loss.* A log in memory elsewhere may be lost ([`begin`]). A surviving replica begins it again. Without one, the
+//! room is built from what the mirror kept ([`mirror`]), and buyers come back by their tokens.
 //!
 //! *Failure.* While the log is away, whatever has to be appended is [`RoomError::Unavailable`]. Polls of a place are
 //! answered from memory, as of the last answer of the log. All other reads are answered so for [`STALE_MAX`]. A call
@@ -48,7 +48,7 @@ use tokio::sync::broadcast;
 use crate::sync::{lock, read, write};
 use context::Context;
 pub use context::{RoomNews, RoomsParts, RoomsSettings};
-use error::unexpected_output;
+use error::{room_unavailable, unexpected_output};
 use handle::RoomHandle;
 
 /// For how long a room is read after the log's last answer. Polls of a place are exempt, because they promise nothing.
@@ -67,10 +67,8 @@ pub struct Rooms {
 impl Rooms {
     /// On the current tokio runtime, which exchanges with the log from now on.
     pub fn new(parts: RoomsParts) -> Arc<Self> {
-        let RoomsParts { log, mirror, secrets, clock, beacon, instance, settings } = parts;
         let (news, _) = broadcast::channel(NEWS_MAX);
-        let (runtime, health) = (Handle::current(), Mutex::default());
-        let context = Context { log, mirror, secrets, clock, beacon, instance, settings, runtime, news, health };
+        let context = Context { parts, runtime: Handle::current(), news, health: Mutex::default() };
         Arc::new(Self { context: Arc::new(context), handles: RwLock::default() })
     }
 
@@ -81,20 +79,20 @@ impl Rooms {
 
     /// The id by which the rooms know this instance.
     pub fn instance(&self) -> InstanceId {
-        self.context.instance
+        self.context.parts.instance
     }
 
     /// A client of `entry` opened a connection to this instance. To be called once for each connection.
     pub fn connected(&self, concert: ConcertId, entry: QueueEntryId) {
         if let Ok(handle) = self.handle(concert) {
-            handle.presence().connected(entry);
+            lock(&handle.presence).connected(entry);
         }
     }
 
     /// A client of `entry` closed a connection to this instance. To be called once for each connection.
     pub fn disconnected(&self, concert: ConcertId, entry: QueueEntryId) {
         if let Ok(handle) = self.handle(concert) {
-            handle.presence().disconnected(entry);
+            lock(&handle.presence).disconnected(entry);
         }
     }
 
@@ -102,14 +100,15 @@ impl Rooms {
     pub fn look<R>(&self, concert: ConcertId, look: impl FnOnce(&Room, Timestamp) -> R) -> Result<R, RoomError> {
         let handle = self.handle(concert)?;
         let replica = handle.replica();
-        replica.look(&*self.context.clock, look).ok_or(RoomError::NoRoom)
+        replica.look(&*self.context.parts.clock, look).ok_or(RoomError::NoRoom)
     }
 
-    /// The same, for callers that compare two looks: they are at the same room only if the replica's number is the same.
+    /// The same, for callers that compare two looks: they are at the same room only if the replica's number is the
+    /// same.
     pub fn watch<R>(&self, concert: ConcertId, watch: impl FnOnce(u64, &Room, Timestamp) -> R) -> Result<R, RoomError> {
         let handle = self.handle(concert)?;
         let replica = handle.replica();
-        replica.watch(&*self.context.clock, watch).ok_or(RoomError::NoRoom)
+        replica.watch(&*self.context.parts.clock, watch).ok_or(RoomError::NoRoom)
     }
 
     fn handle(&self, concert: ConcertId) -> Result<Arc<RoomHandle>, RoomError> {
@@ -141,15 +140,15 @@ impl Rooms {
         if replica.log_time.elapsed() > STALE_MAX {
             return Err(RoomError::Unavailable("the waiting room's log has not answered for too long".into()));
         }
-        replica.look(&*self.context.clock, look).ok_or(RoomError::NoRoom)
+        replica.look(&*self.context.parts.clock, look).ok_or(RoomError::NoRoom)
     }
 
     async fn see(&self, concert: ConcertId, entry: QueueEntryId) -> Result<Option<Place>, RoomError> {
         let handle = self.caught_up(concert).await?;
-        let seen = handle.replica().look(&*self.context.clock, |room, now| (room.place(entry, now), room.wants_to_see(entry)));
+        let seen = handle.replica().look(&*self.context.parts.clock, |room, now| (room.place(entry, now), room.wants_to_see(entry)));
         let (place, is_news) = seen.ok_or(RoomError::NoRoom)?;
         if is_news {
-            handle.presence().seen(entry);
+            lock(&handle.presence).seen(entry);
         }
         Ok(place)
     }
@@ -194,7 +193,7 @@ impl WaitingRoom for Rooms {
 
     async fn restore(&self, concert: ConcertId, claim: PlaceClaim) -> Result<Option<Place>, RoomError> {
         match self.touch(concert, claim.entry).await? {
-            None if self.context.log.is_volatile() => {
+            None if self.context.parts.log.is_volatile() => {
                 // An entry that is forgotten for good is polled for, too: that appends nothing.
                 if !self.look(concert, |room, now| room.may_give_back(&claim, now))? {
                     return Ok(None);
@@ -242,7 +241,7 @@ impl WaitingRoom for Rooms {
 
     async fn set_admission(&self, concert: ConcertId, was: Admission, to: Admission) -> Result<bool, RoomError> {
         let handle = self.handle(concert)?;
-        let own = self.context.mirror.set_admission(concert, was, to).await.map_err(|error| RoomError::Unavailable(error.into()))?;
+        let own = self.context.parts.mirror.set_admission(concert, was, to).await.map_err(room_unavailable)?;
         let Some(own) = own else {
             // Another instance was first, or the mirror has a change that was never appended.
             handle.sync_admission().await?;
@@ -266,11 +265,6 @@ impl WaitingRoom for Rooms {
 
     async fn ping(&self) -> Result<(), RoomError> {
         let no_concert = ConcertId(uuid::Uuid::nil());
-        self.context
-            .log
-            .exchange(no_concert, LogPosition::default(), Vec::new())
-            .await
-            .map(drop)
-            .map_err(|error| RoomError::Unavailable(error.into()))
+        self.context.parts.log.exchange(no_concert, LogPosition::default(), Vec::new()).await.map(drop).map_err(room_unavailable)
     }
 }

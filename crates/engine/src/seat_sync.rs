@@ -1,12 +1,12 @@
-//! Keeps the seat view fresh with what other instances commit. Published changes are received at once. The store is read again
-//! if instances do not publish, or if a message may have been missed.
+//! Keeps the seat view fresh with what other instances commit. Published changes are received at once. The store is
+//! read again if instances do not publish, or if a message may have been missed.
 //!
 //! Reading again asks the store for the seats that changed since a mark, for the loaded dates alone. The mark moves on
-//! only if no date was loaded meanwhile: such a date may have been read before what the answer covers. The first mark is
-//! taken before anything is served, and whatever was loaded by then is loaded again.
+//! only if no date was loaded meanwhile: such a date may have been read before what the answer covers. The first mark
+//! is taken before anything is served, and whatever was loaded by then is loaded again.
 //!
-//! *Cost.* One statement every five seconds if instances publish their commits, every half a second otherwise; none on a
-//! store that only this process writes. Dates without readers are unloaded, and so no longer read.
+//! *Cost.* One statement every five seconds if instances publish their commits, every half a second otherwise; none on
+//! a store that only this process writes. Dates without readers are unloaded, and so no longer read.
 //!
 //! *Failure.* A round that fails leaves the mark where it is, so the next one brings everything.
 

@@ -1,10 +1,10 @@
 //! The seat maps in memory, for reading and for choosing: the ledger alone decides.
 //!
 //! A date is loaded when it is first asked for. From then on every commit of this process is applied at once
-//! ([`SeatView::apply`]). Of two changes of a seat the higher version is newer, so they may arrive in any order, also while
-//! the date is being loaded. Rounds bring what other instances commit ([`SeatView::catch_up`]): `seat_sync` makes them now
-//! and then, and a caller that needs to know makes one at once.
-//! Expiry needs no write: a read at or after `held_until` sees the seat free, and the view's version has moved.
+//! ([`SeatView::apply`]). Of two changes of a seat the higher version is newer, so they may arrive in any order, also
+//! while the date is being loaded. Rounds bring what other instances commit ([`SeatView::catch_up`]): `seat_sync` makes
+//! them now and then, and a caller that needs to know makes one at once. Expiry needs no write: a read at or after
+//! `held_until` sees the seat free, and the view's version has moved.
 //!
 //! *Cost.* A read takes one short mutex a date and no store; a commit touches its seats alone. Maps are built beside
 //! that mutex, big ones off the threads that serve. However many callers want a load or a round, one serves all that

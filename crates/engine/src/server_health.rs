@@ -1,6 +1,7 @@
 //! The health of this instance: how long its answers take, and how many of them fail, second by second.
 //!
-//! *Cost.* Noting an answer is two relaxed additions. Durations are counted in classes a quarter of a power of two wide.
+//! *Cost.* Noting an answer is two relaxed additions. Durations are counted in classes a quarter of a power of two
+//! wide.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;

@@ -1,13 +1,14 @@
 //! Equal commands at the same moment: the first one runs, the others wait for its answer and get the same.
 //!
 //! The map holds a command only while it runs, so it is as small as the number of callers. A follower with another
-//! fingerprint is refused at once, as the ledger would. If the first command gets no answer, because of an error or because
-//! its caller went away, the followers run it themselves. The ledger's stored reply keeps it to one effect.
+//! fingerprint is refused at once, as the ledger would. If the first command gets no answer, because of an error or
+//! because its caller went away, the followers run it themselves. The ledger's stored reply keeps it to one effect.
 //!
-//! *Bounds.* A follower waits until its deadline, then [`ExecuteError::InProgress`]. Whether there is room for a request is
-//! asked of the inner executor, without a look at what runs.
+//! *Bounds.* A follower waits until its deadline, then [`ExecuteError::InProgress`]. Whether there is room for a
+//! request is asked of the inner executor, without a look at what runs.
 //!
-//! A submitted command waits for no outcome and so follows no other: the ledger's stored reply alone keeps it to one effect.
+//! A submitted command waits for no outcome and so follows no other: the ledger's stored reply alone keeps it to one
+//! effect.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -115,8 +116,8 @@ fn share(receipt: &Receipt, followers: Vec<oneshot::Sender<Receipt>>) {
     }
 }
 
-/// Takes the flight out of the map once, also when the first caller goes away. By the time this is dropped the key may be in
-/// flight again, for another caller: that flight stays.
+/// Takes the flight out of the map once, also when the first caller goes away. By the time this is dropped the key may
+/// be in flight again, for another caller: that flight stays.
 struct FlightGuard<'a> {
     shard: &'a Shard,
     key: IdempotencyKey,

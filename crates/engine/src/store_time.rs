@@ -1,9 +1,9 @@
 //! The store's time, on this instance.
 //!
 //! Truth about an expiry comes from the store's clock, in the deciding transaction. What is shown, signed or refused
-//! before the store is asked goes by the same clock, as far as it is known here. That is the time that was read last, and
-//! what has passed since by the monotonic clock. So a machine whose clock is wrong, or is set during a sale, ends no
-//! buyer's turn and shows no held seat as free.
+//! before the store is asked goes by the same clock, as far as it is known here. That is the time that was read last,
+//! and what has passed since by the monotonic clock. So a machine whose clock is wrong, or is set during a sale, ends
+//! no buyer's turn and shows no held seat as free.
 //!
 //! *Cost.* One statement every [`REFRESH`].
 

@@ -1,10 +1,10 @@
 //! Writing down what has already taken effect: holds that are over, and replies past their time.
 //!
 //! A hold is over at its `expires_at`, with or without a sweep. The sweep writes the reservation's row, frees the seats
-//! that still name it and emits its event. It works in batches of [`SWEEP_BATCH`], each a ledger call like any other, so
-//! that other commands go in between. Two instances that sweep the same hold write it once: the second one's command
-//! finds nothing due. Holds whose rows another transaction keeps locked are left for the next round, and a hold that the
-//! store refuses is skipped: neither delays the others.
+//! that still name it and emits its event. It works in batches of [`SWEEP_BATCH`], each a ledger call like any other,
+//! so that other commands go in between. Two instances that sweep the same hold write it once: the second one's command
+//! finds nothing due. Holds whose rows another transaction keeps locked are left for the next round, and a hold that
+//! the store refuses is skipped: neither delays the others.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! The standard locks without their poison. No code of this crate can fail half way through a change under one of them, so
-//! the value is whole even after a panic.
+//! The standard locks without their poison. Unless the owner of a lock says otherwise, nothing under it can fail half
+//! way through a change, so the value is whole even after a panic.
 
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 

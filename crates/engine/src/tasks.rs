@@ -2,13 +2,13 @@
 //!
 //! A task is a name and a factory of runs. A run that returns has ended, since its owner is gone or the server stops. A
 //! run that panics or returns an error has failed: that is logged with the name and counted. Another run begins after a
-//! pause, [`PAUSE`] at first and twice as long each time up to [`PAUSE_MAX`]. What a task must not lose (the receiving end
-//! of its queue) belongs to the factory, not to one run: the next run serves what has queued up. What a run has in hand is
-//! dropped with it, and the callers that wait for it get an error at once.
+//! pause, [`PAUSE`] at first and twice as long each time up to [`PAUSE_MAX`]. What a task must not lose (the receiving
+//! end of its queue) belongs to the factory, not to one run: the next run serves what has queued up. What a run has in
+//! hand is dropped with it, and the callers that wait for it get an error at once.
 //!
 //! *Readiness.* One failure is repaired by the next run and shows in the counter alone. A task that fails again before
-//! it has run for [`STEADY`] is failing, until it has. `/health/ready` names failing tasks. Whether it is 503 then depends
-//! on what each task was started with ([`WhenFailing`]).
+//! it has run for [`STEADY`] is failing, until it has. `/health/ready` names failing tasks. Whether it is 503 then
+//! depends on what each task was started with ([`WhenFailing`]).
 //!
 //! *Locks.* One mutex over the table of tasks, one in each task; neither is held across an await.
 

@@ -1,13 +1,13 @@
-//! Turns that end with a payment. The end is appended to the waiting room's log at once. An answer that ends a turn waits
-//! for that, so that the buyer finds the turn ended on every instance.
+//! Turns that end with a payment. The end is appended to the waiting room's log at once. An answer that ends a turn
+//! waits for that, so that the buyer finds the turn ended on every instance.
 //!
 //! This instance appends an end once, however many ask for it: the commit that made the payment, the caller that is
 //! answered, a replay, the relay. Ends of the same moment share an exchange with the log (`rooms`), and none waits for
 //! the answer of another.
 //!
 //! *Bounds.* An answer waits for `wait` at most; an append is given up after [`APPEND_MAX`]. [`UNDER_WAY_MAX`] ends are
-//! under way at once; the relay appends the others. The last [`ENDED_MAX`] ends are remembered, twice as many at most. An
-//! older one is appended again, which changes nothing.
+//! under way at once; the relay appends the others. The last [`ENDED_MAX`] ends are remembered, twice as many at most.
+//! An older one is appended again, which changes nothing.
 //!
 //! *Failure.* A room that is away costs each payment `wait` at most, and the relay ends the turn from the outbox. A
 //! crash between the commit and the append leaves it to the relay, too: a slot is wasted until then, and the room never
@@ -66,7 +66,7 @@ impl TurnEnd {
 
 /// Why a turn may still run.
 #[derive(Clone, Debug, thiserror::Error)]
-pub enum NotEnded {
+pub enum TurnEndError {
     #[error("too many ends of turns are under way")]
     TooMany,
     #[error("timed out waiting for the waiting room to end a turn")]
@@ -75,7 +75,7 @@ pub enum NotEnded {
     Failed(Arc<str>),
 }
 
-type Ended = Result<(), NotEnded>;
+type Ended = Result<(), TurnEndError>;
 /// `None` while the end is under way.
 type Progress = watch::Receiver<Option<Ended>>;
 
@@ -122,7 +122,8 @@ impl TurnEnds {
         drop(self.progress(end));
     }
 
-    /// Waits until every instance finds the turn ended, but no longer than an answer waits for the room. Whether it has ended.
+    /// Waits until every instance finds the turn ended, but no longer than an answer waits for the room. Whether it has
+    /// ended.
     pub async fn ended_in_time(&self, end: TurnEnd) -> bool {
         self.ended_within(end, self.wait).await.is_ok()
     }
@@ -136,14 +137,14 @@ impl TurnEnds {
     pub(crate) async fn ended_within(&self, end: TurnEnd, bound: Duration) -> Ended {
         let Some(mut progress) = self.progress(end)? else { return Ok(()) };
         match timeout(bound, progress.wait_for(Option::is_some)).await {
-            Ok(Ok(ended)) => ended.clone().unwrap_or(Err(NotEnded::Late)),
-            Ok(Err(_)) => Err(NotEnded::Failed("the task that appends it has ended".into())),
-            Err(_) => Err(NotEnded::Late),
+            Ok(Ok(ended)) => ended.clone().unwrap_or(Err(TurnEndError::Late)),
+            Ok(Err(_)) => Err(TurnEndError::Failed("the task that appends it has ended".into())),
+            Err(_) => Err(TurnEndError::Late),
         }
     }
 
     /// `Ok(None)` if the turn has ended already.
-    fn progress(&self, end: TurnEnd) -> Result<Option<Progress>, NotEnded> {
+    fn progress(&self, end: TurnEnd) -> Result<Option<Progress>, TurnEndError> {
         let mut known = lock(&self.known);
         if known.has_ended(end.payment) {
             return Ok(None);
@@ -152,7 +153,7 @@ impl TurnEnds {
             return Ok(Some(progress.clone()));
         }
         if known.under_way.len() >= UNDER_WAY_MAX {
-            return Err(NotEnded::TooMany);
+            return Err(TurnEndError::TooMany);
         }
         let (done, progress) = watch::channel(None);
         known.under_way.insert(end.payment, progress.clone());
@@ -176,8 +177,8 @@ impl UnderWay {
         let ended = match timeout(APPEND_MAX, append).await {
             // A concert that is not in the store has no turn to end.
             Ok(Ok(()) | Err(RoomError::NoRoom)) => Ok(()),
-            Ok(Err(error)) => Err(NotEnded::Failed(error.to_string().into())),
-            Err(_) => Err(NotEnded::Late),
+            Ok(Err(error)) => Err(TurnEndError::Failed(error.to_string().into())),
+            Err(_) => Err(TurnEndError::Late),
         };
         match &ended {
             Ok(()) => lock(&self.known).remember(self.payment),

@@ -4,10 +4,10 @@
 //! transient failures, and until the deadline while the store is unreachable. A batch that the store refuses is cut in
 //! two until the culprit is alone, so that its neighbours get their answers. No request is dropped.
 //!
-//! *Held rows.* After a lock time-out the ledger names the rows that another transaction keeps locked. The requests that
-//! need them are handed back as [`Settled::Held`], and the others are decided at once: the batch stands still for one
-//! time-out. If no such row is seen, it was released meanwhile, or the transaction that inserted it has not committed.
-//! Then the batch is run once more, and after that cut in two.
+//! *Held rows.* After a lock time-out the ledger names the rows that another transaction keeps locked. The requests
+//! that need them are handed back as [`Settled::Held`], and the others are decided at once: the batch stands still for
+//! one time-out. If no such row is seen, it was released meanwhile, or the transaction that inserted it has not
+//! committed. Then the batch is run once more, and after that cut in two.
 //!
 //! *Bounds.* At the deadline every request has its answer. A ledger call that is under way by then goes on in its task,
 //! because it may be committing; its replies are found under the requests' keys.
@@ -38,7 +38,8 @@ pub(super) type Answer = Result<Reply, ExecuteError>;
 #[derive(Debug)]
 pub(super) enum Settled {
     Answered(Answer),
-    /// Another transaction keeps these of its rows locked. Empty if it only stays behind a request of which that is true.
+    /// Another transaction keeps these of its rows locked. Empty if it only stays behind a request of which that is
+    /// true.
     Held(Vec<Key>),
 }
 

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 
 use boxoffice_domain::{Command, Key, Request};
 
-/// The key under which later commands stay behind one that waits: that of its lane. Seats and dates are no such keys: they
-/// belong to no buyer.
+/// The key under which later commands stay behind one that waits: that of its lane. Seats and dates are no such keys:
+/// they belong to no buyer.
 pub(super) fn order_key(command: &Command) -> Option<Key> {
     match command.lane_key() {
         Key::Seat(_) | Key::Date(_) => None,

@@ -9,10 +9,10 @@
 //!
 //! *Order.* Within a lane, arrival. Across lanes the ledger's lock order rules; a payment may touch rows of several.
 //!
-//! *Bounds.* `queue_max` commands wait in all lanes together, and a batch has at most `batch_max`. Beyond `queue_max` the
-//! answer is [`ExecuteError::Overloaded`] at once. So it is for a command that would not be decided by its deadline, which
-//! is checked when its batch is formed. A batch has the latest of its commands' deadlines. Each caller waits until its
-//! own, and a command that is in a batch by then may be decided all the same.
+//! *Bounds.* `queue_max` commands wait in all lanes together, and a batch has at most `batch_max`. Beyond `queue_max`
+//! the answer is [`ExecuteError::Overloaded`] at once. So it is for a command that would not be decided by its
+//! deadline, which is checked when its batch is formed. A batch has the latest of its commands' deadlines. Each caller
+//! waits until its own, and a command that is in a batch by then may be decided all the same.
 //!
 //! *Failure.* The supervisor keeps each lane. A lane that panics is started again with what has queued up, and the
 //! commands that it had in hand are answered as unavailable. A caller that goes away changes nothing: the command is
@@ -80,7 +80,8 @@ pub struct Combining {
 }
 
 impl Combining {
-    /// Starts the workers, kept by `tasks`. They end when the executor is dropped and every waiting command is answered.
+    /// Starts the workers, kept by `tasks`. They end when the executor is dropped and every waiting command is
+    /// answered.
     pub fn start(
         ledger: Arc<dyn Ledger>,
         policy: Arc<Policy>,

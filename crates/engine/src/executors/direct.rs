@@ -1,9 +1,9 @@
-//! `pessimistic` and `optimistic`: no lock in front, the ledger's own guard decides which command goes next. One command,
-//! one commit.
+//! `pessimistic` and `optimistic`: no lock in front, the ledger's own guard decides which command goes next. One
+//! command, one commit.
 //!
-//! Under [`Guard::RowLock`] commands queue for the rows they change, in the ledger. Under [`Guard::Version`] all of them
-//! read, the first commit wins, and the others try again. Either way each command runs in a task of its own: a caller
-//! that goes away leaves no half command.
+//! Under [`Guard::RowLock`] commands queue for the rows they change, in the ledger. Under [`Guard::Version`] all of
+//! them read, the first commit wins, and the others try again. Either way each command runs in a task of its own: a
+//! caller that goes away leaves no half command.
 //!
 //! *Bounds.* The request's deadline, queueing for a permit included; at most as many commands at the ledger as there
 //! are permits. See `one_by_one` for what is retried and what the caller gets in the end.

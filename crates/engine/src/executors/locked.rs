@@ -2,16 +2,16 @@
 //!
 //! Acquire, transact, release, in that order, in a task of its own: a caller that goes away leaves no half command and
 //! no lock. The lock need not be trusted: the ledger is called under [`Guard::Version`], and a conflict is run again
-//! until the deadline. A command that loses its lease stops retrying; a transaction already begun finishes, and its reply
-//! counts. See `one_by_one` for what is retried and what the caller gets in the end.
+//! until the deadline. A command that loses its lease stops retrying; a transaction already begun finishes, and its
+//! reply counts. See `one_by_one` for what is retried and what the caller gets in the end.
 //!
-//! *Bounds.* Waiting for the lock and retrying share the request's deadline. The lock is released on every path: success,
-//! refusal, error, panic. A lock that neither answers nor fails is given up [`LAST_TRY`] after the deadline. A release
-//! that has not returned is given up after [`RELEASE_MAX`]: then the lease ends by its expiry. What is left to do after
-//! the deadline takes [`GRACE`] in all.
+//! *Bounds.* Waiting for the lock and retrying share the request's deadline. The lock is released on every path:
+//! success, refusal, error, panic. A lock that neither answers nor fails is given up [`LAST_TRY`] after the deadline. A
+//! release that has not returned is given up after [`RELEASE_MAX`]: then the lease ends by its expiry. What is left to
+//! do after the deadline takes [`GRACE`] in all.
 //!
-//! *Duplicates.* A command that finds the lock held for itself waits for its own stored reply. Before any `busy` the reply
-//! is looked up once, because the other holder may just have finished.
+//! *Duplicates.* A command that finds the lock held for itself waits for its own stored reply. Before any `busy` the
+//! reply is looked up once, because the other holder may just have finished.
 
 use std::sync::Arc;
 use std::time::Duration;

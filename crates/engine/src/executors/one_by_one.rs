@@ -1,8 +1,8 @@
 //! One command, one ledger call: the loop that every strategy without batches goes through.
 //!
-//! After a conflict, or while the store is unreachable, the call is run again until the deadline. After transient failures
-//! it is run up to [`TRIES`] times. Running it again is always safe, because replies de-duplicate. Pauses grow and are
-//! jittered, so that commands that conflicted do not conflict again.
+//! After a conflict, or while the store is unreachable, the call is run again until the deadline. After transient
+//! failures it is run up to [`TRIES`] times. Running it again is always safe, because replies de-duplicate. Pauses grow
+//! and are jittered, so that commands that conflicted do not conflict again.
 //!
 //! *Bounds.* At most as many commands are at the ledger at once as there are permits; all others queue for one in the
 //! order they came. A command that lost against another commit keeps its permit. So no more than those few ever race
@@ -12,9 +12,9 @@
 //! *Held rows.* A command that needs a row which another transaction keeps locked waits in `row_waiters`, without a
 //! permit, until its deadline. It is decided there, under row locks.
 //!
-//! *Failure.* Each call is a task of its own. So a panic in it costs this command alone, and a lease that the caller holds
-//! outlives it. Before a caller is refused, the stored reply is looked up once: the call may have been
-//! committed, or another instance may have decided the same command. At the deadline that takes [`GRACE`] more at most.
+//! *Failure.* Each call is a task of its own. So a panic in it costs this command alone, and a lease that the caller
+//! holds outlives it. Before a caller is refused, the stored reply is looked up once: the call may have been committed,
+//! or another instance may have decided the same command. At the deadline that takes [`GRACE`] more at most.
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -80,7 +80,8 @@ impl OneByOne {
             if kept.is_none() || deadline.is_over() {
                 return self.without_answer(request, last, deadline).await;
             }
-            // Checked with a permit: commands that queued for one meanwhile would else run into the same time-out in turn.
+            // Checked with a permit: commands that queued for one meanwhile would else run into the same time-out in
+            // turn.
             if self.row_waiters.must_wait([request]).is_some() {
                 return self.decide_with_row_waiters(request, &[], kept, deadline, give_up).await;
             }

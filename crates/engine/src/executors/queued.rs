@@ -1,24 +1,26 @@
-//! `kafka` and `rabbitmq`: a log outside decides which command goes next; what has arrived there is decided in one commit.
+//! `kafka` and `rabbitmq`: a log outside decides which command goes next; what has arrived there is decided in one
+//! commit.
 //!
 //! A command is appended to the shard of its first key. The reader of that shard, in this instance or another, takes
-//! what has arrived, decides all of it in one ledger call, answers, then acknowledges (`consumer`). The answer comes back
-//! by the command's id: within this process directly, from another instance as a message.
+//! what has arrived, decides all of it in one ledger call, answers, then acknowledges (`consumer`). The answer comes
+//! back by the command's id: within this process directly, from another instance as a message.
 //!
 //! *Order.* Within a shard, that of the log. Across shards the ledger's lock order rules.
 //!
-//! *Round trips.* One append for all commands that queued up for a shard during the append before. One ledger call and one
-//! acknowledgement a batch, during which the next batch is taken. One message a batch to each instance that waits for
-//! answers.
+//! *Round trips.* One append for all commands that queued up for a shard during the append before. One ledger call and
+//! one acknowledgement a batch, during which the next batch is taken. One message a batch to each instance that waits
+//! for answers.
 //!
-//! *Waiting.* A caller waits until its deadline, appending included. Going away does not cancel the command: what stands
-//! in the log is decided. At the deadline the ledger is asked once. Without a reply there the caller gets
+//! *Waiting.* A caller waits until its deadline, appending included. Going away does not cancel the command: what
+//! stands in the log is decided. At the deadline the ledger is asked once. Without a reply there the caller gets
 //! [`Receipt::Accepted`], since the ledger will have the outcome. If the outcome may be "choose again", which is never
-//! stored, it gets [`ExecuteError::InProgress`]. A request whose reply is not kept is refused: the log may bring it twice.
+//! stored, it gets [`ExecuteError::InProgress`]. A request whose reply is not kept is refused: the log may bring it
+//! twice.
 //!
 //! *Bounds.* Commands of this instance that stand in the log unanswered are counted (`outstanding`). So many may stand
 //! there as can be answered in a third of `wait` at the measured rate (`pace`), and `backlog_max` at most. The next is
-//! [`ExecuteError::Overloaded`] at once, and so is a command that the broker does not take. Commands whose answer was lost
-//! leave the count when the ledger has their reply ([`LOOK_EVERY`], [`LOOKS`]), or by age.
+//! [`ExecuteError::Overloaded`] at once, and so is a command that the broker does not take. Commands whose answer was
+//! lost leave the count when the ledger has their reply ([`LOOK_EVERY`], [`LOOKS`]), or by age.
 //!
 //! *Failure.* An append that failed or took too long may have happened: the ledger is asked once, then the answer is
 //! [`ExecuteError::Unavailable`]. If the append did happen, the command is decided, and the same key finds its reply.
@@ -26,9 +28,9 @@
 //! *A crash* of the instance that appended a command loses the waiting caller alone; the command is decided. If the
 //! instance that reads crashes before the commit, another reader decides the command. If it crashes between commit and
 //! acknowledgement, the command comes again, its reply is found, and its answer is given a second time. If a task here
-//! fails, the supervisor starts it again. Then all readers are made anew, so that what they had taken comes again, and the
-//! next run gives the answers that were queued. Dropping the executor ends its tasks at once, so that other instances
-//! take the shards over; a ledger call that has begun runs to its end.
+//! fails, the supervisor starts it again. Then all readers are made anew, so that what they had taken comes again, and
+//! the next run gives the answers that were queued. Dropping the executor ends its tasks at once, so that other
+//! instances take the shards over; a ledger call that has begun runs to its end.
 
 mod consumer;
 mod outstanding;
@@ -95,8 +97,8 @@ pub struct Queued {
 }
 
 impl Queued {
-    /// Starts reading commands and answers, in tasks that `tasks` keeps and that end when the executor is dropped. Fails if
-    /// the log's adapter cannot begin to read.
+    /// Starts reading commands and answers, in tasks that `tasks` keeps and that end when the executor is dropped.
+    /// Fails if the log's adapter cannot begin to read.
     pub async fn start(parts: QueuedParts, settings: QueuedSettings, tasks: &dyn Tasks) -> Result<Arc<Self>, Source> {
         let QueuedParts { log, ledger, policy, clock, instance, stats } = parts;
         let QueuedSettings { batch_max, backlog_max, wait, retention } = settings;

@@ -1,14 +1,14 @@
 //! Commands whose rows a transaction outside this program keeps locked. They wait here, and the lanes and shards go on
 //! without them.
 //!
-//! Such a transaction may last for any time: a session left open in `psql`, a report that locks what it reads, an instance
-//! that hangs half way. The first batch that needs the row finds that out by a lock time-out
-//! (`attempt`). Its commands come here, and so does every later one that needs the row, until none waits.
+//! Such a transaction may last for any time: a session left open in `psql`, a report that locks what it reads, an
+//! instance that hangs half way. The first batch that needs the row finds that out by a lock time-out (`attempt`). Its
+//! commands come here, and so does every later one that needs the row, until none waits.
 //!
 //! *Rounds.* One task runs while any command waits, with one ledger call at a time. A round first decides the commands
-//! that wait for no row that was held the last time. Then it tries the first command of each held row, in one batch that
-//! waits in the store's own queue for the lock. When that command is decided, those behind it go together in the next
-//! round.
+//! that wait for no row that was held the last time. Then it tries the first command of each held row, in one batch
+//! that waits in the store's own queue for the lock. When that command is decided, those behind it go together in the
+//! next round.
 //!
 //! *Order.* Commands that need one held row are decided in the order in which they came. Later commands for the same
 //! wallet, reservation or payment ([`order_key`]) wait behind a command that waits here: in a log that is the order of
@@ -18,8 +18,8 @@
 //! deadline, then it is [`ExecuteError::Unavailable`]. A command whose caller is gone is dropped. Nothing of either was
 //! written.
 //!
-//! *Failure.* While the store is away, every command waits until its deadline. If the task panics, the commands that wait
-//! are dropped with their keys: each caller gets an error, and the next time-out begins anew.
+//! *Failure.* While the store is away, every command waits until its deadline. If the task panics, the commands that
+//! wait are dropped with their keys: each caller gets an error, and the next time-out begins anew.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -97,8 +97,8 @@ impl RowWaiters {
         taken.contains(&true).then_some(taken)
     }
 
-    /// Lets `request` wait until it can be decided. `held` are those of its rows that were found locked, none if it only stays
-    /// behind others.
+    /// Lets `request` wait until it can be decided. `held` are those of its rows that were found locked, none if it
+    /// only stays behind others.
     pub(super) fn add(&self, request: Request, held: &[Key], deadline: Deadline, answer: oneshot::Sender<Answer>) {
         let shared = &self.0;
         let mut state = shared.state();
@@ -161,8 +161,8 @@ impl Shared {
         lock(&self.state)
     }
 
-    /// What is tried now: the commands that wait for no held row, and the first command of each held row. `None` when no
-    /// command waits any more.
+    /// What is tried now: the commands that wait for no held row, and the first command of each held row. `None` when
+    /// no command waits any more.
     fn round(&self) -> Option<(Group, Group)> {
         let mut state = self.state();
         self.expire(&mut state);

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use boxoffice_domain::{Decision, Rejection, Reply, Request};
 use boxoffice_ports::{Deadline, ExecuteError, Ledger};
 
-/// The reply stored for `request`, if it has one: the same answer, or that its key was used for another request. A store that
-/// has not answered by `deadline` is unavailable.
+/// The reply stored for `request`, if it has one: the same answer, or that its key was used for another request. A
+/// store that has not answered by `deadline` is unavailable.
 pub(super) async fn stored(ledger: &Arc<dyn Ledger>, request: &Request, deadline: Deadline) -> Result<Option<Reply>, ExecuteError> {
     let Some((key, fingerprint)) = request.idempotency() else { return Ok(None) };
     let stored = deadline.bound(ledger.reply(key)).await.map_err(|overdue| ExecuteError::Unavailable(overdue.into()))?;

@@ -118,9 +118,9 @@ impl Channel {
     }
 
     /// Adds a listener and sends its first frames. Whether it stays, because its entry lives.
-    pub(super) fn join(&mut self, listener: &Arc<Listener>, resume: Option<u64>, sender: &FrameSender<'_>, look: RoomView<'_>) -> bool {
-        self.observe(look);
-        let Some(place) = look.room.place(listener.entry(), look.now) else { return false };
+    pub(super) fn join(&mut self, listener: &Arc<Listener>, resume: Option<u64>, sender: &FrameSender<'_>, view: RoomView<'_>) -> bool {
+        self.observe(view);
+        let Some(place) = view.room.place(listener.entry(), view.now) else { return false };
         let id = listener.id();
         let member = Member {
             listener: listener.clone(),
@@ -136,8 +136,8 @@ impl Channel {
         let is_resumed = resume.is_some_and(|seq| self.resume(id, seq, &place));
         if !is_resumed {
             // The event that the other listeners got when the room stopped admitting.
-            let event = Some(mode_event(look.room.summary(look.now).mode)).filter(|event| *event != "running");
-            self.send_own_and(event, id, sender, look);
+            let event = Some(mode_event(view.room.summary(view.now).mode)).filter(|event| *event != "running");
+            self.send_own_and(event, id, sender, view);
         }
         self.members.contains_key(&id)
     }
@@ -205,20 +205,20 @@ impl Channel {
     }
 
     /// An entry's status has changed.
-    pub(super) fn changed(&mut self, change: &RoomChange, sender: &FrameSender<'_>, look: RoomView<'_>) {
+    pub(super) fn changed(&mut self, change: &RoomChange, sender: &FrameSender<'_>, view: RoomView<'_>) {
         let Some(ids) = self.by_entry.get(&change.entry).cloned() else { return };
         for id in ids {
             let is_active = self.members.get(&id).is_some_and(|member| member.class == Class::Active);
             match change.status {
                 // Sent already, by an own frame, unless the turn was lengthened.
                 QueueStatus::Active if is_active && change.was != Some(QueueStatus::Active) => {}
-                QueueStatus::Active if is_active => self.send_own(id, sender, look),
+                QueueStatus::Active if is_active => self.send_own(id, sender, view),
                 QueueStatus::Active => self.send_event(id, "active", sender),
                 QueueStatus::Expired => {
                     self.send_event(id, "expired", sender);
                     self.release(id);
                 }
-                QueueStatus::Done | QueueStatus::Left => self.send_own(id, sender, look),
+                QueueStatus::Done | QueueStatus::Left => self.send_own(id, sender, view),
                 QueueStatus::PreSale | QueueStatus::Waiting | QueueStatus::SoldOut => {}
             }
         }
@@ -245,30 +245,32 @@ impl Channel {
     }
 
     /// Sends an own frame. From now on the listener gets the shared frames of its class.
-    pub(super) fn send_own(&mut self, id: u64, sender: &FrameSender<'_>, look: RoomView<'_>) {
-        self.send_own_and(None, id, sender, look);
+    pub(super) fn send_own(&mut self, id: u64, sender: &FrameSender<'_>, view: RoomView<'_>) {
+        self.send_own_and(None, id, sender, view);
     }
 
     /// The same, followed by an `event` if the entry waits. That is counted apart from the shared frames.
-    fn send_own_and(&mut self, event: Option<&str>, id: u64, sender: &FrameSender<'_>, look: RoomView<'_>) {
-        self.observe(look);
+    fn send_own_and(&mut self, event: Option<&str>, id: u64, sender: &FrameSender<'_>, view: RoomView<'_>) {
+        self.observe(view);
         let Some(member) = self.members.get(&id) else { return };
         let (entry, next) = (member.listener.entry(), member.seq + 1);
-        let Some(place) = look.room.place(entry, look.now) else {
+        let Some(place) = view.room.place(entry, view.now) else {
             self.send_event(id, "expired", sender);
             return self.release(id);
         };
         self.leave_class(id);
         let class = self.class(&place);
-        // If the status that this listener reads now goes back before the next pulse, the others never get an event of it.
-        let is_as_announced = self.announced.is_none_or(|announced| announced.sold_out == look.room.is_sold_out());
+        // If the status that this listener reads now goes back before the next pulse, the others never get an event of
+        // it.
+        let is_as_announced = self.announced.is_none_or(|announced| announced.sold_out == view.room.is_sold_out());
         let (mut seq, mut is_settled) = (next, false);
         if let Some(stream) = self.streams(place.lane).of(class) {
-            let departures = look.room.departures();
+            let departures = view.room.departures();
             if stream.members.is_empty() {
                 stream.begin_anew(departures.count());
             }
-            // This number already lacks the places that left since the last shared frame, and the next one will name them.
+            // This number already lacks the places that left since the last shared frame, and the next one will name
+            // them.
             let counts_twice =
                 departures.since(stream.departures_sent).map(|mut all| all.any(|(lane, left)| lane == place.lane && left < place.arrival));
             stream.is_broken |= counts_twice.is_none();
@@ -280,7 +282,7 @@ impl Channel {
         }
         let Some(member) = self.members.get_mut(&id) else { return };
         (member.lane, member.place, member.class, member.seq, member.is_settled) = (place.lane, place.arrival, class, seq, is_settled);
-        let json = sender.frames.queue(self.concert, &place, seq, look.room.admitted(place.lane), look.now);
+        let json = sender.frames.queue(self.concert, &place, seq, view.room.admitted(place.lane), view.now);
         sender.send(&member.listener, "queue", seq, &json);
         if let Some(event) = event.filter(|_| class != Class::Active) {
             member.seq += 1;
@@ -292,10 +294,10 @@ impl Channel {
     }
 
     /// Notices that the room was replaced by another one, or that the formula does not hold for a change.
-    fn observe(&mut self, look: RoomView<'_>) {
-        let (generation, disturbances) = (look.generation, look.room.departures().disturbances());
+    fn observe(&mut self, view: RoomView<'_>) {
+        let (generation, disturbances) = (view.generation, view.room.departures().disturbances());
         let Some(announced) = &mut self.announced else {
-            let RoomSummary { mode, sold_out, .. } = look.room.summary(look.now);
+            let RoomSummary { mode, sold_out, .. } = view.room.summary(view.now);
             self.announced = Some(Announced { generation, disturbances, mode, sold_out });
             return;
         };

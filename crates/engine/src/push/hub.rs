@@ -36,7 +36,7 @@ pub enum NotHeard {
     Full,
 }
 
-/// See the module's opening.
+/// See the opening of `push`.
 pub struct Hub {
     rooms: Arc<Rooms>,
     frames: Arc<dyn OwnFrames>,
@@ -99,9 +99,9 @@ impl Hub {
         hub
     }
 
-    /// Adds a listener. With `resume`, the last `seq` that it got, it gets the frames that it missed if they are still known,
-    /// and an own frame otherwise. For an entry that is over the own frame is the only one. An entry that is not known reads
-    /// as `forgotten`.
+    /// Adds a listener. With `resume`, the last `seq` that it got, it gets the frames that it missed if they are still
+    /// known, and an own frame otherwise. For an entry that is over the own frame is the only one. An entry that is not
+    /// known reads as `forgotten`.
     pub fn listen(
         self: &Arc<Self>,
         concert: ConcertId,
@@ -201,10 +201,10 @@ impl Hub {
                 channel.invalidate_all();
             }
         }
-        if news.anew {
+        if news.replaced {
             lock(&channel).invalidate_all();
         }
-        if news.anew || news.changes.is_empty() {
+        if news.replaced || news.changes.is_empty() {
             self.pulse(news.concert, &channel).await;
         }
     }
@@ -274,7 +274,7 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// The next frame, or why there are no more.
+    /// The next frame, or why there will be no more.
     pub async fn next(&self) -> Next {
         self.listener.next().await
     }

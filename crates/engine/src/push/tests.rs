@@ -1,9 +1,7 @@
-//! Long random runs of a room and of clients that know nothing but their frames. After each of them, what a client computes
-//! from its frames is what polling says.
+//! Long random runs of a room and of clients that know nothing but their frames. After each of them, what a client
+//! computes from its frames is what polling says.
 
 mod world;
-
-use std::time::Duration;
 
 use boxoffice_domain::waiting::{LaneTerms, PlaceClaim, QueueStatus, Room, RoomInput, RoomTerms};
 use boxoffice_domain::{Admission, AdmissionMode, Stock, UserId};

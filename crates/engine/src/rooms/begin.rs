@@ -18,7 +18,7 @@ use boxoffice_domain::draw;
 use boxoffice_domain::waiting::{DrawView, Room, RoomInput, RoomTerms};
 use boxoffice_ports::{LogPosition, Opening, OwnAdmission, RoomError, StoreError};
 
-use super::error::{ExchangeError, unavailable};
+use super::error::{ExchangeError, room_unavailable, unavailable};
 use super::handle::RoomHandle;
 use super::snapshot::{RoomCopy, decode, encode, on_own_thread};
 use crate::sync::lock;
@@ -53,8 +53,8 @@ pub(super) async fn take_over(
     Ok(None)
 }
 
-/// Inputs that give the room what it lacks and was known here before. Entries that had ended: else their slots would stay
-/// taken in vain. Entries that were there: with what their tokens would claim.
+/// Inputs that give the room what it lacks and was known here before. Entries that had ended: else their slots would
+/// stay taken in vain. Entries that were there: with what their tokens would claim.
 pub(super) async fn unknown(handle: &Arc<RoomHandle>, before: Room) -> Result<Vec<RoomInput>, ExchangeError> {
     let of = handle.clone();
     let unknown = on_own_thread(move || {
@@ -74,9 +74,9 @@ pub(super) async fn unknown(handle: &Arc<RoomHandle>, before: Room) -> Result<Ve
 
 /// Begins a log, because there is none.
 pub(super) async fn begin(handle: &Arc<RoomHandle>, now: Timestamp) -> Result<(), ExchangeError> {
-    let opening = *handle.opening();
+    let opening = *lock(&handle.opening);
     let opening = opening.ok_or(ExchangeError::NoRoom)?;
-    let is_volatile = handle.context.log.is_volatile();
+    let is_volatile = handle.context.parts.log.is_volatile();
     let room = match copied(handle).await? {
         Some(RoomCopy { mut room, .. }) => {
             tracing::warn!(concert.id = %handle.concert, "a waiting room was lost and begins again as it is known here");
@@ -86,7 +86,7 @@ pub(super) async fn begin(handle: &Arc<RoomHandle>, now: Timestamp) -> Result<()
         None => rebuilt(handle, opening, now, is_volatile).await?,
     };
     let turns = if is_volatile { room.turns() } else { Vec::new() };
-    if handle.context.log.begin(handle.concert, encode(room).await?).await? {
+    if handle.context.parts.log.begin(handle.concert, encode(room).await?).await? {
         lock(&handle.unmirrored).anew(turns);
     }
     Ok(())
@@ -95,7 +95,7 @@ pub(super) async fn begin(handle: &Arc<RoomHandle>, now: Timestamp) -> Result<()
 /// The room as the mirror kept it, or a new one.
 async fn rebuilt(handle: &Arc<RoomHandle>, opening: Opening, now: Timestamp, is_volatile: bool) -> Result<Room, ExchangeError> {
     let terms = terms(handle, opening).await.map_err(unavailable)?;
-    let (mirror, concert) = (&handle.context.mirror, handle.concert);
+    let (mirror, concert) = (&handle.context.parts.mirror, handle.concert);
     let own = mirror.admission(concert).await.map_err(unavailable)?.map(|own| (own.admission, own.version));
     let kept = if is_volatile { mirror.load(concert).await.map_err(unavailable)? } else { None };
     let draw = if is_volatile { mirror.draw(concert).await.map_err(unavailable)? } else { None };
@@ -120,7 +120,7 @@ async fn rebuilt(handle: &Arc<RoomHandle>, opening: Opening, now: Timestamp, is_
 
 /// What a room obeys: its concert's opening, this instance's settings, and the commitment to the seed of its draw.
 pub(super) async fn terms(handle: &RoomHandle, opening: Opening) -> Result<RoomTerms, StoreError> {
-    let settings = &handle.context.settings;
+    let settings = &handle.context.parts.settings;
     let seed = seed(handle).await?;
     Ok(RoomTerms {
         sale_starts_at: opening.sale_starts_at,
@@ -138,19 +138,19 @@ pub(super) async fn terms(handle: &RoomHandle, opening: Opening) -> Result<RoomT
 /// The seed of the concert's draw: drawn once, kept in the store.
 pub(super) async fn seed(handle: &RoomHandle) -> Result<draw::Hash32, StoreError> {
     let fresh = rand::random::<draw::Hash32>().to_vec();
-    let kept = handle.context.secrets.secret(format!("draw:{}", handle.concert), fresh).await?;
+    let kept = handle.context.parts.secrets.secret(format!("draw:{}", handle.concert), fresh).await?;
     kept.try_into().map_err(|_| StoreError::Broken("the stored seed of a draw has the wrong length".into()))
 }
 
 impl RoomHandle {
     /// Opens the room, or brings it up to date. An opening that the room has accepted is not appended again.
     pub(super) async fn open(self: &Arc<Self>, opening: Opening) -> Result<(), RoomError> {
-        *self.opening() = Some(opening);
+        *lock(&self.opening) = Some(opening);
         if self.has_accepted(&opening) {
             return Ok(());
         }
         self.catch_up().await?;
-        let terms = terms(self, opening).await.map_err(|error| RoomError::Unavailable(error.into()))?;
+        let terms = terms(self, opening).await.map_err(room_unavailable)?;
         let own = self.kept_admission().await?;
         let mut inputs = Vec::new();
         if self.replica().room.as_ref().is_none_or(|room| !obeys(room, &terms)) {
@@ -164,15 +164,15 @@ impl RoomHandle {
         Ok(())
     }
 
-    /// Whether the room is open as `opening` says. That is what the catalogue has now, including what an operator set. So a
-    /// change that never reached the room is found here, whichever instance failed or crashed on the way.
+    /// Whether the room is open as `opening` says. That is what the catalogue has now, including what an operator set.
+    /// So a change that never reached the room is found here, whichever instance failed or crashed on the way.
     pub(super) fn has_accepted(&self, opening: &Opening) -> bool {
         let agrees = |room: &Room| room.terms().sale_starts_at == opening.sale_starts_at && room.admission() == opening.admission;
         lock(&self.accepted).as_ref() == Some(opening) && self.replica().room.as_ref().is_some_and(agrees)
     }
 
-    /// Appends the admission that an operator set, unless the room has it. `NoRoom` when the mirror has none, because the
-    /// concert is gone.
+    /// Appends the admission that an operator set, unless the room has it. `NoRoom` when the mirror has none, because
+    /// the concert is gone.
     pub(super) async fn sync_admission(self: &Arc<Self>) -> Result<(), RoomError> {
         self.catch_up().await?;
         let own = self.kept_admission().await?.ok_or(RoomError::NoRoom)?;
@@ -183,7 +183,7 @@ impl RoomHandle {
     }
 
     async fn kept_admission(&self) -> Result<Option<OwnAdmission>, RoomError> {
-        self.context.mirror.admission(self.concert).await.map_err(|error| RoomError::Unavailable(error.into()))
+        self.context.parts.mirror.admission(self.concert).await.map_err(room_unavailable)
     }
 
     fn if_newer(&self, own: OwnAdmission) -> Option<RoomInput> {

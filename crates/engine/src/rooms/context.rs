@@ -39,17 +39,11 @@ pub struct RoomNews {
     /// The entries whose status changed, in order. Empty for a tick.
     pub changes: Vec<RoomChange>,
     /// The replica was replaced by another one: anything that was known of any entry may have changed.
-    pub anew: bool,
+    pub replaced: bool,
 }
 
 pub(super) struct Context {
-    pub(super) log: Arc<dyn RoomLog>,
-    pub(super) mirror: Arc<dyn RoomMirror>,
-    pub(super) secrets: Arc<dyn Secrets>,
-    pub(super) clock: Arc<dyn Clock>,
-    pub(super) beacon: Option<Arc<dyn Beacon>>,
-    pub(super) instance: InstanceId,
-    pub(super) settings: RoomsSettings,
+    pub(super) parts: RoomsParts,
     pub(super) runtime: Handle,
     pub(super) news: broadcast::Sender<Arc<RoomNews>>,
     pub(super) health: Mutex<Option<Health>>,

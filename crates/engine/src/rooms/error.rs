@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use boxoffice_ports::{RoomError, RoomLogError};
+use boxoffice_ports::{RoomError, RoomLogError, Source};
 
 /// Shared by all callers whose inputs went in the same exchange.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -32,6 +32,11 @@ impl From<RoomLogError> for ExchangeError {
 
 pub(super) fn unavailable(error: impl std::fmt::Display) -> ExchangeError {
     ExchangeError::Unavailable(error.to_string().into())
+}
+
+/// A store that the room depends on failed.
+pub(super) fn room_unavailable(error: impl Into<Source>) -> RoomError {
+    RoomError::Unavailable(error.into())
 }
 
 /// An input came to an output of another kind.

@@ -4,8 +4,8 @@
 //! a log has lost and this replica knows are appended before anything else. Waiting calls are bounded: beyond that the
 //! room is unavailable at once. A caller that goes away changes nothing: its inputs are appended all the same.
 //!
-//! The exchange task is the only writer of the replica. It applies [`APPLIED_TOGETHER`] inputs under one write lock, and
-//! while it copies the room nothing is written: so neither delays readers for long.
+//! The exchange task is the only writer of the replica. It applies [`APPLIED_TOGETHER`] inputs under one write lock,
+//! and while it copies the room nothing is written: so neither delays readers for long.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,7 +67,8 @@ impl RoomHandle {
     /// All inputs, in one exchange unless there is more to be read, or lost entries to be appended, first.
     async fn exchange(self: &Arc<Self>, inputs: &[RoomInput]) -> Result<Vec<RoomOutput>, ExchangeError> {
         let mut begins = 0;
-        // The room as it was here before a loss, and the inputs that bring back the entries which the log does not know.
+        // The room as it was here before a loss, and the inputs that bring back the entries which the log does not
+        // know.
         let (mut before, mut unknown) = (None::<Room>, Vec::new());
         loop {
             let since = self.replica().position;
@@ -79,7 +80,7 @@ impl RoomHandle {
                 None => unknown[..unknown.len().min(TOGETHER_MAX)].to_vec(),
             };
             let count = appending.len();
-            match self.context.log.exchange(self.concert, since, appending).await.inspect_err(|_| self.note_unanswered(count))? {
+            match self.context.parts.log.exchange(self.concert, since, appending).await.inspect_err(|_| self.note_unanswered(count))? {
                 Exchanged::Records { now, records, appended } => {
                     let more = !appended && (count > 0 || records.len() >= RECORDS_READ_MAX);
                     let outputs = self.apply(now, records, appended).await;
@@ -148,14 +149,14 @@ impl RoomHandle {
                 if !mine.is_empty() {
                     outputs = replica.apply(mine, &mut changes, &mut abandoned);
                 }
-                if self.context.log.is_volatile() {
+                if self.context.parts.log.is_volatile() {
                     lock(&self.unmirrored).changed(&changes[own_from..]);
                 }
                 if !abandoned.is_empty() {
                     self.add_abandoned(abandoned);
                 }
                 if is_last {
-                    replica.observe_time(now, &*self.context.clock);
+                    replica.observe_time(now, &*self.context.parts.clock);
                 }
             }
             if !changes.is_empty() {

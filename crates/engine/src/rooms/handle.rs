@@ -1,6 +1,6 @@
 //! One room of this instance: its replica, the calls that wait for its log, and what has to be appended or mirrored.
 
-use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use boxoffice_domain::waiting::{Room, RoomChange};
 use boxoffice_domain::{ConcertId, Timestamp, UserId};
@@ -22,10 +22,10 @@ pub(super) struct RoomHandle {
     pub(super) concert: ConcertId,
     replica: RwLock<Replica>,
     pub(super) pending: Mutex<PendingCalls>,
-    presence: Mutex<Presence>,
+    pub(super) presence: Mutex<Presence>,
     pub(super) unmirrored: Mutex<Unmirrored>,
     /// What the room was opened with here, and which opening the room has accepted.
-    opening: Mutex<Option<Opening>>,
+    pub(super) opening: Mutex<Option<Opening>>,
     pub(super) accepted: Mutex<Option<Opening>>,
     /// When an exchange failed last. Whether its inputs were appended is not known.
     pub(super) failed_at: Mutex<Option<Instant>>,
@@ -62,7 +62,8 @@ impl RoomHandle {
         })
     }
 
-    /// A room that panicked half way through an input is a defect. Every instance has the same one, and the log has it right.
+    /// A room that panicked half way through an input is a defect. Every instance has the same one, and the log has it
+    /// right.
     pub(super) fn replica(&self) -> RwLockReadGuard<'_, Replica> {
         read(&self.replica)
     }
@@ -71,16 +72,8 @@ impl RoomHandle {
         write(&self.replica)
     }
 
-    pub(super) fn presence(&self) -> MutexGuard<'_, Presence> {
-        lock(&self.presence)
-    }
-
-    pub(super) fn opening(&self) -> MutexGuard<'_, Option<Opening>> {
-        lock(&self.opening)
-    }
-
     pub(super) fn now(&self) -> Timestamp {
-        self.replica().now(&*self.context.clock)
+        self.replica().now(&*self.context.parts.clock)
     }
 
     /// Whether some users wait to be handed on.
@@ -100,9 +93,9 @@ impl RoomHandle {
         abandoned.extend(users.into_iter().take(free));
     }
 
-    pub(super) fn publish(&self, changes: Vec<RoomChange>, anew: bool) {
+    pub(super) fn publish(&self, changes: Vec<RoomChange>, replaced: bool) {
         // An error means that there is no receiver.
-        let _ = self.context.news.send(Arc::new(RoomNews { concert: self.concert, now: self.now(), changes, anew }));
+        let _ = self.context.news.send(Arc::new(RoomNews { concert: self.concert, now: self.now(), changes, replaced }));
     }
 
     /// Puts `room` in the place of the one there was, and returns that.
@@ -110,7 +103,7 @@ impl RoomHandle {
         let before = {
             let mut replica = self.replica_mut();
             let before = replica.begin(room, position);
-            replica.observe_time(now, &*self.context.clock);
+            replica.observe_time(now, &*self.context.parts.clock);
             before
         };
         self.publish(Vec::new(), true);

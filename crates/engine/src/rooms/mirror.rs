@@ -1,5 +1,5 @@
-//! What the ledger's database keeps of a room whose log may be lost: how many places were given out, and which entries are
-//! in their turn.
+//! What the ledger's database keeps of a room whose log may be lost: how many places were given out, and which entries
+//! are in their turn.
 //!
 //! The instance that appended a change saves it to the mirror, with its next step. After an exchange that was not
 //! answered it saves every change for a while: its inputs may have been appended, and come back like any record. A
@@ -11,6 +11,7 @@ use std::sync::Arc;
 use boxoffice_domain::waiting::{Room, RoomInput, RoomMark};
 use boxoffice_ports::RoomError;
 
+use super::error::room_unavailable;
 use super::handle::RoomHandle;
 use crate::sync::lock;
 
@@ -21,7 +22,7 @@ const RESERVED_MAX: u64 = 100_000;
 impl RoomHandle {
     /// Saves what this instance has to. A save that fails, or is given up half way, is done with the next step.
     pub(super) async fn save(&self) -> Result<(), RoomError> {
-        let Some(mark) = self.replica().look(&*self.context.clock, |room, now| room.mark(now)) else { return Ok(()) };
+        let Some(mark) = self.replica().look(&*self.context.parts.clock, |room, now| room.mark(now)) else { return Ok(()) };
         let (began, ended) = {
             let unmirrored = lock(&self.unmirrored);
             // A room that gave out no place has nothing that could be lost.
@@ -36,7 +37,7 @@ impl RoomHandle {
         turns.sort_unstable_by_key(|turn| turn.entry);
         let mut over: Vec<_> = ended.iter().copied().collect();
         over.sort_unstable();
-        self.context.mirror.save(self.concert, mark, turns, over).await.map_err(|error| RoomError::Unavailable(error.into()))?;
+        self.context.parts.mirror.save(self.concert, mark, turns, over).await.map_err(room_unavailable)?;
         let mut unmirrored = lock(&self.unmirrored);
         unmirrored.mark = Some(mark);
         // What has changed since is newer, and not saved yet.
@@ -54,7 +55,7 @@ impl RoomHandle {
         }
         let to = last + (last / 4).clamp(RESERVED_MIN, RESERVED_MAX);
         let mark = RoomMark { last_place: to, ..RoomMark::default() };
-        self.context.mirror.save(self.concert, mark, Vec::new(), Vec::new()).await.map_err(|error| RoomError::Unavailable(error.into()))?;
+        self.context.parts.mirror.save(self.concert, mark, Vec::new(), Vec::new()).await.map_err(room_unavailable)?;
         self.append(RoomInput::Reserve { to }).await.map(drop)
     }
 

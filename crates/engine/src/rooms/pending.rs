@@ -1,7 +1,6 @@
 //! Calls that wait for the next exchange with a room's log.
 
-use boxoffice_domain::waiting::RoomInput;
-use boxoffice_domain::waiting::RoomOutput;
+use boxoffice_domain::waiting::{RoomInput, RoomOutput};
 use tokio::sync::oneshot;
 
 use super::error::{ExchangeError, unavailable};

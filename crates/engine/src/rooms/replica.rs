@@ -32,8 +32,8 @@ impl Replica {
         }
     }
 
-    /// Takes over the log's time. If the log's clock was set back, time stands still here until the room has gone back with
-    /// it. Otherwise what is over in the room would read as if it were not.
+    /// Takes over the log's time. If the log's clock was set back, time stands still here until the room has gone back
+    /// with it. Otherwise what is over in the room would read as if it were not.
     pub(super) fn observe_time(&mut self, now: Timestamp, clock: &dyn Clock) {
         let known = self.now(clock);
         let goes_back = is_set_back(now, known) && self.room.as_ref().is_some_and(|room| !room.is_ahead_of(now));
@@ -68,8 +68,8 @@ impl Replica {
         self.room.replace(room)
     }
 
-    /// Applies the records that follow, in order. Returns the outputs of the last record. Users whose turn ended because they
-    /// were gone are added to `abandoned`.
+    /// Applies the records that follow, in order. Returns the outputs of the last record. Users whose turn ended
+    /// because they were gone are added to `abandoned`.
     pub(super) fn apply(
         &mut self,
         records: Vec<RoomRecord>,

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use boxoffice_domain::waiting::{DrawView, INSTANCE_REPORTS_S, Room, RoomInput, RoomOutput, Stock, Ticked};
-use boxoffice_ports::{DrawRecord, RoomError, StoreError};
+use boxoffice_ports::{DrawRecord, RoomError};
 use chrono::TimeDelta;
 use tokio::time::Instant;
 
 use super::begin;
-use super::error::unavailable;
+use super::error::{room_unavailable, unavailable};
 use super::handle::RoomHandle;
 use super::snapshot::{RoomCopy, encode};
 use crate::sync::lock;
@@ -67,7 +67,7 @@ impl RoomHandle {
         if self.replica().room.as_ref().is_some_and(Room::awaits_reveal) {
             self.reveal_soon().await?;
         }
-        if self.context.log.is_volatile() {
+        if self.context.parts.log.is_volatile() {
             self.reserve_ahead().await?;
             self.save().await?;
         }
@@ -77,11 +77,11 @@ impl RoomHandle {
         Ok(ticked)
     }
 
-    /// The room is empty and nothing is on its way: what other instances append is read when a caller asks. Most concerts'
-    /// rooms are empty most of the time, and each instance has them all.
+    /// The room is empty and nothing is on its way: what other instances append is read when a caller asks. Most
+    /// concerts' rooms are empty most of the time, and each instance has them all.
     fn rests(&self) -> bool {
         // One lock after the other: none is held while waiting for another.
-        let is_quiet = self.presence().is_quiet();
+        let is_quiet = lock(&self.presence).is_quiet();
         let is_mirrored = lock(&self.unmirrored).is_empty();
         let is_empty = self.replica().room.as_ref().is_some_and(|room| room.is_empty() && !room.awaits_reveal());
         is_quiet && is_mirrored && is_empty && !self.has_abandoned()
@@ -100,20 +100,20 @@ impl RoomHandle {
     }
 
     fn is_due(&self, stock: Stock) -> bool {
-        self.replica().is_due(&*self.context.clock, stock).unwrap_or(true)
+        self.replica().is_due(&*self.context.parts.clock, stock).unwrap_or(true)
     }
 
     /// Reveals the seed, beside the steps if a beacon has to answer first. A later step tries again after a failure.
     async fn reveal_soon(self: &Arc<Self>) -> Result<(), RoomError> {
         let Ok(guard) = self.revealing.clone().try_lock_owned() else { return Ok(()) };
-        if self.context.beacon.is_none() {
+        if self.context.parts.beacon.is_none() {
             return self.reveal().await;
         }
         let handle = self.clone();
         self.context.runtime.spawn(async move {
             let _guard = guard;
             if let Err(error) = handle.reveal().await {
-                tracing::warn!(concert.id = %handle.concert, error = &error as &dyn std::error::Error, "the seed of a draw could not be revealed; it is tried again");
+                tracing::warn!(concert.id = %handle.concert, error = &error as &dyn std::error::Error, "the seed of a draw could not be revealed yet");
             }
         });
         Ok(())
@@ -121,12 +121,12 @@ impl RoomHandle {
 
     /// Connections, entries seen, and that this instance lives.
     fn presence_inputs(&self) -> Vec<RoomInput> {
-        let (instance, mut inputs) = (self.context.instance, Vec::new());
-        let looked = self.replica().look(&*self.context.clock, |room, now| {
+        let (instance, mut inputs) = (self.context.parts.instance, Vec::new());
+        let looked = self.replica().look(&*self.context.parts.clock, |room, now| {
             let silence = room.silent_since().map(|since| now - since);
             (room.heard_at(instance), room.admission().heeds_health(), !room.is_empty(), silence, now)
         });
-        let mut presence = self.presence();
+        let mut presence = lock(&self.presence);
         let Some((heard_at, heeds_health, is_used, silence, now)) = looked else { return inputs };
         // An instance's health matters to a room with entries that wait or have their turn.
         if heard_at.is_none() && (presence.has_connections() || heeds_health && is_used) {
@@ -150,7 +150,8 @@ impl RoomHandle {
         if heeds_health && is_used && silent_for >= TimeDelta::seconds(1) {
             inputs.push(RoomInput::Report { instance, health: *lock(&self.context.health) });
         } else if inputs.is_empty() && (is_there && silent_for >= most || is_used && silence.is_some_and(|silence| silence >= most)) {
-            // Also without connections, unless the room is empty: if all were silent, none could be known to have crashed.
+            // Also without connections, unless the room is empty: if all were silent, none could be known to have
+            // crashed.
             inputs.push(RoomInput::Report { instance, health: None });
         }
         inputs
@@ -158,7 +159,7 @@ impl RoomHandle {
 
     /// These could not be appended: the next step appends what is true by then.
     fn put_back(&self, inputs: Vec<RoomInput>) {
-        let mut presence = self.presence();
+        let mut presence = lock(&self.presence);
         for input in inputs {
             match input {
                 RoomInput::Connect { entries, .. } | RoomInput::Disconnect { entries, .. } => presence.put_back(entries),
@@ -168,21 +169,22 @@ impl RoomHandle {
         }
     }
 
-    /// Reveals the seed once the list of draw keys is closed and published, and the beacon, if there is one, has its value.
+    /// Reveals the seed once the list of draw keys is closed and published, and the beacon, if there is one, has its
+    /// value.
     async fn reveal(self: &Arc<Self>) -> Result<(), RoomError> {
         let found = self.replica().room.as_ref().and_then(|room| Some((room.terms().sale_starts_at?, room.draw()?)));
         let Some((start, DrawView { base, keys: Some(keys), .. })) = found else { return Ok(()) };
-        let beacon = match &self.context.beacon {
-            Some(beacon) => Some(beacon.value(start).await.map_err(RoomError::Unavailable)?),
+        let beacon = match &self.context.parts.beacon {
+            Some(beacon) => Some(beacon.value(start).await.map_err(room_unavailable)?),
             None => None,
         };
-        let seed = begin::seed(self).await.map_err(|error| RoomError::Unavailable(error.into()))?;
-        if self.context.log.is_volatile() {
+        let seed = begin::seed(self).await.map_err(room_unavailable)?;
+        if self.context.parts.log.is_volatile() {
             let record = DrawRecord { closed_at: self.now(), base, keys, seed, beacon: beacon.clone() };
-            let (mirror, failed) = (&self.context.mirror, |error: StoreError| RoomError::Unavailable(error.into()));
+            let mirror = &self.context.parts.mirror;
             // The record that was kept first decides the draw, wherever the room is built again.
-            if !mirror.keep_draw(self.concert, record).await.map_err(failed)?
-                && let Some(kept) = mirror.draw(self.concert).await.map_err(failed)?
+            if !mirror.keep_draw(self.concert, record).await.map_err(room_unavailable)?
+                && let Some(kept) = mirror.draw(self.concert).await.map_err(room_unavailable)?
             {
                 return self.append(RoomInput::Reveal { seed: kept.seed, beacon: kept.beacon }).await.map(drop);
             }
@@ -214,7 +216,7 @@ impl RoomHandle {
     async fn compact(self: &Arc<Self>) -> Result<(), RoomError> {
         let Some(RoomCopy { position, since_snapshot, room }) = self.copy().await? else { return Ok(()) };
         let snapshot = encode(room).await?;
-        self.context.log.compact(self.concert, position, snapshot).await.map_err(|error| RoomError::from(unavailable(error)))?;
+        self.context.parts.log.compact(self.concert, position, snapshot).await.map_err(|error| RoomError::from(unavailable(error)))?;
         // Whichever instance was first, it is done: only what came since the copy counts.
         let mut replica = self.replica_mut();
         replica.since_snapshot = replica.since_snapshot.saturating_sub(since_snapshot);

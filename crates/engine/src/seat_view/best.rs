@@ -1,9 +1,9 @@
 //! Choosing the best seats: higher price first, then lower number.
 //!
-//! What is offered to one caller is *claimed*: no other caller is offered it until the claim ends. So callers at the same
-//! moment do not all ask for the same seats. A claim belongs to this instance and binds no other; the ledger decides.
-//! Each offer has a few more choices behind the claimed one, further back the more callers there are. They serve when
-//! another instance, or a caller that named its seats, was quicker.
+//! What is offered to one caller is *claimed*: no other caller is offered it until the claim ends. So callers at the
+//! same moment do not all ask for the same seats. A claim belongs to this instance and binds no other; the ledger
+//! decides. Each offer has a few more choices behind the claimed one, further back the more callers there are. They
+//! serve when another instance, or a caller that named its seats, was quicker.
 //!
 //! *Cost.* An offer takes a few steps in a hall of any size, and so does finding that there is none.
 

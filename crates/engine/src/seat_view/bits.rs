@@ -1,5 +1,5 @@
-//! A set of numbers below a fixed bound. The first member from any number on is found in one step for each factor of 64 in
-//! the bound: four for 16 million.
+//! A set of numbers below a fixed bound. The first member from any number on is found in one step for each factor of 64
+//! in the bound: four for 16 million.
 
 const WORD: usize = u64::BITS as usize;
 

@@ -1,5 +1,5 @@
-//! What does not change while a date is on sale: its seats, which of them stand side by side, and their order from the best
-//! on. By that order: where so many free seats in a row begin.
+//! What does not change while a date is on sale: its seats, which of them stand side by side, and their order from the
+//! best on. By that order: where so many free seats in a row begin.
 
 use std::collections::HashMap;
 use std::ops::Range;

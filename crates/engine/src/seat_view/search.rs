@@ -1,9 +1,9 @@
 //! A caller's search for the best seats: what it is offered next, what it waits for, and when no seat is left for it.
 //!
-//! A preference is refused only by a view that was brought up to date after the search began. Nor is it refused while seats
-//! that are on offer to other callers could still fit. Until then the search waits, at most to its deadline: for another
-//! caller's claim, for a hold that is about to end, or for a round ([`SeatView::catch_up`]). One round brings the view up
-//! to date for all searches that wait.
+//! A preference is refused only by a view that was brought up to date after the search began. Nor is it refused while
+//! seats that are on offer to other callers could still fit. Until then the search waits, at most to its deadline: for
+//! another caller's claim, for a hold that is about to end, or for a round ([`SeatView::catch_up`]). One round brings
+//! the view up to date for all searches that wait.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,7 +71,8 @@ impl SeatView {
 }
 
 impl Search<'_> {
-    /// What to ask the ledger for next, after it has refused the offers before. `None`: no seats are left for this preference.
+    /// What to ask the ledger for next, after it has refused the offers before. `None`: no seats are left for this
+    /// preference.
     pub async fn next(&mut self) -> Result<Option<Offer>, SearchError> {
         let mut is_fresh = false;
         if self.offers > 0 {

@@ -347,8 +347,8 @@ async fn an_expired_hold_is_offered_again() {
     assert_eq!(alone(&view, 1, None, true).await, [[1]]);
 }
 
-/// A thousand different halls in the middle of a sale, each asked for several preferences: what is offered is what a look
-/// at every seat finds.
+/// A thousand different halls in the middle of a sale, each asked for several preferences: what is offered is what a
+/// look at every seat finds.
 #[tokio::test]
 async fn an_offer_is_the_best_that_a_look_at_every_seat_finds() {
     let mut number = 11_usize;

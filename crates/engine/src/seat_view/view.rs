@@ -114,7 +114,8 @@ impl SeatView {
         for change in changes {
             let cell = read(&self.dates).get(&change.key.date).cloned();
             let Some(cell) = cell else { continue };
-            // The map's lock first, as at the end of a load: a change is in the old map and noted, or it is in the new map.
+            // The map's lock first, as at the end of a load: a change is in the old map and noted, or it is in the new
+            // map.
             let mut map = lock(&cell.map);
             if let Some(map) = &mut *map {
                 map.apply(change);
@@ -128,8 +129,8 @@ impl SeatView {
         }
     }
 
-    /// Applies what other instances committed before this call, for all loaded dates. False for a store that only this process
-    /// writes: there the view is exact without it.
+    /// Applies what other instances committed before this call, for all loaded dates. False for a store that only this
+    /// process writes: there the view is exact without it.
     pub async fn catch_up(&self) -> Result<bool, StoreError> {
         if self.is_sole.load(Ordering::Relaxed) {
             return Ok(false);

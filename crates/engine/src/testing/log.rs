@@ -76,7 +76,7 @@ impl MemoryLog {
     pub(crate) fn put(&self, command: LoggedCommand) {
         {
             let mut shards = self.shards.lock().unwrap();
-            // The number of the account, seat or whatever it contends for first.
+            // The first key that the command contends for.
             let key = command.request.command.lane_key().to_string();
             let at = key.bytes().fold(0, |sum, byte| sum + usize::from(byte)) % shards.len();
             shards[at].left.push_back(command);

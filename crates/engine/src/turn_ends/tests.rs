@@ -87,7 +87,7 @@ async fn ends_under_way_are_bounded_and_so_are_those_remembered() {
     let room = FakeRoom::hung();
     let ends = ends(&room);
     (0..UNDER_WAY_MAX as u128).for_each(|n| ends.begin(end(n)));
-    assert!(matches!(ends.ended_within(end(u128::MAX), WAIT).await, Err(NotEnded::TooMany)));
+    assert!(matches!(ends.ended_within(end(u128::MAX), WAIT).await, Err(TurnEndError::TooMany)));
     room.gate.add_permits(10 * ENDED_MAX);
     until(|| lock(&ends.known).under_way.is_empty()).await;
     for n in 0..3 * ENDED_MAX as u128 {

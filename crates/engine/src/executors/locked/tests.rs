@@ -327,7 +327,8 @@ async fn the_time_waited_for_a_lock_and_the_time_held_are_recorded() {
     assert!(executor.execute(charge(1, 5), soon()).await.is_err());
     assert_eq!((stats.busy.get(), stats.lock_waits.get(), stats.lock_held_us.get()), (1, 1, 0), "losers count as well");
 
-    // The span exists by now. If another test's thread met it first, it was cached as disabled: that thread has no subscriber.
+    // The span exists by now. If another test's thread met it first, it was cached as disabled: that thread has no
+    // subscriber.
     tracing::callsite::rebuild_interest_cache();
     let ledger = ScriptedLedger::gated(|batch| Ok(committed(batch)));
     let (executor, stats) = counted(SlowLock(Duration::from_millis(70)), ledger.clone());

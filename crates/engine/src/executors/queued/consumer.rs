@@ -1,31 +1,31 @@
 //! One reader of the log: takes what has arrived, decides it in one commit, answers, acknowledges.
 //!
 //! *Ahead.* While one batch is decided the next one is taken and parsed. So the store does not wait for the broker, nor
-//! the shard for one processor while others are idle. Batches are decided one after the other all the same, in the order
-//! of the log. The reader may lose its shard with a batch in hand and one ahead, and another reader may decide them at
-//! the same time. Each of the two goes through the shard in order, so the one that is first with a command has seen all
-//! commands before it decided.
+//! the shard for one processor while others are idle. Batches are decided one after the other all the same, in the
+//! order of the log. The reader may lose its shard with a batch in hand and one ahead, and another reader may decide
+//! them at the same time. Each of the two goes through the shard in order, so the one that is first with a command has
+//! seen all commands before it decided.
 //!
-//! Nothing is acknowledged before each command taken has a reply in the ledger or lies with the dead letters. So a crash
-//! or a reader that loses its shard makes commands come again, and replies keep each to one effect. A store that is away
-//! is waited for, with pauses and without an end: the log keeps what comes meanwhile.
+//! Nothing is acknowledged before each command taken has a reply in the ledger or lies with the dead letters. So a
+//! crash or a reader that loses its shard makes commands come again, and replies keep each to one effect. A store that
+//! is away is waited for, with pauses and without an end: the log keeps what comes meanwhile.
 //!
-//! *Dead letters* are commands that were accepted longer ago than `retention`, that have no key to keep a reply under, or
-//! that the ledger refuses even alone. Of the first, the reply may have been pruned: deciding again might apply the
+//! *Dead letters* are commands that were accepted longer ago than `retention`, that have no key to keep a reply under,
+//! or that the ledger refuses even alone. Of the first, the reply may have been pruned: deciding again might apply the
 //! command twice. The caller of such a command gets the reason, once the dead letter is stored.
 //!
-//! *Answers* are given by tasks of their own, in the order of the commits. Otherwise a thousand callers that wake up would
-//! delay this reader's next batch, and the store would be idle meanwhile.
+//! *Answers* are given by tasks of their own, in the order of the commits. Otherwise a thousand callers that wake up
+//! would delay this reader's next batch, and the store would be idle meanwhile.
 //!
-//! *Held rows.* Commands that need a row which another transaction keeps locked wait apart, in their order, and the shard
-//! goes on without them. Commands behind them in the log are decided and answered at once, and acknowledged with them: a
-//! log is acknowledged from its oldest command on. Logs that can make use of it get the others acknowledged apart. Held
-//! commands wait for as long as a command may lie in the log.
+//! *Held rows.* Commands that need a row which another transaction keeps locked wait apart, in their order, and the
+//! shard goes on without them. Commands behind them in the log are decided and answered at once, and acknowledged with
+//! them: a log is acknowledged from its oldest command on. Logs that can make use of it get the others acknowledged
+//! apart. Held commands wait for as long as a command may lie in the log.
 //!
-//! *Bounds.* `batch_max` commands a batch, and as many ahead. [`HELD_MAX`] held commands, and [`WINDOW`] batches that are
-//! not acknowledged. [`BATCHES_MAX`] batches wait for their callers on this instance to be answered; beyond it their
-//! readers wait, too. [`GROUPS_MAX`] groups of answers wait to be sent to other instances; beyond it groups are not sent,
-//! and their callers look into the ledger.
+//! *Bounds.* `batch_max` commands a batch, and as many ahead. [`HELD_MAX`] held commands, and [`WINDOW`] batches that
+//! are not acknowledged. [`BATCHES_MAX`] batches wait for their callers on this instance to be answered; beyond it
+//! their readers wait, too. [`GROUPS_MAX`] groups of answers wait to be sent to other instances; beyond it groups are
+//! not sent, and their callers look into the ledger.
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -51,10 +51,11 @@ pub(super) const BATCHES_MAX: usize = 4;
 pub(super) const GROUPS_MAX: usize = 1_024;
 /// How long sending one group may take. Longer, and it is given up.
 const SEND_MAX: Duration = Duration::from_secs(2);
-/// How long a batch may take, and an unreachable store is waited for, before a warning says so; then it is tried again.
-/// Longer than any commit that will ever end: what was accepted has no deadline of its own.
+/// How long a batch may take, or the store may be unreachable, before a warning is logged and the batch is tried again.
+/// Longer than any commit that ends at all: an accepted command has no deadline of its own.
 const STORE_PATIENCE: Duration = Duration::from_secs(10);
-/// Held commands of one reader, and batches that may be taken behind the oldest of them. Beyond either, the shard waits, too.
+/// Held commands of one reader, and batches that may be taken behind the oldest of them. Beyond either, the shard
+/// waits, too.
 pub(super) const HELD_MAX: usize = 1_024;
 const WINDOW: usize = 32;
 const TOO_OLD: &str = "the command is older than its reply would be kept for: it may have been decided before";
@@ -274,7 +275,8 @@ impl Decider {
         decided
     }
 
-    /// Sorts commands into those that may be decided, those that may not, with the reason, and those behind held commands.
+    /// Sorts commands into those that may be decided, those that may not, with the reason, and those behind held
+    /// commands.
     fn sort(&self, taken: Vec<LoggedCommand>) -> (Vec<(usize, LoggedCommand)>, Decided) {
         let (mut fit, mut decided) = (Vec::with_capacity(taken.len()), Decided::default());
         for (place, command) in taken.into_iter().enumerate() {

@@ -1,12 +1,12 @@
 //! The commands that this instance appended to the log and has no answer for: their callers, and how many they are.
 //!
-//! Each takes a *slot* before it is appended, so that an answer that overtakes the append finds it. The slot ends with the
-//! answer. When its caller goes away or waits no longer, the slot stays, *unattended*: the command still stands in the
-//! log and counts. So that a lost answer does not count for ever, the ledger is asked for unattended commands again and
-//! again ([`Outstanding::due`]). Their slots end with a stored reply, or when the command is so old that a reader would
-//! have put it with the dead letters. If the outcome may never be stored (a best hold that may have to choose again), the
-//! slot ends after [`UNSTORED_MAX`]. A command that could not be appended does not count: it may stand in the log all the
-//! same, and is then decided while no caller waits.
+//! Each takes a *slot* before it is appended, so that an answer that overtakes the append finds it. The slot ends with
+//! the answer. When its caller goes away or waits no longer, the slot stays, *unattended*: the command still stands in
+//! the log and counts. So that a lost answer does not count for ever, the ledger is asked for unattended commands again
+//! and again ([`Outstanding::due`]). Their slots end with a stored reply, or when the command is so old that a reader
+//! would have put it with the dead letters. If the outcome may never be stored (a best hold that may have to choose
+//! again), the slot ends after [`UNSTORED_MAX`]. A command that could not be appended does not count: it may stand in
+//! the log all the same, and is then decided while no caller waits.
 //!
 //! *Several slots of one command* are the same command appended several times, decided in that order. A stored outcome
 //! ends all of them. "Choose again" ends only the first that allows it, because the next is decided anew. They have one

@@ -1,14 +1,14 @@
 //! How many commands may stand in the log unanswered, so that the last of them is still answered in time.
 //!
-//! As many may stand there as are answered in a third of `wait` at the measured rate. The rest of `wait` allows for errors
-//! of the measure, and for shards that are slower than others. The bound is never less than a batch, or every commit
-//! would carry less than it could, and never more than `backlog_max`.
+//! As many may stand there as are answered in a third of `wait` at the measured rate. The rest of `wait` allows for
+//! errors of the measure, and for shards that are slower than others. The bound is never less than a batch, or every
+//! commit would carry less than it could, and never more than `backlog_max`.
 //!
 //! *Measure.* Answers a second over windows of an eighth of `wait`, idle time left out, smoothed over the last few. A
-//! window in which there was always a batch left to take, or in which the bound was reached, shows the capacity: the rate
-//! follows it up and down. A window with less shows the demand: the rate only follows it up. Windows before the first
-//! answer show nothing: the readers may not have begun. Until something is measured, half of `backlog_max` may stand
-//! there, and four batches at least: a crowd that comes at once to a fresh instance is let in.
+//! window in which there was always a batch left to take, or in which the bound was reached, shows the capacity: the
+//! rate follows it up and down. A window with less shows the demand: the rate only follows it up. Windows before the
+//! first answer show nothing: the readers may not have begun. Until something is measured, half of `backlog_max` may
+//! stand there, and four batches at least: a crowd that comes at once to a fresh instance is let in.
 
 use std::time::Duration;
 

@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-/// Whether each command that was taken and not acknowledged is decided, in order. A log knows only up to which command all
-/// are decided.
+/// Whether each command that was taken and not acknowledged is decided, in order. A log knows only up to which command
+/// all are decided.
 #[derive(Default)]
 pub(super) struct Unacknowledged {
     /// The number of the oldest.

@@ -14,17 +14,17 @@ const NEARER_MAX: usize = 2_000;
 
 impl Channel {
     /// The shared frames to be handed over now, and the listeners that then get own frames, in this order.
-    pub(crate) fn pulse(&mut self, sender: &FrameSender<'_>, instant: Instant, look: RoomView<'_>) -> (Vec<Delivery>, Vec<u64>) {
-        self.observe(look);
-        let summary = look.room.summary(look.now);
+    pub(crate) fn pulse(&mut self, sender: &FrameSender<'_>, instant: Instant, view: RoomView<'_>) -> (Vec<Delivery>, Vec<u64>) {
+        self.observe(view);
+        let summary = view.room.summary(view.now);
         let mut due = Vec::new();
         for event in self.events(&summary) {
             self.send_to_all(event, sender, &mut due);
         }
         if std::mem::take(&mut self.is_invalid) {
             for streams in &mut self.lanes {
-                streams.near.begin_anew(look.room.departures().count());
-                streams.far.begin_anew(look.room.departures().count());
+                streams.near.begin_anew(view.room.departures().count());
+                streams.far.begin_anew(view.room.departures().count());
             }
             return (due, self.members.keys().copied().collect());
         }
@@ -36,9 +36,9 @@ impl Channel {
                 let every = if class == Class::Near { self.pace.near } else { self.pace.far };
                 let Some(stream) = self.lanes[at].of(class).filter(|stream| stream.due_at <= instant) else { continue };
                 stream.due_at = (stream.due_at + every).max(instant + every / 2);
-                due.extend(self.position(lane, class, rate, look, &mut own));
+                due.extend(self.position(lane, class, rate, view, &mut own));
                 if class == Class::Near {
-                    let first_far = look.room.place_behind(lane, self.pace.nearest).unwrap_or(u64::MAX);
+                    let first_far = view.room.place_behind(lane, self.pace.nearest).unwrap_or(u64::MAX);
                     let nearer = self.lanes[at].far.members.range(..(first_far, 0));
                     own.extend(nearer.take(NEARER_MAX).map(|(_, id)| *id));
                 }
@@ -49,8 +49,8 @@ impl Channel {
     }
 
     /// How many entries were admitted and which places left since the last frame of a stream.
-    fn position(&mut self, lane: Lane, class: Class, rate: f64, look: RoomView<'_>, own: &mut Vec<u64>) -> Option<Delivery> {
-        let (admitted, departures) = (look.room.admitted(lane), look.room.departures());
+    fn position(&mut self, lane: Lane, class: Class, rate: f64, view: RoomView<'_>, own: &mut Vec<u64>) -> Option<Delivery> {
+        let (admitted, departures) = (view.room.admitted(lane), view.room.departures());
         let stream = self.lanes[usize::from(lane.0)].of(class)?;
         let Some((last, _)) = stream.members.last().copied() else {
             stream.begin_anew(departures.count());

@@ -124,9 +124,9 @@ impl World {
         let mut changes = Vec::new();
         self.room.apply(self.now, input, &mut changes);
         let sender = FrameSender { frames: &PlainFrames, stats: &self.stats };
-        let look = RoomView { generation: self.generation, room: &self.room, now: self.now };
+        let view = RoomView { generation: self.generation, room: &self.room, now: self.now };
         for change in &changes {
-            self.channel.changed(change, &sender, look);
+            self.channel.changed(change, &sender, view);
         }
     }
 
@@ -138,8 +138,8 @@ impl World {
         let listener = Listener::new(self.next, entry(number), Form::Sse);
         self.next += 1;
         let sender = FrameSender { frames: &PlainFrames, stats: &self.stats };
-        let look = RoomView { generation: self.generation, room: &self.room, now: self.now };
-        if self.channel.join(&listener, resume, &sender, look) {
+        let view = RoomView { generation: self.generation, room: &self.room, now: self.now };
+        if self.channel.join(&listener, resume, &sender, view) {
             self.clients.insert(listener.id(), (listener.clone(), Client::default()));
         }
         listener.id()
@@ -155,15 +155,15 @@ impl World {
         self.now += chrono::TimeDelta::milliseconds(ms);
         self.instant += Duration::from_millis(ms.unsigned_abs());
         let sender = FrameSender { frames: &PlainFrames, stats: &self.stats };
-        let look = RoomView { generation: self.generation, room: &self.room, now: self.now };
-        let (due, alone) = self.channel.pulse(&sender, self.instant, look);
+        let view = RoomView { generation: self.generation, room: &self.room, now: self.now };
+        let (due, own) = self.channel.pulse(&sender, self.instant, view);
         for delivery in &due {
             for listener in &delivery.to {
                 assert!(listener.push(delivery.frame.of(listener.form())));
             }
         }
-        for id in alone {
-            self.channel.send_own(id, &sender, look);
+        for id in own {
+            self.channel.send_own(id, &sender, view);
         }
     }
 

@@ -30,7 +30,7 @@ async fn a_held_row_delays_its_own_commands_and_the_shard_goes_on() {
         assert!(matches!(caller.await.unwrap(), Ok(Receipt::Done(_))));
     }
     assert_eq!(before.elapsed(), LOCK_TIMEOUT, "the shard stood still for one time-out");
-    // What comes for other rows meets no other one.
+    // Commands for other rows meet no further time-out.
     for n in 10..20 {
         let before = Instant::now();
         assert!(matches!(executor.execute(charge(2, 200 + n), soon()).await, Ok(Receipt::Done(_))));

@@ -1,4 +1,5 @@
-//! Ten times more commands than can be decided, on paused time: those let in are answered in time, and no fewer are decided.
+//! Ten times more commands than can be decided, on paused time: those let in are answered in time, and no fewer are
+//! decided.
 
 use super::*;
 use async_trait::async_trait;

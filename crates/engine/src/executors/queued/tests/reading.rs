@@ -100,7 +100,7 @@ async fn a_crash_with_a_batch_ahead_loses_nothing_and_applies_nothing_twice() {
     let (answers, applied) = applying();
     let ledger = ScriptedLedger::gated(answers);
     let (crashing, _) = start(&log, &ledger).await;
-    // From then on the shard is its own.
+    // From then on it owns the shard.
     ledger.let_through(1);
     crashing.execute(charge(1, 0), soon()).await.unwrap();
     let (asking, stats) = start_with(&log, ledger.clone(), 2, SETTINGS).await;
@@ -179,7 +179,7 @@ async fn a_crash_between_commit_and_acknowledgement_has_one_effect() {
     let (answers, applied) = applying();
     let ledger = ScriptedLedger::new(answers);
     let (crashing, _) = start(&log, &ledger).await;
-    // From then on the shard is its own.
+    // From then on it owns the shard.
     crashing.execute(charge(1, 4), soon()).await.unwrap();
     until(|| log.left() == 0).await;
     log.acknowledging_hangs.store(true, Ordering::SeqCst);
