@@ -1,8 +1,6 @@
 //! The documents agree with the code: `tests/README.md` with the tests and the routes, `crates/README.md` with the files,
 //! and both READMEs that name tests with their names.
 
-#![expect(clippy::unwrap_used, reason = "a test reports by panicking, its helpers too")]
-
 use std::collections::BTreeSet;
 use std::{env, fs};
 
