@@ -13,7 +13,7 @@ use crate::figures;
 use crate::overload;
 use crate::plan::{Plan, Progress, first_of};
 use crate::report::{Conditions, Machine, Overload, Report, Run, SCHEMA, Skipped, Version, Via};
-use crate::run::{self, Ports, Size};
+use crate::run::{self, Ports};
 use crate::site::{self, Site};
 use crate::workload::{self, Workload};
 
