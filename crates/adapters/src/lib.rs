@@ -10,8 +10,6 @@
 //! * `redis` (feature `redis`): locks, the logs of waiting rooms, messages between instances.
 //! * `sqlite` (feature `sqlite`): the embedded default, one file, one writer. Shares `sql` with `postgres`.
 
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
-mod audit;
 pub mod clock;
 #[cfg(feature = "beacon")]
 pub mod http_beacon;

@@ -226,6 +226,7 @@ pub(crate) async fn parts_in_memory() -> http::Parts {
 /// The same with a strategy for all classes, over what `change` makes of the store's ports.
 #[cfg(test)]
 pub(crate) async fn parts_over(strategy: &str, change: impl FnOnce(&mut Stores, &mut Arc<dyn RoomLog>)) -> http::Parts {
+    crypto::install();
     let set = ["seat", "wallet", "payment"].map(|class| format!("strategy.{class}={strategy}"));
     let set = set.into_iter().chain(["store.backend=memory".to_owned()]).collect();
     let settings = crate::config::load(&crate::config::Layers { set, ..Default::default() }).expect("they are valid");

@@ -208,6 +208,10 @@ fn bytes_of(hex: &str) -> Option<Hash32> {
 mod tests {
     use super::*;
 
+    fn hex(hash: &Hash32) -> String {
+        hash.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     fn published(people: u128, beacon: Option<&str>) -> Published {
         let (seed, concert) = ([7; 32], Uuid::from_u128(9));
         let mut keys: Vec<_> = (1..=people).map(|at| draw::draw_key(UserId(Uuid::from_u128(at)), ConcertId(concert))).collect();

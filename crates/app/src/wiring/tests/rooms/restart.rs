@@ -161,7 +161,8 @@ fn a_room_whose_runtime_has_ended_is_unavailable() {
         let concert = opened(&room, &store.stores(), &clock).await;
         (room, concert)
     });
-    ending.shutdown_background();
+    // Until its threads are gone: one that is still ending might answer.
+    ending.shutdown_timeout(Duration::from_secs(20));
     let (sender, answers) = std::sync::mpsc::channel();
     std::thread::spawn(move || sender.send(lives.block_on(room.admission(concert))));
     let answer = answers.recv_timeout(Duration::from_secs(20)).expect("an answer");
