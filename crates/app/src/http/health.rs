@@ -100,13 +100,13 @@ async fn check(name: &'static str, probe: impl Future<Output = Health>) -> Check
         Health::Down(detail) => (false, Some(detail)),
         Health::Failed(error) => {
             tracing::warn!(error, check = name, "a readiness check failed");
-            (false, Some("it does not work; the log says why".to_owned()))
+            (false, Some("it does not work; the reason is in the log".to_owned()))
         }
     };
     Check { name: name.into(), ok, detail }
 }
 
 fn failing(FailingTask { name, when_failing, failures }: FailingTask) -> Check {
-    let detail = format!("it has failed {failures} times and is started again; the log says why");
+    let detail = format!("it has failed {failures} times and was restarted; the reason is in the log");
     Check { name: format!("task.{name}").into(), ok: when_failing == WhenFailing::Impaired, detail: Some(detail) }
 }

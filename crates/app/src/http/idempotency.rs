@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn respond_async_is_found_among_other_preferences() {
-        for (header, asks) in [
+        for (header, prefers) in [
             ("respond-async", true),
             ("Respond-Async", true),
             ("wait=10, respond-async; foo=bar", true),
@@ -132,7 +132,7 @@ mod tests {
             ("respond-asynchronously", false),
             ("", false),
         ] {
-            assert_eq!(prefers_async(&TestRequest::default().insert_header((PREFER, header)).to_http_request()), asks, "{header}");
+            assert_eq!(prefers_async(&TestRequest::default().insert_header((PREFER, header)).to_http_request()), prefers, "{header}");
         }
         let twice = TestRequest::default().append_header((PREFER, "wait=3")).append_header((PREFER, "respond-async"));
         assert!(prefers_async(&twice.to_http_request()));

@@ -75,7 +75,7 @@ pub(super) async fn in_time(request: ServiceRequest, next: Next<impl MessageBody
     let wait = request.app_data::<Data<App>>().map_or(Duration::ZERO, |app| app.settings.strategy.wait());
     let deadline = RequestDeadline::new(wait);
     request.extensions_mut().insert(deadline.clone());
-    let of = request.request().clone();
+    let original = request.request().clone();
     let mut answer = pin!(next.call(request));
     loop {
         let (until, is_last) = deadline.next_check();
@@ -87,7 +87,7 @@ pub(super) async fn in_time(request: ServiceRequest, next: Next<impl MessageBody
         // The deadline may have started anew meanwhile.
         if is_last && deadline.next_check() == (until, true) {
             let problem = Problem::new(Code::StoreUnavailable, "there was no answer in time; what was begun is found under its key");
-            return Ok(ServiceResponse::from_err(problem, of));
+            return Ok(ServiceResponse::from_err(problem, original));
         }
     }
 }

@@ -19,6 +19,6 @@ pub(crate) async fn date(app: &App, id: DateId) -> Result<(Arc<ConcertRow>, Date
 }
 
 /// Calls a concert's room, which is opened first if it is not open here.
-pub(crate) async fn ask_room<T>(app: &App, id: ConcertId, ask: impl AsyncFn() -> Result<T, RoomError>) -> Result<T, RoomError> {
-    app.shows.ask_room(&*app.room, id, || ask()).await
+pub(crate) async fn ask_room<T>(app: &App, id: ConcertId, call: impl AsyncFn() -> Result<T, RoomError>) -> Result<T, RoomError> {
+    app.shows.ask_room(&*app.room, id, || call()).await
 }

@@ -1,7 +1,7 @@
 //! Streams of frames: server-sent events and WebSockets, by the queue token alone, because a browser can send no other
 //! header with them. A stolen token of a waiting entry shows its place, and nothing else.
 //!
-//! The connection is detached from the HTTP server ([`super::connections`]) and served by one small task ([`stream`]).
+//! The connection is detached from the HTTP server ([`super::connections`]) and served by one small task ([`mod@stream`]).
 //! [`super::limits`] bounds how many one user may have open here.
 
 mod incoming;
@@ -89,7 +89,7 @@ fn handshake(request: &HttpRequest) -> Result<Vec<u8>, Problem> {
     let wrong = |detail| Problem::new(Code::InvalidRequest, detail);
     let headers = request.headers();
     if !has_token(headers, header::UPGRADE, "websocket") || !has_token(headers, header::CONNECTION, "upgrade") {
-        return Err(wrong("ask for a WebSocket: Connection: Upgrade, Upgrade: websocket"));
+        return Err(wrong("a WebSocket takes Connection: Upgrade and Upgrade: websocket"));
     }
     if !has_token(headers, header::SEC_WEBSOCKET_VERSION, WEBSOCKET_VERSION) {
         return Err(wrong("Sec-WebSocket-Version must be 13"));

@@ -263,8 +263,8 @@ mod tests {
         let maps = DateMaps::new(None, SeatSnapshot { version: 1, statuses: vec![SeatStatus::Available; infos.len()], infos }).unwrap();
         for only_available in [false, true] {
             for gzip in [false, true] {
-                let ask = async || maps.map(Filter { only_available, grade: None }, gzip).await.unwrap();
-                let ((first, packed), (second, _)) = tokio::join!(ask(), ask());
+                let read = async || maps.map(Filter { only_available, grade: None }, gzip).await.unwrap();
+                let ((first, packed), (second, _)) = tokio::join!(read(), read());
                 assert_eq!((first.as_ptr(), packed), (second.as_ptr(), gzip));
             }
         }

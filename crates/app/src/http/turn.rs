@@ -1,7 +1,7 @@
 //! What a queue token permits.
 //!
 //! A token is *genuine* when a key of ours signed it for this user; it opens only its own concert's resources. Reading
-//! dates and seats checks the turn by signature and `until` alone, without a round trip. Starting a hold asks the room,
+//! dates and seats checks the turn by signature and `until` alone, without a round trip. Starting a hold goes to the room,
 //! because the room bounds the number of active entries.
 //!
 //! A room may have lost its state. The first request with a genuine token for an entry that the room does not know

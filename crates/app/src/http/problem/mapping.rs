@@ -69,7 +69,7 @@ impl From<ExecuteError> for Problem {
         match error {
             ExecuteError::Overloaded => Self::new(Code::Overloaded, "more commands are waiting than can be served; nothing was done"),
             ExecuteError::Busy => Self::new(Code::Busy, "the lock is held by another command; nothing was done"),
-            ExecuteError::InProgress => Self::new(Code::IdempotencyInProgress, "ask again with the same key"),
+            ExecuteError::InProgress => Self::new(Code::IdempotencyInProgress, "retry with the same key"),
             ExecuteError::Unavailable(source) => unavailable(source),
             ExecuteError::Internal(source) => Self::internal(source),
         }

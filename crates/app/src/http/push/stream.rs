@@ -7,7 +7,7 @@
 //! (WebSocket), by what [`super::incoming`] refuses, and at shutdown. Queued frames are bounded by the hub. Dropping the
 //! task drops the subscription, by which the room learns that the connection is gone.
 //!
-//! *Reconnecting.* A client that loses its stream, or is asked to leave, is given a time to wait before it reconnects:
+//! *Reconnecting.* A client whose stream is closed by the server is given a time to wait before it reconnects:
 //! by `retry:` in an event stream, by the reason of a WebSocket's close. The times differ, so that the clients of a
 //! server that went away reconnect over [`RETRY_MS`] and not at once.
 

@@ -41,7 +41,8 @@ struct Shop {
     app: Data<App>,
     gate: Arc<Gate>,
     strategy: &'static str,
-    asked: u32,
+    /// Numbers keys and documents.
+    fresh: u32,
     concert: String,
     date: String,
     token: String,
@@ -76,7 +77,7 @@ impl Shop {
             app,
             gate,
             strategy,
-            asked: 0,
+            fresh: 0,
             concert: empty(),
             date: empty(),
             token: empty(),
@@ -96,8 +97,8 @@ impl Shop {
 
     /// With a fresh key.
     fn keyed(&mut self, user: u128, path: &str, body: Value) -> TestRequest {
-        self.asked += 1;
-        self.as_user(user, Method::POST, path, body).insert_header(("Idempotency-Key", format!("key-{}", self.asked)))
+        self.fresh += 1;
+        self.as_user(user, Method::POST, path, body).insert_header(("Idempotency-Key", format!("key-{}", self.fresh)))
     }
 
     async fn done(&self, request: TestRequest) -> Value {
@@ -223,8 +224,8 @@ impl Shop {
             ("POST", "/api/v1/wallet/charges" | "/api/v1/wallet/uses") => vec![(self.keyed(ME, path, json!({ "amount": 1 })), Refused)],
             ("POST", "/api/v1/admin/users/{id}/wallet/charges") => vec![(self.keyed(OPERATOR, &of_mine, json!({ "amount": 1 })), Refused)],
             ("POST", "/api/v1/admin/concerts") => {
-                self.asked += 1;
-                vec![(self.as_user(OPERATOR, Method::POST, path, self.document(&format!("later-{}", self.asked))), Refused)]
+                self.fresh += 1;
+                vec![(self.as_user(OPERATOR, Method::POST, path, self.document(&format!("later-{}", self.fresh))), Refused)]
             }
             ("GET", "/api/v1/admin/concerts/{id}/admission" | "/api/v1/admin/concerts/{id}/stats") => {
                 vec![(as_operator(method, &of_mine, Value::Null), Refused), (as_operator(method, &elsewhere, Value::Null), Refused)]
