@@ -18,7 +18,7 @@ mod spares;
 mod timeouts;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -53,14 +53,13 @@ const SHUTDOWN_S: u64 = 10;
 
 /// Binds `http.listen`, and serves once the server is awaited.
 pub(super) fn serve(app: Data<App>) -> io::Result<(Server, SocketAddr)> {
-    let (listen, workers) = (app.settings.http.listen, app.settings.http.worker_count());
-    let socket = if listen.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    socket.set_reuseaddr(true)?;
-    socket.bind(listen)?;
-    let listener = socket.listen(BACKLOG)?.into_std()?;
+    let listener = listen(app.settings.http.listen)?;
     let address = listener.local_addr()?;
-    let builder =
-        Server::build().workers(workers).max_concurrent_connections(CONNECTIONS_PER_WORKER).shutdown_timeout(SHUTDOWN_S).disable_signals();
+    let builder = Server::build()
+        .workers(app.settings.http.worker_count())
+        .max_concurrent_connections(CONNECTIONS_PER_WORKER)
+        .shutdown_timeout(SHUTDOWN_S)
+        .disable_signals();
     let ending = builder.graceful_shutdown_signal();
     let builder = builder.listen("http", listener, move || {
         let service = ActixApp::new().wrap_fn(edge::edge).configure(configure(app.clone()));
@@ -94,4 +93,11 @@ pub(super) fn serve(app: Data<App>) -> io::Result<(Server, SocketAddr)> {
         .and_then(http)
     })?;
     Ok((builder.run(), address))
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)?.into_std()
 }

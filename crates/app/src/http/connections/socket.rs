@@ -245,6 +245,7 @@ impl DetachableSocket {
             _ => self.stage = Stage::Over,
         }
     }
+
     fn pass_on(&mut self, buffer: &mut ReadBuf<'_>) {
         let count = self.passed.min(buffer.remaining());
         buffer.put_slice(&self.held.split_to(count));
