@@ -65,9 +65,9 @@ async fn open(app: &App, request: &HttpRequest, form: Form) -> Result<HttpRespon
         NotHeard::Full => Problem::new(Code::Overloaded, "this instance takes no more streams; poll with GET /queue"),
     })?;
     let connection = request.conn_data::<ConnectionHandle>().and_then(ConnectionHandle::detach);
-    let (socket, connection) = connection.ok_or_else(|| Problem::internal("no connection to detach"))?;
+    let (socket, connection_permit) = connection.ok_or_else(|| Problem::internal("no connection to detach"))?;
     let stall = Duration::from_millis(app.settings.http.write_timeout_ms);
-    rt::spawn(OpenStream::new(socket, subscription, form, stall, (permit, connection)).run(head));
+    rt::spawn(OpenStream::new(socket, subscription, form, stall, (permit, connection_permit)).run(head));
     // No client reads this answer: it makes the HTTP server drop its state of the connection.
     Ok(HttpResponse::Ok().force_close().finish())
 }
