@@ -231,10 +231,6 @@ mod tests {
         }
     }
 
-    fn hex(hash: &Hash32) -> String {
-        hash.iter().map(|byte| format!("{byte:02x}")).collect()
-    }
-
     #[test]
     fn places_follow_from_seed_beacon_and_list() {
         let places = |beacon| {

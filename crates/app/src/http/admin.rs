@@ -1,7 +1,5 @@
-//! Operators: what is on sale, how it admits, how it goes, and charges to anybody's wallet.
+//! Operators: the catalogue, admission, figures of a sale, and charges to a user's wallet.
 
-use crate::json::Strict;
-use crate::max_active::MaxActive;
 use actix_web::http::StatusCode;
 use actix_web::http::header;
 use actix_web::web::Data;
@@ -9,23 +7,27 @@ use actix_web::{HttpRequest, HttpResponse};
 use boxoffice_domain::concert::Fault;
 use boxoffice_domain::money::Money;
 use boxoffice_domain::{Actor, Admission, Command, ConcertId, PerInterval, UserId};
+use boxoffice_engine::SeatCounts;
 use boxoffice_ports::{ImportEffect, Imported, Opening, Source};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::App;
 use super::answer;
-use super::auth::Operator;
 use super::body::Body;
+use super::caller::Operator;
 use super::document::{self, ConcertDocument};
-use super::idempotency;
-use super::known;
+use super::execution;
+use super::idempotency::{self, Keyed};
+use super::lookup;
 use super::params::{Id, Query};
-use super::problem::{FieldError, Problem};
-use super::views::{AdmissionView, EntryView, ModeView, PerIntervalView};
+use super::problem::Problem;
+use super::state::App;
+use super::views::{AdmissionView, ModeView, PerIntervalView, WalletEntryView};
 use super::wallet::Charge;
+use crate::json::Strict;
+use crate::max_active::MaxActive;
 
 #[derive(Serialize, ToSchema)]
 pub(crate) struct ImportedConcert<'a> {
@@ -52,16 +54,8 @@ pub(crate) struct ImportedDateView<'a> {
     (status = 200, description = "One that was there: brought up to date, or unchanged", body = ImportedConcert)))]
 pub(crate) async fn import(app: Data<App>, _: Operator, request: HttpRequest, body: Body) -> Result<HttpResponse, Problem> {
     Query::none(&request)?;
-    let plan = document::parse_one(body.parse::<Strict>()?.0, app.settings.money.amount_max).map_err(|faults| {
-        let named = |mut fault: Fault| {
-            if fault.field.is_empty() {
-                fault.field = "body".to_owned();
-            }
-            FieldError::from(fault)
-        };
-        Problem::fields(faults.into_iter().map(named).collect())
-    })?;
-    // In a task of its own: a season's seats may take longer than the request, and are found by the same document then.
+    let plan = document::parse_one(body.parse::<Strict>()?.0, app.settings.money.amount_max).map_err(not_valid)?;
+    // In a task of its own: a season's seats may take longer than the request. The same document then finds them.
     let importing = actix_web::rt::spawn(async move {
         let imported = app.stores.catalog.import(vec![plan], app.settings.default_admission()).await?;
         let imported = imported.into_iter().next().ok_or_else(|| Problem::internal("an import without a result"))?;
@@ -84,6 +78,17 @@ pub(crate) async fn import(app: Data<App>, _: Operator, request: HttpRequest, bo
     Ok(response)
 }
 
+/// The refusal of a document; a fault without a field is the whole body's.
+fn not_valid(faults: Vec<Fault>) -> Problem {
+    let named = |mut fault: Fault| {
+        if fault.field.is_empty() {
+            fault.field = "body".to_owned();
+        }
+        fault.into()
+    };
+    Problem::fields(faults.into_iter().map(named).collect())
+}
+
 /// Shows an import on this instance at once.
 async fn show(app: &App, imported: &Imported) -> Result<(), Source> {
     app.shows.refresh(&app.seats).await?;
@@ -99,7 +104,7 @@ async fn show(app: &App, imported: &Imported) -> Result<(), Source> {
     responses((status = 200, description = "Its admission", body = AdmissionView)))]
 pub(crate) async fn admission(id: Id<ConcertId>, app: Data<App>, _: Operator, request: HttpRequest) -> Result<HttpResponse, Problem> {
     Query::none(&request)?;
-    let admission = known::ask_room(&app, id.0, async || app.room.admission(id.0).await).await?;
+    let admission = lookup::ask_room(&app, id.0, async || app.room.admission(id.0).await).await?;
     answer::ok(&AdmissionView::new(admission, &app.room.summary(id.0).await?))
 }
 
@@ -116,7 +121,7 @@ pub(crate) struct AdmissionPatch {
     adaptive: Option<bool>,
 }
 
-/// Tells null from absent.
+/// Distinguishes null from absent.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<PerIntervalView>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }
@@ -142,7 +147,7 @@ impl AdmissionPatch {
     }
 }
 
-/// How often a change is merged anew because somebody else changed the same admission meanwhile.
+/// How often a change is merged again because another operator changed the same admission meanwhile.
 const MERGES_MAX: usize = 100;
 
 /// Pause, resume, drain, or change how many are let in; from now on and over restarts.
@@ -157,15 +162,15 @@ pub(crate) async fn set_admission(
 ) -> Result<HttpResponse, Problem> {
     Query::none(&request)?;
     let patch: AdmissionPatch = body.parse()?;
-    // Of two changes of different fields at once none is lost: whoever comes second merges again.
+    // Of two changes of different fields at once none is lost: the second one is merged again.
     for _ in 0..MERGES_MAX {
-        let was = known::ask_room(&app, id.0, async || app.room.admission(id.0).await).await?;
+        let was = lookup::ask_room(&app, id.0, async || app.room.admission(id.0).await).await?;
         let admission = patch.merge(was)?;
         if app.room.set_admission(id.0, was, admission).await? {
             return answer::ok(&AdmissionView::new(admission, &app.room.summary(id.0).await?));
         }
     }
-    Err(Problem::internal("the admission never stood still"))
+    Err(Problem::internal("the admission kept changing concurrently"))
 }
 
 #[derive(Serialize, ToSchema)]
@@ -194,36 +199,36 @@ pub(crate) struct Stats {
     responses((status = 200, description = "Its figures now", body = Stats)))]
 pub(crate) async fn stats(id: Id<ConcertId>, app: Data<App>, _: Operator, request: HttpRequest) -> Result<HttpResponse, Problem> {
     Query::none(&request)?;
-    let concert = known::concert(&app, id.0).await?;
-    let room = known::ask_room(&app, id.0, async || app.room.counts(id.0).await).await?;
+    let concert = lookup::concert(&app, id.0).await?;
+    let room = lookup::ask_room(&app, id.0, async || app.room.counts(id.0).await).await?;
     let revenue = app.stores.queries.revenue(id.0).await?;
-    let mut stats = Stats {
+    let mut seats = SeatCounts::default();
+    for date in &concert.dates {
+        let counts = app.seats.counts(date.date.id).await?;
+        seats.total += counts.total;
+        seats.available += counts.available;
+        seats.held += counts.held;
+        seats.sold += counts.sold;
+    }
+    answer::ok(&Stats {
         waiting: room.waiting,
         active: room.active,
         served: room.served,
         left: room.left,
         expired: room.expired,
         admitted_per_s: room.admitted_per_s,
-        total: 0,
-        available: 0,
-        held: 0,
-        sold: 0,
+        total: seats.total,
+        available: seats.available,
+        held: seats.held,
+        sold: seats.sold,
         revenue,
         eta_calibration: room.eta_calibration,
-    };
-    for date in &concert.dates {
-        let seats = app.seats.counts(date.date.id).await?;
-        stats.total += seats.total;
-        stats.available += seats.available;
-        stats.held += seats.held;
-        stats.sold += seats.sold;
-    }
-    answer::ok(&stats)
+    })
 }
 
 /// Put money into a user's wallet.
 #[utoipa::path(post, path = "/api/v1/admin/users/{id}/wallet/charges", tag = "admin", request_body = Charge,
-    responses((status = 201, description = "The new line of that user's journal", body = EntryView)))]
+    responses((status = 201, description = "The new line of that user's journal", body = WalletEntryView)))]
 pub(crate) async fn charge(
     id: Id<UserId>,
     app: Data<App>,
@@ -232,12 +237,11 @@ pub(crate) async fn charge(
     body: Body,
 ) -> Result<HttpResponse, Problem> {
     Query::none(&request)?;
-    let key = idempotency::Key::of(&request, operator.0)?;
+    let key = idempotency::key(&request, operator.0)?;
     let charge = Charge::parse(&body)?;
-    let keyed = key.over(&request, &charge)?;
+    let keyed = Keyed::new(key, &request, &charge)?;
     let command = Command::ChargeWallet { user: id.0, amount: charge.amount() };
-    let ran = answer::run(&app, app.wallet.as_ref(), Actor::Operator(operator.0), keyed, command).await?;
-    answer::ran(&app, &ran)
+    execution::execute(&app, app.wallet.as_ref(), Actor::Operator(operator.0), keyed, command).await
 }
 
 #[cfg(test)]

@@ -1,27 +1,17 @@
-//! From a command to its answer: one request to an executor, and the decision rendered as it was decided.
-//!
-//! A replay is rendered from the same outcome at the same instant as its first answer, so both bodies are equal.
+//! JSON answers.
 
 use actix_web::http::StatusCode;
-use actix_web::http::header::{self, ContentType};
-use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
-use boxoffice_domain::{Actor, Command, CommandId, Decision, Fingerprint, FreshIds, Outcome, Rejection, Reply, Request, UserId};
-use boxoffice_ports::{ExecuteError, Executor, Receipt};
+use actix_web::http::header::ContentType;
+use actix_web::{HttpResponse, HttpResponseBuilder};
 use serde::Serialize;
 
-use super::App;
-use super::commands::Accepted;
-use super::idempotency::{self, Keyed, REPLAYED};
-use super::in_time;
 use super::problem::Problem;
-use super::views::{EntryView, PaymentView, ReservationView};
 
-/// A JSON answer.
 pub(crate) fn json(status: StatusCode, view: &impl Serialize) -> Result<HttpResponse, Problem> {
     json_with(&mut HttpResponse::build(status), view)
 }
 
-fn json_with(response: &mut HttpResponseBuilder, view: &impl Serialize) -> Result<HttpResponse, Problem> {
+pub(super) fn json_with(response: &mut HttpResponseBuilder, view: &impl Serialize) -> Result<HttpResponse, Problem> {
     // Most answers fit.
     let mut body = Vec::with_capacity(768);
     serde_json::to_writer(&mut body, view).map_err(Problem::internal)?;
@@ -30,107 +20,4 @@ fn json_with(response: &mut HttpResponseBuilder, view: &impl Serialize) -> Resul
 
 pub(crate) fn ok(view: &impl Serialize) -> Result<HttpResponse, Problem> {
     json(StatusCode::OK, view)
-}
-
-pub(crate) fn fresh_ids(app: &App) -> FreshIds {
-    let fresh = || app.ids.fresh();
-    FreshIds { subject: fresh(), entry: fresh(), points: [fresh(), fresh()] }
-}
-
-/// What came of a command while its caller waited.
-#[derive(Debug)]
-pub(crate) enum Ran {
-    Decided(Reply),
-    /// It stands in a log and will be decided.
-    Accepted(Accepted),
-}
-
-/// Runs a keyed command of a user, or of an operator, for as long as its caller waits.
-pub(crate) async fn run(app: &App, executor: &dyn Executor, actor: Actor, keyed: Keyed, command: Command) -> Result<Ran, Problem> {
-    let request = Request { command_id: keyed.command, actor, fingerprint: Some(keyed.fingerprint), fresh: fresh_ids(app), command };
-    hand_over(app, executor, keyed, request).await
-}
-
-/// The same for a command on seats that needs no key, because doing it again changes nothing. Its reply is kept only
-/// where its caller may have to ask for it.
-pub(crate) async fn run_unkeyed(app: &App, user: UserId, request: &HttpRequest, command: Command) -> Result<Ran, Problem> {
-    let (command_id, fingerprint) = (CommandId(app.ids.fresh()), Fingerprint([0; 32]));
-    let keyed =
-        Keyed { user, command: command_id, fingerprint, asks_again: idempotency::prefers_async(request), deadline: in_time::of(request) };
-    let fingerprint = app.settings.strategy.seat.keeps_a_log().then_some(fingerprint);
-    let request = Request { command_id, actor: Actor::User(user), fingerprint, fresh: fresh_ids(app), command };
-    hand_over(app, app.seat.as_ref(), keyed, request).await
-}
-
-async fn hand_over(app: &App, executor: &dyn Executor, keyed: Keyed, request: Request) -> Result<Ran, Problem> {
-    if executor.turns_away(&request) {
-        return Err(ExecuteError::Overloaded.into());
-    }
-    let receipt =
-        if keyed.asks_again { executor.submit(request, keyed.deadline).await? } else { executor.execute(request, keyed.deadline).await? };
-    Ok(match receipt {
-        Receipt::Done(reply) => Ran::Decided(reply),
-        Receipt::Accepted(_) => Ran::Accepted(Accepted::now(app, keyed)),
-    })
-}
-
-/// The stored reply of a keyed write, if there is one for the same request.
-pub(crate) async fn stored(app: &App, keyed: Keyed) -> Result<Option<Reply>, Problem> {
-    let stored = app.stores.ledger.reply(keyed.stored_under()).await?;
-    Ok(stored.filter(|stored| stored.fingerprint == keyed.fingerprint).map(|stored| stored.reply))
-}
-
-/// What a keyed write is answered that need not be decided any more: its stored reply, or that its key was used for
-/// another request.
-pub(crate) async fn repeated(app: &App, keyed: Keyed) -> Result<Option<Reply>, Problem> {
-    let stored = app.stores.ledger.reply(keyed.stored_under()).await?;
-    Ok(stored.map(|stored| match stored.fingerprint == keyed.fingerprint {
-        true => stored.reply,
-        false => Reply { decision: Decision::Refused(Rejection::IdempotencyKeyReused), replayed: false, ..stored.reply },
-    }))
-}
-
-/// What came of a command as HTTP says it.
-pub(crate) fn ran(app: &App, ran: &Ran) -> Result<HttpResponse, Problem> {
-    match ran {
-        Ran::Decided(decided) => reply(app, decided),
-        Ran::Accepted(accepted) => accepted.response(app),
-    }
-}
-
-/// A reply as HTTP says it.
-pub(crate) fn reply(app: &App, reply: &Reply) -> Result<HttpResponse, Problem> {
-    let outcome = match &reply.decision {
-        Decision::Done(outcome) => outcome,
-        Decision::Refused(rejection) => return Err(Problem::refused(rejection, reply.replayed)),
-        Decision::Retry => return Err(Problem::internal("a command was left undecided")),
-    };
-    let status = match outcome {
-        Outcome::Entered { .. } | Outcome::Held { .. } | Outcome::Paid { .. } => StatusCode::CREATED,
-        Outcome::Extended { .. } | Outcome::Refunded { .. } => StatusCode::OK,
-        Outcome::Released { .. } | Outcome::Expired { .. } => StatusCode::NO_CONTENT,
-    };
-    let mut response = HttpResponse::build(status);
-    if reply.replayed {
-        response.insert_header(REPLAYED);
-    }
-    let currency = &app.settings.money.currency;
-    match outcome {
-        Outcome::Entered { entry } => json_with(&mut response, &EntryView::from(entry)),
-        Outcome::Held { reservation, extensions_left } => {
-            response.insert_header((header::LOCATION, format!("/api/v1/reservations/{}", reservation.id)));
-            json_with(&mut response, &ReservationView::at(reservation, reply.decided_at, *extensions_left, currency))
-        }
-        Outcome::Extended { reservation, extensions_left } => {
-            json_with(&mut response, &ReservationView::at(reservation, reply.decided_at, *extensions_left, currency))
-        }
-        Outcome::Paid { payment, reservation, .. } => {
-            response.insert_header((header::LOCATION, format!("/api/v1/payments/{}", payment.id)));
-            json_with(&mut response, &PaymentView::new(payment, reservation, currency, &app.tickets))
-        }
-        Outcome::Refunded { payment, reservation } => {
-            json_with(&mut response, &PaymentView::new(payment, reservation, currency, &app.tickets))
-        }
-        Outcome::Released { .. } | Outcome::Expired { .. } => Ok(response.finish()),
-    }
 }

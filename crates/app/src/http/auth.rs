@@ -1,20 +1,14 @@
-//! Who asks: bearer tokens (JWT), verified once and then remembered until they expire.
+//! Bearer tokens (JWT), verified once and then cached until they expire.
 //!
 //! The algorithm is fixed by the configuration, never taken from the token. In development mode the server signs its
 //! own tokens with a secret kept in the store, so they survive a restart. The user is always the token's `sub`.
 //!
-//! *Bounds.* [`REMEMBERED_MAX`] tokens are remembered, by what they hash to: some 150 bytes each, however long they are.
+//! *Bounds.* [`CACHED_MAX`] tokens are cached by their hashes: some 150 bytes each, however long they are.
 //! Time is the `Clock`'s.
 
-use std::future::{Ready, ready};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use actix_web::dev::Payload;
-use actix_web::http::header;
-use actix_web::web::Data;
-use actix_web::{FromRequest, HttpRequest};
-use boxoffice_domain::text;
 use boxoffice_domain::{Timestamp, UserId};
 use boxoffice_ports::{Secrets, StoreError};
 use jsonwebtoken::jwk::{JwkSet, PublicKeyUse};
@@ -24,20 +18,17 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::App;
-use super::door::Key;
-use super::problem::{Code, Problem};
+use super::lane::is_lane;
+use super::problem::Problem;
 use crate::config::{AuthMode, JwtAlgorithm, Settings};
 use crate::json::{self, Strict};
 
-/// More than one instance's share of a crowd: to check a signature again with each poll costs more than the poll.
-const REMEMBERED_MAX: usize = 1 << 18;
+/// More than one instance's share of the buyers: checking a signature with each poll would cost more than the poll.
+const CACHED_MAX: usize = 1 << 18;
 /// The longest bearer token, bytes.
 const TOKEN_MAX: usize = 8_192;
 /// How long a token of development mode is valid, seconds.
 const DEV_TTL_S: i64 = 30 * 86_400;
-/// The longest name of a lane, characters.
-pub(crate) const LANE_NAME_MAX: usize = 64;
 /// The value of the claim `role` that opens `/admin`.
 const OPERATOR: &str = "operator";
 
@@ -49,17 +40,17 @@ pub enum AuthError {
     Secret(#[from] StoreError),
 }
 
-/// Whoever a token was given to.
+/// The caller that a token identifies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
     pub(crate) user: UserId,
     pub(crate) operator: bool,
-    /// The lane that their issuer puts them in.
+    /// The lane that the token's issuer puts them in.
     pub(crate) lane: Option<Arc<str>>,
 }
 
 #[derive(Clone)]
-struct Remembered {
+struct Cached {
     identity: Identity,
     /// Unix seconds, the leeway included.
     until_s: i64,
@@ -99,8 +90,8 @@ pub(crate) struct Auth {
     leeway_s: f64,
     /// Development mode's.
     signing: Option<EncodingKey>,
-    /// By SHA-256, so that nobody finds another token that is taken for one.
-    remembered: Cache<[u8; 32], Remembered>,
+    /// By SHA-256: no other token can be made that has the same hash.
+    cached: Cache<[u8; 32], Cached>,
 }
 
 impl Auth {
@@ -124,27 +115,27 @@ impl Auth {
     }
 
     fn new(keys: Vec<VerifyingKey>, validation: Validation, leeway_s: u64, signing: Option<EncodingKey>) -> Self {
-        Self { keys, validation, leeway_s: leeway_s as f64, signing, remembered: Cache::new(REMEMBERED_MAX) }
+        Self { keys, validation, leeway_s: leeway_s as f64, signing, cached: Cache::new(CACHED_MAX) }
     }
 
     /// The identity of a bearer token at `now`.
     pub(crate) fn verify(&self, token: &str, now: Timestamp) -> Result<Identity, Problem> {
         let name = Sha256::digest(token).into();
-        if let Some(known) = self.remembered.get(&name) {
+        if let Some(known) = self.cached.get(&name) {
             return if now.timestamp() < known.until_s { Ok(known.identity) } else { Err(expired()) };
         }
         let verified = self.check(token, now)?;
-        self.remembered.insert(name, verified.clone());
+        self.cached.insert(name, verified.clone());
         Ok(verified.identity)
     }
 
-    fn check(&self, token: &str, now: Timestamp) -> Result<Remembered, Problem> {
+    fn check(&self, token: &str, now: Timestamp) -> Result<Cached, Problem> {
         let invalid = || Problem::unauthenticated("the bearer token is not valid");
         if token.len() > TOKEN_MAX {
             return Err(invalid());
         }
         let header = jsonwebtoken::decode_header(token).map_err(|_| invalid())?;
-        // What must be understood is not (RFC 7515, 4.1.11).
+        // An extension that must be understood, and is not (RFC 7515, 4.1.11).
         if header.crit.is_some() {
             return Err(invalid());
         }
@@ -164,10 +155,10 @@ impl Auth {
         let operator = claims.role.is_some_and(|role| role == OPERATOR);
         let lane = claims.lane.as_ref().and_then(serde_json::Value::as_str).filter(|lane| is_lane(lane)).map(Into::into);
         let identity = Identity { user: UserId(claims.sub), operator, lane };
-        Ok(Remembered { identity, until_s: (claims.exp + self.leeway_s).ceil() as i64 })
+        Ok(Cached { identity, until_s: (claims.exp + self.leeway_s).ceil() as i64 })
     }
 
-    /// The keys a token may be signed with: the one it names, or every key that has no name or that it does not name.
+    /// The keys that a token may be signed with: those with the name that it gives and those without one; all if it gives none.
     fn keys_for<'a>(&'a self, kid: Option<&'a str>) -> impl Iterator<Item = &'a VerifyingKey> {
         self.keys.iter().filter(move |key| key.kid.is_none() || kid.is_none() || key.kid.as_deref() == kid)
     }
@@ -182,18 +173,13 @@ impl Auth {
     }
 }
 
-/// Whom a token of development mode is for.
+/// The user that a token of development mode is for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct DevUser<'a> {
     pub(crate) user: UserId,
     pub(crate) name: &'a str,
     pub(crate) operator: bool,
     pub(crate) lane: Option<&'a str>,
-}
-
-/// Whether it can name a lane; what cannot names none.
-pub(crate) fn is_lane(name: &str) -> bool {
-    !name.is_empty() && text::fault(name, LANE_NAME_MAX).is_none()
 }
 
 fn expired() -> Problem {
@@ -242,76 +228,9 @@ fn read_jwks(settings: &Settings, algorithm: Algorithm) -> Result<Vec<VerifyingK
     Ok(keys)
 }
 
-/// Somebody with a valid token and requests to spare.
-pub(crate) struct User(pub(crate) UserId);
-
-/// The same with the lane they are in.
-pub(crate) struct UserInLane(pub(crate) UserId, pub(crate) Option<Arc<str>>);
-
-/// The same with the role `operator`.
-pub(crate) struct Operator(pub(crate) UserId);
-
-fn identify(request: &HttpRequest) -> Result<Identity, Problem> {
-    let app = request.app_data::<Data<App>>().ok_or_else(|| Problem::internal("no application data"))?;
-    let missing = || Problem::unauthenticated("send Authorization: Bearer and a token");
-    let mut values = request.headers().get_all(header::AUTHORIZATION);
-    let value = values.next().ok_or_else(missing)?.to_str().map_err(|_| missing())?;
-    // Of two, somebody in front may have checked the other one.
-    if values.next().is_some() {
-        return Err(Problem::unauthenticated("send one Authorization"));
-    }
-    let (scheme, token) = value.split_once(' ').ok_or_else(missing)?;
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return Err(missing());
-    }
-    let identity = app.auth.verify(token.trim(), app.clock.now())?;
-    app.rate.check(identity.user)?;
-    if let Some(key) = request.conn_data::<Key>() {
-        key.count(app.limits.request(identity.user)?);
-    }
-    Ok(identity)
-}
-
-/// Whether an operator asks, by what the request brings alone.
-pub(super) fn is_operator(request: &HttpRequest) -> bool {
-    let value = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let token = value.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-    let app = request.app_data::<Data<App>>();
-    app.zip(token).is_some_and(|(app, (_, token))| app.auth.verify(token.trim(), app.clock.now()).is_ok_and(|identity| identity.operator))
-}
-
-impl FromRequest for User {
-    type Error = Problem;
-    type Future = Ready<Result<Self, Problem>>;
-
-    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(identify(request).map(|identity| Self(identity.user)))
-    }
-}
-
-impl FromRequest for UserInLane {
-    type Error = Problem;
-    type Future = Ready<Result<Self, Problem>>;
-
-    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(identify(request).map(|identity| Self(identity.user, identity.lane)))
-    }
-}
-
-impl FromRequest for Operator {
-    type Error = Problem;
-    type Future = Ready<Result<Self, Problem>>;
-
-    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(identify(request).and_then(|identity| match identity.operator {
-            true => Ok(Self(identity.user)),
-            false => Err(Problem::new(Code::Forbidden, "this takes the role operator")),
-        }))
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::problem::Code;
     use super::*;
     use base64::Engine as _;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
@@ -375,7 +294,7 @@ mod tests {
             ("no expiry", drop_claim("exp")),
             ("no issuer", drop_claim("iss")),
             ("no audience", drop_claim("aud")),
-            ("another subject", claims(|claims| claims["sub"] = json!("somebody"))),
+            ("another subject", claims(|claims| claims["sub"] = json!("ann"))),
             ("another issuer", claims(|claims| claims["iss"] = json!("x"))),
             ("another audience", claims(|claims| claims["aud"] = json!("x"))),
             ("expired", claims(|claims| claims["exp"] = json!(999_970))),
@@ -400,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn remembered_token_expires_all_the_same() {
+    fn a_cached_token_expires_as_well() {
         let auth = auth(None, None);
         let token = token(Algorithm::HS256, &claims(|_| {}));
         for _ in 0..2 {

@@ -1,8 +1,8 @@
-//! Request bodies: bounded, JSON or nothing, and parsed with the path of whatever does not fit.
+//! Request bodies: bounded, JSON or empty, and parsed with the path of a value that does not fit.
 //!
-//! *Bounds.* A body costs what it has sent, and little more: it is not given room for what it announces. What bodies have
-//! sent that are waited for is bounded for each user, for each address and in all ([`super::limits`]). How long they may
-//! take is the door's ([`super::door`]).
+//! *Bounds.* A body costs the bytes that have arrived, and little more: no room is reserved for the announced length. The
+//! bytes of unfinished bodies are bounded for each user, for each address and in all ([`super::limits`]). Time-outs are
+//! the connection's ([`super::connections`]).
 
 use std::future::Future;
 use std::pin::Pin;
@@ -15,26 +15,24 @@ use futures_util::{FutureExt as _, StreamExt};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::App;
-use super::door::{Fault, Key, Place};
-use super::edge::body_late;
+use super::connections::{ConnectionHandle, ConnectionPermit, RequestFault};
 use super::in_time;
 use super::limits::BodyBytes;
 use super::problem::{Code, Problem};
+use super::state::App;
 use crate::json::{self, JsonFault};
 
-/// A body that was read whole, of a size and type that are allowed. Not parsed: what comes before that in the order of
-/// refusals is the handler's.
+/// A whole body of an allowed size and type. It is not parsed yet: earlier refusals in the order are the handler's.
 pub(crate) struct Body {
     bytes: Bytes,
-    /// Until it is dropped, if it was waited for.
+    /// Its bytes count until it is dropped, unless it arrived at once.
     _counted: Option<BodyBytes>,
 }
 
-/// A body grows by a quarter of what is there, and by this at least, bytes.
+/// A buffer grows by a quarter of its bytes, and by this at least, bytes.
 const STEP: usize = 8 << 10;
 
-/// The body of what takes none: nothing, `null`, or an object without members.
+/// The body of a request that takes none: empty, `null`, or an object without members.
 #[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Nothing {}
@@ -46,65 +44,103 @@ impl FromRequest for Body {
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
         let allowed = allowed_size(request);
         let app = request.app_data::<Data<App>>().cloned();
-        let key = request.conn_data::<Key>().cloned();
-        let mut refused = wrong_type(request);
-        let (mut payload, arriving) = (payload.take(), in_time::body_arrives(request));
+        let connection = request.conn_data::<ConnectionHandle>().cloned();
+        let wrong_type = wrong_type(request);
+        let (payload, arriving) = (payload.take(), in_time::body_arrives(request));
         Box::pin(async move {
             let max = allowed?;
             let app = app.ok_or_else(|| Problem::internal("no application data"))?;
-            let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
-            let mut counted: Option<BodyBytes> = None;
-            loop {
-                let next = match payload.next().now_or_never() {
-                    Some(next) => next,
-                    None => {
-                        // What one piece shares with the connection's buffer would be kept with it.
-                        if !first.is_empty() && rest.is_empty() {
-                            append(&mut rest, &std::mem::take(&mut first));
-                        }
-                        if !rest.is_empty() {
-                            counted.get_or_insert_with(|| count(&app, key.as_ref())).grow_to(rest.capacity())?;
-                        }
-                        payload.next().await
-                    }
-                };
-                let Some(chunk) = next else { break };
-                let chunk =
-                    chunk.map_err(|_| if key.as_ref().and_then(Key::fault) == Some(Fault::BodyLate) { body_late() } else { cut_off() })?;
-                if chunk.is_empty() {
-                    continue;
-                }
-                // Without a body there is nothing whose type could be wrong.
-                if let Some(refused) = refused.take() {
-                    return Err(refused);
-                }
-                if first.len().max(rest.len()) + chunk.len() > max {
-                    return Err(too_large(max));
-                }
-                if first.is_empty() && rest.is_empty() {
-                    // Most bodies come in one piece, which is kept as it is.
-                    first = chunk;
-                    continue;
-                }
-                if rest.is_empty() {
-                    append(&mut rest, &std::mem::take(&mut first));
-                }
-                append(&mut rest, &chunk);
-                if let Some(counted) = &mut counted {
-                    counted.grow_to(rest.capacity())?;
-                }
-            }
-            arriving.over();
-            Ok(Self { bytes: if rest.is_empty() { first } else { rest.freeze() }, _counted: counted })
+            let body = Arriving { app, connection, max, first: Bytes::new(), rest: BytesMut::new(), counted: None };
+            let body = body.read(payload, wrong_type).await?;
+            arriving.done();
+            Ok(body)
         })
     }
 }
 
-/// More of it, with room for little more than that.
+/// A body that is being read.
+struct Arriving {
+    app: Data<App>,
+    connection: Option<ConnectionHandle>,
+    max: usize,
+    /// Most bodies arrive in one piece, which is kept as it is.
+    first: Bytes,
+    /// All bytes, once there is more than one piece.
+    rest: BytesMut,
+    counted: Option<BodyBytes>,
+}
+
+impl Arriving {
+    async fn read(mut self, mut payload: Payload, mut wrong_type: Option<Problem>) -> Result<Body, Problem> {
+        loop {
+            let next = match payload.next().now_or_never() {
+                Some(next) => next,
+                None => {
+                    self.count_waiting()?;
+                    payload.next().await
+                }
+            };
+            let Some(chunk) = next else { break };
+            let chunk = chunk.map_err(|_| self.cut_off())?;
+            if chunk.is_empty() {
+                continue;
+            }
+            // Without a body no type can be wrong.
+            if let Some(refusal) = wrong_type.take() {
+                return Err(refusal);
+            }
+            self.take(chunk)?;
+        }
+        let Self { first, rest, counted, .. } = self;
+        Ok(Body { bytes: if rest.is_empty() { first } else { rest.freeze() }, _counted: counted })
+    }
+
+    /// Counts the bytes that have arrived, before more are awaited.
+    fn count_waiting(&mut self) -> Result<(), Problem> {
+        // The first piece shares the connection's buffer, and would keep it in memory.
+        self.move_first();
+        if !self.rest.is_empty() {
+            let Self { app, connection, counted, rest, .. } = self;
+            counted.get_or_insert_with(|| count(app, connection.as_ref())).grow_to(rest.capacity())?;
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, chunk: Bytes) -> Result<(), Problem> {
+        if self.first.len().max(self.rest.len()) + chunk.len() > self.max {
+            return Err(too_large(self.max));
+        }
+        if self.first.is_empty() && self.rest.is_empty() {
+            self.first = chunk;
+            return Ok(());
+        }
+        self.move_first();
+        append(&mut self.rest, &chunk);
+        match &mut self.counted {
+            Some(counted) => counted.grow_to(self.rest.capacity()),
+            None => Ok(()),
+        }
+    }
+
+    fn move_first(&mut self) {
+        if !self.first.is_empty() {
+            append(&mut self.rest, &std::mem::take(&mut self.first));
+        }
+    }
+
+    fn cut_off(&self) -> Problem {
+        match self.connection.as_ref().and_then(ConnectionHandle::fault) {
+            Some(RequestFault::BodyLate) => Problem::body_late(),
+            _ => Problem::new(Code::InvalidRequest, "the body ended too early"),
+        }
+    }
+}
+
+/// Appends a chunk, with room for little more.
 fn append(to: &mut BytesMut, chunk: &[u8]) {
     let needed = to.len() + chunk.len();
     if needed > to.capacity() {
-        // Doubling, which is what a buffer does by itself, would cost up to twice what was sent.
+        // A buffer grows by doubling, which would cost up to twice the bytes that arrived.
         let mut grown = BytesMut::with_capacity(needed.max(to.len() + (to.len() / 4).max(STEP)));
         grown.extend_from_slice(to);
         *to = grown;
@@ -112,13 +148,9 @@ fn append(to: &mut BytesMut, chunk: &[u8]) {
     to.extend_from_slice(chunk);
 }
 
-fn count(app: &App, key: Option<&Key>) -> BodyBytes {
-    let address = key.and_then(|key| key.with_place(Place::address).flatten());
-    app.limits.body(key.and_then(Key::user), address)
-}
-
-fn cut_off() -> Problem {
-    Problem::new(Code::InvalidRequest, "the body ended too early")
+fn count(app: &App, connection: Option<&ConnectionHandle>) -> BodyBytes {
+    let address = connection.and_then(|connection| connection.with_permit(ConnectionPermit::address).flatten());
+    app.limits.body(connection.and_then(ConnectionHandle::user), address)
 }
 
 fn too_large(max: usize) -> Problem {
@@ -146,7 +178,7 @@ fn wrong_type(request: &HttpRequest) -> Option<Problem> {
 }
 
 impl Body {
-    /// What it says, all fields known and of the right type.
+    /// Its contents, all fields known and of the right type.
     pub(crate) fn parse<T: DeserializeOwned>(&self) -> Result<T, Problem> {
         if self.bytes.is_empty() {
             return Err(Problem::new(Code::InvalidRequest, "a body is required"));
@@ -154,7 +186,7 @@ impl Body {
         parse(&self.bytes)
     }
 
-    /// For what takes no body.
+    /// For a request that takes no body.
     pub(crate) fn parse_nothing(&self) -> Result<Nothing, Problem> {
         if self.bytes.is_empty() { Ok(Nothing {}) } else { parse::<Option<_>>(&self.bytes).map(Option::unwrap_or_default) }
     }
@@ -197,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_costs_little_more_than_it_has_sent() {
+    fn a_body_costs_little_more_than_the_bytes_that_arrived() {
         let mut body = BytesMut::new();
         for chunk in std::iter::repeat_n(&[b'x'; 1_000][..], 1_048) {
             append(&mut body, chunk);

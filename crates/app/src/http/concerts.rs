@@ -1,4 +1,4 @@
-//! What is on sale: concerts for everybody, their dates for those whose turn it is.
+//! The catalogue: concerts in public, their dates for buyers in their turn.
 
 use std::time::Duration;
 
@@ -12,17 +12,17 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::App;
 use super::answer;
-use super::auth::User;
+use super::caller::User;
 use super::in_time;
-use super::known;
+use super::lookup;
 use super::params::{self, Cursor, Id, Paging, Query};
 use super::problem::Problem;
+use super::state::App;
 use super::turn;
 use super::views::{Items, List};
 
-/// How long an answer waits for rooms that have to be asked. One exchange with their log takes some milliseconds.
+/// How long an answer waits for rooms that must read their log. One exchange with a log takes some milliseconds.
 const ROOMS_MAX: Duration = Duration::from_millis(250);
 
 #[derive(Serialize, ToSchema)]
@@ -83,13 +83,12 @@ pub(crate) struct DateView {
     available: u64,
 }
 
-/// How the room admits, and how many wait: what is on sale is shown also while rooms cannot be asked, with what was heard
-/// of them last.
+/// How the room admits, and how many wait. While a room's log cannot be read, the state in memory is shown.
 async fn queue_of(app: &App, id: ConcertId, until: Deadline) -> (AdmissionMode, u64) {
-    let asked = async { Ok::<_, RoomError>((app.room.summary(id).await?.mode, app.room.counts(id).await?.waiting)) };
-    match until.bound(asked).await {
+    let read = async { Ok::<_, RoomError>((app.room.summary(id).await?.mode, app.room.counts(id).await?.waiting)) };
+    match until.bound(read).await {
         Ok(Ok(found)) => found,
-        // Imported a moment ago, or away.
+        // Just imported, or its log is away.
         _ => app.rooms.look(id, |room, now| (room.summary(now).mode, room.counts(now).waiting)).unwrap_or((AdmissionMode::Running, 0)),
     }
 }
@@ -121,20 +120,20 @@ async fn view<'a>(app: &App, row: &'a ConcertRow, until: Deadline) -> ConcertVie
     }
 }
 
-/// By start of sale, none first, then id: the order of the catalogue.
+/// The order of the catalogue: by start of sale, concerts without one first, then by id.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct ConcertKey {
+struct ConcertCursor {
     sale_starts_at: Option<i64>,
     id: ConcertId,
 }
 
-impl From<&ConcertRow> for ConcertKey {
+impl From<&ConcertRow> for ConcertCursor {
     fn from(row: &ConcertRow) -> Self {
         Self { sale_starts_at: row.sale_starts_at.map(|at| at.timestamp_micros()), id: row.concert.id }
     }
 }
 
-impl Cursor for ConcertKey {
+impl Cursor for ConcertCursor {
     const TAG: u8 = b'c';
 
     fn write(&self, bytes: &mut Vec<u8>) {
@@ -152,7 +151,7 @@ impl Cursor for ConcertKey {
     }
 }
 
-/// Until when the rooms of an answer are asked, all together.
+/// Until when an answer waits for rooms, all together.
 fn rooms_until(request: &HttpRequest) -> Deadline {
     in_time::of(request).within(ROOMS_MAX)
 }
@@ -161,19 +160,19 @@ fn rooms_until(request: &HttpRequest) -> Deadline {
 #[utoipa::path(get, path = "/api/v1/concerts", tag = "concerts",
     responses((status = 200, description = "A page of concerts", body = List<ConcertView>)))]
 pub(crate) async fn list(app: Data<App>, request: HttpRequest) -> Result<HttpResponse, Problem> {
-    let paging = Paging::<ConcertKey>::of(&request)?;
+    let paging = Paging::<ConcertCursor>::of(&request)?;
     let concerts = app.shows.concerts();
     let limit = paging.limit as usize;
     let mut rows: Vec<&ConcertRow> = concerts.iter().map(AsRef::as_ref).collect();
-    rows.sort_unstable_by_key(|row| ConcertKey::from(*row));
-    let from = paging.after.map_or(0, |after| rows.partition_point(|row| ConcertKey::from(*row) <= after));
+    rows.sort_unstable_by_key(|row| ConcertCursor::from(*row));
+    let from = paging.after.map_or(0, |after| rows.partition_point(|row| ConcertCursor::from(*row) <= after));
     let rest = &rows[from..];
     let (mut items, until) = (Vec::with_capacity(rest.len().min(limit)), rooms_until(&request));
     for row in rest.iter().take(limit) {
         items.push(view(&app, row, until).await);
     }
     let last = rest.get(limit.saturating_sub(1)).filter(|_| rest.len() > limit);
-    answer::ok(&List { items, next_cursor: last.map(|row| params::encode(&ConcertKey::from(*row))) })
+    answer::ok(&List { items, next_cursor: last.map(|row| params::encode(&ConcertCursor::from(*row))) })
 }
 
 /// One concert.
@@ -181,7 +180,7 @@ pub(crate) async fn list(app: Data<App>, request: HttpRequest) -> Result<HttpRes
     responses((status = 200, description = "The concert", body = ConcertView)))]
 pub(crate) async fn get(id: Id<ConcertId>, app: Data<App>, request: HttpRequest) -> Result<HttpResponse, Problem> {
     Query::none(&request)?;
-    let row = known::concert(&app, id.0).await?;
+    let row = lookup::concert(&app, id.0).await?;
     answer::ok(&view(&app, &row, rooms_until(&request)).await)
 }
 
@@ -190,7 +189,7 @@ pub(crate) async fn get(id: Id<ConcertId>, app: Data<App>, request: HttpRequest)
     responses((status = 200, description = "All of them, by start", body = Items<DateView>)))]
 pub(crate) async fn dates(id: Id<ConcertId>, app: Data<App>, user: User, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let token = turn::genuine(&app, &request, user.0)?;
-    let concert = known::concert(&app, id.0).await?;
+    let concert = lookup::concert(&app, id.0).await?;
     turn::for_concert(&token, id.0)?;
     turn::is_running(&app, &token).await?;
     Query::none(&request)?;
@@ -218,14 +217,14 @@ mod tests {
 
     #[test]
     fn concerts_without_a_start_come_first_and_cursors_keep_the_order() {
-        let key = |at, id| ConcertKey { sale_starts_at: at, id: Uuid::from_u128(id).into() };
+        let key = |at, id| ConcertCursor { sale_starts_at: at, id: Uuid::from_u128(id).into() };
         let ordered = [key(None, 1), key(None, 2), key(Some(-5), 9), key(Some(7), 3), key(Some(7), 4)];
         assert!(ordered.is_sorted());
         for key in ordered {
             let mut bytes = Vec::new();
             key.write(&mut bytes);
-            assert!(ConcertKey::read(&bytes) == Some(key));
+            assert!(ConcertCursor::read(&bytes) == Some(key));
         }
-        assert!(ConcertKey::read(&[0; 17]).is_none());
+        assert!(ConcertCursor::read(&[0; 17]).is_none());
     }
 }

@@ -3,8 +3,8 @@
 //! Parse, then construct: what comes out is a [`ConcertPlan`] that may be imported as it is. A refusal names every
 //! fault by its path in the document, such as `dates[0].seats[2].price`; of a value of the wrong type, the first one.
 
-use crate::json::{self, Strict};
-use crate::max_active::MaxActive;
+use std::collections::HashSet;
+
 use boxoffice_domain::concert::Fault;
 use boxoffice_domain::money::Money;
 use boxoffice_domain::{Admission, AdmissionMode, ConcertPlan, DatePlan, PerInterval, SeatPlan, Timestamp};
@@ -12,8 +12,10 @@ use chrono::{DateTime, Datelike, SecondsFormat, Utc};
 use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::HashSet;
 use utoipa::ToSchema;
+
+use crate::json::{self, Strict};
+use crate::max_active::MaxActive;
 
 /// Instants outside these years are mistakes, and stores would not sort them as text.
 const YEARS: std::ops::RangeInclusive<i32> = 1970..=9999;
@@ -115,7 +117,7 @@ pub struct SeatsDocument {
 }
 
 impl ConcertDocument {
-    /// The plan, or everything that is wrong. `price_max` is `money.amount_max`.
+    /// The plan, or every fault. `price_max` is `money.amount_max`.
     pub fn check(self, price_max: Money) -> Result<ConcertPlan, Vec<Fault>> {
         let Self { key, name, venue, time_zone, sale_starts_at, admission, dates } = self;
         let time_zone = time_zone.unwrap_or_else(|| DEFAULT_TIME_ZONE.to_owned());

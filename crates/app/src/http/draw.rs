@@ -1,11 +1,6 @@
-//! The draw of those who come before the sale, for everybody: what anyone needs to recompute every place.
-//!
-//! A list that is drawn never changes and is kept here, so that neither a page nor its hash costs the room anything;
-//! before that it is asked for again after [`FRESH`].
+//! The draw among buyers who join before the sale: everything that is needed to recompute every place. Public.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
@@ -15,17 +10,14 @@ use boxoffice_domain::waiting::DrawView as Draw;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::App;
 use super::answer;
-use super::known;
+use super::draws::CachedDraw;
+use super::hex::hex;
+use super::lookup;
 use super::params::{self, Cursor, Id, Paging, Query};
 use super::problem::Problem;
-use super::views::{List, hex};
-
-/// How old what is shown may be while nothing is drawn.
-const FRESH: Duration = Duration::from_millis(500);
-/// Lists that are kept; beyond, all of them are read anew.
-const KEPT_MAX: usize = 32;
+use super::state::App;
+use super::views::List;
 
 /// Hashes are in lower-case hex.
 #[derive(Serialize, ToSchema)]
@@ -55,33 +47,13 @@ pub(crate) struct DrawEntryView {
     draw_key: String,
 }
 
-struct Known {
-    draw: Draw,
-    entries_hash: Option<Hash32>,
-    read_at: Instant,
-}
-
-/// The draws that were asked for lately.
-#[derive(Default)]
-pub(crate) struct Draws(Mutex<HashMap<ConcertId, Arc<Known>>>);
-
-impl Draws {
-    async fn of(&self, app: &App, concert: ConcertId) -> Result<Arc<Known>, Problem> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&concert).cloned();
-        if let Some(known) = known.filter(|known| known.draw.seed.is_some() || known.read_at.elapsed() < FRESH) {
-            return Ok(known);
-        }
-        let draw = known::ask_room(app, concert, async || app.room.draw(concert).await).await?;
-        let draw = draw.ok_or_else(Problem::not_found)?;
-        let entries_hash = draw.keys.as_deref().map(draw::entries_hash);
-        let known = Arc::new(Known { draw, entries_hash, read_at: Instant::now() });
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.len() >= KEPT_MAX {
-            all.clear();
-        }
-        all.insert(concert, known.clone());
-        Ok(known)
+/// A concert's draw, read from its room if the cached one is too old.
+async fn draw_of(app: &App, concert: ConcertId) -> Result<Arc<CachedDraw>, Problem> {
+    if let Some(cached) = app.draws.get(concert) {
+        return Ok(cached);
     }
+    let draw = lookup::ask_room(app, concert, async || app.room.draw(concert).await).await?;
+    Ok(app.draws.keep(concert, draw.ok_or_else(Problem::not_found)?))
 }
 
 /// The draw: the commitment at once, the closed list's hash from the start of the sale on, then the seed.
@@ -89,13 +61,13 @@ impl Draws {
     responses((status = 200, description = "What it is made by", body = DrawView)))]
 pub(crate) async fn get(id: Id<ConcertId>, app: Data<App>, request: HttpRequest) -> Result<HttpResponse, Problem> {
     Query::none(&request)?;
-    let known = app.draws.of(&app, id.0).await?;
-    let Draw { commitment, base, keys, beacon, seed } = &known.draw;
+    let cached = draw_of(&app, id.0).await?;
+    let Draw { commitment, base, keys, beacon, seed } = &cached.draw;
     answer::ok(&DrawView {
         commitment: hex(commitment),
         algorithm: draw::ALGORITHM,
         entries: keys.as_ref().map(Vec::len),
-        entries_hash: known.entries_hash.as_ref().map(hex),
+        entries_hash: cached.entries_hash.as_ref().map(hex),
         base: keys.as_ref().map(|_| *base),
         beacon: beacon.as_deref(),
         seed: seed.as_ref().map(hex),
@@ -122,8 +94,8 @@ impl Cursor for DrawKey {
     responses((status = 200, description = "A page of the list", body = List<DrawEntryView>)))]
 pub(crate) async fn entries(id: Id<ConcertId>, app: Data<App>, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let paging = Paging::<DrawKey>::of(&request)?;
-    let known = app.draws.of(&app, id.0).await?;
-    let keys = known.draw.keys.as_deref().unwrap_or_default();
+    let cached = draw_of(&app, id.0).await?;
+    let keys = cached.draw.keys.as_deref().unwrap_or_default();
     let rest = &keys[paging.after.map_or(0, |after| keys.partition_point(|key| *key <= after.0))..];
     let page = &rest[..rest.len().min(paging.limit as usize)];
     let last = page.last().filter(|_| rest.len() > page.len());

@@ -1,7 +1,7 @@
-//! Whether the process runs, and whether it can serve: the store, the waiting room, what the locks stand on, and the
-//! tasks of the instance, each of which is named while it fails again and again.
+//! Liveness, and readiness: the store, the waiting room, the servers of the locks, and the tasks of the instance, each of
+//! which is named while it fails again and again.
 //!
-//! All checks run at once and each is given [`CHECK_MAX`], so whatever is down is named within it.
+//! All checks run at once and each is given [`CHECK_MAX`], so a dependency that is down is named within it.
 
 use std::borrow::Cow;
 use std::future::Future;
@@ -12,47 +12,18 @@ use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use actix_web::web::Data;
 use boxoffice_engine::FailingTask;
-use boxoffice_ports::{Source, WhenFailing};
-use futures_util::future::{BoxFuture, join_all};
+use boxoffice_ports::WhenFailing;
+use futures_util::future::join_all;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::App;
 use super::answer;
+use super::probe::{Health, Probe};
 use super::problem::Problem;
+use super::state::App;
 
 /// How long a readiness check waits for an answer.
 const CHECK_MAX: Duration = Duration::from_secs(2);
-
-/// What a check found.
-#[derive(Debug)]
-pub enum Health {
-    Good,
-    /// It works, and there is something to be seen to.
-    Impaired(String),
-    /// It does not work, for a reason that anybody may know.
-    Down(String),
-    /// It does not work, and the log alone says why.
-    Failed(Source),
-}
-
-impl Health {
-    /// Of nodes that work while most of them do; `down` names those that do not.
-    pub fn of_nodes(all: usize, down: &[&str]) -> Self {
-        let named = || format!("{} of {all} do not answer: {}", down.len(), down.join(", "));
-        match all - down.len() {
-            _ if down.is_empty() => Self::Good,
-            up if 2 * up > all => Self::Impaired(named()),
-            _ => Self::Down(named()),
-        }
-    }
-}
-
-/// Something besides store and queue without which commands cannot be served.
-pub trait Probe: Send + Sync {
-    fn name(&self) -> &'static str;
-    fn check(&self) -> BoxFuture<'_, Health>;
-}
 
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Live {
@@ -103,7 +74,7 @@ pub(crate) struct Check {
     (status = 200, description = "It can serve", body = Ready),
     (status = 503, description = "It cannot: see `checks`", body = Ready)))]
 pub(crate) async fn ready(app: Data<App>) -> Result<HttpResponse, Problem> {
-    // All the way to the store, and whether it takes writes: reading alone works on a standby, too.
+    // The store must take writes: reads also work on a standby.
     let store =
         check("store", async { app.stores.upkeep.check().await.map_or_else(|error| Health::Failed(error.into()), |()| Health::Good) });
     let queue = check("queue", async { app.room.ping().await.map_or_else(|error| Health::Failed(error.into()), |()| Health::Good) });
@@ -129,32 +100,13 @@ async fn check(name: &'static str, probe: impl Future<Output = Health>) -> Check
         Health::Down(detail) => (false, Some(detail)),
         Health::Failed(error) => {
             tracing::warn!(error, check = name, "a readiness check failed");
-            (false, Some("it does not work; the log says why".to_owned()))
+            (false, Some("it does not work; the reason is in the log".to_owned()))
         }
     };
     Check { name: name.into(), ok, detail }
 }
 
 fn failing(FailingTask { name, when_failing, failures }: FailingTask) -> Check {
-    let detail = format!("it has failed {failures} times and is started again; the log says why");
+    let detail = format!("it has failed {failures} times and was restarted; the reason is in the log");
     Check { name: format!("task.{name}").into(), ok: when_failing == WhenFailing::Impaired, detail: Some(detail) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nodes_work_while_most_of_them_do() {
-        assert!(matches!(Health::of_nodes(5, &[]), Health::Good));
-        for (all, down, works) in [(5, 1, true), (5, 2, true), (5, 3, false), (4, 1, true), (4, 2, false), (3, 3, false)] {
-            let names = &["redis://a", "redis://b", "redis://c"][..down];
-            let (found, detail) = match Health::of_nodes(all, names) {
-                Health::Impaired(detail) => (true, detail),
-                Health::Down(detail) => (false, detail),
-                other => panic!("{other:?}"),
-            };
-            assert_eq!((found, names.iter().all(|name| detail.contains(name))), (works, true), "{down} of {all}: {detail}");
-        }
-    }
 }

@@ -1,12 +1,11 @@
-//! The idempotency key of a write, and the fingerprint of what it was sent with.
+//! The idempotency key of a write, and the fingerprint of its request.
 //!
-//! The fingerprint is taken of the parsed body, written out again: two bodies that mean the same have the same one,
-//! whatever their spaces and the order of their keys, and an absent field is the same as null.
+//! The fingerprint covers the parsed body, serialised again. Two bodies with the same meaning have the same fingerprint,
+//! whatever their spaces and the order of their keys; an absent field is the same as null.
 
 use std::io;
 
 use actix_web::HttpRequest;
-use actix_web::http::header::{HeaderName, HeaderValue};
 use boxoffice_domain::{CommandId, Fingerprint, IdempotencyKey, UserId};
 use boxoffice_ports::Deadline;
 use serde::Serialize;
@@ -20,53 +19,33 @@ const PREFER: &str = "Prefer";
 pub(crate) const RESPOND_ASYNC: &str = "respond-async";
 /// The longest key, characters.
 pub(super) const KEY_MAX: usize = 255;
-/// Says that an answer repeats an earlier one.
-pub(crate) const REPLAYED: (HeaderName, HeaderValue) = (HeaderName::from_static("idempotency-replayed"), HeaderValue::from_static("true"));
 
-/// What makes a write unique, and how its caller wants to learn of the outcome.
+/// A write under its idempotency key, and how its caller wants to get the outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Keyed {
-    pub(crate) user: UserId,
-    pub(crate) command: CommandId,
+    /// The reply is stored under it.
+    pub(crate) key: IdempotencyKey,
     pub(crate) fingerprint: Fingerprint,
-    /// `Prefer: respond-async`: it asks again instead of waiting, where the strategy has commands wait elsewhere.
-    pub(crate) asks_again: bool,
+    /// `Prefer: respond-async`: the caller polls instead of waiting, where the strategy keeps commands in a log.
+    pub(crate) prefers_async: bool,
     /// The request's.
     pub(crate) deadline: Deadline,
 }
 
-/// The key alone, before the body is looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Key {
-    user: UserId,
-    command: CommandId,
-}
-
-impl Key {
-    pub(crate) fn of(request: &HttpRequest, user: UserId) -> Result<Self, Problem> {
-        Ok(Self { user, command: CommandId::derive(user, key_of(request)?) })
-    }
-
-    /// With the body as it was parsed.
-    pub(crate) fn over(self, request: &HttpRequest, body: &impl Serialize) -> Result<Keyed, Problem> {
-        let fingerprint = fingerprint(request.method().as_str(), request.path(), body)?;
-        Ok(Keyed {
-            user: self.user,
-            command: self.command,
-            fingerprint,
-            asks_again: prefers_async(request),
-            deadline: in_time::of(request),
-        })
-    }
-}
-
 impl Keyed {
-    pub(crate) fn stored_under(&self) -> IdempotencyKey {
-        IdempotencyKey { user: self.user, command: self.command }
+    /// With the body as it was parsed.
+    pub(crate) fn new(key: IdempotencyKey, request: &HttpRequest, body: &impl Serialize) -> Result<Self, Problem> {
+        let fingerprint = fingerprint(request.method().as_str(), request.path(), body)?;
+        Ok(Self { key, fingerprint, prefers_async: prefers_async(request), deadline: in_time::of(request) })
     }
 }
 
-fn key_of(request: &HttpRequest) -> Result<&str, Problem> {
+/// The key of a request, before its body is parsed.
+pub(crate) fn key(request: &HttpRequest, user: UserId) -> Result<IdempotencyKey, Problem> {
+    Ok(IdempotencyKey { user, command: CommandId::derive(user, header(request)?) })
+}
+
+fn header(request: &HttpRequest) -> Result<&str, Problem> {
     let mut values = request.headers().get_all(HEADER);
     let value =
         values.next().ok_or_else(|| Problem::new(Code::IdempotencyKeyRequired, "send an Idempotency-Key of 1 to 255 characters"))?;
@@ -76,7 +55,7 @@ fn key_of(request: &HttpRequest) -> Result<&str, Problem> {
     parse(value.as_bytes()).ok_or_else(|| Problem::field(HEADER, "must be 1 to 255 characters from 0x21 to 0x7E"))
 }
 
-/// Whether a `Prefer` header (RFC 7240) names `respond-async`; preferences that are not known are passed over.
+/// Whether a `Prefer` header (RFC 7240) names `respond-async`; unknown preferences are ignored.
 pub(crate) fn prefers_async(request: &HttpRequest) -> bool {
     let values = request.headers().get_all(PREFER).filter_map(|value| value.to_str().ok());
     // Parameters follow a semicolon; a value would follow an equals sign, and this preference has none.
@@ -92,8 +71,8 @@ pub(super) fn parse(bytes: &[u8]) -> Option<&str> {
         [b'"', key @ .., b'"'] => key,
         key => key,
     };
-    let sound = (1..=KEY_MAX).contains(&key.len()) && key.iter().all(|byte| (0x21..=0x7E).contains(byte));
-    std::str::from_utf8(key).ok().filter(|_| sound)
+    let is_valid = (1..=KEY_MAX).contains(&key.len()) && key.iter().all(|byte| (0x21..=0x7E).contains(byte));
+    std::str::from_utf8(key).ok().filter(|_| is_valid)
 }
 
 fn fingerprint(method: &str, path: &str, body: &impl Serialize) -> Result<Fingerprint, Problem> {
@@ -144,8 +123,8 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_later_may_be_preferred() {
-        for (header, asks) in [
+    fn respond_async_is_found_among_other_preferences() {
+        for (header, prefers) in [
             ("respond-async", true),
             ("Respond-Async", true),
             ("wait=10, respond-async; foo=bar", true),
@@ -153,7 +132,7 @@ mod tests {
             ("respond-asynchronously", false),
             ("", false),
         ] {
-            assert_eq!(prefers_async(&TestRequest::default().insert_header((PREFER, header)).to_http_request()), asks, "{header}");
+            assert_eq!(prefers_async(&TestRequest::default().insert_header((PREFER, header)).to_http_request()), prefers, "{header}");
         }
         let twice = TestRequest::default().append_header((PREFER, "wait=3")).append_header((PREFER, "respond-async"));
         assert!(prefers_async(&twice.to_http_request()));
@@ -162,7 +141,7 @@ mod tests {
     #[test]
     fn key_is_required_once() {
         let user = UserId(Uuid::from_u128(1));
-        let code = |request: TestRequest| Key::of(&request.to_http_request(), user).map_err(|problem| problem.code());
+        let code = |request: TestRequest| super::key(&request.to_http_request(), user).map_err(|problem| problem.code());
         assert_eq!(code(TestRequest::default()), Err(Code::IdempotencyKeyRequired));
         assert_eq!(code(TestRequest::default().insert_header((HEADER, "a b"))), Err(Code::InvalidRequest));
         assert_eq!(code(TestRequest::default().append_header((HEADER, "a")).append_header((HEADER, "b"))), Err(Code::InvalidRequest));

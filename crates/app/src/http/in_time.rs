@@ -1,10 +1,10 @@
-//! The deadline of a request, `strategy.wait_ms` after it has come whole, and the promise that it is answered by then.
+//! The deadline of a request, `strategy.wait_ms` after it has arrived whole, and the promise that it is answered by then.
 //!
 //! Handlers pass the deadline down ([`of`]): executors, locks, connections and round trips wait for what is left of it.
-//! Whatever still hangs [`SLACK`] later is dropped here, and the answer is 503. That is safe at any time, because a
-//! client may go away at any time, too: what has begun is finished in tasks of its own, and found under its key.
+//! A request that still hangs [`SLACK`] later is dropped here, and the answer is 503. That is safe at any time, because a
+//! client may also disconnect at any time: a command that has begun is finished in its own task, and found under its key.
 //!
-//! While a body arrives no deadline runs; how slowly that may happen is bounded where bodies are read.
+//! While a body arrives no deadline runs; how long that may take is bounded where bodies are read.
 
 use std::cell::Cell;
 use std::pin::pin;
@@ -19,53 +19,53 @@ use actix_web::{Error, HttpMessage, HttpRequest};
 use boxoffice_ports::{Deadline, GRACE};
 use tokio::time::{Instant, sleep_until};
 
-use super::App;
 use super::problem::{Code, Problem};
+use super::state::App;
 
-/// How long after its deadline a request is given up: whoever does the work knows better what to answer, and says so
+/// How long after its deadline a request is dropped: the code that does the work has a better answer, and gives it
 /// within [`GRACE`].
 const SLACK: Duration = GRACE.saturating_add(Duration::from_millis(100));
 
 /// A request's deadline; none while its body arrives.
 #[derive(Clone)]
-struct Patience {
-    deadline: Rc<Cell<Option<Deadline>>>,
+struct RequestDeadline {
+    at: Rc<Cell<Option<Deadline>>>,
     wait: Duration,
 }
 
-impl Patience {
+impl RequestDeadline {
     fn new(wait: Duration) -> Self {
-        Self { deadline: Rc::new(Cell::new(Some(Deadline::after(wait)))), wait }
+        Self { at: Rc::new(Cell::new(Some(Deadline::after(wait)))), wait }
     }
 
-    /// When to look next, and whether the request is given up if there is no answer by then.
-    fn next_look(&self) -> (Instant, bool) {
-        let deadline = self.deadline.get();
-        (deadline.unwrap_or_else(|| Deadline::after(self.wait)).later_by(SLACK).instant(), deadline.is_some())
+    /// When to check next, and whether the request is dropped if there is no answer by then.
+    fn next_check(&self) -> (Instant, bool) {
+        let at = self.at.get();
+        (at.unwrap_or_else(|| Deadline::after(self.wait)).later_by(SLACK).instant(), at.is_some())
     }
 }
 
-/// The deadline of a request that has come whole. One that came by no route of ours has no time at all.
+/// The deadline of a request that has arrived whole. A request that came by none of our routes has no time at all.
 pub(crate) fn of(request: &HttpRequest) -> Deadline {
-    let deadline = request.extensions().get::<Patience>().and_then(|patience| patience.deadline.get());
+    let deadline = request.extensions().get::<RequestDeadline>().and_then(|deadline| deadline.at.get());
     deadline.unwrap_or_else(|| Deadline::after(Duration::ZERO))
 }
 
-/// The body of `request` arrives; its time begins anew when that is [`Arriving::over`].
-pub(super) fn body_arrives(request: &HttpRequest) -> Arriving {
-    let patience = request.extensions().get::<Patience>().cloned();
-    if let Some(patience) = &patience {
-        patience.deadline.set(None);
+/// Stops the deadline while the body of `request` arrives; it starts anew with [`BodyArrival::done`].
+pub(super) fn body_arrives(request: &HttpRequest) -> BodyArrival {
+    let deadline = request.extensions().get::<RequestDeadline>().cloned();
+    if let Some(deadline) = &deadline {
+        deadline.at.set(None);
     }
-    Arriving(patience)
+    BodyArrival(deadline)
 }
 
-pub(super) struct Arriving(Option<Patience>);
+pub(super) struct BodyArrival(Option<RequestDeadline>);
 
-impl Arriving {
-    pub(super) fn over(&self) {
-        if let Some(patience) = &self.0 {
-            patience.deadline.set(Some(Deadline::after(patience.wait)));
+impl BodyArrival {
+    pub(super) fn done(&self) {
+        if let Some(deadline) = &self.0 {
+            deadline.at.set(Some(Deadline::after(deadline.wait)));
         }
     }
 }
@@ -73,21 +73,21 @@ impl Arriving {
 /// For `Route::wrap`.
 pub(super) async fn in_time(request: ServiceRequest, next: Next<impl MessageBody + 'static>) -> Result<ServiceResponse<BoxBody>, Error> {
     let wait = request.app_data::<Data<App>>().map_or(Duration::ZERO, |app| app.settings.strategy.wait());
-    let patience = Patience::new(wait);
-    request.extensions_mut().insert(patience.clone());
-    let asked = request.request().clone();
+    let deadline = RequestDeadline::new(wait);
+    request.extensions_mut().insert(deadline.clone());
+    let original = request.request().clone();
     let mut answer = pin!(next.call(request));
     loop {
-        let (until, gives_up) = patience.next_look();
+        let (until, is_last) = deadline.next_check();
         tokio::select! {
             biased;
             answer = &mut answer => return answer.map(ServiceResponse::map_into_boxed_body),
             () = sleep_until(until) => {}
         }
-        // The time may have begun anew meanwhile.
-        if gives_up && patience.next_look() == (until, true) {
+        // The deadline may have started anew meanwhile.
+        if is_last && deadline.next_check() == (until, true) {
             let problem = Problem::new(Code::StoreUnavailable, "there was no answer in time; what was begun is found under its key");
-            return Ok(ServiceResponse::from_err(problem, asked));
+            return Ok(ServiceResponse::from_err(problem, original));
         }
     }
 }

@@ -1,7 +1,7 @@
-//! What one user, one address, or all together may have of an instance at once: streams, requests in flight, and bytes
+//! How much one user, one address, or all clients may use of an instance at once: streams, requests in flight, and bytes
 //! of bodies that are not whole yet.
 //!
-//! *Bounds.* Each count is kept only while it is above zero, so the tables are as large as what is open.
+//! *Bounds.* Each count is kept only while it is above zero, so the tables grow only with what is open.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, Hash, RandomState};
@@ -13,17 +13,17 @@ use boxoffice_domain::UserId;
 use super::problem::{Code, Problem};
 use crate::config::HttpSettings;
 
-/// When a user who has too many open may ask again, seconds.
+/// `Retry-After` for a user or an address at its limit, seconds.
 const RETRY_S: u64 = 5;
-/// Tables that a count is spread over, so that workers seldom wait for one another.
+/// Tables that the counts are spread over, so that workers seldom contend.
 const SHARDS: usize = 16;
-/// No user may have more than this part of all connections in flight.
+/// One user's requests in flight are at most this fraction of all connections.
 const SHARE_OF_ONE_USER: usize = 4;
 
-/// What a body's buffer may have beside a quarter of the body, bytes.
+/// The overhead of a body's buffer beyond a quarter of the body, bytes.
 const BODY_MARGIN: u64 = 16 << 10;
 
-/// Amounts of anything by key, none above a bound.
+/// Amounts by key, none above a bound.
 pub(crate) struct Counts<K> {
     /// 0: no bound, and nothing is counted.
     max: u64,
@@ -44,7 +44,7 @@ impl<K: Hash + Eq> Counts<K> {
         self.sub(key, 1);
     }
 
-    /// False: it would be too much, and nothing was added.
+    /// False: it would exceed the bound, and nothing was added.
     fn add(&self, key: K, amount: u64) -> bool {
         if self.max == 0 {
             return true;
@@ -102,7 +102,7 @@ impl Limits {
             0 => 0,
             max => u64::from(max).min((connections / SHARE_OF_ONE_USER).max(1) as u64),
         };
-        // One body that is allowed always fits, its buffer included.
+        // One body of the allowed size always fits, its buffer included.
         let one_body = settings.max_body_bytes as u64 / 4 * 5 + BODY_MARGIN;
         let at_least = |max: u64| if max == 0 { 0 } else { max.max(one_body) };
         Arc::new(Self {
@@ -114,53 +114,53 @@ impl Limits {
         })
     }
 
-    /// One more stream or socket of `user`, for as long as what it gives is held.
-    pub(crate) fn stream(self: &Arc<Self>, user: UserId) -> Result<Stream, Problem> {
-        if self.streams.enter(user) { Ok(Stream { limits: self.clone(), user }) } else { Err(too_many("streams of one user")) }
+    /// Counts one more stream or socket of `user` until the permit is dropped.
+    pub(crate) fn stream(self: &Arc<Self>, user: UserId) -> Result<StreamPermit, Problem> {
+        if self.streams.enter(user) { Ok(StreamPermit { limits: self.clone(), user }) } else { Err(too_many("streams of one user")) }
     }
 
-    /// One more request of `user`, for as long as what it gives is held.
-    pub(crate) fn request(self: &Arc<Self>, user: UserId) -> Result<InFlight, Problem> {
-        if self.requests.enter(user) { Ok(InFlight { limits: self.clone(), user }) } else { Err(too_many("requests of one user")) }
+    /// Counts one more request of `user` until the permit is dropped.
+    pub(crate) fn request(self: &Arc<Self>, user: UserId) -> Result<RequestPermit, Problem> {
+        if self.requests.enter(user) { Ok(RequestPermit { limits: self.clone(), user }) } else { Err(too_many("requests of one user")) }
     }
 
-    /// A body that is waited for.
+    /// Counts the bytes of a body that is still arriving.
     pub(crate) fn body(self: &Arc<Self>, user: Option<UserId>, address: Option<IpAddr>) -> BodyBytes {
         BodyBytes { limits: self.clone(), user, address, bytes: 0 }
     }
 }
 
 /// An open stream.
-pub(crate) struct Stream {
+pub(crate) struct StreamPermit {
     limits: Arc<Limits>,
     user: UserId,
 }
 
-impl Drop for Stream {
+impl Drop for StreamPermit {
     fn drop(&mut self) {
         self.limits.streams.leave(self.user);
     }
 }
 
 /// A request that is not answered yet.
-pub(crate) struct InFlight {
+pub(crate) struct RequestPermit {
     limits: Arc<Limits>,
     user: UserId,
 }
 
-impl InFlight {
+impl RequestPermit {
     pub(crate) fn user(&self) -> UserId {
         self.user
     }
 }
 
-impl Drop for InFlight {
+impl Drop for RequestPermit {
     fn drop(&mut self) {
         self.limits.requests.leave(self.user);
     }
 }
 
-/// What is kept of one body.
+/// The bytes in memory of one body.
 pub(crate) struct BodyBytes {
     limits: Arc<Limits>,
     user: Option<UserId>,
@@ -169,12 +169,12 @@ pub(crate) struct BodyBytes {
 }
 
 impl BodyBytes {
-    /// So many are kept from now on, which are no fewer than before.
+    /// The new number of bytes in memory, no smaller than before.
     pub(crate) fn grow_to(&mut self, bytes: usize) -> Result<(), Problem> {
         let Self { limits, user, address, .. } = self;
         let more = (bytes as u64).saturating_sub(self.bytes);
         if !limits.bodies.add((), more) {
-            return Err(Problem::new(Code::Overloaded, "too much of too many bodies is waited for"));
+            return Err(Problem::new(Code::Overloaded, "too many bytes of unfinished bodies are in memory"));
         }
         if user.is_some_and(|user| !limits.bodies_by_user.add(user, more)) {
             limits.bodies.sub((), more);
@@ -231,12 +231,12 @@ mod tests {
         assert_eq!(limits.request(user(1)).err().map(|problem| problem.code()), Some(Code::TooManyRequests));
         assert!(limits.stream(user(2)).is_ok() && limits.request(user(2)).is_ok());
         drop((streams, requests));
-        assert_eq!((limits.streams.keys(), limits.requests.keys()), (0, 0), "given back");
+        assert_eq!((limits.streams.keys(), limits.requests.keys()), (0, 0), "all are released");
         assert!(limits.stream(user(1)).is_ok() && limits.request(user(1)).is_ok());
     }
 
     #[test]
-    fn one_user_never_has_all_connections_in_flight() {
+    fn one_user_has_at_most_a_quarter_of_all_connections_in_flight() {
         let limits = limits(|http| http.requests_in_flight_per_user = 1_000_000);
         let requests: Vec<_> = (0..1_000).filter_map(|_| limits.request(user(1)).ok()).collect();
         assert_eq!(requests.len(), 250);
@@ -267,6 +267,6 @@ mod tests {
         assert_eq!(code(third.grow_to(41_000)), Some(Code::Overloaded), "in all");
         assert_eq!(code(third.grow_to(40_000)), None, "a refusal counts for nothing");
         drop((first, second, third));
-        assert_eq!((limits.bodies.keys(), limits.bodies_by_user.keys(), limits.bodies_by_address.keys()), (0, 0, 0), "given back");
+        assert_eq!((limits.bodies.keys(), limits.bodies_by_user.keys(), limits.bodies_by_address.keys()), (0, 0, 0), "all are released");
     }
 }

@@ -1,4 +1,4 @@
-//! Figures for Prometheus: requests at the edge, what the engine counts, and who waits where.
+//! Figures for Prometheus: requests at the edge, the engine's counters, connections, and entries of the waiting rooms.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use super::door::Crowd;
+use super::connections::Capacity;
 
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -54,7 +54,7 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    pub(crate) fn new(stats: Arc<Stats>, traffic: Arc<Traffic>, tasks: Arc<Supervisor>, crowd: Arc<Crowd>) -> Self {
+    pub(crate) fn new(stats: Arc<Stats>, traffic: Arc<Traffic>, tasks: Arc<Supervisor>, capacity: Arc<Capacity>) -> Self {
         let mut registry = Registry::with_prefix("boxoffice");
         let requests = Family::default();
         let latency = Family::new_with_constructor((|| Histogram::new(BUCKETS_S)) as fn() -> Histogram);
@@ -64,7 +64,7 @@ impl Metrics {
         registry.register("queue_entries", "Entries of the waiting rooms by state", room.clone());
         registry.register_collector(Box::new(EngineFigures(stats, traffic)));
         registry.register_collector(Box::new(TasksFigures(tasks)));
-        registry.register_collector(Box::new(OpenConnections(crowd)));
+        registry.register_collector(Box::new(OpenConnections(capacity)));
         Self { registry, requests, latency, room }
     }
 
@@ -89,7 +89,7 @@ impl Metrics {
     }
 }
 
-/// Clients choose the method's name; the series must not grow with it.
+/// Clients choose the method's name; it must not multiply the series.
 fn name_of(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
@@ -108,9 +108,8 @@ struct EngineFigures(Arc<Stats>, Arc<Traffic>);
 
 impl Collector for EngineFigures {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
-        let Stats { best_offers, .. } = &*self.0;
-        let Stats { commands, batches, retries, bisections, overloaded, busy, ledger_us, swept_holds, relayed_events, promoted, .. } =
-            &*self.0;
+        let Stats { best_offers, commands, batches, retries, bisections, overloaded, busy, ledger_us, .. } = &*self.0;
+        let Stats { swept_holds, relayed_events, promoted, .. } = &*self.0;
         let Stats { held_commands, lock_waits, lock_wait_us, lock_held_us, accepted_commands, dead_commands, .. } = &*self.0;
         let Stats { logged_commands, unsent_events, unsent_age_ms, .. } = &*self.0;
         let Stats { sse_streams, websockets, frames_sent, slow_listeners, .. } = &*self.0;
@@ -181,7 +180,7 @@ impl Collector for TasksFigures {
     }
 }
 
-struct OpenConnections(Arc<Crowd>);
+struct OpenConnections(Arc<Capacity>);
 
 impl fmt::Debug for OpenConnections {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -218,8 +217,8 @@ mod tests {
         stats.unsent_events.set(2);
         let tasks = Supervisor::new();
         let kept = (&*tasks as &dyn Tasks).keep("relay.3", WhenFailing::NotReady, || async { Ok(()) });
-        let crowd = Crowd::new(&crate::config::Settings::defaults().unwrap().http);
-        let metrics = Metrics::new(stats, traffic, tasks, crowd);
+        let capacity = Capacity::new(&crate::config::Settings::defaults().unwrap().http);
+        let metrics = Metrics::new(stats, traffic, tasks, capacity);
         metrics.request(&Method::POST, "/a/{id}", StatusCode::CREATED, Duration::from_millis(1));
         metrics.room(ConcertId(uuid::Uuid::nil()), &RoomCounts { waiting: 3, ..RoomCounts::default() });
         let text = metrics.encode().unwrap();

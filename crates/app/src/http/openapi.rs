@@ -1,5 +1,5 @@
-//! The OpenAPI document: operations and schemas from the handlers, completed with what the table of routes says of
-//! tokens, keys, pages and refusals.
+//! The OpenAPI document: operations and schemas from the handlers, completed from the table of routes with tokens,
+//! keys, pages and refusals.
 
 use actix_web::http::{Method, StatusCode};
 use utoipa::OpenApi;
@@ -10,11 +10,11 @@ use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, SchemaFormat, Type};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, PathItem, Ref, RefOr, Required};
 
-use super::commands::AcceptedView;
+use super::accepted::AcceptedView;
 use super::idempotency::{HEADER, KEY_MAX};
 use super::params::{LIMIT, LIMIT_MAX};
 use super::problem::{FieldError, ProblemDocument};
-use super::routes::{self, Entry};
+use super::routes::{self, Endpoint};
 use super::{admin, commands, concerts, draw, health, payments, push, queue, reservations, seats, system, tickets, wallet};
 
 const BEARER: &str = "bearer";
@@ -76,9 +76,9 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
     let components = document.components.get_or_insert_default();
     let scheme = Http::builder().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
     components.add_security_scheme(BEARER, SecurityScheme::Http(scheme));
-    for entry in routes::table().iter().filter(|entry| entry.documented) {
-        if let Some(operation) = document.paths.paths.get_mut(entry.path).and_then(|item| operation(item, &entry.method)) {
-            complete(operation, entry);
+    for endpoint in routes::table().iter().filter(|endpoint| endpoint.documented) {
+        if let Some(operation) = document.paths.paths.get_mut(endpoint.path).and_then(|item| operation(item, &endpoint.method)) {
+            complete(operation, endpoint);
         }
     }
     document
@@ -94,10 +94,33 @@ fn operation<'a>(item: &'a mut PathItem, method: &Method) -> Option<&'a mut Oper
     }
 }
 
-fn complete(operation: &mut Operation, entry: &Entry) {
-    let needs = entry.needs;
+fn complete(operation: &mut Operation, endpoint: &Endpoint) {
+    let needs = endpoint.needs;
     let parameters = operation.parameters.get_or_insert_default();
-    if entry.path.contains("{id}") {
+    add_parameters(parameters, endpoint);
+    if parameters.is_empty() {
+        operation.parameters = None;
+    }
+    if needs.bearer {
+        operation.security = Some(vec![SecurityRequirement::new::<_, [&str; 0], &str>(BEARER, [])]);
+    }
+    let responses = &mut operation.responses.responses;
+    for (status, response) in &mut *responses {
+        if let RefOr::T(response) = response {
+            add_headers(response, status, needs.idempotency_key);
+        }
+    }
+    if endpoint.may_be_accepted() {
+        responses.insert("202".to_owned(), RefOr::T(accepted()));
+    }
+    for status in refusals(endpoint) {
+        responses.entry(status.to_string()).or_insert_with(|| RefOr::T(problem(status)));
+    }
+}
+
+fn add_parameters(parameters: &mut Vec<RefOr<Parameter>>, endpoint: &Endpoint) {
+    let needs = endpoint.needs;
+    if endpoint.path.contains("{id}") {
         let schema = text().format(Some(SchemaFormat::KnownFormat(KnownFormat::Uuid)));
         parameters.push(parameter("id", ParameterIn::Path, true, schema, "Its id"));
     }
@@ -113,46 +136,28 @@ fn complete(operation: &mut Operation, entry: &Entry) {
             parameters.push(parameter("token", ParameterIn::Query, false, text(), "The same, for browsers"));
         }
     }
-    if entry.may_be_accepted() {
+    if endpoint.may_be_accepted() {
         let description = "`respond-async`: 202 at once, under strategies that keep commands in a log; others ignore it";
         parameters.push(parameter("Prefer", ParameterIn::Header, false, text(), description));
     }
     if needs.idempotency_key {
         let description = "The same key and request get the same answer. Quotes around it are optional and not part of it";
-        let pattern = key_pattern();
-        let schema = text().min_length(Some(1)).max_length(Some(KEY_MAX + 2)).pattern(Some(pattern));
+        let schema = text().min_length(Some(1)).max_length(Some(KEY_MAX + 2)).pattern(Some(key_pattern()));
         parameters.push(parameter(HEADER, ParameterIn::Header, true, schema, description));
-    }
-    if parameters.is_empty() {
-        operation.parameters = None;
-    }
-    if needs.bearer {
-        operation.security = Some(vec![SecurityRequirement::new::<_, [&str; 0], &str>(BEARER, [])]);
-    }
-    for (status, response) in &mut operation.responses.responses {
-        if let RefOr::T(response) = response {
-            add_headers(response, status, needs.idempotency_key);
-        }
-    }
-    if entry.may_be_accepted() {
-        operation.responses.responses.insert("202".to_owned(), RefOr::T(accepted()));
-    }
-    for status in refusals(entry) {
-        operation.responses.responses.entry(status.to_string()).or_insert_with(|| RefOr::T(problem(status)));
     }
 }
 
 /// The statuses that follow from what a request needs, and those of its decision.
-fn refusals(entry: &Entry) -> Vec<u16> {
-    let needs = entry.needs;
-    let mut statuses = entry.refusals.to_vec();
-    let in_api = entry.path.starts_with("/api/");
+fn refusals(endpoint: &Endpoint) -> Vec<u16> {
+    let needs = endpoint.needs;
+    let mut statuses = endpoint.refusals.to_vec();
+    let in_api = endpoint.path.starts_with("/api/");
     for (applies, added) in [
         (needs.bearer, &[400, 401, 429][..]),
         (needs.operator || needs.queue_token, &[403]),
         (needs.paged, &[400]),
-        // An id that is none names nothing.
-        (entry.path.contains("{id}"), &[404]),
+        // A malformed id names nothing.
+        (endpoint.path.contains("{id}"), &[404]),
         (needs.body, &[400, 408, 413, 415]),
         (in_api, &[500, 503]),
     ] {
@@ -165,7 +170,7 @@ fn refusals(entry: &Entry) -> Vec<u16> {
     statuses
 }
 
-/// A key within its quotes, or one that is not within quotes: two of them alone are none.
+/// A key within quotes, or a key without them; a pair of quotes alone is no key.
 fn key_pattern() -> String {
     let (rest, middle) = (KEY_MAX - 1, KEY_MAX - 2);
     format!(r#"^("[!-~]{{1,{KEY_MAX}}}"|"|[!#-~][!-~]{{0,{rest}}}|"[!-~]{{0,{middle}}}[!#-~])$"#)
@@ -245,13 +250,13 @@ mod tests {
     #[test]
     fn every_route_is_documented_and_nothing_else() {
         let table = routes::table();
-        let documented_routes = table.iter().filter(|entry| entry.documented);
-        let routed: BTreeSet<_> = documented_routes.map(|entry| (entry.method.to_string(), entry.path.to_owned())).collect();
+        let routes = table.iter().filter(|endpoint| endpoint.documented);
+        let routed: BTreeSet<_> = routes.map(|endpoint| (endpoint.method.to_string(), endpoint.path.to_owned())).collect();
         assert_eq!(documented(), routed);
     }
 
     #[test]
-    fn every_reference_leads_somewhere() {
+    fn every_reference_resolves() {
         fn walk(value: &Value, found: &mut Vec<String>) {
             match value {
                 Value::Object(map) => {
@@ -273,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn operations_say_what_they_need() {
+    fn operations_list_their_parameters_and_refusals() {
         let document = document();
         let hold = &document["paths"]["/api/v1/reservations"]["post"];
         let names: Vec<_> = hold["parameters"].as_array().unwrap().iter().map(|parameter| parameter["name"].as_str().unwrap()).collect();
@@ -288,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn what_everybody_may_do_in_the_waiting_room_is_told() {
+    fn the_waiting_room_is_documented() {
         let document = document().to_string();
         for there in ["/queue/stream", "/queue/socket", "/queue/extend", "/concerts/{id}/draw", "/concerts/{id}/draw/entries", "adaptive"] {
             assert!(document.contains(there), "{there}");
@@ -296,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pattern_of_a_key_takes_what_the_parser_takes() {
+    fn the_pattern_of_a_key_matches_what_the_parser_accepts() {
         let pattern = regex_lite::Regex::new(&key_pattern()).unwrap();
         let long = |count| "k".repeat(count);
         let quoted = |key: &str| format!("\"{key}\"");
@@ -305,7 +310,7 @@ mod tests {
             keys.extend([long(count), quoted(&long(count)), format!("\"{}", long(count)), format!("{}\"", long(count))]);
         }
         for key in keys {
-            assert_eq!(pattern.is_match(&key), super::super::idempotency::parse(key.as_bytes()).is_some(), "{key}");
+            assert_eq!(pattern.is_match(&key), crate::http::idempotency::parse(key.as_bytes()).is_some(), "{key}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What a path and a query say: ids, pages of lists, and nothing that is not known.
+//! Paths and queries: ids, pages of lists; unknown parameters are refused.
 
 use std::borrow::Cow;
 use std::future::{Ready, ready};
@@ -7,13 +7,12 @@ use actix_web::dev::Payload;
 use actix_web::{FromRequest, HttpRequest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
-use uuid::Uuid;
-
 use boxoffice_domain::text;
+use uuid::Uuid;
 
 use super::problem::Problem;
 
-/// The `{id}` of a path; one that is no UUID names nothing.
+/// The `{id}` of a path; an id that is no UUID names nothing.
 pub(crate) struct Id<T>(pub(crate) T);
 
 impl<T: From<Uuid>> FromRequest for Id<T> {
@@ -25,21 +24,21 @@ impl<T: From<Uuid>> FromRequest for Id<T> {
     }
 }
 
-/// Only as it is written everywhere: 36 characters with hyphens.
+/// Only in the usual form: 36 characters with hyphens.
 fn parse_id(text: &str) -> Option<Uuid> {
     (text.len() == 36).then(|| Uuid::try_parse(text).ok()).flatten()
 }
 
-/// Text that a store may have to keep, or that is compared with such: by the one rule of [`boxoffice_domain::text`].
+/// Checks text that a store keeps, or that is compared with such: by the one rule of [`boxoffice_domain::text`].
 pub(crate) fn text(field: &str, value: Option<&str>, chars_max: usize) -> Result<(), Problem> {
     value.and_then(|value| text::fault(value, chars_max)).map_or(Ok(()), |reason| Err(Problem::field(field, reason)))
 }
 
-/// How many items a list gives when it is not told.
+/// Items of a page without `?limit=`.
 pub(super) const LIMIT: u32 = 50;
 pub(super) const LIMIT_MAX: u32 = 200;
 
-/// The query of a request, of which every parameter is known and given once.
+/// The query of a request; each parameter is known and given once.
 pub(crate) struct Query<'a> {
     pairs: Vec<(Cow<'a, str>, Cow<'a, str>)>,
 }
@@ -60,7 +59,7 @@ impl<'a> Query<'a> {
         Ok(Self { pairs })
     }
 
-    /// For what takes no parameters.
+    /// For routes without parameters.
     pub(crate) fn none(request: &HttpRequest) -> Result<(), Problem> {
         if request.query_string().is_empty() { Ok(()) } else { Query::of(request, &[]).map(|_| ()) }
     }
@@ -70,7 +69,7 @@ impl<'a> Query<'a> {
     }
 }
 
-/// What a list is asked for.
+/// The requested page of a list.
 pub(crate) struct Paging<K> {
     pub(crate) limit: u32,
     pub(crate) after: Option<K>,
@@ -92,9 +91,9 @@ impl<K: Cursor> Paging<K> {
     }
 }
 
-/// Where a page ended: the key of its last row. Opaque outside; each list knows only its own.
+/// Where a page ended: the key of its last row. Opaque to clients; a list accepts only its own.
 pub(crate) trait Cursor: Sized {
-    /// Tells one list's cursors from another's.
+    /// Distinguishes the cursors of one list from another's.
     const TAG: u8;
     fn write(&self, bytes: &mut Vec<u8>);
     fn read(bytes: &[u8]) -> Option<Self>;
@@ -113,11 +112,11 @@ fn decode<K: Cursor>(text: &str) -> Option<K> {
     }
 }
 
-/// The key of a journal's line.
+/// The number of a journal's line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Seq<const TAG: u8>(pub(crate) i64);
+pub(crate) struct SeqCursor<const TAG: u8>(pub(crate) i64);
 
-impl<const TAG: u8> Cursor for Seq<TAG> {
+impl<const TAG: u8> Cursor for SeqCursor<TAG> {
     const TAG: u8 = TAG;
 
     fn write(&self, bytes: &mut Vec<u8>) {
@@ -129,11 +128,11 @@ impl<const TAG: u8> Cursor for Seq<TAG> {
     }
 }
 
-/// The key of a record.
+/// The id of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Key<const TAG: u8>(pub(crate) Uuid);
+pub(crate) struct IdCursor<const TAG: u8>(pub(crate) Uuid);
 
-impl<const TAG: u8> Cursor for Key<TAG> {
+impl<const TAG: u8> Cursor for IdCursor<TAG> {
     const TAG: u8 = TAG;
 
     fn write(&self, bytes: &mut Vec<u8>) {
@@ -163,15 +162,15 @@ mod tests {
     }
 
     #[test]
-    fn paging_has_bounds_and_refuses_what_it_does_not_know() {
+    fn paging_has_bounds_and_refuses_unknown_parameters() {
         let paging = |query: &str| {
             let request = TestRequest::with_uri(&format!("/x?{query}")).to_http_request();
-            Paging::<Seq<1>>::of(&request).map(|paging| (paging.limit, paging.after)).map_err(|problem| problem.code())
+            Paging::<SeqCursor<1>>::of(&request).map(|paging| (paging.limit, paging.after)).map_err(|problem| problem.code())
         };
-        let cursor = encode(&Seq::<1>(7));
+        let cursor = encode(&SeqCursor::<1>(7));
         assert_eq!(paging(""), Ok((50, None)));
-        assert_eq!(paging(&format!("limit=200&cursor={cursor}")), Ok((200, Some(Seq(7)))));
-        let other_list = encode(&Seq::<2>(7));
+        assert_eq!(paging(&format!("limit=200&cursor={cursor}")), Ok((200, Some(SeqCursor(7)))));
+        let other_list = encode(&SeqCursor::<2>(7));
         for wrong in [
             "limit=0",
             "limit=201",
@@ -190,10 +189,10 @@ mod tests {
     }
 
     #[test]
-    fn cursors_come_back_as_they_went() {
-        let key = Key::<3>(Uuid::from_u128(5));
-        assert_eq!(decode::<Key<3>>(&encode(&key)), Some(key));
-        assert_eq!(decode::<Key<4>>(&encode(&key)), None);
-        assert_eq!(decode::<Seq<3>>(&encode(&key)), None);
+    fn cursors_are_read_as_they_were_written() {
+        let key = IdCursor::<3>(Uuid::from_u128(5));
+        assert_eq!(decode::<IdCursor<3>>(&encode(&key)), Some(key));
+        assert_eq!(decode::<IdCursor<4>>(&encode(&key)), None);
+        assert_eq!(decode::<SeqCursor<3>>(&encode(&key)), None);
     }
 }

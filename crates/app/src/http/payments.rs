@@ -1,4 +1,4 @@
-//! Payments: pay a hold, look at what was bought, give it back.
+//! Payments: pay a hold, read payments, refund one.
 
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
@@ -8,17 +8,18 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::App;
-use super::answer::{self, Ran};
-use super::auth::User;
+use super::answer;
 use super::body::Body;
-use super::idempotency;
-use super::params::{self, Id, Key, Paging, Query};
+use super::caller::User;
+use super::execution::{self, Ran};
+use super::idempotency::{self, Keyed};
+use super::params::{self, Id, IdCursor, Paging, Query};
 use super::problem::Problem;
+use super::state::App;
 use super::turn;
 use super::views::{List, PaymentView};
 
-type PaymentCursor = Key<b'p'>;
+type PaymentCursor = IdCursor<b'p'>;
 
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -35,20 +36,20 @@ pub(crate) struct Pay {
 pub(crate) async fn create(app: Data<App>, user: User, request: HttpRequest, body: Body) -> Result<HttpResponse, Problem> {
     let token = turn::genuine(&app, &request, user.0)?;
     Query::none(&request)?;
-    let key = idempotency::Key::of(&request, user.0)?;
+    let key = idempotency::key(&request, user.0)?;
     let pay: Pay = body.parse()?;
     if pay.points.is_some_and(|points| points < 1) {
         return Err(Problem::field("points", "must be at least 1"));
     }
-    let keyed = key.over(&request, &pay)?;
+    let keyed = Keyed::new(key, &request, &pay)?;
     let reservation = ReservationId(pay.reservation_id);
     turn::for_hold(&app, &token, reservation).await?;
     let command = Command::Pay { user: user.0, reservation, points: pay.points.unwrap_or(0) };
-    let ran = answer::run(&app, app.payment.as_ref(), Actor::User(user.0), keyed, command).await?;
+    let ran = execution::run(&app, app.payment.as_ref(), Actor::User(user.0), keyed, command).await?;
     if let Ran::Decided(reply) = &ran {
         turn::ended_by(&app, reply).await;
     }
-    answer::ran(&app, &ran)
+    execution::answer(&app, &ran)
 }
 
 /// One's payments, newest first.
@@ -58,7 +59,7 @@ pub(crate) async fn list(app: Data<App>, user: User, request: HttpRequest) -> Re
     let paging = Paging::<PaymentCursor>::of(&request)?;
     let page = app.stores.queries.payments(user.0, paging.after.map(|after| after.0.into()), paging.limit).await?;
     let last = page.items.last().filter(|_| page.more);
-    let next_cursor = last.map(|row| params::encode(&Key::<b'p'>(row.payment.id.0)));
+    let next_cursor = last.map(|row| params::encode::<PaymentCursor>(&IdCursor(row.payment.id.0)));
     let currency = &app.settings.money.currency;
     let items = page.items.iter().map(|row| PaymentView::new(&row.payment, &row.reservation, currency, &app.tickets)).collect();
     answer::ok(&List { items, next_cursor })
@@ -84,8 +85,7 @@ pub(crate) async fn refund(
     body: Body,
 ) -> Result<HttpResponse, Problem> {
     Query::none(&request)?;
-    let keyed = idempotency::Key::of(&request, user.0)?.over(&request, &body.parse_nothing()?)?;
+    let keyed = Keyed::new(idempotency::key(&request, user.0)?, &request, &body.parse_nothing()?)?;
     let command = Command::Refund { user: user.0, payment: id.0 };
-    let ran = answer::run(&app, app.payment.as_ref(), Actor::User(user.0), keyed, command).await?;
-    answer::ran(&app, &ran)
+    execution::execute(&app, app.payment.as_ref(), Actor::User(user.0), keyed, command).await
 }

@@ -1,7 +1,12 @@
-//! Every error as a problem document (RFC 9457), and the one place that maps refusals and failures to it.
+//! Every error as a problem document (RFC 9457).
 //!
-//! A [`Problem`] is what handlers return; it has no request id yet, because only [`super::edge`] knows it, which is
-//! why the body is written there. What went wrong inside is kept as `source` for the log and never shown.
+//! A [`Problem`] is what handlers return. It has no request id yet: only [`super::edge`] knows it, so the body is
+//! written there. The cause inside the server is kept as `source` for the log and never shown. [`mapping`] turns
+//! refusals and failures into problems.
+
+mod code;
+mod document;
+mod mapping;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,100 +15,22 @@ use actix_web::body::BoxBody;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::{HttpResponse, ResponseError};
-use boxoffice_domain::concert::Fault;
-use boxoffice_domain::{Rejection, SeatNumber};
-use boxoffice_engine::{NotReturned, SearchError};
-use boxoffice_ports::{CatalogError, ExecuteError, LedgerError, RoomError, Source, StoreError};
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use boxoffice_domain::SeatNumber;
+use boxoffice_ports::Source;
 
+pub(crate) use code::Code;
+pub(crate) use document::{FieldError, ProblemDocument};
+
+use super::headers::REPLAYED;
 use super::views::QueueView;
 
-/// How long to wait before trying again what failed for a passing reason, seconds.
+/// How long a client waits before it retries after a transient failure, seconds.
 const RETRY_AFTER_S: u64 = 1;
 
-macro_rules! codes {
-    ($($name:ident $text:literal $status:literal $title:literal)*) => {
-        /// What is wrong, for machines. Each has one status.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub(crate) enum Code { $($name),* }
-
-        impl Code {
-            #[cfg(test)]
-            pub(crate) const ALL: &[Code] = &[$(Code::$name),*];
-
-            pub(crate) fn as_str(self) -> &'static str {
-                match self { $(Self::$name => $text),* }
-            }
-
-            pub(crate) fn status(self) -> u16 {
-                match self { $(Self::$name => $status),* }
-            }
-
-            fn title(self) -> &'static str {
-                match self { $(Self::$name => $title),* }
-            }
-        }
-    };
-}
-
-codes! {
-    InvalidRequest "invalid_request" 400 "The request is not valid"
-    IdempotencyKeyRequired "idempotency_key_required" 400 "An Idempotency-Key is required"
-    Unauthenticated "unauthenticated" 401 "A valid bearer token is required"
-    InsufficientBalance "insufficient_balance" 402 "The balance is too low"
-    Forbidden "forbidden" 403 "Not allowed"
-    DevModeOff "dev_mode_off" 403 "Development mode is off"
-    SelfChargeOff "self_charge_off" 403 "Users may not charge their own wallets"
-    QueueTokenRequired "queue_token_required" 403 "A queue token is required"
-    QueueTokenInvalid "queue_token_invalid" 403 "The queue token is not valid here"
-    QueueTokenExpired "queue_token_expired" 403 "The turn is over"
-    QueueWaiting "queue_waiting" 403 "The turn has not come yet"
-    NotFound "not_found" 404 "Not found"
-    MethodNotAllowed "method_not_allowed" 405 "Method not allowed"
-    RequestTimeout "request_timeout" 408 "The request did not come in time"
-    QueueClosed "queue_closed" 409 "The waiting room takes nobody new"
-    SeatUnavailable "seat_unavailable" 409 "A seat is not available"
-    HoldExpired "hold_expired" 409 "The hold has expired"
-    HoldReleased "hold_released" 409 "The hold was released"
-    AlreadyPaid "already_paid" 409 "Already paid"
-    AlreadyRefunded "already_refunded" 409 "Already refunded"
-    CatalogConflict "catalog_conflict" 409 "The document changes seats that are held or sold"
-    Busy "busy" 409 "Somebody else is at it"
-    IdempotencyInProgress "idempotency_in_progress" 409 "The same request is still being decided"
-    BodyTooLarge "body_too_large" 413 "The body is too large"
-    UnsupportedMediaType "unsupported_media_type" 415 "The body must be application/json"
-    IdempotencyKeyReused "idempotency_key_reused" 422 "The Idempotency-Key was used for another request"
-    SeatLimitExceeded "seat_limit_exceeded" 422 "Too many seats"
-    BookingClosed "booking_closed" 422 "The date is not open for booking"
-    RefundClosed "refund_closed" 422 "The time for refunds is over"
-    AmountOutOfRange "amount_out_of_range" 422 "The amount is out of range"
-    InsufficientPoints "insufficient_points" 422 "Not that many points"
-    ExtensionLimitExceeded "extension_limit_exceeded" 422 "The hold cannot be extended again"
-    TooManyRequests "too_many_requests" 429 "Too many requests"
-    HeadTooLarge "head_too_large" 431 "The request line and the headers are too long"
-    Internal "internal" 500 "Internal error"
-    Overloaded "overloaded" 503 "More is asked than can be served"
-    StoreUnavailable "store_unavailable" 503 "The store is unavailable"
-}
-
-/// One field that is at fault; `field` is a path such as `best.count`, or the name of a header or query parameter.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub(crate) struct FieldError {
-    pub(crate) field: String,
-    pub(crate) reason: String,
-}
-
-impl From<Fault> for FieldError {
-    fn from(fault: Fault) -> Self {
-        Self { field: fault.field, reason: fault.reason }
-    }
-}
-
 /// An error on its way out.
-pub(crate) struct Problem(Box<Parts>);
+pub(crate) struct Problem(Box<Inner>);
 
-struct Parts {
+struct Inner {
     code: Code,
     detail: Cow<'static, str>,
     errors: Vec<FieldError>,
@@ -123,7 +50,7 @@ impl Problem {
             }
             _ => None,
         };
-        Self(Box::new(Parts {
+        Self(Box::new(Inner {
             code,
             detail: detail.into(),
             errors: Vec::new(),
@@ -136,7 +63,7 @@ impl Problem {
         }))
     }
 
-    /// The path names nothing, or nothing of the caller's.
+    /// The path names nothing, or nothing that is the caller's.
     pub(crate) fn not_found() -> Self {
         Self::new(Code::NotFound, "there is nothing here under this path")
     }
@@ -178,18 +105,9 @@ impl Problem {
         self
     }
 
-    /// A refusal as it was decided.
-    pub(crate) fn refused(rejection: &Rejection, replayed: bool) -> Self {
-        let mut problem = Self::new(code_of(rejection), rejection.to_string());
-        problem.0.replayed = replayed;
-        match rejection {
-            Rejection::SeatUnavailable { seats } => problem.0.seats = Some(seats.clone()),
-            Rejection::AmountOutOfRange { field, reason } => {
-                problem.0.errors = vec![FieldError { field: field.clone(), reason: reason.clone() }];
-            }
-            _ => {}
-        }
-        problem
+    /// For a body that did not arrive within its deadline.
+    pub(crate) fn body_late() -> Self {
+        Self::new(Code::RequestTimeout, "the body did not come in time")
     }
 
     fn caused_by(mut self, source: impl Into<Source>) -> Self {
@@ -201,91 +119,44 @@ impl Problem {
         self.0.code
     }
 
-    /// What went wrong inside, for the log.
+    /// The cause inside the server, for the log.
     pub(crate) fn source(&self) -> Option<&Source> {
         self.0.source.as_ref()
     }
 
     /// The answer, with the request's id in it.
     pub(crate) fn response(&self, request_id: &str) -> HttpResponse {
-        let parts = &*self.0;
-        let status = self.status_code();
-        let document = ProblemDocument {
-            kind: format!("urn:boxoffice:problem:{}", parts.code.as_str()),
-            title: parts.code.title(),
-            status: status.as_u16(),
-            detail: &parts.detail,
-            code: parts.code.as_str(),
-            request_id,
-            errors: &parts.errors,
-            seats: parts.seats.as_deref(),
-            queue: parts.queue.as_ref(),
-        };
-        let mut response = HttpResponse::build(status);
+        let inner = &*self.0;
+        let mut response = HttpResponse::build(self.status_code());
         response.content_type("application/problem+json");
-        if let Some(seconds) = parts.retry_after_s {
+        if let Some(seconds) = inner.retry_after_s {
             response.insert_header((header::RETRY_AFTER, HeaderValue::from(seconds)));
         }
-        if let Some(allow) = &parts.allow {
+        if let Some(allow) = &inner.allow {
             response.insert_header((header::ALLOW, allow.as_str()));
         }
-        if parts.code == Code::Unauthenticated {
+        if inner.code == Code::Unauthenticated {
             response.insert_header((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")));
         }
-        if parts.replayed {
-            response.insert_header(super::idempotency::REPLAYED);
+        if inner.replayed {
+            response.insert_header(REPLAYED);
         }
-        response.body(serde_json::to_vec(&document).unwrap_or_default())
+        response.body(serde_json::to_vec(&self.document(request_id)).unwrap_or_default())
     }
-}
 
-/// An error, always as `application/problem+json`.
-#[derive(Serialize, ToSchema)]
-#[schema(as = Problem)]
-pub(crate) struct ProblemDocument<'a> {
-    /// A URN made of the code.
-    #[serde(rename = "type")]
-    #[schema(example = "urn:boxoffice:problem:not_found")]
-    kind: String,
-    title: &'a str,
-    status: u16,
-    /// For people; may change.
-    detail: &'a str,
-    /// For machines.
-    #[schema(example = "not_found")]
-    code: &'a str,
-    /// The same as the `X-Request-Id` header.
-    request_id: &'a str,
-    /// Where fields are at fault.
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    #[schema(value_type = Option<Vec<FieldError>>, required = false)]
-    errors: &'a [FieldError],
-    /// For `seat_unavailable`: the seats somebody else has; empty when none of the best was to be had.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Vec<u32>>, required = false)]
-    seats: Option<&'a [SeatNumber]>,
-    /// For `queue_waiting`: the place, with the current token.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<QueueView>, required = false)]
-    queue: Option<&'a QueueView>,
-}
-
-fn code_of(rejection: &Rejection) -> Code {
-    match rejection {
-        Rejection::NotFound { .. } => Code::NotFound,
-        Rejection::InsufficientBalance => Code::InsufficientBalance,
-        Rejection::SeatUnavailable { .. } => Code::SeatUnavailable,
-        Rejection::HoldExpired => Code::HoldExpired,
-        Rejection::HoldReleased => Code::HoldReleased,
-        Rejection::AlreadyPaid => Code::AlreadyPaid,
-        Rejection::AlreadyRefunded => Code::AlreadyRefunded,
-        Rejection::IdempotencyKeyReused => Code::IdempotencyKeyReused,
-        Rejection::SeatLimitExceeded { .. } => Code::SeatLimitExceeded,
-        Rejection::BookingClosed => Code::BookingClosed,
-        Rejection::RefundClosed => Code::RefundClosed,
-        Rejection::AmountOutOfRange { .. } => Code::AmountOutOfRange,
-        Rejection::InsufficientPoints => Code::InsufficientPoints,
-        Rejection::ExtensionLimitExceeded => Code::ExtensionLimitExceeded,
+    fn document<'a>(&'a self, request_id: &'a str) -> ProblemDocument<'a> {
+        let inner = &*self.0;
+        ProblemDocument {
+            kind: format!("urn:boxoffice:problem:{}", inner.code.as_str()),
+            title: inner.code.title(),
+            status: self.status_code().as_u16(),
+            detail: &inner.detail,
+            code: inner.code.as_str(),
+            request_id,
+            errors: &inner.errors,
+            seats: inner.seats.as_deref(),
+            queue: inner.queue.as_ref(),
+        }
     }
 }
 
@@ -312,87 +183,12 @@ impl ResponseError for Problem {
     }
 }
 
-fn unavailable(source: Source) -> Problem {
-    Problem::new(Code::StoreUnavailable, "the store cannot be reached; try again").caused_by(source)
-}
-
-impl From<StoreError> for Problem {
-    fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::Unavailable(source) => unavailable(source),
-            StoreError::Broken(source) => Self::internal(source),
-        }
-    }
-}
-
-impl From<LedgerError> for Problem {
-    fn from(error: LedgerError) -> Self {
-        match error {
-            LedgerError::Refused(source) => Self::internal(source),
-            LedgerError::Unavailable(source) | LedgerError::Retryable(source) => unavailable(source),
-            LedgerError::Conflict | LedgerError::LockTimeout => unavailable(error.into()),
-        }
-    }
-}
-
-impl From<ExecuteError> for Problem {
-    fn from(error: ExecuteError) -> Self {
-        match error {
-            ExecuteError::Overloaded => Self::new(Code::Overloaded, "more commands are waiting than can be served; nothing was done"),
-            ExecuteError::Busy => Self::new(Code::Busy, "somebody else holds the lock; nothing was done"),
-            ExecuteError::InProgress => Self::new(Code::IdempotencyInProgress, "ask again with the same key"),
-            ExecuteError::Unavailable(source) => unavailable(source),
-            ExecuteError::Internal(source) => Self::internal(source),
-        }
-    }
-}
-
-impl From<SearchError> for Problem {
-    fn from(error: SearchError) -> Self {
-        match error {
-            SearchError::Store(error) => error.into(),
-            SearchError::TimedOut => Self::new(Code::Overloaded, "others were quicker as long as could be waited; nothing was done"),
-        }
-    }
-}
-
-impl From<NotReturned> for Problem {
-    fn from(error: NotReturned) -> Self {
-        match error {
-            NotReturned::Store(error) => error.into(),
-            NotReturned::Ledger(error) => error.into(),
-        }
-    }
-}
-
-impl From<RoomError> for Problem {
-    fn from(error: RoomError) -> Self {
-        match error {
-            RoomError::NoRoom => Self::not_found(),
-            RoomError::Closed => Self::new(Code::QueueClosed, "the waiting room is draining: who waits is still admitted"),
-            RoomError::Unavailable(source) => unavailable(source),
-        }
-    }
-}
-
-impl From<CatalogError> for Problem {
-    fn from(error: CatalogError) -> Self {
-        match error {
-            CatalogError::Conflict { field, seat } => {
-                let mut problem = Self::new(Code::CatalogConflict, "nothing was written");
-                problem.0.errors = vec![FieldError { field, reason: format!("seat {seat} is held or sold") }];
-                problem
-            }
-            CatalogError::Unavailable(source) => unavailable(source),
-            CatalogError::Broken(source) => Self::internal(source),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use actix_web::body::MessageBody;
+    use boxoffice_domain::Rejection;
+    use boxoffice_ports::{ExecuteError, LedgerError, RoomError, StoreError};
     use serde_json::{Value, json};
 
     fn document(problem: &Problem) -> (HttpResponse, Value) {
@@ -439,13 +235,13 @@ mod tests {
     }
 
     #[test]
-    fn seats_are_told_even_when_there_are_none() {
+    fn the_member_seats_is_there_even_when_it_is_empty() {
         let (_, body) = document(&Problem::refused(&Rejection::SeatUnavailable { seats: vec![] }, false));
         assert_eq!(body["seats"], json!([]));
     }
 
     #[test]
-    fn passing_failures_say_when_to_try_again() {
+    fn transient_failures_carry_retry_after() {
         let source = || Source::from("gone");
         for (problem, status, code) in [
             (Problem::from(ExecuteError::Overloaded), 503, "overloaded"),
@@ -463,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn defects_keep_their_cause_to_themselves() {
+    fn a_defect_does_not_show_its_cause() {
         let problem = Problem::from(ExecuteError::Internal(Source::from("secret table name")));
         let (response, body) = document(&problem);
         assert_eq!(response.status(), 500);
@@ -472,19 +268,10 @@ mod tests {
     }
 
     #[test]
-    fn who_is_not_known_is_told_how_to_be() {
+    fn a_401_names_the_scheme_and_a_405_the_methods() {
         let (response, _) = document(&Problem::unauthenticated("no"));
         assert_eq!(response.headers().get("www-authenticate").unwrap(), "Bearer");
         let (response, _) = document(&Problem::method_not_allowed("GET, POST"));
         assert_eq!(response.headers().get("allow").unwrap(), "GET, POST");
-    }
-
-    #[test]
-    fn codes_are_distinct_and_their_statuses_exist() {
-        let mut seen = std::collections::HashSet::new();
-        for code in Code::ALL {
-            assert!(seen.insert(code.as_str()), "{code:?}");
-            assert!(StatusCode::from_u16(code.status()).is_ok());
-        }
     }
 }

@@ -1,30 +1,29 @@
 //! Streams of frames: server-sent events and WebSockets, by the queue token alone, because a browser can send no other
-//! header with them. A stolen token of somebody who waits shows a place, and nothing else.
+//! header with them. A stolen token of a waiting entry shows its place, and nothing else.
 //!
-//! The connection is taken away from the HTTP server ([`super::door`]) and served by one small task ([`session`]).
-//! [`super::limits`] says how many one user may have open here.
+//! The connection is detached from the HTTP server ([`super::connections`]) and served by one small task ([`mod@stream`]).
+//! [`super::limits`] bounds how many one user may have open here.
 
 mod incoming;
-mod session;
+mod stream;
 
 use std::time::Duration;
 
 use actix_http::ws;
-use actix_web::http::header;
-use actix_web::http::header::HeaderMap;
+use actix_web::http::header::{self, HeaderMap};
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse, rt};
 use boxoffice_domain::{ConcertId, Place, Timestamp};
 use boxoffice_engine::push::{Form, NotHeard, OwnFrames};
 use boxoffice_ports::RoomError;
 
-use session::Session;
+use stream::{OpenStream, retry_line};
 
-use super::App;
-use super::door::Key;
-use super::edge::request_id;
+use super::connections::ConnectionHandle;
+use super::headers::request_id;
 use super::params::Query;
 use super::problem::{Code, Problem};
+use super::state::App;
 use super::turn;
 use super::views::QueueFrame;
 
@@ -48,31 +47,32 @@ pub(crate) async fn socket(app: Data<App>, request: HttpRequest) -> Result<HttpR
 
 async fn open(app: &App, request: &HttpRequest, form: Form) -> Result<HttpResponse, Problem> {
     let query = Query::of(request, &["token"])?;
-    let token = turn::carried(app, request, query.get("token"))?;
+    let token = turn::of_stream(app, request, query.get("token"))?;
     let head = match form {
         Form::Sse => events_head(),
         Form::WebSocket => handshake(request)?,
     };
-    let counted = app.limits.stream(token.user)?;
-    // A place that the room has lost is given back first, and whoever comes for their turn was seen.
+    let permit = app.limits.stream(token.user)?;
+    // A place that the room has lost is restored first; like a poll, this shows that the buyer is present.
     match turn::place(app, &token).await {
         Ok(_) | Err(RoomError::NoRoom) => {}
         Err(error) => return Err(error.into()),
     }
     let resume = request.headers().get("Last-Event-ID").and_then(|id| id.to_str().ok()).and_then(|id| id.trim().parse().ok());
-    let listening = app.hub.listen(token.concert, token.entry, form, resume, &turn::forgotten(&token));
-    let subscription = listening.map_err(|error| match error {
+    let subscribed = app.hub.listen(token.concert, token.entry, form, resume, &turn::forgotten(&token));
+    let subscription = subscribed.map_err(|error| match error {
         NotHeard::Room(error) => error.into(),
-        NotHeard::Full => Problem::new(Code::Overloaded, "no more connections are taken here; ask with GET /queue"),
+        NotHeard::Full => Problem::new(Code::Overloaded, "this instance takes no more streams; poll with GET /queue"),
     })?;
-    let (wire, place) = request.conn_data::<Key>().and_then(Key::take).ok_or_else(|| Problem::internal("no connection to take"))?;
+    let connection = request.conn_data::<ConnectionHandle>().and_then(ConnectionHandle::detach);
+    let (socket, connection_permit) = connection.ok_or_else(|| Problem::internal("no connection to detach"))?;
     let stall = Duration::from_millis(app.settings.http.write_timeout_ms);
-    rt::spawn(Session::new(wire, subscription, form, stall, (counted, place)).run(head));
-    // It is written to nobody, and ends what the HTTP server keeps of the connection.
+    rt::spawn(OpenStream::new(socket, subscription, form, stall, (permit, connection_permit)).run(head));
+    // No client reads this answer: it makes the HTTP server drop its state of the connection.
     Ok(HttpResponse::Ok().force_close().finish())
 }
 
-/// What comes before the events. The end of the connection is the end of the body.
+/// The head of an event stream. The body ends with the connection.
 fn events_head() -> Vec<u8> {
     let mut head = format!(
         "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncache-control: no-store\r\nx-accel-buffering: no\r\n\
@@ -80,7 +80,7 @@ fn events_head() -> Vec<u8> {
         request_id()
     )
     .into_bytes();
-    head.extend(session::retry_line());
+    head.extend(retry_line());
     head
 }
 
@@ -88,10 +88,10 @@ fn events_head() -> Vec<u8> {
 fn handshake(request: &HttpRequest) -> Result<Vec<u8>, Problem> {
     let wrong = |detail| Problem::new(Code::InvalidRequest, detail);
     let headers = request.headers();
-    if !names(headers, header::UPGRADE, "websocket") || !names(headers, header::CONNECTION, "upgrade") {
-        return Err(wrong("ask for a WebSocket: Connection: Upgrade, Upgrade: websocket"));
+    if !has_token(headers, header::UPGRADE, "websocket") || !has_token(headers, header::CONNECTION, "upgrade") {
+        return Err(wrong("a WebSocket takes Connection: Upgrade and Upgrade: websocket"));
     }
-    if !names(headers, header::SEC_WEBSOCKET_VERSION, WEBSOCKET_VERSION) {
+    if !has_token(headers, header::SEC_WEBSOCKET_VERSION, WEBSOCKET_VERSION) {
         return Err(wrong("Sec-WebSocket-Version must be 13"));
     }
     let key = headers.get(header::SEC_WEBSOCKET_KEY).ok_or_else(|| wrong("Sec-WebSocket-Key is missing"))?;
@@ -102,18 +102,18 @@ fn handshake(request: &HttpRequest) -> Result<Vec<u8>, Problem> {
     Ok(head)
 }
 
-/// Whether one of a header's values is this token, in whatever case.
-fn names(headers: &HeaderMap, name: header::HeaderName, token: &str) -> bool {
+/// Whether one of a header's values is this token, in any case.
+fn has_token(headers: &HeaderMap, name: header::HeaderName, token: &str) -> bool {
     let values = headers.get_all(name).filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).any(|value| value.trim().eq_ignore_ascii_case(token))
 }
 
-/// Own frames as the public surface has them.
+/// A client's own frames, as the public surface defines them.
 pub(super) struct QueueFrames;
 
 impl OwnFrames for QueueFrames {
     fn queue(&self, concert: ConcertId, place: &Place, seq: u64, admitted: u64, now: Timestamp) -> String {
-        // It has no keys but strings, and nothing in it can fail.
+        // All keys are strings, so this cannot fail.
         serde_json::to_string(&QueueFrame::new(concert, place, seq, admitted, now)).unwrap_or_default()
     }
 }

@@ -1,4 +1,4 @@
-//! The waiting room: join, ask, ask for a longer turn, leave.
+//! The waiting room: join, poll, lengthen a turn, leave.
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderValue};
@@ -8,14 +8,14 @@ use boxoffice_domain::ConcertId;
 use boxoffice_domain::waiting::Extended;
 use boxoffice_ports::RoomError;
 
-use super::App;
 use super::answer;
-use super::auth::{User, UserInLane};
 use super::body::Body;
-use super::known;
+use super::caller::{User, UserInLane};
+use super::lookup;
 use super::params::{Id, Query};
 use super::problem::{Code, Problem};
 use super::queue_token::QueueToken;
+use super::state::App;
 use super::turn;
 use super::views::QueueView;
 
@@ -33,7 +33,7 @@ pub(crate) async fn join(
     Query::none(&request)?;
     body.parse_nothing()?;
     let join = async || app.room.join(id.0, user.0, user.1.as_deref().map(str::to_owned), app.ids.fresh().into()).await;
-    let entered = known::ask_room(&app, id.0, join).await?;
+    let entered = lookup::ask_room(&app, id.0, join).await?;
     let view = turn::queue_view(&app, id.0, &entered.place);
     if !entered.new {
         return answer::ok(&view);
@@ -65,7 +65,7 @@ pub(crate) async fn extend(app: Data<App>, user: User, request: HttpRequest, bod
     Query::none(&request)?;
     body.parse_nothing()?;
     turn::may_hold(&app, &token).await?;
-    // The token says which turn is to be lengthened: sent again, it finds the longer one.
+    // The token names the end of the turn to lengthen: sent again, it finds the longer turn.
     let until = token.until.ok_or_else(turn::over)?;
     match app.room.extend(token.concert, token.entry, until).await? {
         Extended::To(place) => answer::ok(&turn::queue_view(&app, token.concert, &place)),
@@ -80,7 +80,7 @@ pub(crate) async fn leave(app: Data<App>, user: User, request: HttpRequest, body
     let token = turn::genuine(&app, &request, user.0)?;
     Query::none(&request)?;
     body.parse_nothing()?;
-    // In a task of its own: a caller that goes away leaves whole, or not at all.
+    // In a task of its own: if the caller disconnects, leaving still completes.
     let leaving = actix_web::rt::spawn(async move {
         app.returns.all_of(user.0, token.concert).await?;
         match leave_room(&app, &token).await {
@@ -92,7 +92,7 @@ pub(crate) async fn leave(app: Data<App>, user: User, request: HttpRequest, body
     Ok(HttpResponse::NoContent().finish())
 }
 
-/// A place that the room has forgotten is given back first: otherwise an older token would bring it back afterwards.
+/// A place that the room has lost is restored first: otherwise an older token would restore it afterwards.
 async fn leave_room(app: &App, token: &QueueToken) -> Result<(), RoomError> {
     turn::touch(app, token).await?;
     app.room.leave(token.concert, token.entry).await

@@ -1,6 +1,6 @@
-//! The queue token: who stands where in which waiting room, and until when the turn lasts, under a signature.
+//! The queue token: a user's entry and place in a waiting room and the end of the turn, under a signature.
 //!
-//! It says what was true when it was signed; [`super::turn`] judges what is true now.
+//! It states what was true when it was signed; [`super::turn`] judges what is true now.
 
 use boxoffice_domain::{ConcertId, Lane, Place, QueueEntryId, QueueStatus, Timestamp, UserId};
 use boxoffice_ports::PlaceClaim;
@@ -9,12 +9,12 @@ use uuid::Uuid;
 
 use super::signing::SigningKeys;
 
-/// The first byte of every payload: what else the same keys sign begins with another.
+/// The first byte of every payload; other payloads under the same keys begin with another.
 const VERSION: u8 = 2;
 /// Version, user, concert, entry, arrival, until, lane.
 const PAYLOAD: usize = 1 + 3 * 16 + 8 + 8 + 1;
 
-/// What a token says.
+/// The contents of a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct QueueToken {
     pub(crate) user: UserId,
@@ -33,7 +33,7 @@ impl QueueToken {
         Self { user: place.user, concert, entry: place.entry, lane: place.lane, arrival: place.arrival, until }
     }
 
-    /// What it says to a room that has forgotten the entry.
+    /// Restores the entry in a room that has lost it.
     pub(crate) fn claim(&self) -> PlaceClaim {
         PlaceClaim { entry: self.entry, user: self.user, lane: self.lane, place: self.arrival, active_until: self.until }
     }
@@ -45,8 +45,8 @@ impl QueueToken {
         bytes[17..33].copy_from_slice(self.concert.0.as_bytes());
         bytes[33..49].copy_from_slice(self.entry.0.as_bytes());
         bytes[49..57].copy_from_slice(&self.arrival.to_be_bytes());
-        // No turn ends at the epoch.
         bytes[65] = self.lane.0;
+        // No turn ends at the epoch.
         bytes[57..65].copy_from_slice(&self.until.map_or(0, |until| until.timestamp_micros()).to_be_bytes());
         bytes
     }
@@ -69,12 +69,11 @@ impl QueueToken {
     }
 }
 
-/// Signs.
 pub(crate) fn sign(keys: &SigningKeys, token: &QueueToken) -> String {
     keys.sign(&token.payload())
 }
 
-/// What a token says; `None` for one that none of the keys has signed.
+/// The contents of a token; `None` if none of the keys has signed it.
 pub(crate) fn verify(keys: &SigningKeys, text: &str) -> Option<QueueToken> {
     QueueToken::read(&keys.verify(text)?)
 }
@@ -95,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn token_says_what_was_signed() {
+    fn a_token_is_verified_as_it_was_signed() {
         let keys = SigningKeys::of(&[("a", 1)]);
         for token in [token(None), token(Some(1_800_000_000_123_456))] {
             assert_eq!(verify(&keys, &sign(&keys, &token)), Some(token));
@@ -103,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn what_else_was_signed_is_no_token() {
+    fn other_signed_payloads_are_no_tokens() {
         let keys = SigningKeys::of(&[("a", 1)]);
         assert_eq!(verify(&keys, &keys.sign(&[VERSION + 1; PAYLOAD])), None);
         assert_eq!(verify(&keys, &keys.sign(&[VERSION; PAYLOAD - 1])), None);

@@ -1,4 +1,4 @@
-//! How many requests one user may make, in this process.
+//! The rate of requests of one user, in this process.
 
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,7 +10,7 @@ use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 
 use super::problem::{Code, Problem};
 
-/// After so many checks, users who have not asked for long are forgotten.
+/// After so many checks, users without recent requests are removed.
 const CHECKS_PER_PRUNING: u32 = 1 << 16;
 
 pub(crate) struct RateLimit {

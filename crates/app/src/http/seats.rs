@@ -1,69 +1,20 @@
-//! The seat map of a date, for those whose turn it is.
+//! The seat map of a date, for buyers in their turn.
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, ContentType, HeaderValue};
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
-use boxoffice_domain::money::Money;
+use boxoffice_domain::DateId;
 use boxoffice_domain::text::TEXT_MAX;
-use boxoffice_domain::{DateId, SeatNumber};
-use boxoffice_engine::{SeatInfo, SeatStatus};
-use serde::Serialize;
-use utoipa::ToSchema;
 
-use super::App;
-use super::auth::User;
-use super::known;
+use super::caller::User;
+use super::lookup;
 use super::params::{self, Id, Query};
 use super::problem::Problem;
-use super::seat_pages::Filter;
+use super::seat_maps::Filter;
+use super::state::App;
 use super::turn;
-
-#[derive(Serialize, ToSchema)]
-pub(crate) struct SeatMap<'a> {
-    /// Opaque: another one means that something may have changed.
-    pub(crate) version: u64,
-    /// By number.
-    pub(crate) items: Vec<SeatView<'a>>,
-}
-
-#[derive(Serialize, ToSchema)]
-#[schema(as = Seat)]
-pub(crate) struct SeatView<'a> {
-    number: SeatNumber,
-    section: Option<&'a str>,
-    row: Option<&'a str>,
-    grade: &'a str,
-    /// Minor units.
-    price: Money,
-    status: SeatStatusView,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-#[schema(as = SeatStatus)]
-pub(crate) enum SeatStatusView {
-    Available,
-    Held,
-    Sold,
-}
-
-impl From<SeatStatus> for SeatStatusView {
-    fn from(status: SeatStatus) -> Self {
-        match status {
-            SeatStatus::Available => Self::Available,
-            SeatStatus::Held => Self::Held,
-            SeatStatus::Sold => Self::Sold,
-        }
-    }
-}
-
-impl<'a> SeatView<'a> {
-    pub(crate) fn new(info: &'a SeatInfo, status: SeatStatus) -> Self {
-        let (section, row) = (info.section.as_deref(), info.row.as_deref());
-        Self { number: info.number, section, row, grade: &info.grade, price: info.price, status: status.into() }
-    }
-}
+use super::views::SeatMap;
 
 /// The seats of a date, with `ETag`: unchanged is 304.
 #[utoipa::path(get, path = "/api/v1/dates/{id}/seats", tag = "concerts",
@@ -73,7 +24,7 @@ impl<'a> SeatView<'a> {
         (status = 304, description = "Nothing has changed")))]
 pub(crate) async fn list(id: Id<DateId>, app: Data<App>, user: User, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let token = turn::genuine(&app, &request, user.0)?;
-    let (concert, _) = known::date(&app, id.0).await?;
+    let (concert, _) = lookup::date(&app, id.0).await?;
     turn::for_concert(&token, concert.concert.id)?;
     turn::is_running(&app, &token).await?;
     let query = Query::of(&request, &["status", "grade"])?;
@@ -88,10 +39,10 @@ pub(crate) async fn list(id: Id<DateId>, app: Data<App>, user: User, request: Ht
     if is_known(&request, version) {
         return Ok(versioned(StatusCode::NOT_MODIFIED, version).finish());
     }
-    let page = app.seat_pages.page(&app.seats, id.0, version).await?.ok_or_else(Problem::not_found)?;
+    let maps = app.seat_maps.of(&app.seats, id.0, version).await?.ok_or_else(Problem::not_found)?;
     let filter = Filter { only_available, grade: grade.map(str::to_owned) };
-    let (body, gzipped) = page.map(filter, accepts_gzip(&request)).await?;
-    let mut response = versioned(StatusCode::OK, page.version());
+    let (body, gzipped) = maps.map(filter, accepts_gzip(&request)).await?;
+    let mut response = versioned(StatusCode::OK, maps.version());
     response.insert_header(ContentType::json());
     if gzipped {
         response.insert_header((header::CONTENT_ENCODING, HeaderValue::from_static("gzip")));
@@ -99,7 +50,7 @@ pub(crate) async fn list(id: Id<DateId>, app: Data<App>, user: User, request: Ht
     Ok(response.body(body))
 }
 
-/// What a map and the news that it has not changed have in common (RFC 9110, 15.4.5).
+/// The headers of a map, and of the answer that it has not changed (RFC 9110, 15.4.5).
 fn versioned(status: StatusCode, version: u64) -> HttpResponseBuilder {
     let mut response = HttpResponse::build(status);
     response.insert_header((header::ETAG, etag(version)));
@@ -149,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn gzip_is_sent_to_those_who_take_it() {
+    fn gzip_is_sent_only_to_clients_that_accept_it() {
         for (value, accepted) in
             [("gzip", true), ("br, GZIP;q=0.5", true), ("gzip;q=0", false), ("gzip; Q=0.000", false), ("identity", false), ("", false)]
         {

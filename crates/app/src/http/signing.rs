@@ -1,8 +1,8 @@
-//! Signatures over what clients carry for us: queue tokens, and the ids of commands that were accepted.
+//! Signatures over state that clients keep: queue tokens, and the ids of accepted commands.
 //!
 //! `kid.payload‖mac` with the latter in base64url; the MAC is HMAC-SHA256 over `kid.` and the payload, whose first byte
-//! says what it is. The first key signs, every key verifies, so keys can be rotated by putting a new one in front.
-//! Checking needs no store and is constant in time.
+//! is its kind. The first key signs, every key verifies, so keys are rotated by putting a new one in front. Verifying
+//! needs no store and takes constant time.
 
 use std::fmt;
 
@@ -17,15 +17,15 @@ use crate::config::{QueueKey, Settings};
 const MAC: usize = 32;
 /// The longest payload with its MAC, bytes.
 const SIGNED_MAX: usize = 128;
-/// How the one key is called that is kept in the store when none is configured.
+/// The name of the key that the store keeps when none is configured.
 const STORED_KID: &str = "store";
 
-struct Key {
+struct SigningKey {
     kid: String,
     mac: Hmac<Sha256>,
 }
 
-impl Key {
+impl SigningKey {
     /// The MAC over `kid.` and a payload.
     fn over(&self, payload: &[u8]) -> Hmac<Sha256> {
         let mut mac = self.mac.clone();
@@ -38,8 +38,8 @@ impl Key {
 
 /// See the module's opening.
 pub(crate) struct SigningKeys {
-    /// Never empty; the first one signs.
-    keys: Vec<Key>,
+    /// Never empty; the first key signs.
+    keys: Vec<SigningKey>,
 }
 
 impl fmt::Debug for SigningKeys {
@@ -61,8 +61,8 @@ impl SigningKeys {
 
     fn new(keys: Vec<QueueKey>) -> Self {
         let key = |QueueKey { kid, secret }| {
-            // HMAC takes keys of any length: the error cannot occur, and a key that could not be read signs nothing.
-            Hmac::new_from_slice(&secret).ok().map(|mac| Key { kid, mac })
+            // HMAC takes keys of any length, so this error cannot occur.
+            Hmac::new_from_slice(&secret).ok().map(|mac| SigningKey { kid, mac })
         };
         Self { keys: keys.into_iter().filter_map(key).collect() }
     }
@@ -81,17 +81,17 @@ impl SigningKeys {
         text
     }
 
-    /// Whether a text that was verified is as it would be signed now.
+    /// Whether a verified text was signed by the key that signs now.
     pub(crate) fn is_current(&self, text: &str) -> bool {
         self.keys.first().is_some_and(|key| text.strip_prefix(&*key.kid).is_some_and(|rest| rest.starts_with('.')))
     }
 
-    /// What was signed; `None` for what none of the keys has, and for what is not `N` bytes.
+    /// The payload; `None` if none of the keys has signed it, or if it is not `N` bytes long.
     pub(crate) fn verify<const N: usize>(&self, text: &str) -> Option<[u8; N]> {
         let (kid, encoded) = text.split_once('.')?;
         let key = self.keys.iter().find(|key| key.kid == kid)?;
         let mut bytes = [0; SIGNED_MAX];
-        // What is longer does not fit.
+        // A longer text does not fit.
         let length = BASE64.decode_slice(encoded, &mut bytes).ok()?;
         let (payload, mac) = bytes.get(..length)?.split_first_chunk::<N>()?;
         key.over(payload).verify_slice(mac).ok()?;
@@ -135,8 +135,8 @@ mod tests {
         let new = SigningKeys::of(&[("new", 2)]);
         assert_eq!(both.verify(&old.sign(PAYLOAD)), Some(*PAYLOAD), "the old key still verifies");
         assert_eq!(new.verify(&both.sign(PAYLOAD)), Some(*PAYLOAD), "the first key signs");
-        assert!(both.is_current(&both.sign(PAYLOAD)) && !both.is_current(&old.sign(PAYLOAD)), "an old key's is replaced");
-        assert_eq!(new.verify::<9>(&old.sign(PAYLOAD)), None, "a key that is gone verifies nothing");
+        assert!(both.is_current(&both.sign(PAYLOAD)) && !both.is_current(&old.sign(PAYLOAD)), "a token of an old key is replaced");
+        assert_eq!(new.verify::<9>(&old.sign(PAYLOAD)), None, "a removed key verifies nothing");
         assert_eq!(SigningKeys::of(&[("old", 9)]).verify::<9>(&old.sign(PAYLOAD)), None, "the name of a key is not the key");
     }
 }

@@ -1,4 +1,4 @@
-//! What stands beside the booking: users of development mode, metrics, the OpenAPI document and its page.
+//! Routes outside booking: users of development mode, metrics, the OpenAPI document and its page.
 
 use std::sync::{Arc, LazyLock};
 
@@ -12,12 +12,13 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::App;
 use super::answer;
-use super::auth::{DevUser, LANE_NAME_MAX};
+use super::auth::DevUser;
 use super::body::Body;
+use super::lane::LANE_NAME_MAX;
 use super::params::{self, Query};
 use super::problem::{Code, Problem};
+use super::state::App;
 
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -64,7 +65,7 @@ pub(crate) async fn create_user(app: Data<App>, request: HttpRequest, body: Body
 pub(crate) async fn metrics(app: Data<App>) -> Result<HttpResponse, Problem> {
     for concert in app.shows.concerts().iter() {
         let id = concert.concert.id;
-        // As this instance heard of it last: no scrape asks for every room.
+        // From memory: a scrape reads no room's log.
         if let Ok(counts) = app.rooms.look(id, |room, now| room.counts(now)) {
             app.metrics.room(id, &counts);
         }

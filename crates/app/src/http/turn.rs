@@ -1,28 +1,28 @@
-//! Whether the queue token lets one through.
+//! What a queue token permits.
 //!
-//! A token is *genuine* when a key of ours signed it for this user, and fits the thing's concert. Reading dates and
-//! seats takes a turn by signature and `until` alone, without a round trip; starting a hold asks the room, because
-//! that is where the number of active people is judged.
+//! A token is *genuine* when a key of ours signed it for this user; it opens only its own concert's resources. Reading
+//! dates and seats checks the turn by signature and `until` alone, without a round trip. Starting a hold goes to the room,
+//! because the room bounds the number of active entries.
 //!
-//! A room may have lost its memory. Whoever then comes with a genuine token for an entry that it does not know gets
-//! their place back, by what the token says ([`place`], [`touch`]): whichever of their requests comes first.
+//! A room may have lost its state. The first request with a genuine token for an entry that the room does not know
+//! restores the place from the token ([`place`], [`touch`]).
 
 use actix_web::HttpRequest;
 use boxoffice_domain::{ConcertId, Place, QueueStatus, Reply, ReservationId, Timestamp, UserId};
 use boxoffice_engine::TurnEnd;
 use boxoffice_ports::RoomError;
 
-use super::App;
-use super::known;
+use super::lookup;
 use super::problem::{Code, Problem};
 use super::queue_token::{self, QueueToken};
+use super::state::App;
 use super::views::QueueView;
 
 const HEADER: &str = "Queue-Token";
 
-/// The token by which somebody listens: in the header, or, because a browser cannot send that, in the query. Whoever
-/// has it may listen.
-pub(crate) fn carried(app: &App, request: &HttpRequest, in_query: Option<&str>) -> Result<QueueToken, Problem> {
+/// The token of a stream: in the header or, because a browser cannot set it there, in the query. It alone permits to
+/// subscribe.
+pub(crate) fn of_stream(app: &App, request: &HttpRequest, in_query: Option<&str>) -> Result<QueueToken, Problem> {
     let invalid = |detail| Problem::new(Code::QueueTokenInvalid, detail);
     let mut values = request.headers().get_all(HEADER).map(|value| value.to_str().unwrap_or_default()).chain(in_query);
     let Some(text) = values.next() else {
@@ -46,12 +46,12 @@ pub(crate) fn genuine(app: &App, request: &HttpRequest, user: UserId) -> Result<
     token.filter(|token| token.user == user).ok_or_else(|| Problem::new(Code::QueueTokenInvalid, "the token is not one of yours"))
 }
 
-/// A token opens only its own concert's things.
+/// Refuses a token of another concert.
 pub(crate) fn for_concert(token: &QueueToken, concert: ConcertId) -> Result<(), Problem> {
     if token.concert == concert { Ok(()) } else { Err(Problem::new(Code::QueueTokenInvalid, "the token is another concert's")) }
 }
 
-/// The same for a hold of this user. One that is not there is for the decision to refuse.
+/// The same for a hold of this user. A hold that does not exist is refused by the decision.
 pub(crate) async fn for_hold(app: &App, token: &QueueToken, reservation: ReservationId) -> Result<(), Problem> {
     let concert = match app.holds.concert_of(token.user, reservation) {
         Some(concert) => Some(concert),
@@ -72,7 +72,7 @@ pub(crate) async fn is_running(app: &App, token: &QueueToken) -> Result<(), Prob
     }
 }
 
-/// Whether a hold may be started: by the token, and where the truth is.
+/// Whether a hold may be started: by the token, and by the room's current state.
 pub(crate) async fn may_hold(app: &App, token: &QueueToken) -> Result<(), Problem> {
     if token.until.is_some_and(|until| until <= room_time(app, token)) {
         return Err(over());
@@ -83,8 +83,8 @@ pub(crate) async fn may_hold(app: &App, token: &QueueToken) -> Result<(), Proble
     }
 }
 
-/// An answer that ends a turn waits until the room has it, so that the buyer finds the turn ended on every instance; but
-/// no longer than `admission.room_wait_ms`. A replay does the same: the instance that decided may be gone.
+/// An answer that ends a turn waits until the room has recorded it, so that the turn has ended on every instance, but no
+/// longer than `admission.room_wait_ms`. A replay does the same: the instance that decided may be gone.
 pub(crate) async fn ended_by(app: &App, reply: &Reply) {
     if let Some(end) = TurnEnd::of_reply(reply) {
         app.turns.ended_in_time(end).await;
@@ -96,19 +96,19 @@ fn room_time(app: &App, token: &QueueToken) -> Timestamp {
     app.rooms.look(token.concert, |_, now| now).unwrap_or_else(|_| app.clock.now())
 }
 
-/// The place of a genuine token's entry as a poll shows it; `None` for one that is over and forgotten.
+/// The place of a genuine token's entry as a poll shows it; `None` for an entry that has ended and is removed.
 pub(crate) async fn place(app: &App, token: &QueueToken) -> Result<Option<Place>, RoomError> {
-    let found = known::ask_room(app, token.concert, async || app.room.place(token.concert, token.entry).await).await?;
+    let found = lookup::ask_room(app, token.concert, async || app.room.place(token.concert, token.entry).await).await?;
     restored(app, token, found).await
 }
 
-/// The same from where the truth is.
+/// The same, with every change that any instance has acknowledged before.
 pub(crate) async fn touch(app: &App, token: &QueueToken) -> Result<Option<Place>, RoomError> {
-    let found = known::ask_room(app, token.concert, async || app.room.touch(token.concert, token.entry).await).await?;
+    let found = lookup::ask_room(app, token.concert, async || app.room.touch(token.concert, token.entry).await).await?;
     restored(app, token, found).await
 }
 
-/// An entry that the room does not know is given back to it.
+/// Restores an entry that the room does not know.
 async fn restored(app: &App, token: &QueueToken, found: Option<Place>) -> Result<Option<Place>, RoomError> {
     match found {
         None => app.room.restore(token.concert, token.claim()).await,
@@ -120,7 +120,7 @@ pub(crate) fn over() -> Problem {
     Problem::new(Code::QueueTokenExpired, "the turn is over; join again")
 }
 
-/// The refusal for a place that has not its turn, or whose token is older than its turn.
+/// The refusal for a place whose turn has not come, or whose token is older than its turn.
 fn not_yet(app: &App, token: &QueueToken, place: Option<Place>) -> Problem {
     match place {
         Some(place) if !place.status.is_ended() => {
@@ -137,8 +137,7 @@ pub(crate) fn queue_view(app: &App, concert: ConcertId, place: &Place) -> QueueV
     QueueView::new(concert, place, token, app.clock.now())
 }
 
-/// The same to whoever has just shown `token`: while nothing that it says has changed, and the key it was signed with
-/// is the one in use, it is the current one.
+/// The same for a request that carries `token`: it stays the current one while its contents hold and its key still signs.
 pub(crate) fn queue_view_to(app: &App, request: &HttpRequest, token: &QueueToken, place: &Place) -> QueueView {
     let current = QueueToken::of(token.concert, place);
     let shown = request.headers().get(HEADER).and_then(|text| text.to_str().ok()).map(str::trim);
@@ -149,7 +148,7 @@ pub(crate) fn queue_view_to(app: &App, request: &HttpRequest, token: &QueueToken
     QueueView::new(token.concert, place, text, app.clock.now())
 }
 
-/// How an entry reads that is not known any more.
+/// The place of an entry that the room has removed.
 pub(crate) fn forgotten(token: &QueueToken) -> Place {
     Place {
         entry: token.entry,

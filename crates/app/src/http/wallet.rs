@@ -8,17 +8,18 @@ use boxoffice_domain::{Actor, Command};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::App;
 use super::answer;
-use super::auth::User;
 use super::body::Body;
-use super::idempotency;
-use super::params::{self, Paging, Query, Seq};
+use super::caller::User;
+use super::execution;
+use super::idempotency::{self, Keyed};
+use super::params::{self, Paging, Query, SeqCursor};
 use super::problem::{Code, Problem};
-use super::views::{EntryView, List, RewardView, Rewards, WalletView};
+use super::state::App;
+use super::views::{List, RewardView, Rewards, WalletEntryView, WalletView};
 
-type EntryCursor = Seq<b'e'>;
-type RewardCursor = Seq<b'w'>;
+type EntryCursor = SeqCursor<b'e'>;
+type RewardCursor = SeqCursor<b'w'>;
 
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -64,44 +65,42 @@ pub(crate) async fn get(app: Data<App>, user: User, request: HttpRequest) -> Res
 
 /// One's journal, newest first.
 #[utoipa::path(get, path = "/api/v1/wallet/entries", tag = "wallet",
-    responses((status = 200, description = "A page of entries", body = List<EntryView>)))]
+    responses((status = 200, description = "A page of entries", body = List<WalletEntryView>)))]
 pub(crate) async fn entries(app: Data<App>, user: User, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let paging = Paging::<EntryCursor>::of(&request)?;
     let page = app.stores.queries.entries(user.0, paging.after.map(|after| after.0), paging.limit).await?;
     let last = page.items.last().filter(|_| page.more);
-    let next_cursor = last.map(|entry| params::encode(&Seq::<b'e'>(entry.seq)));
-    answer::ok(&List { items: page.items.iter().map(EntryView::from).collect(), next_cursor })
+    let next_cursor = last.map(|entry| params::encode::<EntryCursor>(&SeqCursor(entry.seq)));
+    answer::ok(&List { items: page.items.iter().map(WalletEntryView::from).collect(), next_cursor })
 }
 
 /// Put money into one's own wallet.
 #[utoipa::path(post, path = "/api/v1/wallet/charges", tag = "wallet", request_body = Charge,
-    responses((status = 201, description = "The journal's new line", body = EntryView)))]
+    responses((status = 201, description = "The journal's new line", body = WalletEntryView)))]
 pub(crate) async fn charge(app: Data<App>, user: User, request: HttpRequest, body: Body) -> Result<HttpResponse, Problem> {
     if !app.settings.self_charge() {
         return Err(Problem::new(Code::SelfChargeOff, "an operator charges wallets here"));
     }
     Query::none(&request)?;
-    let key = idempotency::Key::of(&request, user.0)?;
+    let key = idempotency::key(&request, user.0)?;
     let charge = Charge::parse(&body)?;
-    let keyed = key.over(&request, &charge)?;
+    let keyed = Keyed::new(key, &request, &charge)?;
     let command = Command::ChargeWallet { user: user.0, amount: charge.amount };
-    let ran = answer::run(&app, app.wallet.as_ref(), Actor::User(user.0), keyed, command).await?;
-    answer::ran(&app, &ran)
+    execution::execute(&app, app.wallet.as_ref(), Actor::User(user.0), keyed, command).await
 }
 
 /// Take money out of one's own wallet.
 #[utoipa::path(post, path = "/api/v1/wallet/uses", tag = "wallet", request_body = Use,
-    responses((status = 201, description = "The journal's new line", body = EntryView)))]
+    responses((status = 201, description = "The journal's new line", body = WalletEntryView)))]
 pub(crate) async fn spend(app: Data<App>, user: User, request: HttpRequest, body: Body) -> Result<HttpResponse, Problem> {
     Query::none(&request)?;
-    let key = idempotency::Key::of(&request, user.0)?;
+    let key = idempotency::key(&request, user.0)?;
     let spend: Use = body.parse()?;
     at_least_one(spend.amount)?;
     params::text("memo", spend.memo.as_deref(), TEXT_MAX)?;
-    let keyed = key.over(&request, &spend)?;
+    let keyed = Keyed::new(key, &request, &spend)?;
     let command = Command::UseWallet { user: user.0, amount: spend.amount, memo: spend.memo };
-    let ran = answer::run(&app, app.wallet.as_ref(), Actor::User(user.0), keyed, command).await?;
-    answer::ran(&app, &ran)
+    execution::execute(&app, app.wallet.as_ref(), Actor::User(user.0), keyed, command).await
 }
 
 /// One's points and how they came about, newest first.
@@ -112,6 +111,6 @@ pub(crate) async fn rewards(app: Data<App>, user: User, request: HttpRequest) ->
     let wallet = app.stores.queries.wallet(user.0).await?;
     let page = app.stores.queries.points_entries(user.0, paging.after.map(|after| after.0), paging.limit).await?;
     let last = page.items.last().filter(|_| page.more);
-    let next_cursor = last.map(|entry| params::encode(&Seq::<b'w'>(entry.seq)));
+    let next_cursor = last.map(|entry| params::encode::<RewardCursor>(&SeqCursor(entry.seq)));
     answer::ok(&Rewards { points: wallet.points, items: page.items.iter().map(RewardView::from).collect(), next_cursor })
 }

@@ -1,8 +1,9 @@
-//! What the other side of a stream says. It has nothing to say, so little is read and less is kept.
+//! Bytes that the client of a stream sends. It needs to send nothing but control frames, so little is read and less is
+//! kept.
 //!
-//! *Bounds.* A frame is judged by its header: one that claims more than [`MESSAGE_MAX`] ends the connection with 1009
-//! before its payload is read, so no claim costs memory. [`SAID_MAX`] bytes between two heartbeats end it, too: frames
-//! that are small and endless would cost a processor.
+//! *Bounds.* A frame is judged by its header: a frame that claims more than [`MESSAGE_MAX`] ends the connection with 1009
+//! before its payload is read, so no claim costs memory. [`RECEIVED_MAX`] bytes between two heartbeats end it as well:
+//! small frames without end would cost processor time.
 
 use actix_http::ws::{OpCode, Parser};
 use actix_web::web::BytesMut;
@@ -11,20 +12,20 @@ use boxoffice_engine::push::Form;
 /// The longest message that is read, bytes.
 const MESSAGE_MAX: usize = 1_024;
 /// Bytes that may come between two heartbeats.
-const SAID_MAX: usize = 16 << 10;
+const RECEIVED_MAX: usize = 16 << 10;
 
 pub(super) const NORMAL: u16 = 1_000;
 const PROTOCOL_ERROR: u16 = 1_002;
 const POLICY_VIOLATION: u16 = 1_008;
 const MESSAGE_TOO_BIG: u16 = 1_009;
 
-/// How it goes on after something was read.
+/// What to do after a read.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Heard {
+pub(super) enum Received {
     Nothing,
     /// The pong to a ping.
     Answer(Vec<u8>),
-    /// The other side closes, or breaks a rule.
+    /// The client closes, or breaks a rule.
     Close(u16),
     Gone,
 }
@@ -32,54 +33,54 @@ pub(super) enum Heard {
 /// See the module's opening.
 #[derive(Default)]
 pub(super) struct Incoming {
-    /// A frame that has begun.
-    begun: BytesMut,
+    /// A frame that is not whole yet.
+    partial: BytesMut,
     /// Bytes since the last heartbeat.
-    said: usize,
+    received: usize,
 }
 
 impl Incoming {
-    /// A heartbeat later as much may be said again.
-    pub(super) fn begin_anew(&mut self) {
-        self.said = 0;
+    /// A heartbeat resets the bound.
+    pub(super) fn reset(&mut self) {
+        self.received = 0;
     }
 
-    /// Judges what was read.
-    pub(super) fn take(&mut self, form: Form, read: &[u8]) -> Heard {
-        self.said += read.len();
-        if self.said > SAID_MAX {
-            return Heard::Close(POLICY_VIOLATION);
+    /// Judges bytes that were read.
+    pub(super) fn take(&mut self, form: Form, read: &[u8]) -> Received {
+        self.received += read.len();
+        if self.received > RECEIVED_MAX {
+            return Received::Close(POLICY_VIOLATION);
         }
         if form == Form::Sse {
-            return Heard::Nothing;
+            return Received::Nothing;
         }
-        self.begun.extend_from_slice(read);
+        self.partial.extend_from_slice(read);
         let mut pongs = BytesMut::new();
         loop {
-            // The parser judges a length when the whole frame is there.
-            if claimed(&self.begun).is_some_and(|length| length > MESSAGE_MAX as u64) {
-                return Heard::Close(MESSAGE_TOO_BIG);
+            // The parser checks a length only when the whole frame has arrived.
+            if claimed(&self.partial).is_some_and(|length| length > MESSAGE_MAX as u64) {
+                return Received::Close(MESSAGE_TOO_BIG);
             }
-            match Parser::parse(&mut self.begun, true, MESSAGE_MAX) {
+            match Parser::parse(&mut self.partial, true, MESSAGE_MAX) {
                 Ok(Some((_, OpCode::Ping, payload))) => {
                     Parser::write_message(&mut pongs, payload.unwrap_or_default(), OpCode::Pong, true, false);
                 }
-                Ok(Some((_, OpCode::Close, _))) => return Heard::Close(NORMAL),
-                // What clients say is not listened to.
+                Ok(Some((_, OpCode::Close, _))) => return Received::Close(NORMAL),
+                // Messages of clients are ignored.
                 Ok(Some(_)) => {}
                 Ok(None) => break,
-                Err(_) => return Heard::Close(PROTOCOL_ERROR),
+                Err(_) => return Received::Close(PROTOCOL_ERROR),
             }
         }
-        if self.begun.is_empty() {
-            // Its memory goes with it.
-            self.begun = BytesMut::new();
+        if self.partial.is_empty() {
+            // Frees its memory.
+            self.partial = BytesMut::new();
         }
-        if pongs.is_empty() { Heard::Nothing } else { Heard::Answer(pongs.to_vec()) }
+        if pongs.is_empty() { Received::Nothing } else { Received::Answer(pongs.to_vec()) }
     }
 }
 
-/// The length of payload that a frame's header claims (RFC 6455, 5.2); `None` until that part of it is there.
+/// The length of payload that a frame's header claims (RFC 6455, 5.2); `None` until that part of it has arrived.
 fn claimed(frame: &[u8]) -> Option<u64> {
     let (_, rest) = frame.split_first()?;
     let (second, rest) = rest.split_first()?;
@@ -94,7 +95,7 @@ fn claimed(frame: &[u8]) -> Option<u64> {
 mod tests {
     use super::*;
 
-    /// A masked frame's head and as much of its payload as is given.
+    /// A masked frame's header, followed by `payload`, which may be shorter than claimed.
     fn frame(opcode: u8, length: u64, payload: &[u8]) -> Vec<u8> {
         let mut bytes = vec![0x80 | opcode];
         match length {
@@ -118,36 +119,36 @@ mod tests {
         for length in [1_025, 65_535, 65_536, 1 << 40, u64::MAX] {
             for opcode in [0x0, 0x1, 0x2, 0x9] {
                 let mut incoming = Incoming::default();
-                // No byte of the payload is there.
-                let heard = incoming.take(Form::WebSocket, &frame(opcode, length, b""));
-                assert_eq!(heard, Heard::Close(MESSAGE_TOO_BIG), "{length} by {opcode:#x}");
+                // No byte of the payload has arrived.
+                let received = incoming.take(Form::WebSocket, &frame(opcode, length, b""));
+                assert_eq!(received, Received::Close(MESSAGE_TOO_BIG), "{length} by {opcode:#x}");
             }
         }
     }
 
     #[test]
-    fn what_is_allowed_is_kept_until_it_is_whole_and_no_longer() {
+    fn a_partial_frame_is_kept_until_it_is_whole() {
         let mut incoming = Incoming::default();
         let whole = frame(0x1, 1_024, &[b'x'; 1_024]);
         for byte in &whole[..whole.len() - 1] {
-            assert_eq!(incoming.take(Form::WebSocket, &[*byte]), Heard::Nothing);
+            assert_eq!(incoming.take(Form::WebSocket, &[*byte]), Received::Nothing);
         }
-        assert_eq!(incoming.take(Form::WebSocket, &whole[whole.len() - 1..]), Heard::Nothing);
-        assert_eq!(incoming.begun.capacity(), 0);
-        let heard = incoming.take(Form::WebSocket, &frame(0x9, 2, b"hi"));
-        assert_eq!(heard, Heard::Answer(vec![0x8a, 2, b'h', b'i']));
-        assert_eq!(incoming.take(Form::WebSocket, &frame(0x8, 0, b"")), Heard::Close(NORMAL));
+        assert_eq!(incoming.take(Form::WebSocket, &whole[whole.len() - 1..]), Received::Nothing);
+        assert_eq!(incoming.partial.capacity(), 0);
+        let received = incoming.take(Form::WebSocket, &frame(0x9, 2, b"hi"));
+        assert_eq!(received, Received::Answer(vec![0x8a, 2, b'h', b'i']));
+        assert_eq!(incoming.take(Form::WebSocket, &frame(0x8, 0, b"")), Received::Close(NORMAL));
     }
 
     #[test]
-    fn an_endless_talk_is_ended() {
+    fn a_client_that_sends_too_much_is_disconnected() {
         for form in [Form::Sse, Form::WebSocket] {
             let mut incoming = Incoming::default();
             let ping = frame(0x9, 0, b"");
-            let heard: Vec<_> = (0..SAID_MAX).map(|_| incoming.take(form, &ping)).collect();
-            assert!(heard.contains(&Heard::Close(POLICY_VIOLATION)), "{form:?}");
-            incoming.begin_anew();
-            assert!(!matches!(incoming.take(form, &ping), Heard::Close(_)), "{form:?}");
+            let received: Vec<_> = (0..RECEIVED_MAX).map(|_| incoming.take(form, &ping)).collect();
+            assert!(received.contains(&Received::Close(POLICY_VIOLATION)), "{form:?}");
+            incoming.reset();
+            assert!(!matches!(incoming.take(form, &ping), Received::Close(_)), "{form:?}");
         }
     }
 }

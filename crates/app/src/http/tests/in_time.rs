@@ -1,155 +1,33 @@
 //! Every route, over ports of which one, or all, never answer: each request is answered within the bound.
 //!
-//! A route that is added has to be asked here ([`Shop::requests`]), or this fails; and so it does when a port of a store
-//! gets a method that is not let through ([`gated`]).
+//! This fails for a new route that is not requested here ([`Shop::requests`]), and for a new method of a store's port that
+//! does not pass the gate ([`gate`]).
+
+mod gate;
 
 use std::time::Duration;
 
-use async_trait::async_trait;
-use boxoffice_domain::money::Money;
-use boxoffice_domain::waiting::{RoomInput, Stock};
-use boxoffice_domain::{
-    Admission, CommandId, ConcertId, ConcertPlan, DateId, Entry, Fingerprint, Key, PaymentId, PointsEntry, QueueEntryId, Request,
-    Reservation, ReservationId, Timestamp, UserId,
-};
+use boxoffice_domain::waiting::Stock;
+use boxoffice_domain::{CommandId, ConcertId, DateId, Fingerprint, IdempotencyKey, UserId};
 use boxoffice_engine::Wish;
-use boxoffice_ports::{
-    ActivePlace, Audit, AuditReport, Catalog, CatalogError, ChangedSeats, ConcertRow, DrawRecord, Exchanged, Imported, InstanceId,
-    LogPosition, Outbox, OutboxRow, OwnAdmission, Page, PaymentRow, Queries, RoomLog, RoomLogError, RoomMark, RoomMirror, SeatMark,
-    SeatRow, Secrets, Unsent, Upkeep, WalletRow,
-};
-use tokio::sync::watch;
+use boxoffice_ports::Deadline;
 use tokio::time::{Instant, sleep};
 
-use super::super::commands::Accepted;
+use super::super::accepted::Accepted;
 use super::super::idempotency::Keyed;
 use super::super::routes;
 use super::*;
 use crate::wiring::parts_over;
+use gate::{ALL, Gate, Gated, NONE, Port};
 
-/// Longer than `strategy.wait_ms` a request may take.
+/// How long a request may take beyond `strategy.wait_ms`.
 const LATER: Duration = Duration::from_millis(500);
 const ME: u128 = 1;
 const OPERATOR: u128 = 2;
-/// A concert that this instance has not heard of.
+/// A concert that does not exist.
 const UNKNOWN: Uuid = Uuid::from_u128(77);
 
-/// The ports that may hang.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-enum Port {
-    Ledger = 1,
-    Queries,
-    Catalog,
-    Upkeep,
-    Outbox,
-    Audit,
-    Secrets,
-    Mirror,
-    RoomLog,
-}
-
-const NONE: u8 = 0;
-const ALL: u8 = u8::MAX;
-
-/// Which port does not answer for now.
-struct Gate(watch::Sender<u8>);
-
-impl Gate {
-    fn hang(&self, port: u8) {
-        self.0.send_replace(port);
-    }
-
-    async fn passes(&self, port: Port) {
-        // It lives as long as this does.
-        let _ = self.0.subscribe().wait_for(|hangs| *hangs != ALL && *hangs != port as u8).await;
-    }
-}
-
-/// A port behind the gate.
-struct Gated<P: ?Sized> {
-    port: Arc<P>,
-    gate: Arc<Gate>,
-}
-
-macro_rules! gated {
-    ($kind:ident: $port:ident { $(fn $name:ident($($argument:ident: $type:ty),*) -> $answer:ty;)* } $($rest:tt)*) => {
-        #[async_trait]
-        impl $port for Gated<dyn $port> {
-            $(async fn $name(&self, $($argument: $type),*) -> $answer {
-                self.gate.passes(Port::$kind).await;
-                self.port.$name($($argument),*).await
-            })*
-            $($rest)*
-        }
-    };
-}
-
-gated! { Ledger: Ledger {
-    fn transact(batch: Batch, guard: Guard, deadline: Deadline) -> Result<Committed, LedgerError>;
-    fn held(requests: Arc<[Request]>) -> Result<std::collections::BTreeSet<Key>, LedgerError>;
-    fn reply(key: IdempotencyKey) -> Result<Option<StoredAnswer>, LedgerError>;
-} }
-gated! { Queries: Queries {
-    fn catalog() -> Result<Vec<ConcertRow>, StoreError>;
-    fn catalog_version() -> Result<i64, StoreError>;
-    fn seats(date: DateId) -> Result<Vec<SeatRow>, StoreError>;
-    fn changed_seats(dates: Vec<DateId>, since: Option<SeatMark>) -> Result<Option<ChangedSeats>, StoreError>;
-    fn wallet(user: UserId) -> Result<WalletRow, StoreError>;
-    fn entries(user: UserId, after: Option<i64>, limit: u32) -> Result<Page<Entry>, StoreError>;
-    fn points_entries(user: UserId, after: Option<i64>, limit: u32) -> Result<Page<PointsEntry>, StoreError>;
-    fn reservations(user: UserId, after: Option<ReservationId>, limit: u32) -> Result<Page<Reservation>, StoreError>;
-    fn reservation(user: UserId, id: ReservationId) -> Result<Option<Reservation>, StoreError>;
-    fn payments(user: UserId, after: Option<PaymentId>, limit: u32) -> Result<Page<PaymentRow>, StoreError>;
-    fn payment(user: UserId, id: PaymentId) -> Result<Option<PaymentRow>, StoreError>;
-    fn payments_between(from: PaymentId, until: PaymentId, limit: u32) -> Result<Vec<PaymentRow>, StoreError>;
-    fn live_holds_of(users: Vec<UserId>, concert: ConcertId) -> Result<Vec<ReservationId>, StoreError>;
-    fn revenue(concert: ConcertId) -> Result<Money, StoreError>;
-    fn now() -> Result<Timestamp, StoreError>;
-} }
-gated! { Catalog: Catalog {
-    fn import(plans: Vec<ConcertPlan>, admission: Admission) -> Result<Vec<Imported>, CatalogError>;
-} }
-gated! { Upkeep: Upkeep {
-    fn check() -> Result<(), StoreError>;
-    fn due_holds(limit: u32) -> Result<Vec<ReservationId>, StoreError>;
-    fn prune_replies(limit: u32) -> Result<u64, StoreError>;
-} }
-gated! { Outbox: Outbox {
-    fn claim(relay: InstanceId, lease: Duration) -> Result<Vec<u32>, StoreError>;
-    fn release(relay: InstanceId) -> Result<(), StoreError>;
-    fn unsent(shard: u32, limit: u32) -> Result<Vec<OutboxRow>, StoreError>;
-    fn sent(shard: u32, ids: Vec<i64>) -> Result<(), StoreError>;
-    fn set_aside(shard: u32, ids: Vec<i64>) -> Result<(), StoreError>;
-    fn aside(shard: u32, limit: u32) -> Result<Vec<OutboxRow>, StoreError>;
-    fn taken(shard: u32, ids: Vec<i64>) -> Result<(), StoreError>;
-    fn backlog() -> Result<Unsent, StoreError>;
-} }
-gated! { Audit: Audit {
-    fn audit(max_seats_per_user: u32) -> Result<AuditReport, StoreError>;
-} }
-gated! { Secrets: Secrets {
-    fn secret(name: String, fresh: Vec<u8>) -> Result<Vec<u8>, StoreError>;
-} }
-gated! { Mirror: RoomMirror {
-    fn save(concert: ConcertId, mark: RoomMark, began: Vec<ActivePlace>, ended: Vec<QueueEntryId>) -> Result<(), StoreError>;
-    fn load(concert: ConcertId) -> Result<Option<(RoomMark, Vec<ActivePlace>)>, StoreError>;
-    fn admission(concert: ConcertId) -> Result<Option<OwnAdmission>, StoreError>;
-    fn set_admission(concert: ConcertId, was: Admission, to: Admission) -> Result<Option<OwnAdmission>, StoreError>;
-    fn keep_draw(concert: ConcertId, draw: DrawRecord) -> Result<bool, StoreError>;
-    fn draw(concert: ConcertId) -> Result<Option<DrawRecord>, StoreError>;
-} }
-gated! { RoomLog: RoomLog {
-    fn exchange(concert: ConcertId, since: LogPosition, inputs: Vec<RoomInput>) -> Result<Exchanged, RoomLogError>;
-    fn begin(concert: ConcertId, snapshot: Vec<u8>) -> Result<bool, RoomLogError>;
-    fn compact(concert: ConcertId, upto: LogPosition, snapshot: Vec<u8>) -> Result<bool, RoomLogError>;
-}
-    fn is_volatile(&self) -> bool {
-        self.port.is_volatile()
-    }
-}
-
-/// How a request to a route is answered while everything hangs.
+/// How a request to a route is answered while all ports hang.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum While {
     /// 503 `store_unavailable`, soon after its deadline.
@@ -158,12 +36,13 @@ enum While {
     Answered,
 }
 
-/// An application with a concert on sale, a buyer in their turn who has paid and who holds a seat, and a gate.
+/// An application with a concert on sale, a gate, and a buyer in their turn with a payment and a held seat.
 struct Shop {
     app: Data<App>,
     gate: Arc<Gate>,
     strategy: &'static str,
-    asked: u32,
+    /// Numbers keys and documents.
+    fresh: u32,
     concert: String,
     date: String,
     token: String,
@@ -174,7 +53,7 @@ struct Shop {
 
 impl Shop {
     async fn open(strategy: &'static str) -> Self {
-        let gate = Arc::new(Gate(watch::Sender::new(NONE)));
+        let gate = Gate::open();
         let shut = gate.clone();
         let parts = parts_over(strategy, move |stores, room_log| {
             macro_rules! behind {
@@ -198,7 +77,7 @@ impl Shop {
             app,
             gate,
             strategy,
-            asked: 0,
+            fresh: 0,
             concert: empty(),
             date: empty(),
             token: empty(),
@@ -216,10 +95,10 @@ impl Shop {
         if self.token.is_empty() { request } else { request.insert_header(("Queue-Token", self.token.clone())) }
     }
 
-    /// With a key that was never used.
+    /// With a fresh key.
     fn keyed(&mut self, user: u128, path: &str, body: Value) -> TestRequest {
-        self.asked += 1;
-        self.as_user(user, Method::POST, path, body).insert_header(("Idempotency-Key", format!("key-{}", self.asked)))
+        self.fresh += 1;
+        self.as_user(user, Method::POST, path, body).insert_header(("Idempotency-Key", format!("key-{}", self.fresh)))
     }
 
     async fn done(&self, request: TestRequest) -> Value {
@@ -244,7 +123,7 @@ impl Shop {
         let import = self.as_user(OPERATOR, Method::POST, "/api/v1/admin/concerts", self.document("sale"));
         let made = self.done(import).await;
         (self.concert, self.date) = (text(&made, "/id"), text(&made, "/dates/0/id"));
-        // Nobody is in its room, which is asked again when a reader looks.
+        // Its room is empty, so a read goes to its log.
         let quiet = self.as_user(OPERATOR, Method::POST, "/api/v1/admin/concerts", self.document("quiet"));
         self.done(quiet).await;
         let charge = self.keyed(ME, "/api/v1/wallet/charges", json!({ "amount": 10_000 }));
@@ -265,19 +144,19 @@ impl Shop {
         let pay = self.keyed(ME, "/api/v1/payments", json!({ "reservation_id": held.remove(0) }));
         let paid = self.done(pay).await;
         (self.payment, self.ticket) = (text(&paid, "/id"), text(&paid, "/tickets/0/code"));
-        // Longer than anything counts as heard of a moment ago.
+        // Longer than any state in memory counts as fresh.
         tokio::time::advance(Duration::from_secs(10)).await;
     }
 
     fn accepted(&self) -> String {
-        let (user, command) = (UserId(Uuid::from_u128(ME)), CommandId(Uuid::from_u128(5)));
+        let key = IdempotencyKey { user: UserId(Uuid::from_u128(ME)), command: CommandId(Uuid::from_u128(5)) };
         let deadline = Deadline::after(Duration::ZERO);
-        let keyed = Keyed { user, command, fingerprint: Fingerprint([0; 32]), asks_again: false, deadline };
+        let keyed = Keyed { key, fingerprint: Fingerprint([0; 32]), prefers_async: false, deadline };
         let response = Accepted::now(&self.app, keyed).response(&self.app).unwrap();
         response.headers().get("location").unwrap().to_str().unwrap().to_owned()
     }
 
-    /// What a route is asked.
+    /// The requests to a route, and how each is answered.
     fn requests(&mut self, method: &Method, path: &str) -> Vec<(TestRequest, While)> {
         use While::{Answered, Refused};
         let of_mine = path.replace(
@@ -323,7 +202,7 @@ impl Shop {
                 vec![(self.as_user(ME, Method::DELETE, &of_mine, Value::Null), Refused)]
             }
             ("POST", "/api/v1/reservations") => {
-                let body = |wish: Value| json!({ "date_id": self.date, "seats": wish.get("seats"), "best": wish.get("best") });
+                let body = |choice: Value| json!({ "date_id": self.date, "seats": choice.get("seats"), "best": choice.get("best") });
                 let (seats, best) = (body(json!({ "seats": [9] })), body(json!({ "best": { "count": 2 } })));
                 vec![(self.keyed(ME, path, seats), Refused), (self.keyed(ME, path, best), Refused)]
             }
@@ -345,8 +224,8 @@ impl Shop {
             ("POST", "/api/v1/wallet/charges" | "/api/v1/wallet/uses") => vec![(self.keyed(ME, path, json!({ "amount": 1 })), Refused)],
             ("POST", "/api/v1/admin/users/{id}/wallet/charges") => vec![(self.keyed(OPERATOR, &of_mine, json!({ "amount": 1 })), Refused)],
             ("POST", "/api/v1/admin/concerts") => {
-                self.asked += 1;
-                vec![(self.as_user(OPERATOR, Method::POST, path, self.document(&format!("later-{}", self.asked))), Refused)]
+                self.fresh += 1;
+                vec![(self.as_user(OPERATOR, Method::POST, path, self.document(&format!("later-{}", self.fresh))), Refused)]
             }
             ("GET", "/api/v1/admin/concerts/{id}/admission" | "/api/v1/admin/concerts/{id}/stats") => {
                 vec![(as_operator(method, &of_mine, Value::Null), Refused), (as_operator(method, &elsewhere, Value::Null), Refused)]
@@ -357,7 +236,7 @@ impl Shop {
             ("GET", "/api/v1/admin/tickets/{code}") => {
                 vec![(as_operator(method, &format!("/api/v1/admin/tickets/{}", self.ticket), Value::Null), Refused)]
             }
-            _ => panic!("say what {method} {path} is asked, and how it is answered while everything hangs"),
+            _ => panic!("add the requests to {method} {path}, and how they are answered while all ports hang"),
         }
     }
 
@@ -365,7 +244,7 @@ impl Shop {
         request(Method::GET, path).insert_header(bearer(&self.app, ME, false)).insert_header(token)
     }
 
-    /// The answer, which is there within the bound.
+    /// The answer, within the bound.
     async fn in_time(&self, what: &str, request: TestRequest) -> Answer {
         let (bound, began) = (self.app.settings.strategy.wait() + LATER, Instant::now());
         let answer = tokio::time::timeout(bound * 10, send(&self.app, request)).await;
@@ -376,7 +255,7 @@ impl Shop {
 }
 
 #[actix_web::test]
-async fn every_route_is_answered_in_time_whatever_hangs() {
+async fn every_route_is_answered_in_time_while_all_ports_hang() {
     tokio::time::pause();
     for strategy in ["combining", "pessimistic", "optimistic", "memory"] {
         let mut shop = Shop::open(strategy).await;
@@ -398,9 +277,9 @@ async fn every_route_is_answered_in_time_whatever_hangs() {
     }
 }
 
-/// With the others well a request gets further than to the first port that it needs.
+/// Because the other ports answer, a request gets beyond the first port that it needs.
 #[actix_web::test]
-async fn every_route_is_answered_in_time_whichever_port_hangs() {
+async fn every_route_is_answered_in_time_while_any_one_port_hangs() {
     use Port::*;
     tokio::time::pause();
     for port in [Ledger, Queries, Catalog, Upkeep, Outbox, Audit, Secrets, Mirror, RoomLog] {
@@ -410,7 +289,7 @@ async fn every_route_is_answered_in_time_whichever_port_hangs() {
             for (request, _) in shop.requests(&route.method, route.path) {
                 shop.gate.hang(port as u8);
                 let answer = shop.in_time(&what, request).await;
-                // There is no connection to take for a stream.
+                // A stream finds no connection to detach.
                 assert!(answer.status != 500 || route.path.contains("/queue/s"), "{what}: {}", answer.body);
                 shop.gate.hang(NONE);
             }
@@ -418,9 +297,9 @@ async fn every_route_is_answered_in_time_whichever_port_hangs() {
     }
 }
 
-/// What was begun goes on, and is found by the same document.
+/// The import continues, and the same document finds it.
 #[actix_web::test]
-async fn an_import_that_takes_longer_than_its_request_goes_on() {
+async fn an_import_that_outlasts_its_request_goes_on() {
     tokio::time::pause();
     let shop = Shop::open("combining").await;
     let document = shop.document("later");
@@ -433,21 +312,21 @@ async fn an_import_that_takes_longer_than_its_request_goes_on() {
             sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), shown).await.expect("it is shown");
-    assert_eq!(send(&shop.app, import()).await.status, 200, "it was there");
+    tokio::time::timeout(Duration::from_secs(10), shown).await.expect("the import is shown");
+    assert_eq!(send(&shop.app, import()).await.status, 200, "the concert exists already");
 }
 
-/// And not the whole of it once more: what came before has taken a part.
+/// A search does not get the whole time again: earlier steps have used a part.
 #[actix_web::test]
-async fn a_search_for_seats_has_what_is_left_of_its_request() {
+async fn a_search_for_seats_uses_the_remaining_time_of_its_request() {
     tokio::time::pause();
     let mut shop = Shop::open("combining").await;
     let wait = shop.app.settings.strategy.wait();
-    // All that are free are being offered to another buyer.
+    // All free seats are offered to another buyer.
     let wish = Wish { count: 48, grade: None, adjacent: false };
     let app = shop.app.clone();
     let mut other = app.seats.search(DateId(shop.date.parse().unwrap()), wish, Instant::now() + wait * 10);
-    let offered = other.next().await.unwrap().expect("they are free");
+    let offered = other.next().await.unwrap().expect("the seats are free");
     let wanted = json!({ "date_id": shop.date, "best": { "count": 1 } });
     let hold = shop.keyed(ME, "/api/v1/reservations", wanted);
     shop.gate.hang(Port::RoomLog as u8);

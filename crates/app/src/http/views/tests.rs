@@ -1,9 +1,16 @@
 //! Golden documents: the public surface, key for key.
 
-use super::*;
-use boxoffice_domain::{PaymentId, Refund, ReservationId};
-use chrono::TimeDelta;
+use boxoffice_domain::waiting::{AdaptiveState, RoomSummary};
+use boxoffice_domain::{
+    Admission, AdmissionMode, ConcertRef, DateRef, Entry, EntryKind, Payment, PaymentId, PointsEntry, PointsKind, Refund, Reservation,
+    ReservationId, ReservationStatus, SeatAtSale,
+};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::*;
+use crate::http::ticket_codes::TicketCodes;
 
 fn at(seconds: i64) -> DateTime<Utc> {
     DateTime::UNIX_EPOCH + TimeDelta::seconds(seconds)
@@ -78,7 +85,7 @@ fn payment_shows_every_key_and_one_ticket_a_seat() {
         paid_at: at(10),
         refund: None,
     };
-    let tickets = Tickets::keyed_from(0);
+    let tickets = TicketCodes::keyed_from(0);
     let code = |seat| tickets.code(payment.id, seat);
     let seats = show(ReservationView::at(&reservation, at(0), 1, "KRW"))["seats"].clone();
     let mut expected = json!({
@@ -114,7 +121,7 @@ fn journal_lines_show_every_key() {
     };
     let expected = json!({"id": id(1), "kind": "use", "amount": -5, "balance": 95, "memo": "poster", "reservation_id": null,
         "payment_id": null, "created_at": "1970-01-01T00:00:01Z"});
-    assert_eq!(show(EntryView::from(&entry)), expected);
+    assert_eq!(show(WalletEntryView::from(&entry)), expected);
 
     let points = PointsEntry {
         id: uuid(1).into(),

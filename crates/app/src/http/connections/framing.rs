@@ -1,9 +1,9 @@
-//! Where a request ends, so that no byte of the next one is handed over before the answer is gone.
+//! Where a request ends, so that no byte of the next one is passed on before the answer has been sent.
 //!
-//! Heads are read by the parser that the HTTP server itself uses, with the same bounds, and judged by the same rules:
-//! what passes here is framed there in the same way. What fails here is never handed over.
+//! Heads are parsed by the parser of the HTTP server itself, with the same bounds, and checked by the same rules: a
+//! request that is accepted here is framed there in the same way. A request that is refused here is never passed on.
 //!
-//! *Bounds.* [`HEAD_MAX`] for a head, [`LINE_MAX`] for what stands before a chunk, [`TRAILER_MAX`] after the last one.
+//! *Bounds.* [`HEAD_MAX`] for a head, [`LINE_MAX`] for the line before a chunk, [`TRAILER_MAX`] after the last chunk.
 
 use std::mem::MaybeUninit;
 
@@ -12,25 +12,25 @@ use httparse::Status;
 
 /// The longest head, bytes: two tokens of 8 KiB, and as much again.
 pub(super) const HEAD_MAX: usize = 32 << 10;
-/// As many as the HTTP server takes.
+/// The HTTP server's own bound.
 const HEADERS_MAX: usize = 96;
-/// The longest size of a chunk with what stands beside it, bytes.
+/// The longest line with the size of a chunk, bytes.
 const LINE_MAX: usize = 256;
-/// Fields behind the last chunk, bytes.
+/// Fields after the last chunk, bytes.
 const TRAILER_MAX: usize = 8 << 10;
 
-/// What a head turns out to be.
+/// The state of a head.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Head {
-    /// Not there yet as a whole.
+    /// Not whole yet.
     Partial,
-    /// So many bytes, and what follows them.
+    /// Its bytes, and the body that follows them.
     Whole(usize, Body),
     TooLarge,
     Malformed,
 }
 
-/// What follows a head, as far as it is still to come.
+/// The part of a body that is still to come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Body {
     Length(u64),
@@ -54,7 +54,7 @@ pub(super) fn head(bytes: &[u8]) -> Head {
     }
 }
 
-/// By RFC 9112, 6.3; `None` where it leaves room for two opinions.
+/// By RFC 9112, 6.3; `None` where two readings are possible.
 fn body_of(request: &httparse::Request<'_, '_>) -> Option<Body> {
     let is_new = request.version? == 1;
     let (mut hosts, mut length, mut chunked, mut to_websocket) = (0, None, false, false);
@@ -91,7 +91,7 @@ fn body_of(request: &httparse::Request<'_, '_>) -> Option<Body> {
     }
     Some(match length {
         _ if chunked => Body::Chunks(Chunks::default()),
-        // What follows is no HTTP any more, and nothing of it is handed over.
+        // What follows is no HTTP, and none of it is passed on.
         _ if to_websocket || method == "CONNECT" => EMPTY,
         length => Body::Length(length.unwrap_or(0)),
     })
@@ -128,7 +128,7 @@ pub(super) struct Chunks {
     at: At,
     /// Bytes of this chunk that are still to come.
     left: u64,
-    /// Bytes of this line, or of all fields behind the last chunk.
+    /// Bytes of this line, or of all fields after the last chunk.
     line: usize,
 }
 
@@ -144,7 +144,7 @@ enum At {
     Data,
     DataCr,
     DataLf,
-    /// Where a line behind the last chunk begins.
+    /// The start of a line after the last chunk.
     Line,
     Trailer,
     TrailerLf,
@@ -219,7 +219,7 @@ mod tests {
     use proptest::prelude::*;
     use tokio_util::codec::Decoder as _;
 
-    /// How the HTTP server frames these bytes: where the first request ends; `None` if it does not, or is refused.
+    /// Where the HTTP server ends the first request of these bytes; `None` if it does not end, or is refused.
     fn by_the_server(bytes: &[u8]) -> Option<usize> {
         // Its clock runs on the runtime of a worker.
         actix_web::rt::Runtime::new().unwrap().block_on(async {
@@ -267,7 +267,7 @@ mod tests {
             ("a b: c\r\n\r\n", false),
         ] {
             let request = format!("{HEAD}{rest}");
-            // What is not whole would take its end from what follows.
+            // An unfinished request would take its end from the next one.
             for next in [Some(""), whole.then_some("GET / HTTP/1.0\r\n\r\n")].into_iter().flatten() {
                 let bytes = format!("{request}{next}");
                 assert_eq!(by_us(bytes.as_bytes()), whole.then_some(request.len()), "{bytes:?}");
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn what_never_ends_is_refused() {
+    fn endless_heads_and_lines_are_refused() {
         assert_eq!(head(&[b'a'; HEAD_MAX]), Head::Partial);
         assert_eq!(head(&[b'a'; HEAD_MAX + 1]), Head::TooLarge);
         let many: String = (0..=HEADERS_MAX).map(|at| format!("x{at}: y\r\n")).collect();
@@ -327,7 +327,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_passes_is_framed_alike(
+        fn an_accepted_request_is_framed_as_the_http_server_frames_it(
             version in 0..2, headers in prop::collection::vec(0..8_usize, 0..4), body in "(\\PC|[0-9a-f\r\n;]){0,24}", cut in 0..400_usize,
         ) {
             const HEADERS: [&str; 8] = [
@@ -337,14 +337,14 @@ mod tests {
             let headers: String = headers.into_iter().map(|at| format!("{}\r\n", HEADERS[at])).collect();
             let bytes = format!("POST /a HTTP/1.{version}\r\n{headers}\r\n{body}");
             let bytes = &bytes.as_bytes()[..bytes.len().min(cut)];
-            // Refused here is refused, whatever the server would say; what ends here ends there.
+            // A request may be refused here alone; a request that ends here must end there.
             if let Some(end) = by_us(bytes) {
                 prop_assert_eq!(by_the_server(bytes), Some(end));
             }
         }
 
         #[test]
-        fn chunks_end_alike_however_they_are_cut(sizes in prop::collection::vec(1..40_usize, 0..5), piece in 1..30_usize) {
+        fn chunks_end_at_the_same_byte_however_they_are_cut(sizes in prop::collection::vec(1..40_usize, 0..5), piece in 1..30_usize) {
             let chunks: String = sizes.iter().map(|size| format!("{size:x}\r\n{}\r\n", "y".repeat(*size))).collect();
             let whole = format!("{chunks}0\r\n\r\n");
             let bytes = format!("{whole}GET");

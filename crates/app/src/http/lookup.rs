@@ -1,13 +1,13 @@
-//! Concerts, dates and rooms by id. One that this instance does not know yet, because another has imported it a moment
-//! ago, is looked up in the store before it is 404, and its room opened here.
+//! Concerts, dates and rooms by id. A concert that another instance has just imported is looked up in the store before
+//! it is 404, and its room is opened here.
 
 use std::sync::Arc;
 
 use boxoffice_domain::{ConcertId, DateId};
 use boxoffice_ports::{ConcertRow, DateRow, RoomError};
 
-use super::App;
 use super::problem::Problem;
+use super::state::App;
 
 pub(crate) async fn concert(app: &App, id: ConcertId) -> Result<Arc<ConcertRow>, Problem> {
     app.shows.find_concert(id).await?.ok_or_else(Problem::not_found)
@@ -18,7 +18,7 @@ pub(crate) async fn date(app: &App, id: DateId) -> Result<(Arc<ConcertRow>, Date
     app.shows.find_date(id).await?.ok_or_else(Problem::not_found)
 }
 
-/// Asks a concert's room, which is opened first if it is not open here.
-pub(crate) async fn ask_room<T>(app: &App, id: ConcertId, ask: impl AsyncFn() -> Result<T, RoomError>) -> Result<T, RoomError> {
-    app.shows.ask_room(&*app.room, id, || ask()).await
+/// Calls a concert's room, which is opened first if it is not open here.
+pub(crate) async fn ask_room<T>(app: &App, id: ConcertId, call: impl AsyncFn() -> Result<T, RoomError>) -> Result<T, RoomError> {
+    app.shows.ask_room(&*app.room, id, || call()).await
 }

@@ -1,11 +1,11 @@
-//! Seat maps as they go out: rendered once a version and filter, compressed once, shared by all requests.
+//! Seat maps as they are sent: rendered once for each version and filter, compressed once, shared by all requests.
 //!
-//! What never changes of a seat is rendered once a date; a new version only copies it and fills in the statuses. Of
-//! many who ask for the same new map one renders while the others wait for it.
+//! The constant part of a seat is rendered once a date; a new version copies it and fills in the statuses. Of many
+//! requests for the same new map one renders, and the others wait for it.
 //!
-//! *Bounds.* [`DATES_MAX`] dates are kept; one more takes the place of the one nobody has asked for the longest. Of a
-//! date one version is kept, at most four times as big as its whole map: each seat is on that, on the map of the free
-//! ones, and on the two maps of its grade. A grade that no seat has keeps nothing.
+//! *Bounds.* [`DATES_MAX`] dates are kept; one more evicts the least recently requested. Of a date one version is kept,
+//! at most four times as big as its whole map: each seat is on that, on the map of the free seats, and on the two maps
+//! of its grade. A grade that no seat has keeps nothing.
 
 use std::collections::{HashMap, HashSet};
 use std::io::Write as _;
@@ -20,14 +20,14 @@ use flate2::write::GzEncoder;
 use tokio::sync::OnceCell;
 
 use super::problem::Problem;
-use super::seats;
+use super::views::{SeatMap, SeatView as SeatOnMap};
 
 const DATES_MAX: usize = 64;
-/// Halls below this are rendered where they are asked for.
-const SMALL_HALL: usize = 1_000;
-/// Bodies below this are sent as they are.
+/// Dates with fewer seats are rendered on the thread of the request.
+const SMALL_DATE: usize = 1_000;
+/// Smaller bodies are sent uncompressed.
 const GZIP_MIN_BYTES: usize = 1_024;
-/// How a map ends.
+/// The end of a map.
 const END: &[u8] = b"]}";
 
 /// Which seats a map shows; all by default.
@@ -43,21 +43,21 @@ impl Filter {
     }
 }
 
-/// One version of a date's seats, and what was rendered of it.
-pub(crate) struct Page {
+/// One version of a date's seats, and the maps that were rendered of it.
+pub(crate) struct DateMaps {
     snapshot: SeatSnapshot,
     template: Arc<Template>,
     maps: Mutex<HashMap<Filter, Arc<Map>>>,
 }
 
-/// What was asked for of a map so far.
+/// The forms of a map that were requested so far.
 #[derive(Default)]
 struct Map {
     plain: OnceCell<Bytes>,
     gzip: OnceCell<Bytes>,
 }
 
-impl Page {
+impl DateMaps {
     fn new(template: Option<Arc<Template>>, snapshot: SeatSnapshot) -> Result<Arc<Self>, Problem> {
         let template = match template {
             Some(template) => template,
@@ -70,12 +70,12 @@ impl Page {
         self.snapshot.version
     }
 
-    /// The seats that `filter` takes; compressed, if that is asked for and worth it.
+    /// The seats that `filter` takes, and whether they are compressed: only if `gzip` is wanted and saves something.
     pub(crate) async fn map(self: &Arc<Self>, filter: Filter, gzip: bool) -> Result<(Bytes, bool), Problem> {
         let map = self.shared(&filter);
-        let page = self.clone();
+        let maps = self.clone();
         let seats = self.snapshot.infos.len();
-        let plain = map.plain.get_or_try_init(|| beside(seats, move || page.template.render(&page.snapshot, &filter))).await?;
+        let plain = map.plain.get_or_try_init(|| off_thread(seats, move || maps.template.render(&maps.snapshot, &filter))).await?;
         if !gzip || plain.len() < GZIP_MIN_BYTES {
             return Ok((plain.clone(), false));
         }
@@ -91,12 +91,12 @@ impl Page {
     }
 }
 
-/// Does what takes a moment for so many seats: away from the threads that serve requests, unless they are few.
-async fn beside<T: Send + 'static>(seats: usize, work: impl FnOnce() -> Result<T, Problem> + Send + 'static) -> Result<T, Problem> {
-    if seats < SMALL_HALL { work() } else { tokio::task::spawn_blocking(work).await.map_err(Problem::internal)? }
+/// Runs work over so many seats: off the threads that serve requests, unless they are few.
+async fn off_thread<T: Send + 'static>(seats: usize, work: impl FnOnce() -> Result<T, Problem> + Send + 'static) -> Result<T, Problem> {
+    if seats < SMALL_DATE { work() } else { tokio::task::spawn_blocking(work).await.map_err(Problem::internal)? }
 }
 
-/// Compresses away from the threads that serve requests.
+/// Compresses off the threads that serve requests.
 async fn compress(plain: Bytes) -> Result<Bytes, Problem> {
     let compressed = tokio::task::spawn_blocking(move || {
         let mut encoder = GzEncoder::new(Vec::with_capacity(plain.len() / 8), Compression::fast());
@@ -106,7 +106,7 @@ async fn compress(plain: Bytes) -> Result<Bytes, Problem> {
     Ok(compressed.await.map_err(Problem::internal)?.map_err(Problem::internal)?.into())
 }
 
-/// What does not change of a date's seats: each as JSON up to its status.
+/// The constant part of a date's seats: each as JSON up to its status.
 struct Template {
     infos: Arc<[SeatInfo]>,
     grades: HashSet<Arc<str>>,
@@ -121,7 +121,7 @@ impl Template {
         let tail = format!("{}}}", quoted(SAMPLE)).len();
         let (mut text, mut ends) = (Vec::with_capacity(infos.len() * 96), Vec::with_capacity(infos.len()));
         for info in infos.iter() {
-            serde_json::to_writer(&mut text, &seats::SeatView::new(info, SAMPLE)).map_err(Problem::internal)?;
+            serde_json::to_writer(&mut text, &SeatOnMap::new(info, SAMPLE)).map_err(Problem::internal)?;
             // `status` is the last member.
             text.truncate(text.len() - tail);
             ends.push(text.len());
@@ -133,8 +133,7 @@ impl Template {
     fn render(&self, snapshot: &SeatSnapshot, filter: &Filter) -> Result<Bytes, Problem> {
         let is_whole = *filter == Filter::default();
         let mut body = Vec::with_capacity(if is_whole { self.text.len() + self.ends.len() * 14 + 64 } else { 0 });
-        let empty = seats::SeatMap { version: snapshot.version, items: Vec::new() };
-        serde_json::to_writer(&mut body, &empty).map_err(Problem::internal)?;
+        serde_json::to_writer(&mut body, &SeatMap { version: snapshot.version, items: Vec::new() }).map_err(Problem::internal)?;
         // `items` is the last member.
         body.truncate(body.len() - END.len());
         let begins = body.len();
@@ -163,61 +162,62 @@ fn quoted(status: SeatStatus) -> &'static str {
     }
 }
 
+/// The current maps of one date.
 #[derive(Default)]
 struct Slot {
-    current: Mutex<Option<Arc<Page>>>,
+    current: Mutex<Option<Arc<DateMaps>>>,
     /// One renders at a time.
     rendering: tokio::sync::Mutex<()>,
-    asked_at: AtomicU64,
+    requested_at: AtomicU64,
 }
 
 impl Slot {
-    fn current(&self) -> Option<Arc<Page>> {
+    fn current(&self) -> Option<Arc<DateMaps>> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
 /// See the module's opening.
-pub(crate) struct SeatPages {
+pub(crate) struct SeatMaps {
     slots: Mutex<HashMap<DateId, Arc<Slot>>>,
-    /// Counts requests, to know who has not been asked for.
-    asked: AtomicU64,
+    /// Counts requests: the clock of [`Slot::requested_at`].
+    requests: AtomicU64,
 }
 
-impl SeatPages {
+impl SeatMaps {
     pub(crate) fn new() -> Self {
-        Self { slots: Mutex::default(), asked: AtomicU64::new(0) }
+        Self { slots: Mutex::default(), requests: AtomicU64::new(0) }
     }
 
-    /// The map of `date` at `version` or a later one; `None` for a date without seats.
-    pub(crate) async fn page(&self, view: &SeatView, date: DateId, version: u64) -> Result<Option<Arc<Page>>, Problem> {
+    /// The maps of `date` at `version` or a later one; `None` for a date without seats.
+    pub(crate) async fn of(&self, view: &SeatView, date: DateId, version: u64) -> Result<Option<Arc<DateMaps>>, Problem> {
         let slot = self.slot(date);
-        let fits = |page: &Arc<Page>| page.version() >= version;
-        if let Some(page) = slot.current().filter(fits) {
-            return Ok(Some(page));
+        let fits = |maps: &Arc<DateMaps>| maps.version() >= version;
+        if let Some(maps) = slot.current().filter(fits) {
+            return Ok(Some(maps));
         }
         let _one_at_a_time = slot.rendering.lock().await;
         let current = slot.current();
-        if let Some(page) = current.as_ref().filter(|page| fits(page)) {
-            return Ok(Some(page.clone()));
+        if let Some(maps) = current.as_ref().filter(|maps| fits(maps)) {
+            return Ok(Some(maps.clone()));
         }
         let Some(snapshot) = view.date(date).await? else { return Ok(None) };
-        let template = current.map(|page| page.template.clone()).filter(|template| Arc::ptr_eq(&template.infos, &snapshot.infos));
+        let template = current.map(|maps| maps.template.clone()).filter(|template| Arc::ptr_eq(&template.infos, &snapshot.infos));
         let seats = snapshot.infos.len();
-        let page = beside(seats, move || Page::new(template, snapshot)).await?;
-        *slot.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(page.clone());
-        Ok(Some(page))
+        let maps = off_thread(seats, move || DateMaps::new(template, snapshot)).await?;
+        *slot.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(maps.clone());
+        Ok(Some(maps))
     }
 
     fn slot(&self, date: DateId) -> Arc<Slot> {
-        let asked_at = self.asked.fetch_add(1, Ordering::Relaxed);
+        let requested_at = self.requests.fetch_add(1, Ordering::Relaxed);
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         if slots.len() >= DATES_MAX && !slots.contains_key(&date) {
-            let oldest = slots.iter().min_by_key(|(_, slot)| slot.asked_at.load(Ordering::Relaxed)).map(|(date, _)| *date);
+            let oldest = slots.iter().min_by_key(|(_, slot)| slot.requested_at.load(Ordering::Relaxed)).map(|(date, _)| *date);
             oldest.and_then(|oldest| slots.remove(&oldest));
         }
         let slot = slots.entry(date).or_default();
-        slot.asked_at.store(asked_at, Ordering::Relaxed);
+        slot.requested_at.store(requested_at, Ordering::Relaxed);
         slot.clone()
     }
 }
@@ -243,9 +243,9 @@ mod tests {
             {"number": 2, "section": "sold\"}", "row": null, "grade": grade, "price": 100, "status": "held"},
             {"number": 3, "section": "A", "row": null, "grade": grade, "price": 100, "status": "sold"},
         ]});
-        let page = Page::new(None, snapshot).unwrap();
+        let maps = DateMaps::new(None, snapshot).unwrap();
         let shown = async |only_available, grade: Option<&str>| {
-            let (body, _) = page.map(Filter { only_available, grade: grade.map(str::to_owned) }, false).await.unwrap();
+            let (body, _) = maps.map(Filter { only_available, grade: grade.map(str::to_owned) }, false).await.unwrap();
             serde_json::from_slice::<Value>(&body).unwrap()
         };
         assert_eq!(shown(false, None).await, expected);
@@ -254,17 +254,17 @@ mod tests {
             assert_eq!(available, json!({"version": 7, "items": [expected["items"][0]]}));
         }
         assert_eq!(shown(false, Some("S")).await, json!({"version": 7, "items": []}));
-        assert_eq!(page.maps.lock().unwrap().len(), 4, "a grade that no seat has keeps nothing");
+        assert_eq!(maps.maps.lock().unwrap().len(), 4, "a grade that no seat has keeps nothing");
     }
 
     #[tokio::test]
     async fn equal_maps_are_one_copy() {
         let infos: Arc<[SeatInfo]> = (1..=100).map(|number| info(number, None)).collect();
-        let page = Page::new(None, SeatSnapshot { version: 1, statuses: vec![SeatStatus::Available; infos.len()], infos }).unwrap();
+        let maps = DateMaps::new(None, SeatSnapshot { version: 1, statuses: vec![SeatStatus::Available; infos.len()], infos }).unwrap();
         for only_available in [false, true] {
             for gzip in [false, true] {
-                let ask = async || page.map(Filter { only_available, grade: None }, gzip).await.unwrap();
-                let ((first, packed), (second, _)) = tokio::join!(ask(), ask());
+                let read = async || maps.map(Filter { only_available, grade: None }, gzip).await.unwrap();
+                let ((first, packed), (second, _)) = tokio::join!(read(), read());
                 assert_eq!((first.as_ptr(), packed), (second.as_ptr(), gzip));
             }
         }
@@ -280,15 +280,15 @@ mod tests {
     }
 
     #[test]
-    fn the_date_nobody_asks_for_makes_room() {
-        let pages = SeatPages::new();
+    fn the_least_recently_requested_date_is_evicted() {
+        let maps = SeatMaps::new();
         let date = |n: usize| DateId(uuid::Uuid::from_u128(n as u128));
         for n in 0..DATES_MAX {
-            pages.slot(date(n));
+            maps.slot(date(n));
         }
-        pages.slot(date(0));
-        pages.slot(date(DATES_MAX));
-        let slots = pages.slots.lock().unwrap();
+        maps.slot(date(0));
+        maps.slot(date(DATES_MAX));
+        let slots = maps.slots.lock().unwrap();
         assert_eq!(slots.len(), DATES_MAX);
         assert!(slots.contains_key(&date(0)) && !slots.contains_key(&date(1)));
     }
