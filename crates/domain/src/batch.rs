@@ -98,7 +98,7 @@ pub struct Occupied {
 
 /// A hold of a user who pays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HoldOf {
+pub struct LiveHold {
     pub concert: ConcertId,
     /// Its end.
     pub until: Timestamp,
@@ -127,7 +127,7 @@ pub struct WorkingSet {
     pub dates: HashMap<DateId, Arc<DateTerms>>,
     pub occupied: HashMap<(UserId, DateId), HashMap<ReservationId, Occupied>>,
     /// The holds of the users who pay; some may be over.
-    pub holds: HashMap<UserId, HashMap<ReservationId, HoldOf>>,
+    pub holds: HashMap<UserId, HashMap<ReservationId, LiveHold>>,
     pub written: Written,
 }
 
@@ -186,7 +186,7 @@ impl WorkingSet {
 
     /// Whether a hold of a user who pays lives on for this concert.
     pub(crate) fn has_live_hold(&self, user: UserId, concert: ConcertId) -> bool {
-        let lives = |hold: &HoldOf| hold.concert == concert && hold.until > self.now;
+        let lives = |hold: &LiveHold| hold.concert == concert && hold.until > self.now;
         self.holds.get(&user).is_some_and(|all| all.values().any(lives))
     }
 
@@ -196,7 +196,7 @@ impl WorkingSet {
         let row = &row.value;
         if let Some(all) = self.holds.get_mut(&row.user) {
             if row.status == ReservationStatus::Held {
-                all.insert(row.id, HoldOf { concert: row.concert.id, until: row.expires_at });
+                all.insert(row.id, LiveHold { concert: row.concert.id, until: row.expires_at });
             } else {
                 all.remove(&row.id);
             }

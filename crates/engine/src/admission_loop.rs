@@ -17,7 +17,7 @@ use boxoffice_ports::{Clock, Opening, Source, WaitingRoom};
 use tokio::task::{Id, JoinSet};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::{HoldReturns, SeatView, Shows, Stats, catalogue};
+use crate::{Catalogue, HoldReturns, SeatView, Stats, catalogue};
 
 /// Rooms that are ticked at a time, and rooms that are opened at a time.
 const TOGETHER_MAX: usize = 256;
@@ -43,7 +43,7 @@ pub(crate) struct AdmissionSettings {
 /// What the loop works with.
 pub(crate) struct AdmissionParts {
     pub(crate) room: Arc<dyn WaitingRoom>,
-    pub(crate) shows: Arc<Shows>,
+    pub(crate) catalogue: Arc<Catalogue>,
     pub(crate) seats: Arc<SeatView>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) stats: Arc<Stats>,
@@ -67,8 +67,8 @@ impl AdmissionLoop {
 
     async fn refresh_within(self: &Arc<Self>, patience: Duration) -> Result<(), Source> {
         // A failure of one part does not keep the others from being done.
-        let refreshed = self.parts.shows.refresh(&self.parts.seats).await.map_err(Source::from);
-        let concerts = self.parts.shows.concerts();
+        let refreshed = self.parts.catalogue.refresh(&self.parts.seats).await.map_err(Source::from);
+        let concerts = self.parts.catalogue.concerts();
         let rooms =
             concerts.iter().map(|row| Opening { concert: row.concert.id, sale_starts_at: row.sale_starts_at, admission: row.admission });
         let work = rooms.filter(|opening| !self.parts.room.is_open(opening)).map(|opening| {
@@ -82,7 +82,7 @@ impl AdmissionLoop {
     /// Ticks the rooms. Returns the first failure of a room since the round before.
     pub(crate) async fn tick(self: &Arc<Self>) -> Result<(), Source> {
         let mut ticking = self.ticking.lock().await;
-        let concerts = self.parts.shows.concerts();
+        let concerts = self.parts.catalogue.concerts();
         let next = ticking.next.and_then(|next| concerts.iter().position(|row| row.concert.id == next)).unwrap_or(0);
         let rooms = concerts.iter().cycle().skip(next).take(concerts.len()).map(|row| row.concert.id);
         let work = rooms.filter(|concert| !self.parts.room.rests(*concert)).map(|concert| {
@@ -106,7 +106,7 @@ impl AdmissionLoop {
     /// Seats available or in a live hold, on dates whose booking has not closed.
     async fn obtainable(&self, concert: ConcertId) -> Result<u64, Source> {
         let mut obtainable = 0;
-        for date in self.parts.shows.open_dates(concert, self.parts.clock.now()) {
+        for date in self.parts.catalogue.open_dates(concert, self.parts.clock.now()) {
             let counts = self.parts.seats.counts(date).await?;
             obtainable += counts.available + counts.held;
         }
@@ -231,8 +231,8 @@ mod tests {
     }
 
     fn admission(room: MockWaitingRoom, queries: Arc<MockQueries>, clock: Arc<TestClock>) -> Arc<AdmissionLoop> {
-        let (shows, seats) = (Shows::new(queries.clone()), SeatView::new(queries, clock.clone()));
-        let parts = AdmissionParts { room: Arc::new(room), shows, seats, clock, stats: Arc::default(), returns: returns() };
+        let (catalogue, seats) = (Catalogue::new(queries.clone()), SeatView::new(queries, clock.clone()));
+        let parts = AdmissionParts { room: Arc::new(room), catalogue, seats, clock, stats: Arc::default(), returns: returns() };
         AdmissionLoop::new(parts, AdmissionSettings { patience: Duration::from_millis(50), stock_linked: true })
     }
 

@@ -19,7 +19,7 @@ use crate::admission_loop::{AdmissionLoop, AdmissionParts, AdmissionSettings};
 use crate::relay::Relay;
 use crate::seat_sync::SeatSync;
 use crate::sweep::Sweep;
-use crate::{Fares, HoldReturns, SeatView, Shows, Siblings, Stats, StoreTime, TurnEnds, catalogue, store_time};
+use crate::{Catalogue, HoldReturns, Peers, SeatView, ServerHealth, Stats, StoreTime, TurnEnds, catalogue, store_time};
 
 const GAUGE_EVERY: Duration = Duration::from_secs(5);
 /// How often the waiting rooms get this instance's health.
@@ -43,12 +43,12 @@ pub struct Parts {
     pub stores: Stores,
     pub ledger: Arc<dyn Ledger>,
     pub room: Arc<dyn WaitingRoom>,
-    pub shows: Arc<Shows>,
+    pub catalogue: Arc<Catalogue>,
     pub seats: Arc<SeatView>,
-    pub siblings: Arc<Siblings>,
+    pub peers: Arc<Peers>,
     pub turns: Arc<TurnEnds>,
     pub returns: Arc<HoldReturns>,
-    pub fares: Arc<Fares>,
+    pub server_health: Arc<ServerHealth>,
     pub time: Arc<StoreTime>,
     pub ids: Arc<dyn Ids>,
     pub policy: Arc<Policy>,
@@ -67,12 +67,28 @@ pub struct Background {
 impl Background {
     /// Reads the catalogue and opens the rooms, so that requests find them, then starts the tasks.
     pub async fn start(parts: Parts, settings: BackgroundSettings) -> Result<Self, Source> {
-        let Parts { instance, sink, stores, ledger, room, shows, seats, siblings, turns, returns, fares, time, ids, policy, stats, tasks } =
-            parts;
-        let sync = SeatSync::new(seats.clone(), siblings);
+        let Parts {
+            instance,
+            sink,
+            stores,
+            ledger,
+            room,
+            catalogue,
+            seats,
+            peers,
+            turns,
+            returns,
+            server_health,
+            time,
+            ids,
+            policy,
+            stats,
+            tasks,
+        } = parts;
+        let sync = SeatSync::new(seats.clone(), peers);
         let rooms = room.clone();
         let admission = AdmissionLoop::new(
-            AdmissionParts { room, shows, seats, clock: time.clone(), stats: stats.clone(), returns: returns.clone() },
+            AdmissionParts { room, catalogue, seats, clock: time.clone(), stats: stats.clone(), returns: returns.clone() },
             AdmissionSettings { patience: settings.tick, stock_linked: settings.stock_linked },
         );
         let sweep = Arc::new(Sweep { ledger, upkeep: stores.upkeep, ids, policy, stats: stats.clone() });
@@ -96,8 +112,8 @@ impl Background {
         pieces.every("returns", Impaired, RETURNS_EVERY, &returns, |returns| async move { returns.round().await });
         pieces.every("sweep", NotReady, settings.sweep, &sweep, |sweep| async move { sweep.holds().await });
         pieces.every("prune", Impaired, PRUNE_EVERY, &sweep, |sweep| async move { sweep.replies().await });
-        pieces.every("fares", Impaired, FARES_EVERY, &fares, move |fares| {
-            rooms.fares(fares.take());
+        pieces.every("fares", Impaired, FARES_EVERY, &server_health, move |server_health| {
+            rooms.report_health(server_health.take());
             async { Ok(()) }
         });
         pieces.keep("relay", NotReady, move |stopped| relaying.clone().run(tasks.clone(), stopped));

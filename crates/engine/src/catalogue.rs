@@ -1,7 +1,7 @@
 //! The catalogue in memory: which concerts and dates there are, for reading and for the loops. The background brings it
 //! up to date every [`REFRESH`], so an import by another process shows within a second. The store is asked for its
 //! version, and for the whole catalogue only if that has changed. An id that is not known here is looked up in the
-//! store before it is refused ([`Shows::find_concert`], [`Shows::find_date`]).
+//! store before it is refused ([`Catalogue::find_concert`], [`Catalogue::find_date`]).
 //!
 //! *Bounds.* Ids that are made up cost the store one such read every [`LOOK_UP_EVERY`], however many callers ask: they
 //! wait for the next read together.
@@ -53,7 +53,7 @@ impl Index {
 }
 
 /// See the module's opening.
-pub struct Shows {
+pub struct Catalogue {
     queries: Arc<dyn Queries>,
     index: RwLock<Arc<Index>>,
     /// One read at a time, or an older answer could replace a newer one.
@@ -65,8 +65,8 @@ pub struct Shows {
     unread: Mutex<HashMap<DateId, i64>>,
 }
 
-impl Shows {
-    /// Empty until the first [`Shows::refresh`].
+impl Catalogue {
+    /// Empty until the first [`Catalogue::refresh`].
     pub fn new(queries: Arc<dyn Queries>) -> Arc<Self> {
         let (reading, looking_up) = (Coalesced::default(), Coalesced::default());
         Arc::new(Self { queries, index: RwLock::default(), reading, looking_up, looked_up: Mutex::default(), unread: Mutex::default() })
@@ -140,7 +140,7 @@ impl Shows {
 
     /// Asks a concert's room. If it is not open here yet, because another instance has imported the concert a moment
     /// ago, it is opened first. [`RoomError::NoRoom`] for a concert that is not in the store.
-    pub async fn ask_room<T, F>(&self, room: &dyn WaitingRoom, concert: ConcertId, ask: impl Fn() -> F) -> Result<T, RoomError>
+    pub async fn with_room<T, F>(&self, room: &dyn WaitingRoom, concert: ConcertId, ask: impl Fn() -> F) -> Result<T, RoomError>
     where
         F: Future<Output = Result<T, RoomError>>,
     {
@@ -208,7 +208,7 @@ mod tests {
 
     /// A store whose catalogue has the version of `version`, and is empty while that is 0. Seats cannot be read while
     /// `broken`. Beside it, how often they were read.
-    fn shop(version: &Arc<AtomicI64>, broken: &Arc<AtomicBool>) -> (Arc<Shows>, Arc<SeatView>, Arc<AtomicI64>) {
+    fn shop(version: &Arc<AtomicI64>, broken: &Arc<AtomicBool>) -> (Arc<Catalogue>, Arc<SeatView>, Arc<AtomicI64>) {
         let (now, broken, reads) = (version.clone(), broken.clone(), Arc::new(AtomicI64::new(0)));
         let mut queries = catalog(move || match now.load(Ordering::SeqCst) {
             0 => Vec::new(),
@@ -223,68 +223,68 @@ mod tests {
             Ok(vec![seat_row(1, 1, SeatState::Available)])
         });
         let queries = Arc::new(queries);
-        (Shows::new(queries.clone()), SeatView::new(queries, Arc::new(TestClock::default())), reads)
+        (Catalogue::new(queries.clone()), SeatView::new(queries, Arc::new(TestClock::default())), reads)
     }
 
     #[tokio::test]
     async fn a_refresh_reads_the_catalogue_and_changed_seats_again() {
         let version = Arc::new(AtomicI64::new(1));
-        let (shows, seats, reads) = shop(&version, &Arc::default());
-        assert!(shows.concert(id(CONCERT)).is_none());
-        shows.refresh(&seats).await.unwrap();
-        assert_eq!(shows.concerts().len(), 1);
-        assert_eq!(shows.date(id(DATE)).unwrap().1.total, 4);
-        shows.refresh(&seats).await.unwrap();
+        let (catalogue, seats, reads) = shop(&version, &Arc::default());
+        assert!(catalogue.concert(id(CONCERT)).is_none());
+        catalogue.refresh(&seats).await.unwrap();
+        assert_eq!(catalogue.concerts().len(), 1);
+        assert_eq!(catalogue.date(id(DATE)).unwrap().1.total, 4);
+        catalogue.refresh(&seats).await.unwrap();
         assert_eq!(reads.load(Ordering::SeqCst), 0, "seats that no reader has loaded are not read");
         version.store(2, Ordering::SeqCst);
-        shows.refresh(&seats).await.unwrap();
-        shows.refresh(&seats).await.unwrap();
+        catalogue.refresh(&seats).await.unwrap();
+        catalogue.refresh(&seats).await.unwrap();
         assert_eq!(reads.load(Ordering::SeqCst), 1);
     }
 
     #[tokio::test]
     async fn seats_whose_reading_failed_are_read_by_the_next_refresh() {
         let (version, broken) = (Arc::new(AtomicI64::new(1)), Arc::new(AtomicBool::new(false)));
-        let (shows, seats, reads) = shop(&version, &broken);
-        shows.refresh(&seats).await.unwrap();
+        let (catalogue, seats, reads) = shop(&version, &broken);
+        catalogue.refresh(&seats).await.unwrap();
         version.store(2, Ordering::SeqCst);
         broken.store(true, Ordering::SeqCst);
-        assert!(shows.refresh(&seats).await.is_err());
-        assert!(shows.refresh(&seats).await.is_err(), "the date is not forgotten");
+        assert!(catalogue.refresh(&seats).await.is_err());
+        assert!(catalogue.refresh(&seats).await.is_err(), "the date is not forgotten");
         broken.store(false, Ordering::SeqCst);
-        shows.refresh(&seats).await.unwrap();
+        catalogue.refresh(&seats).await.unwrap();
         assert_eq!(reads.load(Ordering::SeqCst), 3);
-        shows.refresh(&seats).await.unwrap();
+        catalogue.refresh(&seats).await.unwrap();
         assert_eq!(reads.load(Ordering::SeqCst), 3, "seats that were read are not read again");
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_unknown_id_is_looked_up_and_a_made_up_one_costs_little() {
         let version = Arc::new(AtomicI64::new(0));
-        let (shows, ..) = shop(&version, &Arc::default());
-        assert!(shows.find_concert(id(CONCERT)).await.unwrap().is_none());
+        let (catalogue, ..) = shop(&version, &Arc::default());
+        assert!(catalogue.find_concert(id(CONCERT)).await.unwrap().is_none());
         version.store(1, Ordering::SeqCst);
         let began = Instant::now();
-        let (concert, date) = tokio::join!(shows.find_concert(id(CONCERT)), shows.find_date(id(DATE)));
+        let (concert, date) = tokio::join!(catalogue.find_concert(id(CONCERT)), catalogue.find_date(id(DATE)));
         assert!(concert.unwrap().is_some() && date.unwrap().is_some());
         assert_eq!(began.elapsed(), LOOK_UP_EVERY, "not sooner after the last look-up");
         // A thousand made-up ids, a few at a time: as many reads as fit into the time that took.
-        let (made_up, began, before) = (Arc::new(AtomicI64::new(0)), Instant::now(), shows.reading.runs());
+        let (made_up, began, before) = (Arc::new(AtomicI64::new(0)), Instant::now(), catalogue.reading.runs());
         let mut asking = tokio::task::JoinSet::new();
         for _ in 0..100 {
-            let (shows, made_up) = (shows.clone(), made_up.clone());
+            let (catalogue, made_up) = (catalogue.clone(), made_up.clone());
             asking.spawn(async move {
                 while made_up.fetch_add(1, Ordering::SeqCst) < 1_000 {
-                    assert!(shows.find_date(id(1)).await.unwrap().is_none());
+                    assert!(catalogue.find_date(id(1)).await.unwrap().is_none());
                 }
             });
         }
         asking.join_all().await;
         let fit = began.elapsed().as_millis() / LOOK_UP_EVERY.as_millis() + 1;
-        let runs = u128::from(shows.reading.runs() - before);
+        let runs = u128::from(catalogue.reading.runs() - before);
         assert!(runs <= fit && fit <= 30, "{runs} reads in {:?}", began.elapsed());
-        assert!(shows.find_concert(id(CONCERT)).await.unwrap().is_some());
-        assert_eq!(u128::from(shows.reading.runs() - before), runs, "what is known is not looked up");
+        assert!(catalogue.find_concert(id(CONCERT)).await.unwrap().is_some());
+        assert_eq!(u128::from(catalogue.reading.runs() - before), runs, "what is known is not looked up");
     }
 
     #[tokio::test]
@@ -298,21 +298,21 @@ mod tests {
             0 => Err(StoreError::Unavailable("gone".into())),
             read => Ok(vec![concert_row(read)]),
         });
-        let shows = Shows::new(Arc::new(queries));
-        assert!(shows.read().await.is_err());
+        let catalogue = Catalogue::new(Arc::new(queries));
+        assert!(catalogue.read().await.is_err());
         for (at, reads_by_then) in [(7, 2), (7, 2), (8, 3), (8, 3)] {
             version.store(at, Ordering::SeqCst);
-            shows.read().await.unwrap();
+            catalogue.read().await.unwrap();
             assert_eq!(reads.load(Ordering::SeqCst), reads_by_then, "{at}");
         }
     }
 
     #[tokio::test]
     async fn a_date_is_open_until_its_booking_closes() {
-        let shows = Shows::new(Arc::new(catalog(|| vec![concert_row(1)])));
-        shows.read().await.unwrap();
-        assert_eq!(shows.open_dates(id(CONCERT), at(999)), [id(DATE)]);
-        assert!(shows.open_dates(id(CONCERT), at(1_000)).is_empty());
-        assert!(shows.open_dates(id(1), at(0)).is_empty());
+        let catalogue = Catalogue::new(Arc::new(catalog(|| vec![concert_row(1)])));
+        catalogue.read().await.unwrap();
+        assert_eq!(catalogue.open_dates(id(CONCERT), at(999)), [id(DATE)]);
+        assert!(catalogue.open_dates(id(CONCERT), at(1_000)).is_empty());
+        assert!(catalogue.open_dates(id(1), at(0)).is_empty());
     }
 }

@@ -31,7 +31,7 @@ const DUE_MAX: usize = 100_000;
 const CALL_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
-pub enum NotReturned {
+pub enum ReturnError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -64,7 +64,7 @@ impl HoldReturns {
     }
 
     /// Gives back every live hold that this user has of the concert.
-    pub async fn all_of(&self, user: UserId, concert: ConcertId) -> Result<(), NotReturned> {
+    pub async fn all_of(&self, user: UserId, concert: ConcertId) -> Result<(), ReturnError> {
         let holds = self.queries.live_holds(user, concert).await?;
         for some in holds.chunks(TOGETHER_MAX) {
             self.give_back(some).await?;

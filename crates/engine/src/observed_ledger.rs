@@ -17,10 +17,10 @@ use boxoffice_ports::{Committed, Deadline, Guard, Ledger, LedgerError, StoredAns
 use tokio::runtime::Handle;
 use tracing::Instrument;
 
-use crate::{KnownHolds, SeatView, Siblings, TurnEnd, TurnEnds};
+use crate::{KnownHolds, Peers, SeatView, TurnEnd, TurnEnds};
 
 /// See the module's opening.
-pub struct Watched {
+pub struct ObservedLedger {
     inner: Arc<dyn Ledger>,
     follows: Arc<Follows>,
     runtime: Handle,
@@ -29,7 +29,7 @@ pub struct Watched {
 /// What follows a commit.
 struct Follows {
     seats: Arc<SeatView>,
-    siblings: Arc<Siblings>,
+    peers: Arc<Peers>,
     turns: Arc<TurnEnds>,
     holds: Arc<KnownHolds>,
 }
@@ -37,7 +37,7 @@ struct Follows {
 impl Follows {
     fn commit(&self, committed: &Committed) {
         self.seats.apply(&committed.seats);
-        self.siblings.publish(&committed.seats);
+        self.peers.publish(&committed.seats);
         // A replay has had its effects when it was new.
         for reply in committed.replies.iter().filter(|reply| !reply.replayed) {
             if let Decision::Done(Outcome::Held { reservation, .. }) = &reply.decision {
@@ -50,21 +50,15 @@ impl Follows {
     }
 }
 
-impl Watched {
+impl ObservedLedger {
     /// The ledger's calls run on the current tokio runtime, whatever runtime the caller is on.
-    pub fn new(
-        inner: Arc<dyn Ledger>,
-        seats: Arc<SeatView>,
-        siblings: Arc<Siblings>,
-        turns: Arc<TurnEnds>,
-        holds: Arc<KnownHolds>,
-    ) -> Arc<Self> {
-        Arc::new(Self { inner, follows: Arc::new(Follows { seats, siblings, turns, holds }), runtime: Handle::current() })
+    pub fn new(inner: Arc<dyn Ledger>, seats: Arc<SeatView>, peers: Arc<Peers>, turns: Arc<TurnEnds>, holds: Arc<KnownHolds>) -> Arc<Self> {
+        Arc::new(Self { inner, follows: Arc::new(Follows { seats, peers, turns, holds }), runtime: Handle::current() })
     }
 }
 
 #[async_trait]
-impl Ledger for Watched {
+impl Ledger for ObservedLedger {
     async fn transact(&self, batch: Batch, guard: Guard, deadline: Deadline) -> Result<Committed, LedgerError> {
         let (inner, follows) = (self.inner.clone(), self.follows.clone());
         let call = async move {
@@ -136,12 +130,12 @@ mod tests {
         let published = Arc::<Mutex<Vec<SeatChange>>>::default();
         let mut fanout = MockFanout::new();
         let others = published.clone();
-        fanout.expect_tell().returning(move |changes| {
+        fanout.expect_publish().returning(move |changes| {
             others.lock().unwrap().extend(changes);
             Ok(())
         });
-        let siblings = Siblings::start(Some(Arc::new(fanout)), &*Supervisor::new());
-        let watched = Watched::new(sells(ScriptedLedger::new), seats.clone(), siblings, ends(&room), Arc::default());
+        let peers = Peers::start(Some(Arc::new(fanout)), &*Supervisor::new());
+        let watched = ObservedLedger::new(sells(ScriptedLedger::new), seats.clone(), peers, ends(&room), Arc::default());
         watched.transact(Batch::new(vec![charge(5, 1)], policy()), Guard::RowLock, soon()).await.unwrap();
         assert_eq!(statuses(&seats).await, [SeatStatus::Sold]);
         until(|| room.ended() == [id(5)] && published.lock().unwrap().iter().any(|change| change.key == key(1))).await;
@@ -157,7 +151,8 @@ mod tests {
     async fn what_follows_a_commit_happens_without_its_caller() {
         let (seats, room) = (view().await, FakeRoom::open());
         let ledger = sells(ScriptedLedger::gated);
-        let watched = Watched::new(ledger.clone(), seats.clone(), Siblings::start(None, &*Supervisor::new()), ends(&room), Arc::default());
+        let watched =
+            ObservedLedger::new(ledger.clone(), seats.clone(), Peers::start(None, &*Supervisor::new()), ends(&room), Arc::default());
         let call = tokio::spawn(async move { watched.transact(Batch::new(vec![charge(5, 1)], policy()), Guard::RowLock, soon()).await });
         until(|| ledger.begun.load(std::sync::atomic::Ordering::SeqCst) == 1).await;
         call.abort();
@@ -177,7 +172,7 @@ mod tests {
             committed.replies[0] = Reply { decision, ..committed.replies[0].clone() };
             Ok(committed)
         });
-        let watched = Watched::new(ledger, seats, Siblings::start(None, &*Supervisor::new()), ends(&room), holds.clone());
+        let watched = ObservedLedger::new(ledger, seats, Peers::start(None, &*Supervisor::new()), ends(&room), holds.clone());
         watched.transact(Batch::new(vec![charge(5, 1)], policy()), Guard::RowLock, soon()).await.unwrap();
         assert_eq!(holds.concert_of(id(5), id(2)), Some(id(CONCERT)));
     }
@@ -185,10 +180,10 @@ mod tests {
     #[tokio::test]
     async fn a_panic_of_the_ledger_reaches_its_caller() {
         let (seats, room) = (view().await, FakeRoom::open());
-        let watched = Watched::new(
+        let watched = ObservedLedger::new(
             ScriptedLedger::new(|_| panic!("a defect")),
             seats,
-            Siblings::start(None, &*Supervisor::new()),
+            Peers::start(None, &*Supervisor::new()),
             ends(&room),
             Arc::default(),
         );

@@ -28,14 +28,14 @@ const READ_EVERY_PUBLISHED: Duration = Duration::from_secs(5);
 const READ_EVERY_UNPUBLISHED: Duration = Duration::from_millis(500);
 
 /// See the module's opening.
-pub struct Siblings {
+pub struct Peers {
     fanout: Option<Arc<dyn Fanout>>,
     commits: Option<mpsc::Sender<Vec<SeatChange>>>,
     /// Whether the last message was published, or none was yet.
     reached: Arc<AtomicBool>,
 }
 
-impl Siblings {
+impl Peers {
     /// Starts the task that publishes, kept by `tasks`; it ends when this is dropped. Without a fan-out nothing is
     /// published.
     pub fn start(fanout: Option<Arc<dyn Fanout>>, tasks: &dyn Tasks) -> Arc<Self> {
@@ -85,7 +85,7 @@ async fn publish_all(fanout: &dyn Fanout, waiting: &mut mpsc::Receiver<Vec<SeatC
         let changes: Vec<_> = commits.drain(..).flatten().collect();
         let heartbeat = changes.is_empty().then_some(&changes[..]);
         for some in changes.chunks(SEATS_MAX).chain(heartbeat) {
-            let published = fanout.tell(some.to_vec()).await;
+            let published = fanout.publish(some.to_vec()).await;
             let before = reached.swap(published.is_ok(), Ordering::Relaxed);
             match published {
                 Err(error) if before => tracing::warn!(error, "seat changes could not be published; other instances find them by reading"),
@@ -118,7 +118,7 @@ mod tests {
 
     #[async_trait]
     impl Fanout for Gated {
-        async fn tell(&self, changes: Vec<SeatChange>) -> Result<(), Source> {
+        async fn publish(&self, changes: Vec<SeatChange>) -> Result<(), Source> {
             self.gate.acquire().await?.forget();
             self.published.lock().unwrap().push(changes.len());
             if self.fails.load(Ordering::SeqCst) { Err("gone".into()) } else { Ok(()) }
@@ -136,13 +136,13 @@ mod tests {
     #[tokio::test]
     async fn queued_commits_are_published_together_and_in_bounded_messages() {
         let fanout = gated(0);
-        let siblings = Siblings::start(Some(fanout.clone()), &*Supervisor::new());
-        siblings.publish(&changes(1..3));
-        siblings.publish(&[]);
-        siblings.publish(&changes(3..4));
+        let peers = Peers::start(Some(fanout.clone()), &*Supervisor::new());
+        peers.publish(&changes(1..3));
+        peers.publish(&[]);
+        peers.publish(&changes(3..4));
         fanout.gate.add_permits(1);
         until(|| *fanout.published.lock().unwrap() == [3]).await;
-        siblings.publish(&changes(0..3_000));
+        peers.publish(&changes(0..3_000));
         fanout.gate.add_permits(2);
         until(|| *fanout.published.lock().unwrap() == [3, 2_048, 952]).await;
     }
@@ -150,9 +150,9 @@ mod tests {
     #[tokio::test]
     async fn a_fanout_that_hangs_delays_no_commit() {
         let fanout = gated(0);
-        let siblings = Siblings::start(Some(fanout.clone()), &*Supervisor::new());
+        let peers = Peers::start(Some(fanout.clone()), &*Supervisor::new());
         for _ in 0..5 * COMMITS_MAX {
-            siblings.publish(&changes(1..2));
+            peers.publish(&changes(1..2));
         }
         fanout.gate.add_permits(100);
         until(|| !fanout.published.lock().unwrap().is_empty()).await;
@@ -166,26 +166,26 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_instance_without_commits_notices_a_fanout_that_fails() {
         let fanout = gated(100);
-        let siblings = Siblings::start(Some(fanout.clone()), &*Supervisor::new());
+        let peers = Peers::start(Some(fanout.clone()), &*Supervisor::new());
         fanout.fails.store(true, Ordering::SeqCst);
         tokio::time::sleep(2 * HEARTBEAT).await;
-        assert_eq!(siblings.read_again_after(), READ_EVERY_UNPUBLISHED);
+        assert_eq!(peers.read_again_after(), READ_EVERY_UNPUBLISHED);
         fanout.fails.store(false, Ordering::SeqCst);
         tokio::time::sleep(2 * HEARTBEAT).await;
-        assert_eq!(siblings.read_again_after(), READ_EVERY_PUBLISHED);
+        assert_eq!(peers.read_again_after(), READ_EVERY_PUBLISHED);
     }
 
     #[tokio::test]
     async fn while_publishing_fails_the_store_is_read_more_often() {
-        assert_eq!(Siblings::start(None, &*Supervisor::new()).read_again_after(), READ_EVERY_UNPUBLISHED);
+        assert_eq!(Peers::start(None, &*Supervisor::new()).read_again_after(), READ_EVERY_UNPUBLISHED);
         let fanout = gated(100);
-        let siblings = Siblings::start(Some(fanout.clone()), &*Supervisor::new());
-        assert_eq!(siblings.read_again_after(), READ_EVERY_PUBLISHED);
+        let peers = Peers::start(Some(fanout.clone()), &*Supervisor::new());
+        assert_eq!(peers.read_again_after(), READ_EVERY_PUBLISHED);
         fanout.fails.store(true, Ordering::SeqCst);
-        siblings.publish(&changes(1..2));
-        until(|| siblings.read_again_after() == READ_EVERY_UNPUBLISHED).await;
+        peers.publish(&changes(1..2));
+        until(|| peers.read_again_after() == READ_EVERY_UNPUBLISHED).await;
         fanout.fails.store(false, Ordering::SeqCst);
-        siblings.publish(&changes(1..2));
-        until(|| siblings.read_again_after() == READ_EVERY_PUBLISHED).await;
+        peers.publish(&changes(1..2));
+        until(|| peers.read_again_after() == READ_EVERY_PUBLISHED).await;
     }
 }

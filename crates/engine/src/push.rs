@@ -33,7 +33,7 @@ mod sender;
 mod stream;
 
 pub use frame::Form;
-pub use hub::{Hub, LISTENERS_MAX, NotHeard, Subscription};
+pub use hub::{Hub, LISTENERS_MAX, ListenError, Subscription};
 pub use listener::{End, Listener, Next, QUEUED_MAX};
 pub use pace::{NEAR, Pace};
 pub use sender::OwnFrames;

@@ -195,7 +195,7 @@ impl WaitingRoom for Rooms {
         match self.touch(concert, claim.entry).await? {
             None if self.context.parts.log.is_volatile() => {
                 // An entry that is forgotten for good is polled for, too: that appends nothing.
-                if !self.look(concert, |room, now| room.may_give_back(&claim, now))? {
+                if !self.look(concert, |room, now| room.may_restore(&claim, now))? {
                     return Ok(None);
                 }
                 match self.handle(concert)?.append(RoomInput::Restore(claim)).await? {
@@ -230,7 +230,7 @@ impl WaitingRoom for Rooms {
         self.handle(concert).is_ok_and(|handle| handle.needs_no_step())
     }
 
-    fn fares(&self, health: Health) {
+    fn report_health(&self, health: Health) {
         *lock(&self.context.health) = Some(health);
     }
 

@@ -13,12 +13,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use boxoffice_ports::{Heard, Source};
+use boxoffice_ports::{FanoutMessage, Source};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
 
 use crate::SeatView;
-use crate::peers::Siblings;
+use crate::peers::Peers;
 
 /// After how long without a reader a date is unloaded.
 const UNLOAD_AFTER: Duration = Duration::from_secs(60);
@@ -30,14 +30,14 @@ const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 /// See the module's opening.
 pub(crate) struct SeatSync {
     seats: Arc<SeatView>,
-    siblings: Arc<Siblings>,
+    peers: Arc<Peers>,
     /// A message may have been missed.
     missed: Notify,
 }
 
 impl SeatSync {
-    pub(crate) fn new(seats: Arc<SeatView>, siblings: Arc<Siblings>) -> Arc<Self> {
-        Arc::new(Self { seats, siblings, missed: Notify::new() })
+    pub(crate) fn new(seats: Arc<SeatView>, peers: Arc<Peers>) -> Arc<Self> {
+        Arc::new(Self { seats, peers, missed: Notify::new() })
     }
 
     /// Applies what changed since the last round. False for a store that only this process writes.
@@ -61,7 +61,7 @@ impl SeatSync {
             }
             let is_due = async {
                 // Asked again and again, because it is shorter while publishing fails.
-                while read.elapsed() < self.siblings.read_again_after() {
+                while read.elapsed() < self.peers.read_again_after() {
                     sleep(PAUSE).await;
                 }
             };
@@ -77,7 +77,7 @@ impl SeatSync {
     pub(crate) async fn listen(self: Arc<Self>, mut stopped: watch::Receiver<bool>) {
         loop {
             let listening = tokio::select! {
-                listening = self.siblings.listen() => listening,
+                listening = self.peers.listen() => listening,
                 _ = stopped.changed() => return,
             };
             match listening {
@@ -87,9 +87,9 @@ impl SeatSync {
                     self.missed.notify_one();
                     loop {
                         tokio::select! {
-                            message = listener.heard() => match message {
-                                Heard::Seats(changes) => self.seats.apply(&changes),
-                                Heard::Gap => self.missed.notify_one(),
+                            message = listener.next() => match message {
+                                FanoutMessage::Seats(changes) => self.seats.apply(&changes),
+                                FanoutMessage::Gap => self.missed.notify_one(),
                             },
                             _ = stopped.changed() => return,
                         }

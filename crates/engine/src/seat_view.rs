@@ -24,7 +24,7 @@ mod search;
 mod seats;
 mod view;
 
-pub use best::Wish;
+pub use best::SeatPreference;
 pub use search::{Offer, Search, SearchError};
 pub use seats::{SeatCounts, SeatInfo, SeatSnapshot, SeatStatus};
 pub use view::SeatView;

@@ -16,18 +16,18 @@ const FIRST_US: f64 = 250.0;
 
 /// See the module's opening.
 #[derive(Debug)]
-pub struct Fares {
+pub struct ServerHealth {
     took: [AtomicU32; CLASSES],
     failed: AtomicU32,
 }
 
-impl Default for Fares {
+impl Default for ServerHealth {
     fn default() -> Self {
         Self { took: [const { AtomicU32::new(0) }; CLASSES], failed: AtomicU32::new(0) }
     }
 }
 
-impl Fares {
+impl ServerHealth {
     /// Notes how long an answer took, and whether it failed for reasons of the server's own.
     pub fn answered(&self, took: Duration, failed: bool) {
         let doublings = (took.as_secs_f64() * 1e6 / FIRST_US).max(1.0).log2();
@@ -66,32 +66,32 @@ mod tests {
 
     #[test]
     fn the_hundredth_slowest_decides() {
-        let fares = Fares::default();
-        assert_eq!(fares.take(), Health { p99_ms: 0, errors_permille: 0, samples: 0 });
+        let server_health = ServerHealth::default();
+        assert_eq!(server_health.take(), Health { p99_ms: 0, errors_permille: 0, samples: 0 });
         for _ in 0..990 {
-            fares.answered(Duration::from_micros(100), false);
+            server_health.answered(Duration::from_micros(100), false);
         }
         for at in 0..10 {
-            fares.answered(Duration::from_millis(700), at < 5);
+            server_health.answered(Duration::from_millis(700), at < 5);
         }
-        let health = fares.take();
+        let health = server_health.take();
         assert_eq!((health.samples, health.errors_permille, health.p99_ms), (1_000, 5, 1), "one in a hundred may be slow");
         for _ in 0..989 {
-            fares.answered(Duration::from_micros(100), false);
+            server_health.answered(Duration::from_micros(100), false);
         }
         for _ in 0..11 {
-            fares.answered(Duration::from_millis(700), false);
+            server_health.answered(Duration::from_millis(700), false);
         }
-        let p99_ms = fares.take().p99_ms;
+        let p99_ms = server_health.take().p99_ms;
         assert!((700..=850).contains(&p99_ms), "within a class: {p99_ms}");
-        assert_eq!(fares.take().samples, 0, "counted once");
+        assert_eq!(server_health.take().samples, 0, "counted once");
     }
 
     #[test]
     fn the_longest_answer_is_counted_too() {
-        let fares = Fares::default();
-        fares.answered(Duration::from_secs(86_400), true);
-        let health = fares.take();
+        let server_health = ServerHealth::default();
+        server_health.answered(Duration::from_secs(86_400), true);
+        let health = server_health.take();
         assert!(health.p99_ms >= 60_000 && health.errors_permille == 1_000, "{health:?}");
     }
 }

@@ -98,8 +98,8 @@ impl Executor for SingleFlight {
         self.inner.submit(request, deadline).await
     }
 
-    fn turns_away(&self, request: &Request) -> bool {
-        self.inner.turns_away(request)
+    fn would_reject(&self, request: &Request) -> bool {
+        self.inner.would_reject(request)
     }
 }
 
@@ -302,9 +302,9 @@ mod tests {
     fn the_inner_executor_is_asked_whether_there_is_room() {
         for full in [true, false] {
             let mut inner = MockExecutor::new();
-            inner.expect_turns_away().once().return_const(full);
+            inner.expect_would_reject().once().return_const(full);
             let executor = SingleFlight::new(Arc::new(inner), Arc::new(TestClock::default()));
-            assert_eq!(executor.turns_away(&charge(1, 5)), full);
+            assert_eq!(executor.would_reject(&charge(1, 5)), full);
         }
     }
 

@@ -20,7 +20,7 @@ use chrono::{DateTime, TimeDelta};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use crate::Shows;
+use crate::Catalogue;
 
 pub(crate) fn id<T: From<Uuid>>(n: u128) -> T {
     Uuid::from_u128(n).into()
@@ -261,8 +261,8 @@ pub(crate) fn catalog(mut read: impl FnMut() -> Vec<ConcertRow> + Send + 'static
 }
 
 /// An empty catalogue.
-pub(crate) fn empty_catalogue() -> Arc<Shows> {
-    Shows::new(Arc::new(catalog(Vec::new)))
+pub(crate) fn empty_catalogue() -> Arc<Catalogue> {
+    Catalogue::new(Arc::new(catalog(Vec::new)))
 }
 
 /// A concert with one date, bookable for a thousand seconds.

@@ -23,7 +23,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::Shows;
+use crate::Catalogue;
 use crate::sync::lock;
 
 /// Ends under way at once.
@@ -104,7 +104,7 @@ impl Known {
 /// See the module's opening.
 pub struct TurnEnds {
     room: Arc<dyn WaitingRoom>,
-    shows: Arc<Shows>,
+    catalogue: Arc<Catalogue>,
     wait: Duration,
     known: Arc<Mutex<Known>>,
     runtime: Handle,
@@ -112,8 +112,8 @@ pub struct TurnEnds {
 
 impl TurnEnds {
     /// On the current tokio runtime, which appends from now on. `wait`: how long an answer waits for the room.
-    pub fn new(room: Arc<dyn WaitingRoom>, shows: Arc<Shows>, wait: Duration) -> Arc<Self> {
-        Arc::new(Self { room, shows, wait, known: Arc::default(), runtime: Handle::current() })
+    pub fn new(room: Arc<dyn WaitingRoom>, catalogue: Arc<Catalogue>, wait: Duration) -> Arc<Self> {
+        Arc::new(Self { room, catalogue, wait, known: Arc::default(), runtime: Handle::current() })
     }
 
     /// Begins to end a turn, unless that is under way or done. Never waits.
@@ -159,7 +159,7 @@ impl TurnEnds {
         known.under_way.insert(end.payment, progress.clone());
         drop(known);
         let under_way = UnderWay { known: self.known.clone(), payment: end.payment, done };
-        self.runtime.spawn(under_way.append(self.room.clone(), self.shows.clone(), end));
+        self.runtime.spawn(under_way.append(self.room.clone(), self.catalogue.clone(), end));
         Ok(Some(progress))
     }
 }
@@ -172,8 +172,8 @@ struct UnderWay {
 }
 
 impl UnderWay {
-    async fn append(self, room: Arc<dyn WaitingRoom>, shows: Arc<Shows>, TurnEnd { user, concert, paid_at, .. }: TurnEnd) {
-        let append = shows.ask_room(&*room, concert, || room.finish(concert, user, paid_at));
+    async fn append(self, room: Arc<dyn WaitingRoom>, catalogue: Arc<Catalogue>, TurnEnd { user, concert, paid_at, .. }: TurnEnd) {
+        let append = catalogue.with_room(&*room, concert, || room.finish(concert, user, paid_at));
         let ended = match timeout(APPEND_MAX, append).await {
             // A concert that is not in the store has no turn to end.
             Ok(Ok(()) | Err(RoomError::NoRoom)) => Ok(()),

@@ -12,7 +12,7 @@ use boxoffice_domain::{
     Actor, Command, CommandId, DateId, Decision, Fingerprint, FreshIds, IdempotencyKey, Outcome, Reply, Request, ReservationId, SeatNumber,
     UserId,
 };
-use boxoffice_engine::{SearchError, SeatView, Stats, Wish};
+use boxoffice_engine::{SearchError, SeatPreference, SeatView, Stats};
 use boxoffice_ports::{ExecuteError, Ids, Ledger, Receipt};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -109,7 +109,7 @@ async fn in_process(InProcess { executors, ledger, ids, .. }: &InProcess, call: 
 
 /// Two adjacent seats: choices are tried until one is held or none is left, as over HTTP.
 async fn best_in_process(server: &InProcess, call: Call<'_>) -> Answered {
-    let (user, date, wish) = (call.person.user, call.date, Wish { count: 2, grade: None, adjacent: true });
+    let (user, date, wish) = (call.person.user, call.date, SeatPreference { count: 2, grade: None, adjacent: true });
     let mut search = server.seats.search(date, wish, Instant::now() + server.wait);
     loop {
         let offer = match search.next().await {

@@ -181,7 +181,7 @@ impl Executor for RejectAll {
         Err(ExecuteError::Overloaded)
     }
 
-    fn turns_away(&self, _: &Request) -> bool {
+    fn would_reject(&self, _: &Request) -> bool {
         true
     }
 }
@@ -246,7 +246,7 @@ fn offer_all(offers: &Arc<Offers>, targets: &[Arc<Target>]) {
             let target = &targets[offered as usize % targets.len()];
             let request = &probes[offered as usize / targets.len() % probes.len()].request;
             offered += 1;
-            if target.executor.turns_away(request) {
+            if target.executor.would_reject(request) {
                 turned_away += 1;
             } else {
                 target.pending.fetch_add(1, Ordering::Relaxed);
@@ -267,7 +267,7 @@ async fn hand_over(offers: Arc<Offers>, target: Arc<Target>) {
         }
         for handed_over in 1..=pending {
             let prepared = next.take().or_else(|| returned.try_recv().ok()).unwrap_or_else(|| prepare(&offers));
-            if target.executor.turns_away(&prepared.request) {
+            if target.executor.would_reject(&prepared.request) {
                 next = Some(prepared);
                 turned_away += 1;
                 continue;

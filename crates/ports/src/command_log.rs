@@ -77,5 +77,5 @@ pub trait CommandReader: Send {
 #[async_trait]
 pub trait AnswerReader: Send {
     /// The next answers. It connects again by itself, with pauses. Cancel-safe.
-    async fn heard(&mut self) -> Vec<Answer>;
+    async fn next(&mut self) -> Vec<Answer>;
 }

@@ -49,7 +49,7 @@ pub trait Executor: Send + Sync {
 
     /// Whether `request` is refused as [`ExecuteError::Overloaded`], and counted as such, before anything is done for it:
     /// at many times the load that can be served, refusals are most of the work. `false` promises nothing.
-    fn turns_away(&self, _request: &Request) -> bool {
+    fn would_reject(&self, _request: &Request) -> bool {
         false
     }
 }

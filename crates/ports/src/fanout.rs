@@ -9,7 +9,7 @@ use crate::Source;
 
 /// What was received from other instances.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Heard {
+pub enum FanoutMessage {
     Seats(Vec<SeatChange>),
     /// Messages may have been lost: read the store again.
     Gap,
@@ -21,7 +21,7 @@ pub enum Heard {
 pub trait Fanout: Send + Sync {
     /// Returns once the message was published. The publisher may receive it as well. A message without changes is
     /// published like any other, so it shows whether the connection works.
-    async fn tell(&self, changes: Vec<SeatChange>) -> Result<(), Source>;
+    async fn publish(&self, changes: Vec<SeatChange>) -> Result<(), Source>;
     /// Subscribes, from now on.
     async fn listen(&self) -> Result<Box<dyn Listener>, Source>;
 }
@@ -29,6 +29,6 @@ pub trait Fanout: Send + Sync {
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait Listener: Send {
-    /// The next message. Connects again by itself, with a pause, and then returns [`Heard::Gap`]. Cancel-safe.
-    async fn heard(&mut self) -> Heard;
+    /// The next message. Connects again by itself, with a pause, and then returns [`FanoutMessage::Gap`]. Cancel-safe.
+    async fn next(&mut self) -> FanoutMessage;
 }

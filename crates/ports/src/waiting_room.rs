@@ -68,7 +68,7 @@ pub trait WaitingRoom: Send + Sync {
         false
     }
     /// The health of this instance in the last second, for an admission that adapts.
-    fn fares(&self, health: Health);
+    fn report_health(&self, health: Health);
     async fn admission(&self, concert: ConcertId) -> Result<Admission, RoomError>;
     /// Replaces `was` by `to`, durably. False, and nothing is changed, if the admission is no longer `was`: of two
     /// instances that change it at once, one reads it again.

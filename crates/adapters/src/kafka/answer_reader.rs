@@ -87,7 +87,7 @@ async fn listen(shared: &Shared, instance: InstanceId) -> Result<StreamConsumer<
 
 #[async_trait]
 impl AnswerReader for KafkaAnswers {
-    async fn heard(&mut self) -> Vec<Answer> {
+    async fn next(&mut self) -> Vec<Answer> {
         loop {
             let Some(consumer) = &self.consumer else {
                 match listen(&self.shared, self.instance).await {

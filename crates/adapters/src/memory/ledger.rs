@@ -5,7 +5,7 @@
 //! written, the version of every changed row is compared, and replies stored meanwhile are found: conflicts are real.
 
 use async_trait::async_trait;
-use boxoffice_domain::batch::{HoldOf, Occupied};
+use boxoffice_domain::batch::{LiveHold, Occupied};
 use boxoffice_domain::{
     Batch, IdempotencyKey, Reply, ReservationStatus, Roots, SeatChange, SeatKey, Timestamp, Tracked, WorkingSet, decide_batch,
 };
@@ -69,7 +69,7 @@ fn load(tables: &Tables, batch: &Batch, now: Timestamp) -> WorkingSet {
     }
     for &user in &roots.payers {
         let held = tables.reservations_of(user).filter(|reservation| reservation.status == ReservationStatus::Held);
-        let holds = held.map(|hold| (hold.id, HoldOf { concert: hold.concert.id, until: hold.expires_at }));
+        let holds = held.map(|hold| (hold.id, LiveHold { concert: hold.concert.id, until: hold.expires_at }));
         set.holds.insert(user, holds.collect());
     }
     set

@@ -114,7 +114,7 @@ async fn subscribe(link: &Link, queue: &ShortString) -> Result<(Channel, Consume
 
 #[async_trait]
 impl AnswerReader for RabbitAnswers {
-    async fn heard(&mut self) -> Vec<Answer> {
+    async fn next(&mut self) -> Vec<Answer> {
         loop {
             let Some((_, consumer)) = &mut self.open else {
                 if self.opening.is_empty() {

@@ -1,7 +1,7 @@
 //! Seat changes, published to all instances through Redis.
 //!
 //! *Promise.* At most once, and correctness does not depend on it: an instance that misses a message learns of the gap and
-//! reads the seats again. A listener returns [`Heard::Gap`] after every connection that it lost, and for a message that it
+//! reads the seats again. A listener returns [`FanoutMessage::Gap`] after every connection that it lost, and for a message that it
 //! cannot read or whose form it does not know. So instances of two versions may run side by side.
 //!
 //! *Wire.* One channel for all dates. A message is a byte for the form and then the records, numbers with the
@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use boxoffice_domain::{DateId, ReservationId, SeatChange, SeatKey, SeatState};
-use boxoffice_ports::{Fanout, Heard, Listener, Source};
+use boxoffice_ports::{Fanout, FanoutMessage, Listener, Source};
 use chrono::DateTime;
 use futures_util::StreamExt;
 use redis::aio::PubSub;
@@ -55,7 +55,7 @@ impl RedisFanout {
 
 #[async_trait]
 impl Fanout for RedisFanout {
-    async fn tell(&self, changes: Vec<SeatChange>) -> Result<(), Source> {
+    async fn publish(&self, changes: Vec<SeatChange>) -> Result<(), Source> {
         // Published even without changes: that shows whether Redis can be reached.
         let nothing = changes.is_empty().then_some(&changes[..]);
         for batch in changes.chunks(CHANGES_PER_MESSAGE_MAX).chain(nothing) {
@@ -93,7 +93,7 @@ impl State {
 
 #[async_trait]
 impl Listener for RedisListener {
-    async fn heard(&mut self) -> Heard {
+    async fn next(&mut self) -> FanoutMessage {
         loop {
             match &mut self.state {
                 State::Up { connection, since } => {
@@ -101,7 +101,7 @@ impl Listener for RedisListener {
                     match message {
                         Ok(Some(message)) => {
                             *since = Instant::now();
-                            return decode(message.get_payload_bytes()).map_or(Heard::Gap, Heard::Seats);
+                            return decode(message.get_payload_bytes()).map_or(FanoutMessage::Gap, FanoutMessage::Seats);
                         }
                         Ok(None) => self.state = State::Down { failures: 0, next: Instant::now() },
                         Err(_) => {
@@ -118,7 +118,7 @@ impl Listener for RedisListener {
                     match subscribe(&self.redis).await {
                         Ok(connection) => {
                             self.state = State::up(connection);
-                            return Heard::Gap;
+                            return FanoutMessage::Gap;
                         }
                         Err(error) => {
                             tracing::debug!(%error, "no connection for messages of other instances; trying again");

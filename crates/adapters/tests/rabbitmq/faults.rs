@@ -123,7 +123,7 @@ async fn answered(log: &RabbitLog, instance: InstanceId, reader: &mut Box<dyn An
         let answer = Answer { command: fresh(), reply: Err("gone".to_owned()) };
         // It may be lost while there is no subscription.
         let _ = log.answer(instance, vec![answer]).await;
-        timeout(Duration::from_millis(100), reader.heard()).await.ok()
+        timeout(Duration::from_millis(100), reader.next()).await.ok()
     })
     .await;
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use boxoffice_adapters::redis::{Redis, RedisFanout};
 use boxoffice_domain::{SeatChange, SeatKey, SeatState};
 use boxoffice_ports::contract::build::fresh;
-use boxoffice_ports::{Fanout, Heard, Listener, Traffic};
+use boxoffice_ports::{Fanout, FanoutMessage, Listener, Traffic};
 use boxoffice_services::Redis as Server;
 use tokio::time::{sleep, timeout};
 
@@ -23,8 +23,8 @@ fn changes(count: u32) -> Vec<SeatChange> {
     (1..=count).map(change).collect()
 }
 
-async fn received(listener: &mut Box<dyn Listener>) -> Heard {
-    timeout(LONG, listener.heard()).await.expect("something is received")
+async fn received(listener: &mut Box<dyn Listener>) -> FanoutMessage {
+    timeout(LONG, listener.next()).await.expect("something is received")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -35,16 +35,16 @@ async fn all_listeners_receive_the_changes_in_order_and_in_parts() {
     let mut listeners = [one.listen().await.expect("a listener"), other.listen().await.expect("a listener")];
     let before = traffic.counts().redis_commands;
     let (long, short) = (changes(2_500), changes(1));
-    one.tell(long.clone()).await.expect("published");
-    one.tell(Vec::new()).await.expect("a message without changes is published too");
-    one.tell(short.clone()).await.expect("published");
+    one.publish(long.clone()).await.expect("published");
+    one.publish(Vec::new()).await.expect("a message without changes is published too");
+    one.publish(short.clone()).await.expect("published");
     assert_eq!(traffic.counts().redis_commands - before, 5, "three parts, nothing, and one");
     for listener in &mut listeners {
         let mut parts = Vec::new();
         for _ in 0..5 {
             match received(listener).await {
-                Heard::Seats(seats) => parts.push(seats),
-                Heard::Gap => panic!("nothing was missed"),
+                FanoutMessage::Seats(seats) => parts.push(seats),
+                FanoutMessage::Gap => panic!("nothing was missed"),
             }
         }
         assert_eq!(parts.iter().map(Vec::len).collect::<Vec<_>>(), [1_000, 1_000, 500, 0, 1]);
@@ -58,10 +58,10 @@ async fn a_message_of_another_form_is_a_gap() {
     let fanout = fanout(&[node.url()], &Arc::default());
     let mut listener = fanout.listen().await.expect("a listener");
     assert_eq!(node.command(&["PUBLISH", "boxoffice:seats", "\u{7f}who knows"]).expect("an answer"), ":1");
-    assert_eq!(received(&mut listener).await, Heard::Gap);
+    assert_eq!(received(&mut listener).await, FanoutMessage::Gap);
     let sent = changes(1);
-    fanout.tell(sent.clone()).await.expect("published");
-    assert_eq!(received(&mut listener).await, Heard::Seats(sent), "it goes on");
+    fanout.publish(sent.clone()).await.expect("published");
+    assert_eq!(received(&mut listener).await, FanoutMessage::Seats(sent), "it goes on");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -76,8 +76,8 @@ async fn a_listener_that_was_cut_off_reports_a_gap_and_receives_again() {
             "cut" => assert_eq!(node.command(&["CLIENT", "KILL", "TYPE", "pubsub"]).expect("an answer"), ":1"),
             "killed" => {
                 node.kill().expect("killed");
-                assert!(timeout(Duration::from_millis(200), listener.heard()).await.is_err(), "nothing to receive");
-                assert!(fanout.tell(changes(1)).await.is_err());
+                assert!(timeout(Duration::from_millis(200), listener.next()).await.is_err(), "nothing to receive");
+                assert!(fanout.publish(changes(1)).await.is_err());
                 node.restart().expect("Redis starts");
             }
             _ => node.pause().expect("paused"),
@@ -99,16 +99,16 @@ async fn a_listener_that_was_cut_off_reports_a_gap_and_receives_again() {
         }
         let gap;
         (listener, gap) = receiving.await.expect("no panic");
-        assert_eq!(gap, Heard::Gap, "{how}");
+        assert_eq!(gap, FanoutMessage::Gap, "{how}");
         let sent = changes(1);
         timeout(LONG, async {
-            while fanout.tell(sent.clone()).await.is_err() {
+            while fanout.publish(sent.clone()).await.is_err() {
                 sleep(Duration::from_millis(20)).await;
             }
         })
         .await
         .expect("publishing works again");
-        assert_eq!(received(&mut listener).await, Heard::Seats(sent), "{how}");
+        assert_eq!(received(&mut listener).await, FanoutMessage::Seats(sent), "{how}");
     }
 }
 
@@ -119,9 +119,9 @@ async fn a_listener_whose_call_is_cancelled_misses_nothing() {
     let mut listener = fanout.listen().await.expect("a listener");
     for _ in 0..200 {
         let sent = changes(1);
-        assert!(timeout(Duration::ZERO, listener.heard()).await.is_err());
-        fanout.tell(sent.clone()).await.expect("published");
-        assert_eq!(received(&mut listener).await, Heard::Seats(sent));
+        assert!(timeout(Duration::ZERO, listener.next()).await.is_err());
+        fanout.publish(sent.clone()).await.expect("published");
+        assert_eq!(received(&mut listener).await, FanoutMessage::Seats(sent));
     }
 }
 
@@ -135,9 +135,9 @@ async fn on_a_cluster_every_node_carries_the_messages() {
     }
     for fanout in &fanouts {
         let sent = changes(2);
-        fanout.tell(sent.clone()).await.expect("published");
+        fanout.publish(sent.clone()).await.expect("published");
         for listener in &mut listeners {
-            assert_eq!(received(listener).await, Heard::Seats(sent.clone()));
+            assert_eq!(received(listener).await, FanoutMessage::Seats(sent.clone()));
         }
     }
 }

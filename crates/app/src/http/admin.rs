@@ -89,10 +89,10 @@ fn not_valid(faults: Vec<Fault>) -> Problem {
     Problem::fields(faults.into_iter().map(named).collect())
 }
 
-/// Shows an import on this instance at once.
+/// Catalogue an import on this instance at once.
 async fn show(app: &App, imported: &Imported) -> Result<(), Source> {
-    app.shows.refresh(&app.seats).await?;
-    if let Some(row) = app.shows.concert(imported.id) {
+    app.catalogue.refresh(&app.seats).await?;
+    if let Some(row) = app.catalogue.concert(imported.id) {
         let opening = Opening { concert: imported.id, sale_starts_at: row.sale_starts_at, admission: row.admission };
         app.room.open(opening).await?;
     }
@@ -104,7 +104,7 @@ async fn show(app: &App, imported: &Imported) -> Result<(), Source> {
     responses((status = 200, description = "Its admission", body = AdmissionView)))]
 pub(crate) async fn admission(id: Id<ConcertId>, app: Data<App>, _: Operator, request: HttpRequest) -> Result<HttpResponse, Problem> {
     Query::none(&request)?;
-    let admission = lookup::ask_room(&app, id.0, async || app.room.admission(id.0).await).await?;
+    let admission = lookup::with_room(&app, id.0, async || app.room.admission(id.0).await).await?;
     answer::ok(&AdmissionView::new(admission, &app.room.summary(id.0).await?))
 }
 
@@ -164,7 +164,7 @@ pub(crate) async fn set_admission(
     let patch: AdmissionPatch = body.parse()?;
     // Of two changes of different fields at once none is lost: the second one is merged again.
     for _ in 0..MERGES_MAX {
-        let was = lookup::ask_room(&app, id.0, async || app.room.admission(id.0).await).await?;
+        let was = lookup::with_room(&app, id.0, async || app.room.admission(id.0).await).await?;
         let admission = patch.merge(was)?;
         if app.room.set_admission(id.0, was, admission).await? {
             return answer::ok(&AdmissionView::new(admission, &app.room.summary(id.0).await?));
@@ -200,7 +200,7 @@ pub(crate) struct Stats {
 pub(crate) async fn stats(id: Id<ConcertId>, app: Data<App>, _: Operator, request: HttpRequest) -> Result<HttpResponse, Problem> {
     Query::none(&request)?;
     let concert = lookup::concert(&app, id.0).await?;
-    let room = lookup::ask_room(&app, id.0, async || app.room.counts(id.0).await).await?;
+    let room = lookup::with_room(&app, id.0, async || app.room.counts(id.0).await).await?;
     let revenue = app.stores.queries.revenue(id.0).await?;
     let mut seats = SeatCounts::default();
     for date in &concert.dates {

@@ -161,7 +161,7 @@ fn rooms_until(request: &HttpRequest) -> Deadline {
     responses((status = 200, description = "A page of concerts", body = List<ConcertView>)))]
 pub(crate) async fn list(app: Data<App>, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let paging = Paging::<ConcertCursor>::of(&request)?;
-    let concerts = app.shows.concerts();
+    let concerts = app.catalogue.concerts();
     let limit = paging.limit as usize;
     let mut rows: Vec<&ConcertRow> = concerts.iter().map(AsRef::as_ref).collect();
     rows.sort_unstable_by_key(|row| ConcertCursor::from(*row));

@@ -52,7 +52,7 @@ async fn draw_of(app: &App, concert: ConcertId) -> Result<Arc<CachedDraw>, Probl
     if let Some(cached) = app.draws.get(concert) {
         return Ok(cached);
     }
-    let draw = lookup::ask_room(app, concert, async || app.room.draw(concert).await).await?;
+    let draw = lookup::with_room(app, concert, async || app.room.draw(concert).await).await?;
     Ok(app.draws.keep(concert, draw.ok_or_else(Problem::not_found)?))
 }
 

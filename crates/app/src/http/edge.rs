@@ -70,7 +70,7 @@ fn count(app: &App, connection: Option<&ConnectionHandle>, response: &ServiceRes
     let took = whole_at.map_or(started, |whole_at| whole_at.max(started)).elapsed();
     app.metrics.request(request.method(), route, response.status(), took);
     if !is_refused && connection.and_then(ConnectionHandle::fault).is_none() {
-        app.fares.answered(took, response.status().is_server_error());
+        app.server_health.answered(took, response.status().is_server_error());
     }
 }
 

@@ -49,7 +49,7 @@ pub(crate) async fn run_unkeyed(app: &App, user: UserId, request: &HttpRequest, 
 }
 
 async fn submit(app: &App, executor: &dyn Executor, keyed: Keyed, request: Request) -> Result<Ran, Problem> {
-    if executor.turns_away(&request) {
+    if executor.would_reject(&request) {
         return Err(ExecuteError::Overloaded.into());
     }
     let receipt = match keyed.prefers_async {

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 
 use boxoffice_domain::text::TEXT_MAX;
 use boxoffice_domain::{Actor, Command, DateId, Decision, Rejection, Reply, SeatNumber, UserId};
-use boxoffice_engine::Wish;
+use boxoffice_engine::SeatPreference;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -81,7 +81,7 @@ impl Hold {
 /// Decides a hold, by one command or several.
 pub(crate) async fn hold_seats(app: &App, user: UserId, keyed: Keyed, hold: &Hold) -> Result<Ran, Problem> {
     let holding = Holding { app, user, keyed, date: DateId(hold.date_id), count: hold.count() };
-    let Some((_, terms)) = app.shows.date(holding.date) else { return holding.on_unknown_date().await };
+    let Some((_, terms)) = app.catalogue.date(holding.date) else { return holding.on_unknown_date().await };
     let is_too_many = holding.count > app.policy.max_seats_per_user;
     let Some(best) = &hold.best else {
         let number = |seat: &i64| i32::try_from(*seat).map_or(NO_SUCH_SEAT, i32::unsigned_abs);
@@ -135,7 +135,7 @@ impl Holding<'_> {
     /// `None`: no seats are left to choose from.
     async fn best(&self, best: &Best) -> Result<Option<Ran>, Problem> {
         let Self { app, date, count, keyed, .. } = *self;
-        let wish = Wish { count, grade: best.grade.as_deref(), adjacent: best.adjacent.unwrap_or(true) };
+        let wish = SeatPreference { count, grade: best.grade.as_deref(), adjacent: best.adjacent.unwrap_or(true) };
         let mut search = app.seats.search(date, wish, keyed.deadline.instant());
         while let Some(offer) = search.next().await? {
             app.stats.best_offers.add(1);

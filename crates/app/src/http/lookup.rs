@@ -10,15 +10,15 @@ use super::problem::Problem;
 use super::state::App;
 
 pub(crate) async fn concert(app: &App, id: ConcertId) -> Result<Arc<ConcertRow>, Problem> {
-    app.shows.find_concert(id).await?.ok_or_else(Problem::not_found)
+    app.catalogue.find_concert(id).await?.ok_or_else(Problem::not_found)
 }
 
 /// A date with its concert.
 pub(crate) async fn date(app: &App, id: DateId) -> Result<(Arc<ConcertRow>, DateRow), Problem> {
-    app.shows.find_date(id).await?.ok_or_else(Problem::not_found)
+    app.catalogue.find_date(id).await?.ok_or_else(Problem::not_found)
 }
 
 /// Calls a concert's room, which is opened first if it is not open here.
-pub(crate) async fn ask_room<T>(app: &App, id: ConcertId, call: impl AsyncFn() -> Result<T, RoomError>) -> Result<T, RoomError> {
-    app.shows.ask_room(&*app.room, id, || call()).await
+pub(crate) async fn with_room<T>(app: &App, id: ConcertId, call: impl AsyncFn() -> Result<T, RoomError>) -> Result<T, RoomError> {
+    app.catalogue.with_room(&*app.room, id, || call()).await
 }

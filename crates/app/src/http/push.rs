@@ -14,7 +14,7 @@ use actix_web::http::header::{self, HeaderMap};
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse, rt};
 use boxoffice_domain::{ConcertId, Place, Timestamp};
-use boxoffice_engine::push::{Form, NotHeard, OwnFrames};
+use boxoffice_engine::push::{Form, ListenError, OwnFrames};
 use boxoffice_ports::RoomError;
 
 use stream::{OpenStream, retry_line};
@@ -61,8 +61,8 @@ async fn open(app: &App, request: &HttpRequest, form: Form) -> Result<HttpRespon
     let resume = request.headers().get("Last-Event-ID").and_then(|id| id.to_str().ok()).and_then(|id| id.trim().parse().ok());
     let subscribed = app.hub.listen(token.concert, token.entry, form, resume, &turn::forgotten(&token));
     let subscription = subscribed.map_err(|error| match error {
-        NotHeard::Room(error) => error.into(),
-        NotHeard::Full => Problem::new(Code::Overloaded, "this instance takes no more streams; poll with GET /queue"),
+        ListenError::Room(error) => error.into(),
+        ListenError::Full => Problem::new(Code::Overloaded, "this instance takes no more streams; poll with GET /queue"),
     })?;
     let connection = request.conn_data::<ConnectionHandle>().and_then(ConnectionHandle::detach);
     let (socket, connection_permit) = connection.ok_or_else(|| Problem::internal("no connection to detach"))?;

@@ -33,7 +33,7 @@ pub(crate) async fn join(
     Query::none(&request)?;
     body.parse_nothing()?;
     let join = async || app.room.join(id.0, user.0, user.1.as_deref().map(str::to_owned), app.ids.fresh().into()).await;
-    let entered = lookup::ask_room(&app, id.0, join).await?;
+    let entered = lookup::with_room(&app, id.0, join).await?;
     let view = turn::queue_view(&app, id.0, &entered.place);
     if !entered.new {
         return answer::ok(&view);

@@ -33,7 +33,7 @@ pub(crate) async fn create(app: Data<App>, user: User, request: HttpRequest, bod
     let token = turn::genuine(&app, &request, user.0)?;
     let parsed = parse(&request, user.0, &body);
     if let Ok((_, hold)) = &parsed
-        && let Some((concert, _)) = app.shows.find_date(DateId(hold.date_id)).await?
+        && let Some((concert, _)) = app.catalogue.find_date(DateId(hold.date_id)).await?
     {
         turn::for_concert(&token, concert.concert.id)?;
     }

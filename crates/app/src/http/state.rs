@@ -6,7 +6,7 @@ use std::sync::Arc;
 use actix_web::web::Bytes;
 use boxoffice_domain::Policy;
 use boxoffice_engine::push::Hub;
-use boxoffice_engine::{Fares, HoldReturns, KnownHolds, Rooms, SeatView, Shows, Stats, Supervisor, TurnEnds};
+use boxoffice_engine::{Catalogue, HoldReturns, KnownHolds, Rooms, SeatView, ServerHealth, Stats, Supervisor, TurnEnds};
 use boxoffice_ports::{Clock, Executor, Ids, Ledger, Stores, Traffic, WaitingRoom};
 
 use super::auth::Auth;
@@ -34,7 +34,7 @@ pub struct Parts {
     pub returns: Arc<HoldReturns>,
     pub turns: Arc<TurnEnds>,
     pub holds: Arc<KnownHolds>,
-    pub fares: Arc<Fares>,
+    pub server_health: Arc<ServerHealth>,
     /// Hold, extend, release.
     pub seat: Arc<dyn Executor>,
     /// Charge, use.
@@ -42,7 +42,7 @@ pub struct Parts {
     /// Pay, refund.
     pub payment: Arc<dyn Executor>,
     pub seats: Arc<SeatView>,
-    pub shows: Arc<Shows>,
+    pub catalogue: Arc<Catalogue>,
     pub clock: Arc<dyn Clock>,
     pub ids: Arc<dyn Ids>,
     /// What the engine counts, and what the adapters send, for `/metrics`.

@@ -63,7 +63,7 @@ pub(crate) async fn create_user(app: Data<App>, request: HttpRequest, body: Body
 #[utoipa::path(get, path = "/metrics", tag = "health",
     responses((status = 200, description = "OpenMetrics text", body = String, content_type = "application/openmetrics-text")))]
 pub(crate) async fn metrics(app: Data<App>) -> Result<HttpResponse, Problem> {
-    for concert in app.shows.concerts().iter() {
+    for concert in app.catalogue.concerts().iter() {
         let id = concert.concert.id;
         // From memory: a scrape reads no room's log.
         if let Ok(counts) = app.rooms.look(id, |room, now| room.counts(now)) {

@@ -98,13 +98,13 @@ fn room_time(app: &App, token: &QueueToken) -> Timestamp {
 
 /// The place of a genuine token's entry as a poll shows it; `None` for an entry that has ended and is removed.
 pub(crate) async fn place(app: &App, token: &QueueToken) -> Result<Option<Place>, RoomError> {
-    let found = lookup::ask_room(app, token.concert, async || app.room.place(token.concert, token.entry).await).await?;
+    let found = lookup::with_room(app, token.concert, async || app.room.place(token.concert, token.entry).await).await?;
     restored(app, token, found).await
 }
 
 /// The same, with every change that any instance has acknowledged before.
 pub(crate) async fn touch(app: &App, token: &QueueToken) -> Result<Option<Place>, RoomError> {
-    let found = lookup::ask_room(app, token.concert, async || app.room.touch(token.concert, token.entry).await).await?;
+    let found = lookup::with_room(app, token.concert, async || app.room.touch(token.concert, token.entry).await).await?;
     restored(app, token, found).await
 }
 

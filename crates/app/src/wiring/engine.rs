@@ -10,8 +10,8 @@ use boxoffice_adapters::http_beacon::HttpBeacon;
 use boxoffice_adapters::memory::MemoryLock;
 use boxoffice_domain::Policy;
 use boxoffice_engine::{
-    BackgroundSettings, Combining, CombiningSettings, Direct, Fares, HoldReturns, KnownHolds, Locked, Parts, Queued, QueuedParts,
-    QueuedSettings, Rooms, RoomsParts, SeatView, Shows, Siblings, SingleFlight, Stats, StoreTime, Supervisor, TurnEnds, Watched,
+    BackgroundSettings, Catalogue, Combining, CombiningSettings, Direct, HoldReturns, KnownHolds, Locked, ObservedLedger, Parts, Peers,
+    Queued, QueuedParts, QueuedSettings, Rooms, RoomsParts, SeatView, ServerHealth, SingleFlight, Stats, StoreTime, Supervisor, TurnEnds,
 };
 use boxoffice_ports::{Beacon, Executor, Guard, Ids, InstanceId, Ledger, Lock, Stores, Traffic};
 use std::collections::HashMap;
@@ -32,12 +32,12 @@ pub(super) struct Engine<'a> {
     pub(super) tasks: Arc<Supervisor>,
     traffic: Arc<Traffic>,
     pub(super) seats: Arc<SeatView>,
-    siblings: Arc<Siblings>,
-    shows: Arc<Shows>,
+    peers: Arc<Peers>,
+    catalogue: Arc<Catalogue>,
     turns: Arc<TurnEnds>,
     holds: Arc<KnownHolds>,
     returns: Arc<HoldReturns>,
-    fares: Arc<Fares>,
+    server_health: Arc<ServerHealth>,
     /// The store's, with the engine's views following what it commits.
     ledger: Arc<dyn Ledger>,
     /// One for each command that is decided alone: as many as the ledger has connections for, over all strategies.
@@ -59,11 +59,11 @@ impl<'a> Engine<'a> {
             settings: settings.rooms(),
         });
         let seats = SeatView::new(stores.queries.clone(), clock.clone());
-        let shows = Shows::new(stores.queries.clone());
-        let turns = TurnEnds::new(room.clone(), shows.clone(), settings.admission.room_wait());
-        let siblings = Siblings::start(open.redis.fanout(settings), &*tasks);
+        let catalogue = Catalogue::new(stores.queries.clone());
+        let turns = TurnEnds::new(room.clone(), catalogue.clone(), settings.admission.room_wait());
+        let peers = Peers::start(open.redis.fanout(settings), &*tasks);
         let holds = Arc::<KnownHolds>::default();
-        let ledger = Watched::new(stores.ledger.clone(), seats.clone(), siblings.clone(), turns.clone(), holds.clone());
+        let ledger = ObservedLedger::new(stores.ledger.clone(), seats.clone(), peers.clone(), turns.clone(), holds.clone());
         let (ids, policy, stats) = (Arc::new(SystemIds), Arc::new(settings.policy()), Arc::default());
         let returns = HoldReturns::new(ledger.clone(), stores.queries.clone(), ids.clone(), policy.clone());
         let permits = Arc::new(Semaphore::new(settings.store.commands_at_once()));
@@ -80,12 +80,12 @@ impl<'a> Engine<'a> {
             tasks,
             traffic,
             seats,
-            siblings,
-            shows,
+            peers,
+            catalogue,
             turns,
             holds,
             returns,
-            fares: Arc::default(),
+            server_health: Arc::default(),
             ledger,
             permits,
         }
@@ -98,12 +98,12 @@ impl<'a> Engine<'a> {
             stores: self.stores.clone(),
             ledger: self.ledger.clone(),
             room: self.room.clone(),
-            shows: self.shows.clone(),
+            catalogue: self.catalogue.clone(),
             seats: self.seats.clone(),
-            siblings: self.siblings.clone(),
+            peers: self.peers.clone(),
             turns: self.turns.clone(),
             returns: self.returns.clone(),
-            fares: self.fares.clone(),
+            server_health: self.server_health.clone(),
             time: self.clock.clone(),
             ids: self.ids.clone(),
             policy: self.policy.clone(),
@@ -135,9 +135,9 @@ impl<'a> Engine<'a> {
             returns: self.returns.clone(),
             turns: self.turns.clone(),
             holds: self.holds.clone(),
-            fares: self.fares.clone(),
+            server_health: self.server_health.clone(),
             seats: self.seats.clone(),
-            shows: self.shows.clone(),
+            catalogue: self.catalogue.clone(),
             clock: self.clock.clone(),
             ids: self.ids.clone(),
             stats: self.stats.clone(),

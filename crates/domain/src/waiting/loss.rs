@@ -144,7 +144,7 @@ impl Room {
 
     /// Whether [`RoomInput::Restore`](super::RoomInput::Restore) could do anything: entries that are forgotten for good are
     /// polled for as well, and need no input in the log. The first claim of a drawn place makes it cheap to judge others.
-    pub fn may_give_back(&self, claim: &PlaceClaim, now: Timestamp) -> bool {
+    pub fn may_restore(&self, claim: &PlaceClaim, now: Timestamp) -> bool {
         let other = self.entry_of(claim.user).filter(|other| self.entries.contains_key(other));
         if self.entries.contains_key(&claim.entry) {
             return true;

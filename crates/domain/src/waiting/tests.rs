@@ -176,7 +176,7 @@ impl RoomCase {
     }
 
     fn restore(&mut self, claim: PlaceClaim, ms: i64) -> Option<Place> {
-        let (is_known, may) = (self.room.place(claim.entry, at(ms)).is_some(), self.room.may_give_back(&claim, at(ms)));
+        let (is_known, may) = (self.room.place(claim.entry, at(ms)).is_some(), self.room.may_restore(&claim, at(ms)));
         match self.apply(ms, RoomInput::Restore(claim)) {
             RoomOutput::Place(place) => {
                 assert!(is_known || may || place.is_none(), "it came back although it should not: {claim:?}");

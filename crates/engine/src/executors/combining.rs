@@ -144,7 +144,7 @@ impl Executor for Combining {
         }
     }
 
-    fn turns_away(&self, _: &Request) -> bool {
+    fn would_reject(&self, _: &Request) -> bool {
         let is_full = self.waiting() >= self.queue_max;
         if is_full {
             self.stats.overloaded.add(1);

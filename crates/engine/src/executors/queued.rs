@@ -258,7 +258,7 @@ impl Executor for Queued {
         }
     }
 
-    fn turns_away(&self, _: &Request) -> bool {
+    fn would_reject(&self, _: &Request) -> bool {
         let full = self.outstanding.is_full();
         if full {
             self.stats.overloaded.add(1);
@@ -331,7 +331,7 @@ async fn read_answers(
             }
             continue;
         };
-        let read = answers.heard().await;
+        let read = answers.next().await;
         if read.is_empty() {
             // A reader promises one answer at least. Repeating at once would occupy a processor.
             sleep(PAUSE).await;

@@ -28,7 +28,7 @@ pub const LISTENERS_MAX: usize = 100_000;
 
 /// Why a listener was not taken.
 #[derive(Debug, thiserror::Error)]
-pub enum NotHeard {
+pub enum ListenError {
     #[error(transparent)]
     Room(#[from] RoomError),
     /// There are too many listeners, or the server stops.
@@ -109,10 +109,10 @@ impl Hub {
         form: Form,
         resume: Option<u64>,
         forgotten: &Place,
-    ) -> Result<Subscription, NotHeard> {
+    ) -> Result<Subscription, ListenError> {
         if self.closing.load(Ordering::Acquire) || self.listeners.fetch_add(1, Ordering::AcqRel) >= LISTENERS_MAX as u64 {
             self.listeners.fetch_sub(1, Ordering::AcqRel);
-            return Err(NotHeard::Full);
+            return Err(ListenError::Full);
         }
         let listener = Listener::new(self.ids.fetch_add(1, Ordering::Relaxed), entry, form);
         self.opened(form).add(1);

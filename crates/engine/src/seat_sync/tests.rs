@@ -53,9 +53,9 @@ impl Shared {
     }
 }
 
-fn instance(queries: MockQueries, siblings: Arc<Siblings>) -> (Arc<SeatSync>, Arc<SeatView>) {
+fn instance(queries: MockQueries, peers: Arc<Peers>) -> (Arc<SeatSync>, Arc<SeatView>) {
     let seats = SeatView::new(Arc::new(queries), Arc::new(TestClock::default()));
-    (SeatSync::new(seats.clone(), siblings), seats)
+    (SeatSync::new(seats.clone(), peers), seats)
 }
 
 async fn sold(seats: &SeatView) -> Vec<u32> {
@@ -64,12 +64,12 @@ async fn sold(seats: &SeatView) -> Vec<u32> {
 }
 
 /// A fan-out that gives each message to all instances, the sender included.
-struct MemoryFanout(broadcast::Sender<Heard>);
+struct MemoryFanout(broadcast::Sender<FanoutMessage>);
 
 #[async_trait]
 impl Fanout for MemoryFanout {
-    async fn tell(&self, changes: Vec<SeatChange>) -> Result<(), Source> {
-        self.0.send(Heard::Seats(changes)).map(drop).map_err(Source::from)
+    async fn publish(&self, changes: Vec<SeatChange>) -> Result<(), Source> {
+        self.0.send(FanoutMessage::Seats(changes)).map(drop).map_err(Source::from)
     }
 
     async fn listen(&self) -> Result<Box<dyn Listener>, Source> {
@@ -77,14 +77,14 @@ impl Fanout for MemoryFanout {
     }
 }
 
-struct Ear(broadcast::Receiver<Heard>);
+struct Ear(broadcast::Receiver<FanoutMessage>);
 
 #[async_trait]
 impl Listener for Ear {
-    async fn heard(&mut self) -> Heard {
+    async fn next(&mut self) -> FanoutMessage {
         match self.0.recv().await {
             Ok(heard) => heard,
-            Err(broadcast::error::RecvError::Lagged(_)) => Heard::Gap,
+            Err(broadcast::error::RecvError::Lagged(_)) => FanoutMessage::Gap,
             Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
         }
     }
@@ -94,7 +94,7 @@ impl Listener for Ear {
 async fn a_round_brings_what_others_committed_since_the_last() {
     let shared = Arc::<Shared>::default();
     shared.sell(3);
-    let (sync, seats) = instance(shared.queries(), Siblings::start(None, &*Supervisor::new()));
+    let (sync, seats) = instance(shared.queries(), Peers::start(None, &*Supervisor::new()));
     assert!(sync.round().await.unwrap());
     assert_eq!(sold(&seats).await, [3]);
     shared.sell(1);
@@ -106,7 +106,7 @@ async fn a_round_brings_what_others_committed_since_the_last() {
 #[tokio::test]
 async fn what_was_loaded_before_the_first_mark_is_loaded_again() {
     let shared = Arc::<Shared>::default();
-    let (sync, seats) = instance(shared.queries(), Siblings::start(None, &*Supervisor::new()));
+    let (sync, seats) = instance(shared.queries(), Peers::start(None, &*Supervisor::new()));
     assert_eq!(sold(&seats).await, [0; 0]);
     shared.sell(2);
     sync.round().await.unwrap();
@@ -116,7 +116,7 @@ async fn what_was_loaded_before_the_first_mark_is_loaded_again() {
 #[tokio::test]
 async fn a_failed_round_loses_nothing() {
     let shared = Arc::<Shared>::default();
-    let (sync, seats) = instance(shared.queries(), Siblings::start(None, &*Supervisor::new()));
+    let (sync, seats) = instance(shared.queries(), Peers::start(None, &*Supervisor::new()));
     sync.round().await.unwrap();
     sold(&seats).await;
     shared.sell(1);
@@ -158,7 +158,7 @@ async fn a_date_loaded_during_a_round_misses_no_change() {
         }
         Ok(Some(ChangedSeats { changes: found, mark: SeatMark(changes.len() as u64) }))
     });
-    let (sync, seats) = instance(queries, Siblings::start(None, &*Supervisor::new()));
+    let (sync, seats) = instance(queries, Peers::start(None, &*Supervisor::new()));
     *view.lock().unwrap() = Some(seats.clone());
     sync.round().await.unwrap();
     sync.round().await.unwrap();
@@ -181,7 +181,7 @@ fn at_once<F: Future>(future: F) -> impl FnMut() -> F::Output {
 #[tokio::test(start_paused = true)]
 async fn a_date_without_readers_is_unloaded() {
     let shared = Arc::<Shared>::default();
-    let (sync, seats) = instance(shared.queries(), Siblings::start(None, &*Supervisor::new()));
+    let (sync, seats) = instance(shared.queries(), Peers::start(None, &*Supervisor::new()));
     sync.round().await.unwrap();
     sold(&seats).await;
     for _ in 0..4 {
@@ -201,7 +201,7 @@ async fn a_date_without_readers_is_unloaded() {
 async fn a_store_without_other_writers_is_not_read_again() {
     let mut queries = MockQueries::new();
     queries.expect_changed_seats().once().returning(|_, _| Ok(None));
-    let (sync, _) = instance(queries, Siblings::start(None, &*Supervisor::new()));
+    let (sync, _) = instance(queries, Peers::start(None, &*Supervisor::new()));
     let (_stop, stopped) = watch::channel(false);
     sync.read_again(stopped).await;
 }
@@ -209,7 +209,7 @@ async fn a_store_without_other_writers_is_not_read_again() {
 #[tokio::test(start_paused = true)]
 async fn without_a_fanout_others_are_seen_by_reading_twice_a_second() {
     let shared = Arc::<Shared>::default();
-    let (sync, seats) = instance(shared.queries(), Siblings::start(None, &*Supervisor::new()));
+    let (sync, seats) = instance(shared.queries(), Peers::start(None, &*Supervisor::new()));
     let (stop, stopped) = watch::channel(false);
     let task = tokio::spawn(sync.read_again(stopped));
     until(|| shared.asked.load(Ordering::SeqCst) == 1).await;
@@ -230,8 +230,8 @@ async fn published_changes_are_seen_at_once_and_missed_ones_are_read() {
     let (messages, _keep) = broadcast::channel(1);
     let fanout: Arc<dyn Fanout> = Arc::new(MemoryFanout(messages.clone()));
     let (stop, stopped) = watch::channel(false);
-    let publisher = Siblings::start(Some(fanout.clone()), &*Supervisor::new());
-    let (sync, seats) = instance(shared.queries(), Siblings::start(Some(fanout), &*Supervisor::new()));
+    let publisher = Peers::start(Some(fanout.clone()), &*Supervisor::new());
+    let (sync, seats) = instance(shared.queries(), Peers::start(Some(fanout), &*Supervisor::new()));
     let tasks = [tokio::spawn(sync.clone().read_again(stopped.clone())), tokio::spawn(sync.listen(stopped))];
     until(|| messages.receiver_count() == 2).await;
     sleep(2 * PAUSE).await;
@@ -245,7 +245,7 @@ async fn published_changes_are_seen_at_once_and_missed_ones_are_read() {
     assert_eq!((before.elapsed(), shared.asked.load(Ordering::SeqCst)), (Duration::ZERO, asked), "nothing was read for it");
     // Two more in a channel that holds one: the listener has a gap.
     for number in [1, 3] {
-        messages.send(Heard::Seats(vec![shared.sell(number)])).unwrap();
+        messages.send(FanoutMessage::Seats(vec![shared.sell(number)])).unwrap();
     }
     while sold(&seats).await != [1, 2, 3] {
         sleep(Duration::from_millis(10)).await;
@@ -262,7 +262,7 @@ async fn listening_is_tried_again() {
     struct Deaf(AtomicUsize);
     #[async_trait]
     impl Fanout for Deaf {
-        async fn tell(&self, _: Vec<SeatChange>) -> Result<(), Source> {
+        async fn publish(&self, _: Vec<SeatChange>) -> Result<(), Source> {
             Ok(())
         }
 
@@ -272,7 +272,7 @@ async fn listening_is_tried_again() {
         }
     }
     let deaf = Arc::new(Deaf(AtomicUsize::new(0)));
-    let (sync, _) = instance(MockQueries::new(), Siblings::start(Some(deaf.clone()), &*Supervisor::new()));
+    let (sync, _) = instance(MockQueries::new(), Peers::start(Some(deaf.clone()), &*Supervisor::new()));
     let (stop, stopped) = watch::channel(false);
     let task = tokio::spawn(sync.listen(stopped));
     while deaf.0.load(Ordering::SeqCst) < 3 {

@@ -25,7 +25,7 @@ const ENDING_MAX: usize = 256;
 
 /// A caller's preference.
 #[derive(Clone, Copy, Debug)]
-pub struct Wish<'a> {
+pub struct SeatPreference<'a> {
     pub count: u32,
     /// Only of this grade.
     pub grade: Option<&'a str>,
@@ -50,7 +50,7 @@ pub(super) enum Availability {
 }
 
 impl SeatMap {
-    pub(super) fn look(&mut self, wish: &Wish<'_>, now: Timestamp) -> Availability {
+    pub(super) fn look(&mut self, wish: &SeatPreference<'_>, now: Timestamp) -> Availability {
         self.pass_to(now);
         let (count, places) = (wish.count as usize, self.layout.places(wish.grade));
         if count == 0 || count > places.len() {
@@ -83,7 +83,7 @@ impl SeatMap {
     }
 
     /// The best open choice from a place on: where it begins, and its seats.
-    fn choice(&self, starts: usize, wish: &Wish<'_>, places: &Range<usize>, from: usize) -> Option<(usize, Vec<usize>)> {
+    fn choice(&self, starts: usize, wish: &SeatPreference<'_>, places: &Range<usize>, from: usize) -> Option<(usize, Vec<usize>)> {
         let (starts, count) = (&self.starts[starts], wish.count as usize);
         let (place, first) = starts.first(&self.layout, wish.grade, places, from)?;
         if wish.adjacent {
@@ -99,7 +99,7 @@ impl SeatMap {
     }
 
     /// More choices behind the first, each so far behind the one before that callers are spread.
-    fn add_others(&self, choices: &mut Vec<Vec<usize>>, starts: usize, wish: &Wish<'_>, places: &Range<usize>, first: usize) {
+    fn add_others(&self, choices: &mut Vec<Vec<usize>>, starts: usize, wish: &SeatPreference<'_>, places: &Range<usize>, first: usize) {
         let step = self.claims.spread() * wish.count as usize;
         let (mut from, mut wrapped) = (first + step, false);
         // Each iteration finds a choice, moves past one that overlaps, or begins again at the front, once.
@@ -120,7 +120,7 @@ impl SeatMap {
     }
 
     /// What a preference may still get when no fitting seat is open.
-    fn outlook(&self, wish: &Wish<'_>, now: Timestamp) -> Availability {
+    fn outlook(&self, wish: &SeatPreference<'_>, now: Timestamp) -> Availability {
         let soon = now + TimeDelta::from_std(store_time::ERROR_MAX).unwrap_or_default();
         let ending: HashSet<usize> = self.ending(soon).take(ENDING_MAX).map(|(_, seat)| seat).collect();
         let counts = |seat: usize| self.layout.is_of(seat, wish.grade) && (self.is_available(seat) || ending.contains(&seat));
@@ -151,7 +151,7 @@ impl SeatMap {
     }
 
     /// How many open seats fit a preference, counted no further than it needs.
-    fn open_singles(&self, wish: &Wish<'_>) -> usize {
+    fn open_singles(&self, wish: &SeatPreference<'_>) -> usize {
         let (places, mut found) = (self.layout.places(wish.grade), 0);
         let Some(starts) = self.starts.iter().find(|starts| starts.count() == 1) else { return 0 };
         let mut from = places.start;

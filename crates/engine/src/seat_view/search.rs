@@ -13,7 +13,7 @@ use boxoffice_ports::StoreError;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::best::{Availability, Wish};
+use super::best::{Availability, SeatPreference};
 use super::view::{DateCell, SeatView};
 use crate::sync::lock;
 
@@ -58,14 +58,14 @@ impl Drop for Offer {
 pub struct Search<'a> {
     view: &'a SeatView,
     date: DateId,
-    wish: Wish<'a>,
+    wish: SeatPreference<'a>,
     deadline: Instant,
     offers: u32,
 }
 
 impl SeatView {
     /// Begins to look for seats of `date`, waiting until `deadline` at most.
-    pub fn search<'a>(&'a self, date: DateId, wish: Wish<'a>, deadline: Instant) -> Search<'a> {
+    pub fn search<'a>(&'a self, date: DateId, wish: SeatPreference<'a>, deadline: Instant) -> Search<'a> {
         Search { view: self, date, wish, deadline, offers: 0 }
     }
 }
@@ -130,13 +130,13 @@ mod tests {
     use boxoffice_domain::{SeatChange, SeatState};
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    const PAIR: Wish<'static> = Wish { count: 2, grade: None, adjacent: true };
+    const PAIR: SeatPreference<'static> = SeatPreference { count: 2, grade: None, adjacent: true };
 
     fn soon() -> Instant {
         Instant::now() + Duration::from_secs(5)
     }
 
-    async fn offered(view: &SeatView, wish: Wish<'_>) -> Option<Offer> {
+    async fn offered(view: &SeatView, wish: SeatPreference<'_>) -> Option<Offer> {
         view.search(id(DATE), wish, soon()).next().await.unwrap()
     }
 

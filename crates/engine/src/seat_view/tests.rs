@@ -264,7 +264,7 @@ fn hall() -> Vec<SeatRow> {
 
 async fn offered(view: &SeatView, count: u32, grade: Option<&str>, adjacent: bool) -> Option<Offer> {
     let deadline = Instant::now() + Duration::from_secs(5);
-    view.search(id(DATE), Wish { count, grade, adjacent }, deadline).next().await.unwrap()
+    view.search(id(DATE), SeatPreference { count, grade, adjacent }, deadline).next().await.unwrap()
 }
 
 /// What a single caller is offered.

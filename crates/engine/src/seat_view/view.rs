@@ -9,7 +9,7 @@ use boxoffice_domain::{DateId, SeatChange, SeatNumber, Timestamp};
 use boxoffice_ports::{ChangedSeats, Clock, Queries, SeatMark, SeatRow, StoreError};
 use tokio::time::Instant;
 
-use super::best::{Availability, Wish};
+use super::best::{Availability, SeatPreference};
 use super::map::{Known, SeatMap};
 use super::seats::{SeatCounts, SeatSnapshot};
 use crate::coalesced::Coalesced;
@@ -85,7 +85,7 @@ impl SeatView {
     }
 
     /// What there is for a preference now, with the date's cell, through which the offer is given back.
-    pub(super) async fn look(&self, date: DateId, wish: &Wish<'_>) -> Result<Option<(Availability, Arc<DateCell>)>, StoreError> {
+    pub(super) async fn look(&self, date: DateId, wish: &SeatPreference<'_>) -> Result<Option<(Availability, Arc<DateCell>)>, StoreError> {
         let cell = self.cell(date);
         let look = self.read_in(&cell, date, |map| map.look(wish, self.clock.now())).await?;
         Ok(look.map(|look| (look, cell)))

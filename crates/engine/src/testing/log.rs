@@ -153,15 +153,15 @@ impl CommandLog for Log {
     async fn answers(&self, instance: InstanceId) -> Result<Box<dyn AnswerReader>, Source> {
         let (listener, heard) = mpsc::unbounded_channel();
         self.0.listeners.lock().unwrap().insert(instance, listener);
-        Ok(Box::new(Heard(heard)))
+        Ok(Box::new(FanoutMessage(heard)))
     }
 }
 
-struct Heard(mpsc::UnboundedReceiver<Vec<Answer>>);
+struct FanoutMessage(mpsc::UnboundedReceiver<Vec<Answer>>);
 
 #[async_trait]
-impl AnswerReader for Heard {
-    async fn heard(&mut self) -> Vec<Answer> {
+impl AnswerReader for FanoutMessage {
+    async fn next(&mut self) -> Vec<Answer> {
         match self.0.recv().await {
             Some(answers) => answers,
             None => std::future::pending().await,

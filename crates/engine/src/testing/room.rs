@@ -95,7 +95,7 @@ impl WaitingRoom for FakeRoom {
         unreachable!()
     }
 
-    fn fares(&self, _: Health) {}
+    fn report_health(&self, _: Health) {}
 
     async fn admission(&self, _: ConcertId) -> Result<Admission, RoomError> {
         unreachable!()

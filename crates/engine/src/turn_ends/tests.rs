@@ -127,8 +127,8 @@ async fn a_turn_of_a_concert_that_was_just_imported_elsewhere_ends() {
         Ok(())
     });
     room.expect_finish().times(2).returning(move |_, _, _| if is_open.load(Ordering::SeqCst) { Ok(()) } else { Err(RoomError::NoRoom) });
-    let shows = Shows::new(Arc::new(catalog(|| vec![concert_row(1)])));
-    assert!(TurnEnds::new(Arc::new(room), shows, WAIT).ended_in_time(end(1)).await);
+    let catalogue = Catalogue::new(Arc::new(catalog(|| vec![concert_row(1)])));
+    assert!(TurnEnds::new(Arc::new(room), catalogue, WAIT).ended_in_time(end(1)).await);
 }
 
 #[test]

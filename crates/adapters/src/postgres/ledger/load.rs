@@ -12,7 +12,7 @@ use crate::postgres::rows::{
 use crate::postgres::session::{Known, Session, known};
 use crate::postgres::sql::{Id, State, Statement, Tid, TidType, statements};
 use crate::sql::catalog::{TermsRow, terms, terms_columns};
-use boxoffice_domain::batch::HoldOf;
+use boxoffice_domain::batch::LiveHold;
 use boxoffice_domain::{
     Account, CommandId, ConcertId, DateId, IdempotencyKey, PaymentId, ReservationId, ReservationStatus, Roots, SeatKey, Timestamp, Tracked,
     UserId, WorkingSet,
@@ -351,7 +351,7 @@ fn assemble(found: Found, roots: &Roots, now: Timestamp, bumped: bool) -> Result
     for (user, id, concert, status, until) in found.holds {
         // Confirmed reservations are read, too: the index holds both, and one user has few.
         if status.0 == ReservationStatus::Held {
-            set.holds.entry(user.0).or_default().insert(id.0, HoldOf { concert: concert.0, until });
+            set.holds.entry(user.0).or_default().insert(id.0, LiveHold { concert: concert.0, until });
         }
     }
     Ok(Loaded { set, places, answered, bumped: as_bumped })

@@ -7,7 +7,7 @@ use crate::sqlite::rows::{
     payment_columns, reservation, reservation_columns, seat, seat_columns, stored_reply,
 };
 use crate::sqlite::sql::{At, Id, State, row, rows, statements};
-use boxoffice_domain::batch::HoldOf;
+use boxoffice_domain::batch::LiveHold;
 use boxoffice_domain::{
     Account, Batch, ConcertId, IdempotencyKey, ReservationId, ReservationStatus, Roots, StoredReply, Timestamp, Tracked, WorkingSet,
 };
@@ -76,7 +76,7 @@ pub(super) fn working_set(conn: &mut SqliteConnection, batch: &Batch, now: Times
     }
     for user in roots.payers {
         let found: Vec<(Id<ReservationId>, Id<ConcertId>, At)> = rows::<SelectHolds, _, _>(conn, (user,))?;
-        let holds = found.into_iter().map(|(id, concert, until)| (id.0, HoldOf { concert: concert.0, until: until.0 }));
+        let holds = found.into_iter().map(|(id, concert, until)| (id.0, LiveHold { concert: concert.0, until: until.0 }));
         set.holds.insert(user, holds.collect());
     }
     Ok(set)

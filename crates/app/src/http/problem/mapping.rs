@@ -1,7 +1,7 @@
 //! The one place that maps refusals and failures to problems.
 
 use boxoffice_domain::Rejection;
-use boxoffice_engine::{NotReturned, SearchError};
+use boxoffice_engine::{ReturnError, SearchError};
 use boxoffice_ports::{CatalogError, ExecuteError, LedgerError, RoomError, Source, StoreError};
 
 use super::{Code, FieldError, Problem};
@@ -87,11 +87,11 @@ impl From<SearchError> for Problem {
     }
 }
 
-impl From<NotReturned> for Problem {
-    fn from(error: NotReturned) -> Self {
+impl From<ReturnError> for Problem {
+    fn from(error: ReturnError) -> Self {
         match error {
-            NotReturned::Store(error) => error.into(),
-            NotReturned::Ledger(error) => error.into(),
+            ReturnError::Store(error) => error.into(),
+            ReturnError::Ledger(error) => error.into(),
         }
     }
 }

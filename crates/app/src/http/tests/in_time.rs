@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use boxoffice_domain::waiting::Stock;
 use boxoffice_domain::{CommandId, ConcertId, DateId, Fingerprint, IdempotencyKey, UserId};
-use boxoffice_engine::Wish;
+use boxoffice_engine::SeatPreference;
 use boxoffice_ports::Deadline;
 use tokio::time::{Instant, sleep};
 
@@ -323,7 +323,7 @@ async fn a_search_for_seats_uses_the_remaining_time_of_its_request() {
     let mut shop = Shop::open("combining").await;
     let wait = shop.app.settings.strategy.wait();
     // All free seats are offered to another buyer.
-    let wish = Wish { count: 48, grade: None, adjacent: false };
+    let wish = SeatPreference { count: 48, grade: None, adjacent: false };
     let app = shop.app.clone();
     let mut other = app.seats.search(DateId(shop.date.parse().unwrap()), wish, Instant::now() + wait * 10);
     let offered = other.next().await.unwrap().expect("the seats are free");

@@ -2,7 +2,7 @@
 //! one. It loads nothing that the roots and the columns hanging on them do not name, so a decision that looked further
 //! would be answered with `not_found` here too.
 
-use crate::batch::{Batch, HoldOf, Occupied, Policy, StoredReply, Tracked, WorkingSet};
+use crate::batch::{Batch, LiveHold, Occupied, Policy, StoredReply, Tracked, WorkingSet};
 use crate::decide::{Decision, Outcome, Reply, decide_batch};
 use crate::money::{Money, Points};
 use crate::{
@@ -223,7 +223,7 @@ impl World {
         }
         for &user in &roots.payers {
             let held = self.reservations.values().filter(|row| row.user == user && row.status == ReservationStatus::Held);
-            let holds = held.map(|row| (row.id, HoldOf { concert: row.concert.id, until: row.expires_at }));
+            let holds = held.map(|row| (row.id, LiveHold { concert: row.concert.id, until: row.expires_at }));
             set.holds.insert(user, holds.collect());
         }
         set

@@ -89,13 +89,13 @@ async fn beyond_queue_max_the_answer_is_overloaded_at_once() {
         assert!(matches!(executor.execute(charge(1, n), soon()).await, Err(ExecuteError::Overloaded)));
     }
     assert_eq!((stats.overloaded.get(), executor.waiting()), (54, 5));
-    assert!(executor.turns_away(&charge(1, 60)));
+    assert!(executor.would_reject(&charge(1, 60)));
     assert_eq!(stats.overloaded.get(), 55, "a request that is turned away is counted as well");
     ledger.let_through(2);
     for answer in accepted {
         answer.await.unwrap().unwrap();
     }
-    assert!(!executor.turns_away(&charge(1, 61)));
+    assert!(!executor.would_reject(&charge(1, 61)));
     assert_eq!(ledger.batches().concat().len(), 6, "nothing that was refused was decided");
 }
 
@@ -107,7 +107,7 @@ async fn one_hot_key_may_use_all_of_queue_max() {
     let accepted = queue_up(&executor, &ledger, 1..9).await;
     for user in 1..20 {
         assert!(matches!(executor.execute(charge(user, 100 + user), soon()).await, Err(ExecuteError::Overloaded)), "whatever its lane");
-        assert!(executor.turns_away(&charge(user, 100 + user)));
+        assert!(executor.would_reject(&charge(user, 100 + user)));
     }
     ledger.let_through(2);
     for answer in accepted {

@@ -295,9 +295,9 @@ async fn beyond_the_bound_the_answer_is_overloaded_at_once() {
     let (log, ledger) = (MemoryLog::new(1), gated());
     let (executor, stats) = start_with(&log, ledger.clone(), 1, QueuedSettings { backlog_max: 5, ..SETTINGS }).await;
     let mut sent = send_all(&executor, &log, (0..4).map(|n| charge(1, n))).await;
-    assert!(!executor.turns_away(&charge(1, 4)), "there is room for one");
+    assert!(!executor.would_reject(&charge(1, 4)), "there is room for one");
     sent.extend(send_all(&executor, &log, [charge(1, 4)]).await);
-    assert!(executor.turns_away(&charge(1, 5)));
+    assert!(executor.would_reject(&charge(1, 5)));
     assert_eq!(stats.overloaded.get(), 1);
     for n in 5..50 {
         assert!(matches!(executor.execute(charge(1, n), soon()).await, Err(ExecuteError::Overloaded)));
@@ -308,7 +308,7 @@ async fn beyond_the_bound_the_answer_is_overloaded_at_once() {
     for caller in sent {
         caller.await.unwrap().unwrap();
     }
-    assert!(!executor.turns_away(&charge(1, 50)));
+    assert!(!executor.would_reject(&charge(1, 50)));
     assert!(executor.execute(charge(1, 50), soon()).await.is_ok());
 }
 

@@ -28,7 +28,7 @@ fn sorted(mut answers: Vec<Answer>) -> Vec<Answer> {
 async fn receive(reader: &mut Box<dyn AnswerReader>, count: usize) -> Vec<Answer> {
     let mut received = Vec::new();
     while received.len() < count {
-        match timeout(LONG, reader.heard()).await {
+        match timeout(LONG, reader.next()).await {
             Ok(answers) => received.extend(answers),
             Err(_) => panic!("only {} of {count} came", received.len()),
         }
@@ -60,7 +60,7 @@ pub async fn a_reader_that_stops_waiting_misses_no_answer(broker: Box<dyn LogBro
     let mut reader = listen(&log, own).await;
     for at in 0..50 {
         let sent = vec![answer(at)];
-        assert!(timeout(Duration::from_micros(at as u64 * 50), reader.heard()).await.is_err(), "no answer yet");
+        assert!(timeout(Duration::from_micros(at as u64 * 50), reader.next()).await.is_err(), "no answer yet");
         timeout(LONG, log.answer(own, sent.clone())).await.expect("in time").expect("sent");
         assert_eq!(receive(&mut reader, 1).await, sent);
     }

@@ -188,7 +188,7 @@ pub async fn how_many_may_be_active_follows_the_health_of_the_instances(fixture:
     let at_first = case.counts().await.active;
     assert!(at_first < USERS as u64, "it begins with less than all");
     for room in case.both() {
-        room.fares(Health { p99_ms: 1, errors_permille: 0, samples: 100 });
+        room.report_health(Health { p99_ms: 1, errors_permille: 0, samples: 100 });
     }
     for _ in 0..TICKS_MAX {
         case.shop.advance(TimeDelta::seconds(2));
