@@ -27,33 +27,21 @@ struct Wall {
     external: Option<&'static [&'static str]>,
     /// Only as optional dependencies, behind a feature.
     optional: &'static [&'static str],
-    /// Beginnings of names that are never there, in tests neither.
-    never: &'static [&'static str],
+    /// Groups that are never there, in tests neither.
+    never: &'static [&'static [&'static str]],
 }
 
 const PREFIX: &str = "boxoffice";
-const WEB: &[&str] = &["actix", "utoipa", "tracing-actix", "clap", "axum", "hyper", "tower"];
+
+/// Groups of outside crates, by the beginnings of their names.
+const WEB: &[&str] = &["actix", "utoipa", "tracing-actix", "axum", "hyper", "tower"];
+const STORES: &[&str] = &["diesel", "libsqlite3", "tokio-postgres", "sqlx", "redis", "rslock", "rdkafka", "krafka", "lapin"];
+const CLIENTS: &[&str] = &["reqwest"];
+const ASYNC: &[&str] = &["tokio", "async-trait", "futures", "tracing"];
+/// The command line and its reports.
+const REPORTS: &[&str] = &["clap", "comfy-table", "hdrhistogram", "indicatif", "maud", "rand_chacha", "rand_distr"];
 /// Starts the servers that tests run against.
 const SERVICES: &[&str] = &["boxoffice-services"];
-const OUTSIDE_ENGINE: &[&str] = &[
-    "actix",
-    "utoipa",
-    "tracing-actix",
-    "clap",
-    "axum",
-    "hyper",
-    "tower",
-    "diesel",
-    "libsqlite3",
-    "tokio-postgres",
-    "sqlx",
-    "redis",
-    "rslock",
-    "rdkafka",
-    "krafka",
-    "lapin",
-    "reqwest",
-];
 
 const WALLS: &[Wall] = &[
     Wall {
@@ -62,7 +50,7 @@ const WALLS: &[Wall] = &[
         internal_tests: &[],
         external: Some(&["chrono", "serde", "sha2", "thiserror", "uuid"]),
         optional: &[],
-        never: &["tokio", "async-trait", "futures", "rand", "tracing"],
+        never: &[ASYNC, &["rand"]],
     },
     Wall {
         name: "ports",
@@ -70,7 +58,7 @@ const WALLS: &[Wall] = &[
         internal_tests: &[],
         external: Some(&["async-trait", "chrono", "thiserror", "tokio", "uuid"]),
         optional: &["futures-util", "mockall", "serde_json"],
-        never: OUTSIDE_ENGINE,
+        never: &[WEB, STORES, CLIENTS, REPORTS],
     },
     Wall {
         name: "engine",
@@ -78,7 +66,7 @@ const WALLS: &[Wall] = &[
         internal_tests: &[],
         external: Some(&["async-trait", "chrono", "futures-util", "postcard", "rand", "thiserror", "tokio", "tracing", "uuid"]),
         optional: &[],
-        never: OUTSIDE_ENGINE,
+        never: &[WEB, STORES, CLIENTS, REPORTS],
     },
     Wall {
         name: "adapters",
@@ -86,7 +74,7 @@ const WALLS: &[Wall] = &[
         internal_tests: SERVICES,
         external: None,
         optional: &[],
-        never: WEB,
+        never: &[WEB, REPORTS],
     },
     Wall {
         name: "app",
@@ -94,24 +82,7 @@ const WALLS: &[Wall] = &[
         internal_tests: SERVICES,
         external: None,
         optional: &[],
-        never: &[
-            "diesel",
-            "libsqlite3",
-            "tokio-postgres",
-            "sqlx",
-            "redis",
-            "rslock",
-            "rdkafka",
-            "krafka",
-            "lapin",
-            "clap",
-            "comfy-table",
-            "hdrhistogram",
-            "indicatif",
-            "maud",
-            "rand_chacha",
-            "rand_distr",
-        ],
+        never: &[STORES, REPORTS],
     },
     Wall {
         name: "simulate",
@@ -119,7 +90,7 @@ const WALLS: &[Wall] = &[
         internal_tests: &[],
         external: Some(&["chrono", "clap", "maud", "rand", "rand_chacha", "rand_distr", "serde", "serde_json", "thiserror", "uuid"]),
         optional: &[],
-        never: &["tokio", "async-trait", "futures", "tracing"],
+        never: &[ASYNC],
     },
     Wall {
         name: "lab",
@@ -127,7 +98,7 @@ const WALLS: &[Wall] = &[
         internal_tests: &["boxoffice-services", "boxoffice-adapters"],
         external: None,
         optional: &[],
-        never: OUTSIDE_LAB,
+        never: &[WEB, STORES],
     },
     Wall {
         name: "cli",
@@ -135,13 +106,9 @@ const WALLS: &[Wall] = &[
         internal_tests: &[],
         external: None,
         optional: &[],
-        never: OUTSIDE_LAB,
+        never: &[WEB, STORES],
     },
 ];
-
-/// What serves and what stores belongs to the crates below.
-const OUTSIDE_LAB: &[&str] =
-    &["actix", "utoipa", "diesel", "libsqlite3", "tokio-postgres", "sqlx", "redis", "rslock", "rdkafka", "krafka", "lapin"];
 
 /// A phrase that only some files may have in their code; comments may speak of anything.
 struct Phrase {
@@ -225,7 +192,7 @@ fn check_manifest(wall: &Wall, manifest: &toml::Table, found: &mut Vec<String>) 
                 }
                 continue;
             }
-            if wall.never.iter().any(|start| package.starts_with(start)) {
+            if wall.never.iter().copied().flatten().any(|start| package.starts_with(start)) {
                 let optional = wall.optional.contains(&package) || table == "dev-dependencies" && package.starts_with("tokio");
                 if !optional {
                     cross(table, package, "never belongs here");

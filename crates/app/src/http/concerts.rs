@@ -41,7 +41,7 @@ pub(crate) struct ConcertView<'a> {
     dates: Vec<ConcertDateView>,
 }
 
-/// The waiting room as everybody may see it.
+/// The waiting room as every client may see it.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct QueueSummary {
     status: RoomStatus,

@@ -37,7 +37,7 @@ pub struct ConcertDocument {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "Asia/Seoul")]
     pub time_zone: Option<String>,
-    /// Nobody is admitted before it; without it the queue is open at once.
+    /// The start of admission; without it the queue is open at once.
     #[serde(default, deserialize_with = "optional_instant", skip_serializing_if = "Option::is_none")]
     pub sale_starts_at: Option<DateTime<Utc>>,
     /// Counts when the concert is created; afterwards it is changed through the concert's admission.

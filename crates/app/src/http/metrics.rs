@@ -119,8 +119,8 @@ impl Collector for EngineFigures {
             ("batch_retries", "Batches run again", retries),
             ("batch_bisections", "Batches cut in two because the store refused them", bisections),
             ("overloaded_commands", "Commands turned away", overloaded),
-            ("busy_commands", "Commands refused because somebody else was at what they want", busy),
-            ("held_commands", "Commands that waited aside for a row that another transaction kept locked", held_commands),
+            ("busy_commands", "Commands refused because another command held their lock", busy),
+            ("held_commands", "Commands that waited by themselves for a row locked by another transaction", held_commands),
             ("lock_waits", "Commands that asked for a lock", lock_waits),
             ("lock_wait_microseconds", "Time from asking for a lock to getting it or giving up", lock_wait_us),
             ("lock_held_microseconds", "Time from getting a lock to having given it back", lock_held_us),
@@ -129,9 +129,9 @@ impl Collector for EngineFigures {
             ("swept_holds", "Holds whose expiry the sweep has written", swept_holds),
             ("relayed_events", "Events taken out of the outbox", relayed_events),
             ("promoted_entries", "Entries of waiting rooms that were promoted", promoted),
-            ("frames_sent", "Frames handed to those who listen to a waiting room", frames_sent),
+            ("frames_sent", "Frames handed to listeners of waiting rooms", frames_sent),
             ("slow_listeners", "Listeners given up because they did not take their frames", slow_listeners),
-            ("accepted_commands", "Commands whose callers were told to ask again", accepted_commands),
+            ("accepted_commands", "Commands answered 202, whose callers ask again", accepted_commands),
             ("dead_commands", "Commands from a log that lie with the dead letters", dead_commands),
         ] {
             let counter = ConstCounter::new(figure.get());

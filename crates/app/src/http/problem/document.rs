@@ -41,7 +41,7 @@ pub(crate) struct ProblemDocument<'a> {
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     #[schema(value_type = Option<Vec<FieldError>>, required = false)]
     pub(super) errors: &'a [FieldError],
-    /// For `seat_unavailable`: the seats somebody else has; empty when none of the best was to be had.
+    /// For `seat_unavailable`: the seats that another buyer has; empty when no best seats were free.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<u32>>, required = false)]
     pub(super) seats: Option<&'a [SeatNumber]>,

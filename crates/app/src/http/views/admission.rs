@@ -25,7 +25,7 @@ pub(crate) enum ModeView {
     Running,
     /// Joining goes on, promotion stops.
     Paused,
-    /// Nobody new may join; who waits is still admitted.
+    /// No new buyer may join; those who wait are still admitted.
     Draining,
 }
 
