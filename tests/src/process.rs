@@ -1,5 +1,6 @@
 //! The real binary as a process that can be killed.
 
+use std::io::{Read as _, Seek as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -65,13 +66,17 @@ impl Process {
         command.args(["serve", "--set", "http.listen=127.0.0.1:0", "--set", &format!("store.sqlite_path={}", database.display())]);
         command.args(["--set", "demo.season=false", "--set", "admission.tick_ms=20"]);
         command.args(set.iter().flat_map(|set| ["--set", set]));
-        command.stderr(if prints_events { Stdio::piped() } else { Stdio::null() });
+        let mut log = tempfile::tempfile()?;
+        command.stderr(if prints_events { Stdio::piped() } else { log.try_clone()?.into() });
         let mut child = command.stdout(Stdio::piped()).stdin(Stdio::null()).kill_on_drop(true).spawn()?;
         let mut output = lines(child.stdout.take())?;
         let mut errors = if prints_events { Some(lines(child.stderr.take())?) } else { None };
         let base = loop {
             let Some(line) = errors.as_mut().unwrap_or(&mut output).next_line().await? else {
-                bail!("the server ended before it printed its address: {:?}", child.wait().await?)
+                let (status, mut reason) = (child.wait().await?, String::new());
+                log.rewind()?;
+                log.read_to_string(&mut reason)?;
+                bail!("the server ended before it printed its address: {status}\n{reason}")
             };
             if let Some(at) = line.find("open at http://").map(|at| at + "open at ".len()) {
                 break line[at..].split_whitespace().next().unwrap_or_default().trim_end_matches('/').to_owned();

@@ -109,8 +109,8 @@ async fn in_process(InProcess { executors, ledger, ids, .. }: &InProcess, call: 
 
 /// Two adjacent seats: choices are tried until one is held or none is left, as over HTTP.
 async fn best_in_process(server: &InProcess, call: Call<'_>) -> Answered {
-    let (user, date, wish) = (call.person.user, call.date, SeatPreference { count: 2, grade: None, adjacent: true });
-    let mut search = server.seats.search(date, wish, Instant::now() + server.wait);
+    let (user, date, preference) = (call.person.user, call.date, SeatPreference { count: 2, grade: None, adjacent: true });
+    let mut search = server.seats.search(date, preference, Instant::now() + server.wait);
     loop {
         let offer = match search.next().await {
             Ok(Some(offer)) => offer,
@@ -119,7 +119,8 @@ async fn best_in_process(server: &InProcess, call: Call<'_>) -> Answered {
             Err(SearchError::Store(error)) => return Answered::Failed(error.to_string()),
         };
         server.stats.best_offers.add(1);
-        let command = Command::HoldSeats { user, date, count: wish.count, choices: offer.choices().to_vec(), best: true, last: false };
+        let command =
+            Command::HoldSeats { user, date, count: preference.count, choices: offer.choices().to_vec(), best: true, last: false };
         let request = keyed(server.ids.as_ref(), user, call.key, command);
         let key = IdempotencyKey { user, command: request.command_id };
         match server.executors.seat.execute(request, server.executors.deadline()).await {

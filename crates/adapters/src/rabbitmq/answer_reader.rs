@@ -73,7 +73,7 @@ pub(super) struct RabbitAnswers {
     queue: ShortString,
     traffic: Arc<Traffic>,
     open: Option<(Channel, Consumer)>,
-    /// Outlives a `heard` that is dropped.
+    /// Outlives a `next` that is dropped.
     opening: JoinSet<(Channel, Consumer)>,
 }
 

@@ -135,8 +135,8 @@ impl Holding<'_> {
     /// `None`: no seats are left to choose from.
     async fn best(&self, best: &Best) -> Result<Option<Ran>, Problem> {
         let Self { app, date, count, keyed, .. } = *self;
-        let wish = SeatPreference { count, grade: best.grade.as_deref(), adjacent: best.adjacent.unwrap_or(true) };
-        let mut search = app.seats.search(date, wish, keyed.deadline.instant());
+        let preference = SeatPreference { count, grade: best.grade.as_deref(), adjacent: best.adjacent.unwrap_or(true) };
+        let mut search = app.seats.search(date, preference, keyed.deadline.instant());
         while let Some(offer) = search.next().await? {
             app.stats.best_offers.add(1);
             // A caller that does not wait cannot be offered other seats.

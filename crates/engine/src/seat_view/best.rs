@@ -50,18 +50,18 @@ pub(super) enum Availability {
 }
 
 impl SeatMap {
-    pub(super) fn look(&mut self, wish: &SeatPreference<'_>, now: Timestamp) -> Availability {
+    pub(super) fn look(&mut self, preference: &SeatPreference<'_>, now: Timestamp) -> Availability {
         self.pass_to(now);
-        let (count, places) = (wish.count as usize, self.layout.places(wish.grade));
+        let (count, places) = (preference.count as usize, self.layout.places(preference.grade));
         if count == 0 || count > places.len() {
             return Availability::Nothing;
         }
-        let starts = self.starts_of(if wish.adjacent { count } else { 1 });
-        let Some((place, seats)) = self.choice(starts, wish, &places, places.start) else { return self.outlook(wish, now) };
+        let starts = self.starts_of(if preference.adjacent { count } else { 1 });
+        let Some((place, seats)) = self.choice(starts, preference, &places, places.start) else { return self.outlook(preference, now) };
         let (claim, done) = self.claims.add(&seats);
         seats.iter().for_each(|&seat| self.reopen(seat));
         let mut choices = vec![seats];
-        self.add_others(&mut choices, starts, wish, &places, place);
+        self.add_others(&mut choices, starts, preference, &places, place);
         let numbers = |seats: Vec<usize>| seats.into_iter().map(|seat| self.number(seat)).collect();
         Availability::Offered { claim, choices: choices.into_iter().map(numbers).collect(), done }
     }
@@ -83,15 +83,15 @@ impl SeatMap {
     }
 
     /// The best open choice from a place on: where it begins, and its seats.
-    fn choice(&self, starts: usize, wish: &SeatPreference<'_>, places: &Range<usize>, from: usize) -> Option<(usize, Vec<usize>)> {
-        let (starts, count) = (&self.starts[starts], wish.count as usize);
-        let (place, first) = starts.first(&self.layout, wish.grade, places, from)?;
-        if wish.adjacent {
+    fn choice(&self, starts: usize, preference: &SeatPreference<'_>, places: &Range<usize>, from: usize) -> Option<(usize, Vec<usize>)> {
+        let (starts, count) = (&self.starts[starts], preference.count as usize);
+        let (place, first) = starts.first(&self.layout, preference.grade, places, from)?;
+        if preference.adjacent {
             return Some((place, (first..first + count).collect()));
         }
         let (mut seats, mut behind) = (vec![first], place);
         while seats.len() < count {
-            let (next, seat) = starts.first(&self.layout, wish.grade, places, behind + 1)?;
+            let (next, seat) = starts.first(&self.layout, preference.grade, places, behind + 1)?;
             seats.push(seat);
             behind = next;
         }
@@ -99,15 +99,22 @@ impl SeatMap {
     }
 
     /// More choices behind the first, each so far behind the one before that callers are spread.
-    fn add_others(&self, choices: &mut Vec<Vec<usize>>, starts: usize, wish: &SeatPreference<'_>, places: &Range<usize>, first: usize) {
-        let step = self.claims.spread() * wish.count as usize;
+    fn add_others(
+        &self,
+        choices: &mut Vec<Vec<usize>>,
+        starts: usize,
+        preference: &SeatPreference<'_>,
+        places: &Range<usize>,
+        first: usize,
+    ) {
+        let step = self.claims.spread() * preference.count as usize;
         let (mut from, mut wrapped) = (first + step, false);
         // Each iteration finds a choice, moves past one that overlaps, or begins again at the front, once.
         for _ in 0..4 * CHOICES_MAX {
             if choices.len() == CHOICES_MAX {
                 return;
             }
-            match self.choice(starts, wish, places, from) {
+            match self.choice(starts, preference, places, from) {
                 Some((place, seats)) if seats.iter().any(|seat| choices.iter().flatten().any(|chosen| chosen == seat)) => from = place + 1,
                 Some((place, seats)) => {
                     choices.push(seats);
@@ -120,13 +127,13 @@ impl SeatMap {
     }
 
     /// What a preference may still get when no fitting seat is open.
-    fn outlook(&self, wish: &SeatPreference<'_>, now: Timestamp) -> Availability {
+    fn outlook(&self, preference: &SeatPreference<'_>, now: Timestamp) -> Availability {
         let soon = now + TimeDelta::from_std(store_time::ERROR_MAX).unwrap_or_default();
         let ending: HashSet<usize> = self.ending(soon).take(ENDING_MAX).map(|(_, seat)| seat).collect();
-        let counts = |seat: usize| self.layout.is_of(seat, wish.grade) && (self.is_available(seat) || ending.contains(&seat));
-        let could_serve = |seat: usize| match wish.adjacent {
+        let counts = |seat: usize| self.layout.is_of(seat, preference.grade) && (self.is_available(seat) || ending.contains(&seat));
+        let could_serve = |seat: usize| match preference.adjacent {
             true => {
-                let count = wish.count as usize;
+                let count = preference.count as usize;
                 self.layout.rows_around(seat, count).any(|first| (first..first + count).all(counts))
             }
             false => counts(seat),
@@ -134,11 +141,11 @@ impl SeatMap {
         // The newest claim usually ends last: a caller that waits for it need not look again after each earlier one.
         let claim = self.claims.newest_first().find(|claim| claim.seats.iter().any(|&seat| could_serve(seat)));
         let end = self.ending(soon).find(|(_, seat)| !ending.contains(seat) || could_serve(*seat));
-        if !wish.adjacent {
+        if !preference.adjacent {
             // The open seats are too few: together with those that may come back they must be enough.
             let claimed = self.claims.seats().filter(|&seat| counts(seat) && !ending.contains(&seat));
-            let open = self.open_singles(wish);
-            let enough = wish.count as usize;
+            let open = self.open_singles(preference);
+            let enough = preference.count as usize;
             if open + claimed.take(enough).count() + ending.iter().filter(|&&seat| counts(seat)).take(enough).count() < enough {
                 return Availability::Nothing;
             }
@@ -151,12 +158,12 @@ impl SeatMap {
     }
 
     /// How many open seats fit a preference, counted no further than it needs.
-    fn open_singles(&self, wish: &SeatPreference<'_>) -> usize {
-        let (places, mut found) = (self.layout.places(wish.grade), 0);
+    fn open_singles(&self, preference: &SeatPreference<'_>) -> usize {
+        let (places, mut found) = (self.layout.places(preference.grade), 0);
         let Some(starts) = self.starts.iter().find(|starts| starts.count() == 1) else { return 0 };
         let mut from = places.start;
-        while found < wish.count as usize
-            && let Some((place, _)) = starts.first(&self.layout, wish.grade, &places, from)
+        while found < preference.count as usize
+            && let Some((place, _)) = starts.first(&self.layout, preference.grade, &places, from)
         {
             (found, from) = (found + 1, place + 1);
         }

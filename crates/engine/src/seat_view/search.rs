@@ -58,15 +58,15 @@ impl Drop for Offer {
 pub struct Search<'a> {
     view: &'a SeatView,
     date: DateId,
-    wish: SeatPreference<'a>,
+    preference: SeatPreference<'a>,
     deadline: Instant,
     offers: u32,
 }
 
 impl SeatView {
     /// Begins to look for seats of `date`, waiting until `deadline` at most.
-    pub fn search<'a>(&'a self, date: DateId, wish: SeatPreference<'a>, deadline: Instant) -> Search<'a> {
-        Search { view: self, date, wish, deadline, offers: 0 }
+    pub fn search<'a>(&'a self, date: DateId, preference: SeatPreference<'a>, deadline: Instant) -> Search<'a> {
+        Search { view: self, date, preference, deadline, offers: 0 }
     }
 }
 
@@ -82,7 +82,7 @@ impl Search<'_> {
             is_fresh = true;
         }
         loop {
-            match self.view.look(self.date, &self.wish).await? {
+            match self.view.look(self.date, &self.preference).await? {
                 None => return Ok(None),
                 Some((Availability::Offered { claim, choices, done }, cell)) => {
                     self.offers += 1;
@@ -136,8 +136,8 @@ mod tests {
         Instant::now() + Duration::from_secs(5)
     }
 
-    async fn offered(view: &SeatView, wish: SeatPreference<'_>) -> Option<Offer> {
-        view.search(id(DATE), wish, soon()).next().await.unwrap()
+    async fn offered(view: &SeatView, preference: SeatPreference<'_>) -> Option<Offer> {
+        view.search(id(DATE), preference, soon()).next().await.unwrap()
     }
 
     fn free(count: u32) -> Vec<boxoffice_ports::SeatRow> {

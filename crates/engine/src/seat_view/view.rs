@@ -85,9 +85,13 @@ impl SeatView {
     }
 
     /// What there is for a preference now, with the date's cell, through which the offer is given back.
-    pub(super) async fn look(&self, date: DateId, wish: &SeatPreference<'_>) -> Result<Option<(Availability, Arc<DateCell>)>, StoreError> {
+    pub(super) async fn look(
+        &self,
+        date: DateId,
+        preference: &SeatPreference<'_>,
+    ) -> Result<Option<(Availability, Arc<DateCell>)>, StoreError> {
         let cell = self.cell(date);
-        let look = self.read_in(&cell, date, |map| map.look(wish, self.clock.now())).await?;
+        let look = self.read_in(&cell, date, |map| map.look(preference, self.clock.now())).await?;
         Ok(look.map(|look| (look, cell)))
     }
 

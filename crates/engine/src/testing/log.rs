@@ -153,14 +153,14 @@ impl CommandLog for Log {
     async fn answers(&self, instance: InstanceId) -> Result<Box<dyn AnswerReader>, Source> {
         let (listener, heard) = mpsc::unbounded_channel();
         self.0.listeners.lock().unwrap().insert(instance, listener);
-        Ok(Box::new(FanoutMessage(heard)))
+        Ok(Box::new(AnswerQueue(heard)))
     }
 }
 
-struct FanoutMessage(mpsc::UnboundedReceiver<Vec<Answer>>);
+struct AnswerQueue(mpsc::UnboundedReceiver<Vec<Answer>>);
 
 #[async_trait]
-impl AnswerReader for FanoutMessage {
+impl AnswerReader for AnswerQueue {
     async fn next(&mut self) -> Vec<Answer> {
         match self.0.recv().await {
             Some(answers) => answers,

@@ -323,9 +323,9 @@ async fn a_search_for_seats_uses_the_remaining_time_of_its_request() {
     let mut shop = Shop::open("combining").await;
     let wait = shop.app.settings.strategy.wait();
     // All free seats are offered to another buyer.
-    let wish = SeatPreference { count: 48, grade: None, adjacent: false };
+    let preference = SeatPreference { count: 48, grade: None, adjacent: false };
     let app = shop.app.clone();
-    let mut other = app.seats.search(DateId(shop.date.parse().unwrap()), wish, Instant::now() + wait * 10);
+    let mut other = app.seats.search(DateId(shop.date.parse().unwrap()), preference, Instant::now() + wait * 10);
     let offered = other.next().await.unwrap().expect("the seats are free");
     let wanted = json!({ "date_id": shop.date, "best": { "count": 1 } });
     let hold = shop.keyed(ME, "/api/v1/reservations", wanted);

@@ -15,7 +15,7 @@ const KEYS: u8 = 24;
 
 /// A command before its targets are known: they are chosen among what exists when its batch is made.
 #[derive(Clone, Debug)]
-struct Wish {
+struct Preference {
     user: u128,
     /// Which idempotency key; beyond [`KEYS`] none.
     key: u8,
@@ -55,40 +55,40 @@ fn what() -> impl Strategy<Value = What> {
     ]
 }
 
-fn wish() -> impl Strategy<Value = Wish> {
+fn preference() -> impl Strategy<Value = Preference> {
     let body = prop_oneof![9 => Just(0u8), 1 => Just(1u8)];
     (0..USERS, 0..2 * KEYS, body, what(), any::<prop::sample::Index>(), prop::bool::weighted(0.9))
-        .prop_map(|(user, key, body, what, target, own)| Wish { user, key, body, what, target, own })
+        .prop_map(|(user, key, body, what, target, own)| Preference { user, key, body, what, target, own })
 }
 
 /// Seconds that pass, then a batch.
-type Walk = Vec<(i64, Vec<Wish>)>;
+type Walk = Vec<(i64, Vec<Preference>)>;
 
 fn walk() -> impl Strategy<Value = Walk> {
     let step = prop_oneof![4 => 0i64..3, 3 => 0i64..HOLD_TTL_S, 1 => Just(HOLD_TTL_S), 1 => 0i64..15_000];
-    prop::collection::vec((step, prop::collection::vec(wish(), 1..12)), 1..25)
+    prop::collection::vec((step, prop::collection::vec(preference(), 1..12)), 1..25)
 }
 
-/// Makes requests of a batch's wishes. A target is anything there is, or that an earlier wish of the batch may make.
-fn requests(world: &mut World, wishes: &[Wish]) -> Vec<Request> {
+/// Makes requests of a batch's preferences. A target is anything there is, or that an earlier preference of the batch may make.
+fn requests(world: &mut World, preferences: &[Preference]) -> Vec<Request> {
     let mut reservations: Vec<_> = world.reservations.values().map(|row| (row.id, row.user)).collect();
     let mut payments: Vec<_> = world.payments.values().map(|row| (row.id, row.user)).collect();
-    let mut batch = Vec::with_capacity(wishes.len());
-    for wish in wishes {
-        let mut asking = user(wish.user);
+    let mut batch = Vec::with_capacity(preferences.len());
+    for preference in preferences {
+        let mut asking = user(preference.user);
         let mut aim = |owner: UserId| {
-            if wish.own {
+            if preference.own {
                 asking = owner;
             }
         };
         let mut reservation = || {
             // Recent ones, mostly: old ones have all ended.
             let recent = &reservations[reservations.len().saturating_sub(6)..];
-            let (id, owner) = *recent.get(wish.target.index(recent.len().max(1)))?;
+            let (id, owner) = *recent.get(preference.target.index(recent.len().max(1)))?;
             aim(owner);
             Some(id)
         };
-        let command = match &wish.what {
+        let command = match &preference.what {
             What::Charge(amount) => Command::ChargeWallet { user: asking, amount: *amount },
             What::Use(amount) => Command::UseWallet { user: asking, amount: *amount, memo: None },
             What::Hold { date: of, seats } => {
@@ -117,16 +117,16 @@ fn requests(world: &mut World, wishes: &[Wish]) -> Vec<Request> {
             },
             What::Refund => {
                 let recent = &payments[payments.len().saturating_sub(4)..];
-                let Some(&(payment, owner)) = recent.get(wish.target.index(recent.len().max(1))) else { continue };
+                let Some(&(payment, owner)) = recent.get(preference.target.index(recent.len().max(1))) else { continue };
                 aim(owner);
                 Command::Refund { user: asking, payment }
             }
         };
-        let system = matches!(wish.what, What::Expire | What::Release { system: true });
+        let system = matches!(preference.what, What::Expire | What::Release { system: true });
         let request = if system {
             world.request(Actor::System, command)
-        } else if wish.key < KEYS {
-            world.keyed(asking, &wish.key.to_string(), wish.body, command)
+        } else if preference.key < KEYS {
+            world.keyed(asking, &preference.key.to_string(), preference.body, command)
         } else {
             world.request(Actor::User(asking), command)
         };
@@ -146,9 +146,9 @@ fn take(walk: &Walk) -> Vec<Reply> {
     world.now = at(super::world::BOOKING_OPENS_S - 1);
     let mut first_answers = BTreeMap::new();
     let mut all = Vec::new();
-    for (seconds, wishes) in walk {
+    for (seconds, preferences) in walk {
         world.advance(*seconds);
-        let batch = requests(&mut world, wishes);
+        let batch = requests(&mut world, preferences);
         let mut one_by_one = world.clone();
         let replies = world.run(batch.clone());
         world.assert_invariants();
