@@ -31,7 +31,7 @@ pub enum EntryKind {
 
 /// One line of a wallet's journal. `amount` is signed; `balance` is what it left; `seq` counts from 1 for each user.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
+pub struct WalletEntry {
     pub id: EntryId,
     pub user: UserId,
     pub seq: i64,

@@ -4,8 +4,8 @@ use crate::Rejection;
 use crate::money::Money;
 use crate::reply::{Outcome, Reply};
 use crate::{
-    Account, ConcertId, DateId, DateTerms, Entry, Event, Fingerprint, IdempotencyKey, Payment, PaymentId, PointsEntry, Request,
-    Reservation, ReservationId, ReservationStatus, Seat, SeatKey, SeatState, Timestamp, UserId,
+    Account, ConcertId, DateId, DateTerms, Event, Fingerprint, IdempotencyKey, Payment, PaymentId, PointsEntry, Request, Reservation,
+    ReservationId, ReservationStatus, Seat, SeatKey, SeatState, Timestamp, UserId, WalletEntry,
 };
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -134,7 +134,7 @@ pub struct WorkingSet {
 /// What is appended, in the order it was decided.
 #[derive(Clone, Debug, Default)]
 pub struct Written {
-    pub entries: Vec<Entry>,
+    pub entries: Vec<WalletEntry>,
     pub points_entries: Vec<PointsEntry>,
     pub events: Vec<Event>,
     /// Keys into [`WorkingSet::replies`].

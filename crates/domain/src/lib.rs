@@ -36,7 +36,7 @@ pub mod text;
 pub mod time;
 pub mod waiting;
 
-pub use account::{Account, Entry, EntryKind, PointsEntry, PointsKind};
+pub use account::{Account, EntryKind, PointsEntry, PointsKind, WalletEntry};
 pub use admission::{Admission, AdmissionMode, PerInterval};
 pub use batch::{Batch, Policy, SeatChange, StoredReply, Tracked, WorkingSet};
 pub use command::{Actor, Command, Fingerprint, FreshIds, IdempotencyKey, Key, Request, Roots};

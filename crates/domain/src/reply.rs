@@ -1,6 +1,6 @@
 //! What a command is answered.
 
-use crate::{Entry, Payment, Rejection, Reservation, Timestamp};
+use crate::{Payment, Rejection, Reservation, Timestamp, WalletEntry};
 use serde::{Deserialize, Serialize};
 
 /// What came of a command that was accepted: the records as they were at that instant, for as long as it is replayed.
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub enum Outcome {
     /// A charge or a use.
     Entered {
-        entry: Entry,
+        entry: WalletEntry,
     },
     Held {
         reservation: Reservation,

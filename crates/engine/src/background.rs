@@ -37,7 +37,7 @@ pub struct BackgroundSettings {
 
 /// What the background works with. `ledger` is the observed one. `instance` claims its share of the outbox, whose
 /// events go to `sink` if there is one.
-pub struct Parts {
+pub struct BackgroundParts {
     pub instance: InstanceId,
     pub sink: Option<Arc<dyn EventSink>>,
     pub stores: Stores,
@@ -66,8 +66,8 @@ pub struct Background {
 
 impl Background {
     /// Reads the catalogue and opens the rooms, so that requests find them, then starts the tasks.
-    pub async fn start(parts: Parts, settings: BackgroundSettings) -> Result<Self, Source> {
-        let Parts {
+    pub async fn start(parts: BackgroundParts, settings: BackgroundSettings) -> Result<Self, Source> {
+        let BackgroundParts {
             instance,
             sink,
             stores,

@@ -41,7 +41,7 @@ mod tasks;
 mod testing;
 mod turn_ends;
 
-pub use background::{Background, BackgroundSettings, Parts};
+pub use background::{Background, BackgroundParts, BackgroundSettings};
 pub use catalogue::Catalogue;
 pub use executors::{Combining, CombiningSettings, Direct, Locked, Queued, QueuedParts, QueuedSettings};
 pub use hold_returns::{HoldReturns, ReturnError};

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use boxoffice_domain::SeatChange;
-use boxoffice_ports::{Fanout, Listener, Source, Tasks, WhenFailing};
+use boxoffice_ports::{Fanout, FanoutListener, Source, Tasks, WhenFailing};
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::timeout;
 
@@ -65,7 +65,7 @@ impl Peers {
     }
 
     /// Receives what peers publish from now on; `None` without a fan-out.
-    pub(crate) async fn listen(&self) -> Option<Result<Box<dyn Listener>, Source>> {
+    pub(crate) async fn listen(&self) -> Option<Result<Box<dyn FanoutListener>, Source>> {
         match &self.fanout {
             Some(fanout) => Some(fanout.listen().await),
             None => None,
@@ -124,7 +124,7 @@ mod tests {
             if self.fails.load(Ordering::SeqCst) { Err("gone".into()) } else { Ok(()) }
         }
 
-        async fn listen(&self) -> Result<Box<dyn Listener>, Source> {
+        async fn listen(&self) -> Result<Box<dyn FanoutListener>, Source> {
             Err("listening is not part of this test".into())
         }
     }

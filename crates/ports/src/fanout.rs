@@ -23,12 +23,12 @@ pub trait Fanout: Send + Sync {
     /// published like any other, so it shows whether the connection works.
     async fn publish(&self, changes: Vec<SeatChange>) -> Result<(), Source>;
     /// Subscribes, from now on.
-    async fn listen(&self) -> Result<Box<dyn Listener>, Source>;
+    async fn listen(&self) -> Result<Box<dyn FanoutListener>, Source>;
 }
 
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
-pub trait Listener: Send {
+pub trait FanoutListener: Send {
     /// The next message. Connects again by itself, with a pause, and then returns [`FanoutMessage::Gap`]. Cancel-safe.
     async fn next(&mut self) -> FanoutMessage;
 }

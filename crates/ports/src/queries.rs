@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 use boxoffice_domain::money::{Money, Points};
 use boxoffice_domain::{
-    Admission, ConcertId, ConcertRef, DateId, DateRef, Entry, Payment, PaymentId, PointsEntry, Reservation, ReservationId, Seat,
-    SeatChange, Timestamp, UserId,
+    Admission, ConcertId, ConcertRef, DateId, DateRef, Payment, PaymentId, PointsEntry, Reservation, ReservationId, Seat, SeatChange,
+    Timestamp, UserId, WalletEntry,
 };
 
 use crate::StoreError;
@@ -95,7 +95,7 @@ pub trait Queries: Send + Sync {
     async fn changed_seats(&self, dates: Vec<DateId>, since: Option<SeatMark>) -> Result<Option<ChangedSeats>, StoreError>;
     async fn wallet(&self, user: UserId) -> Result<WalletRow, StoreError>;
     /// By `seq`, descending, below `after`.
-    async fn entries(&self, user: UserId, after: Option<i64>, limit: u32) -> Result<Page<Entry>, StoreError>;
+    async fn entries(&self, user: UserId, after: Option<i64>, limit: u32) -> Result<Page<WalletEntry>, StoreError>;
     /// By `seq`, descending, below `after`.
     async fn points_entries(&self, user: UserId, after: Option<i64>, limit: u32) -> Result<Page<PointsEntry>, StoreError>;
     /// By id (which is by time), descending, below `after`.

@@ -53,7 +53,7 @@ pub(super) struct KafkaReader {
     /// How many commands of consumers that have ended are not acknowledged: they come again.
     stale: usize,
     /// At most one message at a time: no other is polled for until it is taken whole.
-    intake: Intake<Place>,
+    intake: Intake<Origin>,
 }
 
 /// A member of the group.
@@ -64,7 +64,7 @@ struct Member {
 
 /// Where a message lies.
 #[derive(Clone)]
-struct Place {
+struct Origin {
     key: Option<Vec<u8>>,
     partition: i32,
     offset: i64,
@@ -95,7 +95,7 @@ impl KafkaReader {
 
     fn open(&mut self, message: &BorrowedMessage<'_>) {
         self.shared.traffic.broker_messages(1);
-        let place = Place { key: message.key().map(<[u8]>::to_vec), partition: message.partition(), offset: message.offset() };
+        let place = Origin { key: message.key().map(<[u8]>::to_vec), partition: message.partition(), offset: message.offset() };
         self.intake.push(place, message.payload().unwrap_or_default());
     }
 
@@ -211,10 +211,10 @@ impl CommandReader for KafkaReader {
 }
 
 #[async_trait]
-impl DeadLetters<Place> for Shared {
+impl DeadLetters<Origin> for Shared {
     type Failure = Failure;
 
-    async fn bury(&self, place: &Place, text: &[u8], reason: &str) -> Result<(), Failure> {
+    async fn bury(&self, place: &Origin, text: &[u8], reason: &str) -> Result<(), Failure> {
         self.bury(place.key.as_deref(), text, reason).await
     }
 }

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use boxoffice_domain::money::Money;
 use boxoffice_domain::{
-    ConcertId, DateId, Entry, Payment, PaymentId, PointsEntry, Reservation, ReservationId, ReservationStatus, Timestamp, UserId,
+    ConcertId, DateId, Payment, PaymentId, PointsEntry, Reservation, ReservationId, ReservationStatus, Timestamp, UserId, WalletEntry,
 };
 use boxoffice_ports::{ChangedSeats, ConcertRow, DateRow, Page, PaymentRow, Queries, SeatMark, SeatRow, StoreError, WalletRow};
 
@@ -50,7 +50,7 @@ impl Queries for MemoryStore {
         Ok(account.map_or_else(WalletRow::default, |account| WalletRow { balance: account.balance, points: account.points }))
     }
 
-    async fn entries(&self, user: UserId, after: Option<i64>, limit: u32) -> Result<Page<Entry>, StoreError> {
+    async fn entries(&self, user: UserId, after: Option<i64>, limit: u32) -> Result<Page<WalletEntry>, StoreError> {
         let tables = self.tables()?;
         let lines = tables.entries.get(&user).into_iter().flatten().rev();
         Ok(page(lines.skip_while(|line| after.is_some_and(|after| line.seq >= after)).cloned(), limit))

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use boxoffice_domain::money::Money;
 use boxoffice_domain::{
-    Account, Admission, ConcertId, ConcertRef, DateId, DateTerms, Entry, IdempotencyKey, Payment, PaymentId, PointsEntry, QueueEntryId,
-    Reservation, ReservationId, ReservationStatus, Seat, SeatKey, SeatNumber, StoredReply, Timestamp, UserId,
+    Account, Admission, ConcertId, ConcertRef, DateId, DateTerms, IdempotencyKey, Payment, PaymentId, PointsEntry, QueueEntryId,
+    Reservation, ReservationId, ReservationStatus, Seat, SeatKey, SeatNumber, StoredReply, Timestamp, UserId, WalletEntry,
 };
 use boxoffice_ports::{ActivePlace, DrawRecord, OutboxRow, OwnAdmission, RoomMark};
 
@@ -46,7 +46,7 @@ pub(super) struct Tables {
     pub(super) seats: HashMap<DateId, BTreeMap<SeatNumber, Row<Seat>>>,
     pub(super) accounts: HashMap<UserId, Row<Account>>,
     /// By `seq`, which begins at 1.
-    pub(super) entries: HashMap<UserId, Vec<Entry>>,
+    pub(super) entries: HashMap<UserId, Vec<WalletEntry>>,
     pub(super) points_entries: HashMap<UserId, Vec<PointsEntry>>,
     pub(super) reservations: HashMap<ReservationId, Row<Reservation>>,
     pub(super) reservations_of: HashMap<UserId, BTreeSet<ReservationId>>,

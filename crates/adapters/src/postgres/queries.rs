@@ -17,7 +17,7 @@ use crate::sql::rows::Contradiction;
 use async_trait::async_trait;
 use boxoffice_domain::money::{Money, Points};
 use boxoffice_domain::{
-    ConcertId, DateId, Entry, PaymentId, PointsEntry, Reservation, ReservationId, SeatChange, SeatKey, Timestamp, UserId,
+    ConcertId, DateId, PaymentId, PointsEntry, Reservation, ReservationId, SeatChange, SeatKey, Timestamp, UserId, WalletEntry,
 };
 use boxoffice_ports::{ChangedSeats, ConcertRow, Page, PaymentRow, Queries, SeatMark, SeatRow, StoreError, WalletRow};
 use diesel::sql_types::{BigInt, Integer, Nullable, Text, Timestamptz, Uuid as SqlUuid};
@@ -129,7 +129,7 @@ impl Queries for PostgresStore {
         Ok(found.map_or_else(WalletRow::default, |(balance, points)| WalletRow { balance, points }))
     }
 
-    async fn entries(&self, user: UserId, after: Option<i64>, limit: u32) -> Result<Page<Entry>, StoreError> {
+    async fn entries(&self, user: UserId, after: Option<i64>, limit: u32) -> Result<Page<WalletEntry>, StoreError> {
         let binds = (user, after.unwrap_or(i64::MAX), i64::from(limit) + 1);
         let found: Vec<EntryRow<Timestamp>> = rows::<SelectEntries, _, _>(&mut self.conn().await?, binds).await?;
         Ok(page(found, limit, |row| Ok(entry(user, row)))?)

@@ -53,7 +53,7 @@ pub(super) struct RabbitReader {
 struct Subscription {
     channel: Channel,
     consumer: Consumer,
-    intake: Intake<Place>,
+    intake: Intake<Origin>,
     /// The tags of the messages that were taken whole and not acknowledged.
     taken: Taken<u64>,
     /// Acknowledges messages of which no command was taken. In a task, so that a dropped `take` does not lose it.
@@ -62,7 +62,7 @@ struct Subscription {
 
 /// Which delivery a message came with.
 #[derive(Clone)]
-struct Place {
+struct Origin {
     tag: u64,
     id: ShortString,
 }
@@ -215,7 +215,7 @@ impl Subscription {
         let delivery = next.ok_or(Failure::Unroutable)??;
         shared.traffic.broker_messages(1);
         let id = delivery.properties.message_id().clone().unwrap_or_default();
-        self.intake.push(Place { tag: delivery.delivery_tag, id }, delivery.data);
+        self.intake.push(Origin { tag: delivery.delivery_tag, id }, delivery.data);
         Ok(())
     }
 
@@ -245,10 +245,10 @@ async fn acknowledge(channel: Channel, tag: u64, which: BasicAckOptions) -> Resu
 }
 
 #[async_trait]
-impl DeadLetters<Place> for Shared {
+impl DeadLetters<Origin> for Shared {
     type Failure = Failure;
 
-    async fn bury(&self, place: &Place, text: &[u8], reason: &str) -> Result<(), Failure> {
+    async fn bury(&self, place: &Origin, text: &[u8], reason: &str) -> Result<(), Failure> {
         self.bury(place.id.as_str(), text.to_vec(), reason).await
     }
 }

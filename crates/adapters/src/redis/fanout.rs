@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use boxoffice_domain::{DateId, ReservationId, SeatChange, SeatKey, SeatState};
-use boxoffice_ports::{Fanout, FanoutMessage, Listener, Source};
+use boxoffice_ports::{Fanout, FanoutListener, FanoutMessage, Source};
 use chrono::DateTime;
 use futures_util::StreamExt;
 use redis::aio::PubSub;
@@ -66,7 +66,7 @@ impl Fanout for RedisFanout {
         Ok(())
     }
 
-    async fn listen(&self) -> Result<Box<dyn Listener>, Source> {
+    async fn listen(&self) -> Result<Box<dyn FanoutListener>, Source> {
         let connection = subscribe(&self.redis).await?;
         Ok(Box::new(RedisListener { redis: self.redis.clone(), state: State::up(connection) }))
     }
@@ -92,7 +92,7 @@ impl State {
 }
 
 #[async_trait]
-impl Listener for RedisListener {
+impl FanoutListener for RedisListener {
     async fn next(&mut self) -> FanoutMessage {
         loop {
             match &mut self.state {

@@ -3,7 +3,7 @@
 use super::columns::{Id, State};
 use super::rows::{self, Contradiction};
 use boxoffice_domain::money::{Money, Points};
-use boxoffice_domain::{Entry, EntryId, EntryKind, PaymentId, PointsEntry, PointsKind, ReservationId, Timestamp, UserId};
+use boxoffice_domain::{EntryId, EntryKind, PaymentId, PointsEntry, PointsKind, ReservationId, Timestamp, UserId, WalletEntry};
 use boxoffice_ports::{Page, PaymentRow};
 use std::fmt::Display;
 use uuid::Uuid;
@@ -28,10 +28,10 @@ pub(crate) use entry_columns;
 pub(crate) type EntryRow<T> =
     (i64, Id<EntryId>, State<EntryKind>, Money, Money, Option<String>, Option<Id<ReservationId>>, Option<Id<PaymentId>>, T);
 
-pub(crate) fn entry<T: Into<Timestamp>>(user: UserId, row: EntryRow<T>) -> Entry {
+pub(crate) fn entry<T: Into<Timestamp>>(user: UserId, row: EntryRow<T>) -> WalletEntry {
     let (seq, id, kind, amount, balance, memo, reservation, payment, created_at) = row;
     let (reservation, payment) = (reservation.map(|id| id.0), payment.map(|id| id.0));
-    Entry { id: id.0, user, seq, kind: kind.0, amount, balance, memo, reservation, payment, created_at: created_at.into() }
+    WalletEntry { id: id.0, user, seq, kind: kind.0, amount, balance, memo, reservation, payment, created_at: created_at.into() }
 }
 
 /// The columns of a points entry, and how they are read.

@@ -11,7 +11,7 @@ use crate::sql::catalog::{self as stored, AdmissionTypes, ConcertColumns, DateCo
 use crate::sql::queries::{EntryRow, LAST, PointsEntryRow, entry, entry_columns, page, payment_row, points_entry, points_entry_columns};
 use async_trait::async_trait;
 use boxoffice_domain::money::{Money, Points};
-use boxoffice_domain::{ConcertId, DateId, Entry, PaymentId, PointsEntry, Reservation, ReservationId, Timestamp, UserId};
+use boxoffice_domain::{ConcertId, DateId, PaymentId, PointsEntry, Reservation, ReservationId, Timestamp, UserId, WalletEntry};
 use boxoffice_ports::{ChangedSeats, ConcertRow, Page, PaymentRow, Queries, SeatMark, SeatRow, StoreError, WalletRow};
 use diesel::sql_types::{BigInt, Binary, Nullable, Text};
 use diesel::{Connection, SqliteConnection};
@@ -91,7 +91,7 @@ impl Queries for SqliteStore {
         Ok(found.map_or_else(WalletRow::default, |(balance, points)| WalletRow { balance, points }))
     }
 
-    async fn entries(&self, user: UserId, after: Option<i64>, limit: u32) -> Result<Page<Entry>, StoreError> {
+    async fn entries(&self, user: UserId, after: Option<i64>, limit: u32) -> Result<Page<WalletEntry>, StoreError> {
         let binds = (user, after.unwrap_or(i64::MAX), i64::from(limit) + 1);
         let found: Vec<EntryRow<At>> = self.readers.read(move |conn| Ok(rows::<SelectEntries, _, _>(conn, binds)?)).await?;
         Ok(page(found, limit, |row| Ok(entry(user, row)))?)

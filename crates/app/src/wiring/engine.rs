@@ -10,8 +10,9 @@ use boxoffice_adapters::http_beacon::HttpBeacon;
 use boxoffice_adapters::memory::MemoryLock;
 use boxoffice_domain::Policy;
 use boxoffice_engine::{
-    BackgroundSettings, Catalogue, Combining, CombiningSettings, Direct, HoldReturns, KnownHolds, Locked, ObservedLedger, Parts, Peers,
-    Queued, QueuedParts, QueuedSettings, Rooms, RoomsParts, SeatView, ServerHealth, SingleFlight, Stats, StoreTime, Supervisor, TurnEnds,
+    BackgroundParts, BackgroundSettings, Catalogue, Combining, CombiningSettings, Direct, HoldReturns, KnownHolds, Locked, ObservedLedger,
+    Peers, Queued, QueuedParts, QueuedSettings, Rooms, RoomsParts, SeatView, ServerHealth, SingleFlight, Stats, StoreTime, Supervisor,
+    TurnEnds,
 };
 use boxoffice_ports::{Beacon, Executor, Guard, Ids, InstanceId, Ledger, Lock, Stores, Traffic};
 use std::collections::HashMap;
@@ -91,8 +92,8 @@ impl<'a> Engine<'a> {
         }
     }
 
-    pub(super) fn background_parts(&self) -> Parts {
-        Parts {
+    pub(super) fn background_parts(&self) -> BackgroundParts {
+        BackgroundParts {
             instance: self.instance,
             sink: self.open.brokers.sink(),
             stores: self.stores.clone(),

@@ -2,7 +2,7 @@
 
 use crate::batch::{Policy, WorkingSet};
 use crate::money::Money;
-use crate::{Entry, EntryKind, Event, FreshIds, Outcome, PaymentId, Rejection, ReservationId, UserId};
+use crate::{EntryKind, Event, FreshIds, Outcome, PaymentId, Rejection, ReservationId, UserId, WalletEntry};
 
 pub(super) fn charge(set: &mut WorkingSet, fresh: &FreshIds, user: UserId, amount: Money, policy: &Policy) -> Result<Outcome, Rejection> {
     check_amount(amount, policy)?;
@@ -41,13 +41,13 @@ pub(super) struct Cause<'a> {
 }
 
 /// Changes the balance by `amount` and writes the journal's line. The caller has checked that it stays in range.
-pub(super) fn enter(set: &mut WorkingSet, fresh: &FreshIds, user: UserId, kind: EntryKind, amount: Money, cause: Cause<'_>) -> Entry {
+pub(super) fn enter(set: &mut WorkingSet, fresh: &FreshIds, user: UserId, kind: EntryKind, amount: Money, cause: Cause<'_>) -> WalletEntry {
     let created_at = set.now;
     let account = set.account(user).change();
     account.balance += amount;
     account.entries += 1;
     debug_assert!(account.balance >= 0);
-    let entry = Entry {
+    let entry = WalletEntry {
         id: fresh.entry.into(),
         user,
         seq: account.entries,

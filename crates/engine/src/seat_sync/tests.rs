@@ -4,7 +4,7 @@ use crate::testing::{DATE, TestClock, id, key, seat_row, until};
 use crate::{SeatStatus, SeatView};
 use async_trait::async_trait;
 use boxoffice_domain::{DateId, SeatChange, SeatState};
-use boxoffice_ports::{ChangedSeats, Fanout, Listener, MockQueries, SeatMark, StoreError};
+use boxoffice_ports::{ChangedSeats, Fanout, FanoutListener, MockQueries, SeatMark, StoreError};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tokio::sync::broadcast;
@@ -72,7 +72,7 @@ impl Fanout for MemoryFanout {
         self.0.send(FanoutMessage::Seats(changes)).map(drop).map_err(Source::from)
     }
 
-    async fn listen(&self) -> Result<Box<dyn Listener>, Source> {
+    async fn listen(&self) -> Result<Box<dyn FanoutListener>, Source> {
         Ok(Box::new(Ear(self.0.subscribe())))
     }
 }
@@ -80,7 +80,7 @@ impl Fanout for MemoryFanout {
 struct Ear(broadcast::Receiver<FanoutMessage>);
 
 #[async_trait]
-impl Listener for Ear {
+impl FanoutListener for Ear {
     async fn next(&mut self) -> FanoutMessage {
         match self.0.recv().await {
             Ok(heard) => heard,
@@ -266,7 +266,7 @@ async fn listening_is_tried_again() {
             Ok(())
         }
 
-        async fn listen(&self) -> Result<Box<dyn Listener>, Source> {
+        async fn listen(&self) -> Result<Box<dyn FanoutListener>, Source> {
             self.0.fetch_add(1, Ordering::SeqCst);
             Err("gone".into())
         }

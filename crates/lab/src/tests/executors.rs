@@ -57,7 +57,7 @@ impl Executor for Liar {
                 let Some(Reply { decision: Decision::Done(Outcome::Entered { entry }), decided_at, .. }) = last else {
                     return Err(ExecuteError::Busy);
                 };
-                let entry = boxoffice_domain::Entry { id: SystemIds.fresh().into(), ..entry };
+                let entry = boxoffice_domain::WalletEntry { id: SystemIds.fresh().into(), ..entry };
                 Ok(Receipt::Done(Reply { decision: Decision::Done(Outcome::Entered { entry }), decided_at, replayed: false }))
             }
             (Lie::Doubles, _) => {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use boxoffice_domain::event::OUTBOX_SHARDS;
 use boxoffice_domain::{
-    Batch, ConcertId, DateId, Decision, Entry, Event, Outcome, Payment, Policy, Rejection, Reply, Request, Reservation, ReservationId,
-    SeatChange, SeatNumber, SeatState, Timestamp, UserId,
+    Batch, ConcertId, DateId, Decision, Event, Outcome, Payment, Policy, Rejection, Reply, Request, Reservation, ReservationId, SeatChange,
+    SeatNumber, SeatState, Timestamp, UserId, WalletEntry,
 };
 use chrono::TimeDelta;
 
@@ -100,7 +100,7 @@ impl Shop {
         refused(&self.one(request).await)
     }
 
-    pub async fn charge(&self, user: UserId, amount: i64) -> Entry {
+    pub async fn charge(&self, user: UserId, amount: i64) -> WalletEntry {
         let key = format!("charge-{}", build::fresh::<ReservationId>());
         entry(&self.one(build::charge(user, &key, amount)).await)
     }
@@ -148,7 +148,7 @@ impl Shop {
         self.fixture.stores.queries.wallet(user).await.expect("a wallet").points
     }
 
-    pub async fn entries(&self, user: UserId) -> Vec<Entry> {
+    pub async fn entries(&self, user: UserId) -> Vec<WalletEntry> {
         self.fixture.stores.queries.entries(user, None, 10_000).await.expect("entries").items
     }
 
@@ -196,7 +196,7 @@ pub fn is_done(reply: &Reply) -> bool {
     matches!(reply.decision, Decision::Done(_))
 }
 
-pub fn entry(reply: &Reply) -> Entry {
+pub fn entry(reply: &Reply) -> WalletEntry {
     match done(reply) {
         Outcome::Entered { entry } => entry,
         other => panic!("an entry was expected, and not {other:?}"),

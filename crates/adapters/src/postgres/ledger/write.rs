@@ -7,8 +7,8 @@ use crate::postgres::rows::{Snapshot, seat_state};
 use crate::postgres::session::{Known, Session, known};
 use crate::postgres::sql::{Tid, Word, statements};
 use boxoffice_domain::{
-    Account, Entry, Event, IdempotencyKey, Payment, PointsEntry, Refund, Reservation, ReservationId, Seat, StoredReply, Timestamp, Tracked,
-    WorkingSet,
+    Account, Event, IdempotencyKey, Payment, PointsEntry, Refund, Reservation, ReservationId, Seat, StoredReply, Timestamp, Tracked,
+    WalletEntry, WorkingSet,
 };
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -286,7 +286,7 @@ async fn update_accounts(session: &Session, rows: &[&Tracked<Account>], place: i
     session.write::<UpdateAccounts>("accounts", rows.len(), binds).await
 }
 
-async fn insert_entries(session: &Session, rows: &[Entry], now: Timestamp) -> Result<(), Failure> {
+async fn insert_entries(session: &Session, rows: &[WalletEntry], now: Timestamp) -> Result<(), Failure> {
     let binds = (
         column(rows, |row| row.user.0),
         column(rows, |row| row.seq),

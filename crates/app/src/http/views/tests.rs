@@ -2,8 +2,8 @@
 
 use boxoffice_domain::waiting::{AdaptiveState, RoomSummary};
 use boxoffice_domain::{
-    Admission, AdmissionMode, ConcertRef, DateRef, Entry, EntryKind, Payment, PaymentId, PointsEntry, PointsKind, Refund, Reservation,
-    ReservationId, ReservationStatus, SeatAtSale,
+    Admission, AdmissionMode, ConcertRef, DateRef, EntryKind, Payment, PaymentId, PointsEntry, PointsKind, Refund, Reservation,
+    ReservationId, ReservationStatus, SeatAtSale, WalletEntry,
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
@@ -107,7 +107,7 @@ fn payment_shows_every_key_and_one_ticket_a_seat() {
 
 #[test]
 fn journal_lines_show_every_key() {
-    let entry = Entry {
+    let entry = WalletEntry {
         id: uuid(1).into(),
         user: uuid(2).into(),
         seq: 3,

@@ -1,7 +1,7 @@
 //! Wallets, their journals, and rewards.
 
 use boxoffice_domain::money::{Money, Points};
-use boxoffice_domain::{Entry, EntryKind, PointsEntry, PointsKind};
+use boxoffice_domain::{EntryKind, PointsEntry, PointsKind, WalletEntry};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -43,8 +43,8 @@ pub(crate) struct WalletEntryView<'a> {
     created_at: DateTime<Utc>,
 }
 
-impl<'a> From<&'a Entry> for WalletEntryView<'a> {
-    fn from(entry: &'a Entry) -> Self {
+impl<'a> From<&'a WalletEntry> for WalletEntryView<'a> {
+    fn from(entry: &'a WalletEntry) -> Self {
         Self {
             id: entry.id.0,
             kind: entry.kind,

@@ -6,9 +6,9 @@ use crate::batch::{Batch, LiveHold, Occupied, Policy, StoredReply, Tracked, Work
 use crate::decide::{Decision, Outcome, Reply, decide_batch};
 use crate::money::{Money, Points};
 use crate::{
-    Account, Actor, Command, CommandId, ConcertRef, DateId, DateRef, DateTerms, Entry, Event, Fingerprint, FreshIds, IdempotencyKey,
-    Payment, PaymentId, PointsEntry, Rejection, Request, Reservation, ReservationId, ReservationStatus, Roots, Seat, SeatKey, SeatNumber,
-    SeatState, Timestamp, UserId,
+    Account, Actor, Command, CommandId, ConcertRef, DateId, DateRef, DateTerms, Event, Fingerprint, FreshIds, IdempotencyKey, Payment,
+    PaymentId, PointsEntry, Rejection, Request, Reservation, ReservationId, ReservationStatus, Roots, Seat, SeatKey, SeatNumber, SeatState,
+    Timestamp, UserId, WalletEntry,
 };
 use chrono::{DateTime, TimeDelta};
 use std::collections::BTreeMap;
@@ -33,7 +33,7 @@ pub(super) struct World {
     pub(super) payments: BTreeMap<PaymentId, Payment>,
     pub(super) dates: BTreeMap<DateId, Arc<DateTerms>>,
     pub(super) replies: BTreeMap<IdempotencyKey, StoredReply>,
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Vec<WalletEntry>,
     pub(super) points_entries: Vec<PointsEntry>,
     pub(super) events: Vec<Event>,
     next_id: u128,

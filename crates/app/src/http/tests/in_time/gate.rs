@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use boxoffice_domain::money::Money;
 use boxoffice_domain::waiting::RoomInput;
 use boxoffice_domain::{
-    Admission, Batch, ConcertId, ConcertPlan, DateId, Entry, IdempotencyKey, Key, PaymentId, PointsEntry, QueueEntryId, Request,
-    Reservation, ReservationId, Timestamp, UserId,
+    Admission, Batch, ConcertId, ConcertPlan, DateId, IdempotencyKey, Key, PaymentId, PointsEntry, QueueEntryId, Request, Reservation,
+    ReservationId, Timestamp, UserId, WalletEntry,
 };
 use boxoffice_ports::{
     ActivePlace, Audit, AuditReport, Catalog, CatalogError, ChangedSeats, Committed, ConcertRow, Deadline, DrawRecord, Exchanged, Guard,
@@ -84,7 +84,7 @@ gated! { Queries: Queries {
     fn seats(date: DateId) -> Result<Vec<SeatRow>, StoreError>;
     fn changed_seats(dates: Vec<DateId>, since: Option<SeatMark>) -> Result<Option<ChangedSeats>, StoreError>;
     fn wallet(user: UserId) -> Result<WalletRow, StoreError>;
-    fn entries(user: UserId, after: Option<i64>, limit: u32) -> Result<Page<Entry>, StoreError>;
+    fn entries(user: UserId, after: Option<i64>, limit: u32) -> Result<Page<WalletEntry>, StoreError>;
     fn points_entries(user: UserId, after: Option<i64>, limit: u32) -> Result<Page<PointsEntry>, StoreError>;
     fn reservations(user: UserId, after: Option<ReservationId>, limit: u32) -> Result<Page<Reservation>, StoreError>;
     fn reservation(user: UserId, id: ReservationId) -> Result<Option<Reservation>, StoreError>;
