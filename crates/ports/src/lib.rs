@@ -30,17 +30,17 @@
 //! a [`Guard`] (`Direct`), or lanes in memory (`Combining`). Most new ones are one more adapter of [`Lock`] or
 //! [`CommandLog`]. These are the files that `rabbitmq`, the last one added, touches:
 //!
-//! 1. The adapter, as above: `crates/adapters/src/rabbitmq/` with `command_log.rs` for [`CommandLog`] (and `event_sink.rs` for
-//!    [`EventSink`]), which passes `command_log_contract!`; its server in `tests/services/src/rabbitmq.rs`, and whether that
-//!    is installed in `tests/run`.
-//! 2. `crates/app/src/config/settings/strategy.rs`: the name in `StrategyName` (the enum, `ALL`, `name`, and predicates such as
-//!    `keeps_a_log`), and the section with its addresses. `config/check.rs`: what must be set with it.
-//!    `deploy/boxoffice.toml`: each new key with its default, explained; this file is compiled in as the defaults.
+//! 1. The adapter, as above: `crates/adapters/src/rabbitmq/` with `command_log.rs` for [`CommandLog`] (and `event_sink.rs`
+//!    for [`EventSink`]), which passes `command_log_contract!`; its server in `tests/services/src/rabbitmq.rs`, and whether
+//!    that is installed in `tests/run`.
+//! 2. `crates/app/src/config/settings/strategy.rs`: the name in `StrategyName` (the enum, `ALL`, `name`, and predicates such
+//!    as `keeps_a_log`). `settings/services.rs`: the section with its addresses. `config/check.rs`: what must be set with
+//!    it. `deploy/boxoffice.toml`: each new key with its default, explained; this file is compiled in as the defaults.
 //! 3. `crates/app/src/wiring/brokers.rs` (a lock: `redis.rs` and `no_redis.rs`): opens the adapter only where a setting needs
 //!    it, and adds its readiness probe. `wiring/engine.rs`: the executor over it, one arm of a `match` that the compiler asks
 //!    for. `wiring/scratch.rs`: how a comparison deletes what it created.
-//! 4. `crates/lab/src/site/settings.rs` and `run.rs`: which part of the configuration its runs take over, and which ports its traffic
-//!    is counted at; `entrant.rs`, if it is measured in several sizes.
+//! 4. `crates/lab/src/site/settings.rs` and `run.rs`: which part of the configuration its runs take over, and which ports
+//!    its traffic is counted at. `judgements.rs`: what no run shows. `entrant.rs`, if it is measured in several sizes.
 //! 5. `tests/tests/e2e/contention/mod.rs`: one line in `suite!`, and one more in a mixture. `locked.rs` and
 //!    `hangs/brokers.rs`: a case through it. `brokers/`: what only logs and events do.
 //! 6. Documents: the table of strategies in `README.md`, the flow in `crates/README.md`, operating it and what happens while
