@@ -17,7 +17,7 @@ struct File {
 
 type Files = BTreeMap<Vec<String>, File>;
 
-/// Each circle, one line each: the files, and for every file the line of the import that leads to the next.
+/// Each group of files that import each other, one line each: its shortest circle, with the line of every import.
 pub(crate) fn circles(sources: &[(String, String)]) -> Vec<String> {
     let files = read(sources);
     let mut imports: BTreeMap<&str, BTreeMap<&str, usize>> = BTreeMap::new();
@@ -31,20 +31,33 @@ pub(crate) fn circles(sources: &[(String, String)]) -> Vec<String> {
     }
     let mut found = Vec::new();
     let mut seen = BTreeSet::new();
-    for start in imports.keys() {
-        if seen.contains(start) {
-            continue;
+    for start in imports.keys().copied() {
+        // All files that stand in a circle with this one; their shortest circle shows the import to look at.
+        let reached = reached(&imports, start);
+        let group: Vec<_> = reached.iter().copied().filter(|file| self::reached(&imports, file).contains(start)).collect();
+        let circles = group.iter().filter_map(|file| shortest(&imports, file));
+        if !seen.contains(start)
+            && let Some(circle) = circles.min_by_key(Vec::len)
+        {
+            let steps = circle.iter().zip(circle.iter().cycle().skip(1));
+            let steps: Vec<_> = steps.map(|(from, to)| format!("{from}:{} imports {to}", imports[from][to])).collect();
+            found.push(format!("{}; {} files in all", steps.join(", "), group.len()));
         }
-        if let Some(circle) = shortest(&imports, start) {
-            seen.extend(circle.iter().copied());
-            let steps = (0..circle.len()).map(|at| {
-                let (from, to) = (circle[at], circle[(at + 1) % circle.len()]);
-                format!("{from}:{} imports {to}", imports[from][to])
-            });
-            found.push(steps.collect::<Vec<_>>().join(", "));
-        }
+        seen.extend(group);
     }
     found
+}
+
+/// The files that one leads to, over any number of imports.
+fn reached<'a>(imports: &BTreeMap<&'a str, BTreeMap<&'a str, usize>>, start: &str) -> BTreeSet<&'a str> {
+    let mut reached = BTreeSet::new();
+    let mut next: Vec<&str> = imports[start].keys().copied().collect();
+    while let Some(file) = next.pop() {
+        if reached.insert(file) {
+            next.extend(imports[file].keys().copied());
+        }
+    }
+    reached
 }
 
 /// The shortest way from a file back to itself.
