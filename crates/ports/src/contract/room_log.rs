@@ -1,7 +1,7 @@
 //! What every log of waiting rooms must do: one order for all readers, no record twice, none between, under any
 //! concurrency.
 //!
-//! Each case has two instances on one store. [`Reader`] checks of every answer what holds for all of them: no gap, time
+//! Each case has two instances on one store. [`reader::Reader`] checks of every answer what holds for all of them: no gap, time
 //! that goes back only when the clock was set back, and that what was appended comes last.
 
 mod case;
