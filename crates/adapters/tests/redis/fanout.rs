@@ -6,7 +6,7 @@ use std::time::Duration;
 use boxoffice_adapters::redis::{Redis, RedisFanout};
 use boxoffice_domain::{SeatChange, SeatKey, SeatState};
 use boxoffice_ports::contract::build::fresh;
-use boxoffice_ports::{Fanout, FanoutMessage, Listener, Traffic};
+use boxoffice_ports::{Fanout, FanoutListener, FanoutMessage, Traffic};
 use boxoffice_services::Redis as Server;
 use tokio::time::{sleep, timeout};
 
@@ -23,7 +23,7 @@ fn changes(count: u32) -> Vec<SeatChange> {
     (1..=count).map(change).collect()
 }
 
-async fn received(listener: &mut Box<dyn Listener>) -> FanoutMessage {
+async fn received(listener: &mut Box<dyn FanoutListener>) -> FanoutMessage {
     timeout(LONG, listener.next()).await.expect("something is received")
 }
 
