@@ -13,6 +13,7 @@ use std::time::Duration;
 use boxoffice_domain::Timestamp;
 use boxoffice_domain::waiting::{Room, RoomInput, RoomOutput};
 use boxoffice_ports::{Exchanged, RECORDS_READ_MAX, RoomError, RoomRecord};
+use chrono::TimeDelta;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -80,10 +81,11 @@ impl RoomHandle {
                 None => unknown[..unknown.len().min(TOGETHER_MAX)].to_vec(),
             };
             let count = appending.len();
+            let offset = self.context.parts.clock.offset();
             match self.context.parts.log.exchange(self.concert, since, appending).await.inspect_err(|_| self.note_unanswered(count))? {
                 Exchanged::Records { now, records, appended } => {
                     let more = !appended && (count > 0 || records.len() >= RECORDS_READ_MAX);
-                    let outputs = self.apply(now, records, appended).await;
+                    let outputs = self.apply((now, offset), records, appended).await;
                     if more {
                         continue;
                     }
@@ -123,7 +125,7 @@ impl RoomHandle {
 
     /// Applies records in order. Returns the outputs of this instance's own record, which is the last one if it was
     /// `appended`.
-    async fn apply(&self, now: Timestamp, records: Vec<RoomRecord>, appended: bool) -> Vec<RoomOutput> {
+    async fn apply(&self, (now, offset): (Timestamp, TimeDelta), records: Vec<RoomRecord>, appended: bool) -> Vec<RoomOutput> {
         let is_in_doubt = lock(&self.failed_at).is_some_and(|at| at.elapsed() < IN_DOUBT);
         let mut outputs = Vec::new();
         let mut rest = records.into_iter().peekable();
@@ -156,7 +158,7 @@ impl RoomHandle {
                     self.add_abandoned(abandoned);
                 }
                 if is_last {
-                    replica.observe_time(now, &*self.context.parts.clock);
+                    replica.observe_time(now, offset, &*self.context.parts.clock);
                 }
             }
             if !changes.is_empty() {

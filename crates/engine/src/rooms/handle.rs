@@ -103,7 +103,8 @@ impl RoomHandle {
         let before = {
             let mut replica = self.replica_mut();
             let before = replica.begin(room, position);
-            replica.observe_time(now, &*self.context.parts.clock);
+            let clock = &*self.context.parts.clock;
+            replica.observe_time(now, clock.offset(), clock);
             before
         };
         self.publish(Vec::new(), true);

@@ -3,6 +3,7 @@
 use boxoffice_domain::waiting::{Room, RoomChange, RoomOutput, Stock, is_set_back};
 use boxoffice_domain::{Timestamp, UserId};
 use boxoffice_ports::{Clock, LogPosition, RoomRecord};
+use chrono::TimeDelta;
 
 use crate::store_time::RemoteTime;
 
@@ -34,7 +35,13 @@ impl Replica {
 
     /// Takes over the log's time. If the log's clock was set back, time stands still here until the room has gone back
     /// with it. Otherwise what is over in the room would read as if it were not.
-    pub(super) fn observe_time(&mut self, now: Timestamp, clock: &dyn Clock) {
+    ///
+    /// `offset` is how far tests had moved the clocks before the log was asked. If one moved them meanwhile, it is unknown
+    /// whether that was before or after the log's answer, and the time known here goes on.
+    pub(super) fn observe_time(&mut self, now: Timestamp, offset: TimeDelta, clock: &dyn Clock) {
+        if clock.offset() != offset {
+            return;
+        }
         let known = self.now(clock);
         let goes_back = is_set_back(now, known) && self.room.as_ref().is_some_and(|room| !room.is_ahead_of(now));
         self.latest = if goes_back { now } else { known.max(now) };
