@@ -31,7 +31,7 @@ pub fn install() {
     let _ = PROVIDER.install_default();
 }
 
-/// A key of another kind never verifies, whatever the token's header claims.
+/// A key of another kind never verifies, even if the token's header claims it.
 fn check_family(algorithm: Algorithm, family: AlgorithmFamily) -> Result<()> {
     match (algorithm, family) {
         (Algorithm::HS256, AlgorithmFamily::Hmac)

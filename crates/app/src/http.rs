@@ -1,6 +1,6 @@
 //! HTTP: routes, and everything between a request's bytes and one call into the engine or a read model.
 //!
-//! A handler parses, makes one call and maps the result. Refusals come in one order, whatever the route: path and
+//! A handler parses, makes one call and maps the result. Refusals come in one order on every route: path and
 //! method, bearer, rate, body size and type, queue token, idempotency key and body, then the decision. Every failure
 //! is a [`problem::Problem`] and leaves as `application/problem+json`; [`edge`] is the one place that writes it.
 

@@ -207,10 +207,7 @@ fn bytes_of(hex: &str) -> Option<Hash32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn hex(hash: &Hash32) -> String {
-        hash.iter().map(|byte| format!("{byte:02x}")).collect()
-    }
+    use boxoffice_app::http::hex;
 
     fn published(people: u128, beacon: Option<&str>) -> Published {
         let (seed, concert) = ([7; 32], Uuid::from_u128(9));

@@ -1,4 +1,4 @@
-//! The audit: the invariants of a store, each stated once and judged here, whatever store the rows come from.
+//! The audit: the invariants of a store, each stated once and judged here for the rows of any store.
 //!
 //! A store reads its rows in five passes ([`Row`]), all over one snapshot, and [`Audit::take`]s each row. A pass is
 //! sorted by one key, so what rows of different tables claim of each other meets under that key: an entry and its

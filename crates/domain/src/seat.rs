@@ -16,7 +16,7 @@ pub struct SeatKey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SeatState {
     Available,
-    /// Until `until`; from that instant on it reads as available, whatever is in the row.
+    /// Until `until`; from that instant on it reads as available, even if the row still says held.
     Held {
         reservation: ReservationId,
         until: Timestamp,

@@ -51,7 +51,7 @@ impl Follows {
 }
 
 impl ObservedLedger {
-    /// The ledger's calls run on the current tokio runtime, whatever runtime the caller is on.
+    /// The ledger's calls run on the current tokio runtime, even if the caller is on another.
     pub fn new(inner: Arc<dyn Ledger>, seats: Arc<SeatView>, peers: Arc<Peers>, turns: Arc<TurnEnds>, holds: Arc<KnownHolds>) -> Arc<Self> {
         Arc::new(Self { inner, follows: Arc::new(Follows { seats, peers, turns, holds }), runtime: Handle::current() })
     }

@@ -15,7 +15,7 @@
 //! *Loss.* A log in memory elsewhere may be lost ([`begin`]). A surviving replica begins it again. Without one, the
 //! room is built from what the mirror kept ([`mirror`]), and buyers come back by their tokens.
 //!
-//! *Failure.* While the log is away, whatever has to be appended is [`RoomError::Unavailable`]. Polls of a place are
+//! *Failure.* While the log is away, every input to append gets [`RoomError::Unavailable`]. Polls of a place are
 //! answered from memory, as of the last answer of the log. All other reads are answered so for [`STALE_MAX`]. A call
 //! that was not answered may have taken effect, and may be repeated.
 

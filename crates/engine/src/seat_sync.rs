@@ -3,7 +3,7 @@
 //!
 //! Reading again asks the store for the seats that changed since a mark, for the loaded dates alone. The mark moves on
 //! only if no date was loaded meanwhile: such a date may have been read before what the answer covers. The first mark
-//! is taken before anything is served, and whatever was loaded by then is loaded again.
+//! is taken before anything is served, and all maps loaded by then are loaded again.
 //!
 //! *Cost.* One statement every five seconds if instances publish their commits, every half a second otherwise; none on
 //! a store that only this process writes. Dates without readers are unloaded, and so no longer read.

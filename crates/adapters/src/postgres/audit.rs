@@ -1,4 +1,4 @@
-//! The audit: every row in one snapshot, beside whatever else runs. The invariants are [`boxoffice_domain::audit`]'s.
+//! The audit: every row in one snapshot, beside all other work. The invariants are [`boxoffice_domain::audit`]'s.
 //!
 //! Each pass is a cursor, read a thousand rows at a time ([`Fetch`]), so a store of millions is never in this process.
 //! PostgreSQL sorts, on disk where it is much: a million reservations are a matter of seconds.

@@ -5,7 +5,7 @@
 //! SQLite through diesel. One encoding of ids, JSON, states and instants, and one reading of a row into a record
 //! ([`crate::sql`]), serve them all. A second set of `ToSql` and `FromSql` could differ from the first.
 //!
-//! **Why tokio-postgres, for the ledger**: a batch is three round trips whatever its size, and needs what diesel-async
+//! **Why tokio-postgres, for the ledger**: a batch is three round trips at any size, and needs what diesel-async
 //! does not offer:
 //!
 //! * *A whole round trip is sent before its first answer is read*, in a fixed order: that order is the lock order.

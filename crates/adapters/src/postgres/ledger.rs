@@ -1,4 +1,4 @@
-//! The ledger on PostgreSQL: one batch is one transaction of three round trips, whatever the size of the batch.
+//! The ledger on PostgreSQL: one batch is one transaction of three round trips at any size.
 //!
 //! In a round trip everything is sent before the first answer is read. Each statement is prepared once for a connection,
 //! takes one array for each column, and is left out when it has nothing to do.

@@ -1,4 +1,4 @@
-//! The audit: every row in one snapshot, beside whatever else runs. SQLite sorts what no index has in order, in
+//! The audit: every row in one snapshot, beside all other work. SQLite sorts what no index has in order, in
 //! temporary files where it is much; the invariants are [`boxoffice_domain::audit`]'s.
 
 use super::SqliteStore;

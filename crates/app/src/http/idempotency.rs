@@ -1,7 +1,7 @@
 //! The idempotency key of a write, and the fingerprint of its request.
 //!
 //! The fingerprint covers the parsed body, serialised again. Two bodies with the same meaning have the same fingerprint,
-//! whatever their spaces and the order of their keys; an absent field is the same as null.
+//! with any spaces and any order of keys; an absent field is the same as null.
 
 use std::io;
 

@@ -34,7 +34,7 @@ pub struct Health {
 
 /// How long a report counts.
 pub const REPORT_KEPT_S: i64 = 3;
-/// Beyond this share of failed answers, in thousandths, the servers count as overloaded, whatever their p99.
+/// Beyond this share of failed answers, in thousandths, the servers count as overloaded at any p99.
 pub const ERRORS_MAX_PERMILLE: u16 = 10;
 /// How long after a fall of the rate nothing bad makes it fall again, seconds.
 pub const DECREASES_APART_S: i64 = 5;

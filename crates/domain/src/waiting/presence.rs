@@ -25,7 +25,7 @@ enum Link {
     To {
         /// Never none.
         instances: Vec<InstanceId>,
-        /// Until when the client was certainly there, whatever happens to the instances.
+        /// Until when the client was certainly there, even if instances end.
         #[serde(with = "ts_microseconds")]
         there: Timestamp,
     },

@@ -1,7 +1,7 @@
 //! `combining`: arrival order in this process, one commit for many.
 //!
 //! A command is put into the queue of its lane, chosen by the first key it contends for. Each lane has one worker with
-//! one batch in flight. The worker takes whatever has queued while the last commit ran, decides all of it in one ledger
+//! one batch in flight. The worker takes all that has queued while the last commit ran, decides all of it in one ledger
 //! call, answers, and takes the next batch. There is no fixed window: a lone command does not wait for others. So a hot
 //! row moves once a commit and not once a command.
 //!

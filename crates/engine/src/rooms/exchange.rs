@@ -1,6 +1,6 @@
 //! Exchanges with a room's log: pending calls together, one exchange at a time.
 //!
-//! Whatever comes while an exchange is out goes with the next one, up to [`TOGETHER_MAX`] inputs a record. Entries that
+//! Inputs that come while an exchange is out go with the next one, up to [`TOGETHER_MAX`] inputs a record. Entries that
 //! a log has lost and this replica knows are appended before anything else. Waiting calls are bounded: beyond that the
 //! room is unavailable at once. A caller that goes away changes nothing: its inputs are appended all the same.
 //!
